@@ -1,0 +1,168 @@
+"""Drive a registered plugin as TensorRT's builder would, and report what it embeds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from torch_tensorrt.annotation import _ptx
+from torch_tensorrt.annotation._builder import BuiltLaunch, build, corner
+from torch_tensorrt.annotation._registry import registered
+from torch_tensorrt.annotation._report import DryRunReport, ShapeReport, TacticReport
+from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._tactics import Kernel, Plugin, Tactic, kernels
+from torch_tensorrt.annotation._target import Target, compiling_for, current_target
+from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    DryRunError,
+    SpecError,
+    TacticWarning,
+)
+
+
+def dry_run(
+    op: str,
+    inputs: Sequence[Any],
+    target: Target | str | None = None,
+    *,
+    attributes: Mapping[str, Any] | None = None,
+    strict: bool = False,
+) -> DryRunReport:
+    """What TensorRT would embed for an op registered with ``custom_op(impl=...)``.
+
+    The builder's calls are made on the real plugin object; no engine is built, and
+    neither TensorRT's builder nor a GPU is needed.
+
+    Args:
+        op: ``"ns::name"``.
+        inputs: the op's tensor inputs, in order: tensors (only shape and dtype count),
+            or ``torch_tensorrt.Input`` with a static shape or a min/opt/max profile.
+        target: a :class:`Target`, or text such as ``"sm_90"``; None for ``TTA_TARGET``
+            or the current GPU.
+        attributes: values of the op's other arguments, by name.
+        strict: raise if any tactic would be left out.
+
+    Raises:
+        DryRunError: the op is not registered with kernels of its own.
+        TargetError: there is nothing to compile for.
+        AnnotationError: no tactic is left (with ``strict``: one is left out); the
+            error is the first one's own.
+
+    Example::
+
+        print(tta.dry_run("my::silu", [torch.empty(8, 4096)], target="sm_90"))
+    """
+    plugin = _plugin(op)
+    attributes = dict(attributes or {})
+    infos = tuple(_info(value) for value in inputs)
+    with compiling_for(target), warnings.catch_warnings():
+        warnings.simplefilter("ignore", TacticWarning)  # the report says it
+        chosen = current_target()
+        failures = _failures(plugin, infos, attributes, chosen)
+        if failures and (strict or len(failures) == len(plugin.tactics)):
+            raise next(iter(failures.values()))
+        launches = {launch.tactic: launch for launch in build(op, infos, attributes)}
+    reports = [
+        _failed(tactic, failures[tactic.number])
+        if tactic.number in failures
+        else _report(
+            tactic,
+            launches[tactic.number],
+            kernels.get(plugin, tactic, infos, attributes, chosen),
+            infos,
+        )
+        for tactic in plugin.tactics
+    ]
+    return DryRunReport(op, chosen.arch, reports)
+
+
+def _plugin(op: str) -> Plugin:
+    known = registered.get(op)
+    if known is None or known.plugin is None:
+        with_kernels = [name for name, other in registered.items() if other.plugin]
+        raise DryRunError(
+            f"{op}: not registered with kernels of its own. Call "
+            f"custom_op({op!r}, impl=tta.triton(...)) first. Registered: "
+            f"{', '.join(with_kernels) or 'none'}."
+        )
+    return known.plugin
+
+
+def _info(value: Any) -> TensorInfo:
+    if isinstance(value, torch.Tensor):
+        return TensorInfo(tuple(value.shape), value.dtype)
+    shape = getattr(value, "shape", None)
+    dtype = getattr(value, "dtype", None)
+    if shape is None or dtype is None:
+        raise SpecError(
+            f"dry_run: {value!r} is no input. Pass a tensor, or torch_tensorrt.Input."
+        )
+    if isinstance(shape, Mapping):
+        profile = [shape[f"{which}_shape"] for which in ("min", "opt", "max")]
+        extents = [
+            low if low == high else Range(low, opt, high)
+            for low, opt, high in zip(*profile, strict=True)
+        ]
+        shape = extents
+    return TensorInfo(tuple(shape), dtype.to(torch.dtype))
+
+
+def _failures(
+    plugin: Plugin,
+    inputs: tuple[TensorInfo, ...],
+    attributes: Mapping[str, Any],
+    target: Target,
+) -> dict[int, AnnotationError]:
+    failures = {}
+    for tactic in plugin.tactics:
+        try:
+            kernels.get(plugin, tactic, inputs, attributes, target)
+        except AnnotationError as error:
+            failures[tactic.number] = error
+    return failures
+
+
+def _failed(tactic: Tactic, error: AnnotationError) -> TacticReport:
+    return TacticReport(
+        tactic.number, tactic.spec.backend, dict(tactic.config), error=str(error)
+    )
+
+
+def _report(
+    tactic: Tactic, launch: BuiltLaunch, kernel: Kernel, inputs: Sequence[TensorInfo]
+) -> TacticReport:
+    entry = _ptx.parse(launch.code)
+    resources = kernel.compiled.resources
+    is_dynamic = any(isinstance(e, Range) for t in inputs for e in t.shape)
+    points = {
+        name: corner(inputs, "opt" if name == "static" else name)
+        for name in (("min", "opt", "max") if is_dynamic else ("static",))
+    }
+    return TacticReport(
+        tactic=tactic.number,
+        backend=tactic.spec.backend,
+        config=dict(tactic.config),
+        dtypes=launch.dtypes,
+        facts=kernel.compiled.facts,
+        target=entry.target,
+        entry=launch.entry,
+        code=launch.code,
+        ptx_isa=entry.version,
+        registers=resources.registers,
+        shared_memory=kernel.compiled.shared_memory + resources.static_shared_memory,
+        spills=resources.spills,
+        shapes=tuple(
+            ShapeReport(
+                name=name,
+                dims=extents,
+                grid=launch.grid(extents),
+                block=launch.block(extents),
+                extras=launch.extras(extents),
+            )
+            for name, extents in points.items()
+        ),
+    )

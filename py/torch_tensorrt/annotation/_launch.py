@@ -1,0 +1,125 @@
+"""A kernel launch: as a toolchain saw it, and as it was understood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import sympy
+import torch
+
+from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._trace import TensorInfo, ranges_of
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch as a toolchain saw it, before anything is read into its arguments.
+
+    Attributes:
+        arguments: (parameter name, value, is a compile-time constant) in the kernel's
+            order.
+        options: compiler options given at the launch.
+    """
+
+    kernel: Any
+    name: str
+    grid: Sequence[Any]
+    arguments: tuple[tuple[str, Any, bool], ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The address of one of the plugin's tensors: inputs are counted first."""
+
+    name: str
+    tensor: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """An integer computed from the extents."""
+
+    name: str
+    expr: sympy.Expr
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value that is compiled into the kernel; ``1``, ``1.0`` and ``True`` differ."""
+
+    name: str
+    value: Any
+    type: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "type", type(self.value).__name__)
+
+
+Argument: TypeAlias = Pointer | Scalar | Constant
+
+
+@dataclass(frozen=True)
+class Output:
+    """The shape, as expressions of the inputs' extents, and dtype of one output."""
+
+    shape: tuple[sympy.Expr, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a fake kernel returns for given inputs."""
+
+    tensors: tuple[Output, ...]
+
+    def xreplace(self, rule: Mapping[sympy.Basic, sympy.Basic]) -> Outputs:
+        return Outputs(
+            tuple(
+                Output(tuple(e.xreplace(rule) for e in t.shape), t.dtype)
+                for t in self.tensors
+            )
+        )
+
+
+@dataclass(frozen=True)
+class LaunchRecord:
+    """One launch, every argument in one role, for every shape in the profile.
+
+    Attributes:
+        kernel: the toolchain's kernel object.
+        grid: blocks along x, y and z.
+        arguments: in the kernel's own parameter order.
+        options: compiler options given at the launch.
+        inputs: the plugin's inputs.
+        outputs: the plugin's outputs.
+    """
+
+    kernel: Any
+    name: str
+    grid: tuple[sympy.Expr, sympy.Expr, sympy.Expr]
+    arguments: tuple[Argument, ...]
+    options: tuple[tuple[str, Any], ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: Outputs
+
+    @cached_property
+    def ranges(self) -> dict[sympy.Symbol, Range]:
+        """The range of each dynamic extent."""
+        return ranges_of(self.inputs)
+
+    def xreplace(self, rule: Mapping[sympy.Basic, sympy.Basic]) -> LaunchRecord:
+        x, y, z = self.grid
+        return replace(
+            self,
+            grid=(x.xreplace(rule), y.xreplace(rule), z.xreplace(rule)),
+            arguments=tuple(
+                Scalar(a.name, a.expr.xreplace(rule)) if isinstance(a, Scalar) else a
+                for a in self.arguments
+            ),
+            outputs=self.outputs.xreplace(rule),
+        )

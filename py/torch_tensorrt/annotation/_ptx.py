@@ -1,0 +1,247 @@
+"""Read a PTX entry, and give it the parameters that TensorRT passes.
+
+TensorRT's ahead-of-time plugins are passed input pointers, then 32-bit extras, then
+output pointers. PTX refers to parameters by name, so another order is another header:
+the body stays as its compiler wrote it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+from torch_tensorrt.annotation.errors import PTXError
+
+_ENTRY = re.compile(
+    r"\.visible\s+\.entry\s+(?P<name>[\w$]+)\s*\((?P<parameters>[^)]*)\)"
+    r"(?P<directives>[^{]*)\{"
+)
+_PARAMETER = re.compile(
+    r"\.param\s+\.(?P<type>\w+)(?P<attributes>.*?)\s+(?P<name>[\w$]+)"
+)
+_VERSION = re.compile(r"^\.version\s+(\d+\.\d+)", re.MULTILINE)
+_TARGET = re.compile(r"^(\.target\s+)(sm_\w+)", re.MULTILINE)
+_BLOCK = re.compile(r"\.(?:reqntid|maxntid)\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?")
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+class Kind(Enum):
+    """What TensorRT passes for a parameter."""
+
+    INPUT = "input"
+    EXTRA = "extra"
+    OUTPUT = "output"
+    UNUSED = "unused"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where TensorRT's argument list holds a value: ``index`` among its kind."""
+
+    kind: Kind
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declared parameter: ``.param .{type}{attributes} {name}``."""
+
+    type: str
+    name: str
+    attributes: str = ""
+
+    def __str__(self) -> str:
+        return f".param .{self.type}{self.attributes} {self.name}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The one entry of a PTX module.
+
+    Attributes:
+        block: threads along x, y and z that it requires, if it says.
+        version, target: of the module.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    block: tuple[int, int, int] | None
+    version: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the assembler reports: registers a thread, bytes spilled, static bytes."""
+
+    registers: int
+    spills: int
+    static_shared_memory: int
+
+
+def parse(text: str) -> Entry:
+    """The entry of ``text``.
+
+    Raises:
+        PTXError: there is not exactly one, or its header is not understood.
+    """
+    match = _find_entry(text)
+    directives = match["directives"]
+    block = _BLOCK.search(directives)
+    version, target = _VERSION.search(text), _TARGET.search(text)
+    if version is None or target is None:
+        raise PTXError("a PTX module without .version or .target.")
+    return Entry(
+        name=match["name"],
+        parameters=_parse_parameters(match["name"], match["parameters"]),
+        block=(
+            (int(block[1]), int(block[2] or 1), int(block[3] or 1)) if block else None
+        ),
+        version=version[1],
+        target=target[2],
+    )
+
+
+def reorder(
+    text: str, slots: Sequence[Slot], counts: Mapping[Kind, int], name: str
+) -> str:
+    """``text`` with its entry named ``name``, taking TensorRT's arguments.
+
+    Args:
+        slots: for each parameter of the entry, in its order, what it is to be given.
+        counts: how many inputs, extras and outputs TensorRT passes; those that no
+            parameter takes are declared and ignored.
+
+    Raises:
+        PTXError: the slots do not fit the entry.
+    """
+    match, entry = _find_entry(text), parse(text)
+    if len(slots) != len(entry.parameters):
+        raise PTXError(
+            f"entry {entry.name} has {len(entry.parameters)} parameters, "
+            f"{len(slots)} were expected: {', '.join(map(str, entry.parameters))}."
+        )
+    declared: dict[Slot, Parameter] = {}
+    aliases: dict[str, str] = {}
+    body = text[match.end() :]
+    for slot, parameter in zip(slots, entry.parameters, strict=True):
+        if slot.kind is Kind.UNUSED:
+            _require_unused(parameter, body)
+            continue
+        _require_type(slot, parameter, entry)
+        if slot in declared:
+            aliases[parameter.name] = declared[slot].name
+        declared.setdefault(slot, replace(parameter, type=_TYPE[slot.kind]))
+    order = [
+        Slot(kind, index)
+        for kind in (Kind.INPUT, Kind.EXTRA, Kind.OUTPUT)
+        for index in range(counts[kind])
+    ]
+    if unknown := set(declared) - set(order):
+        raise PTXError(f"entry {entry.name}: no such arguments: {unknown}.")
+    parameters = [
+        declared.get(slot, Parameter(_TYPE[slot.kind], f"{name}_{slot.kind.value}_{i}"))
+        for i, slot in enumerate(order)
+    ]
+    header = (
+        f".visible .entry {name}(\n\t"
+        + ",\n\t".join(map(str, parameters))
+        + f"\n){match['directives']}{{"
+    )
+    result = text[: match.start()] + header + _rename(body, aliases)
+    _verify(result, order)
+    return result
+
+
+def retarget(text: str, arch: str) -> str:
+    """``text`` with another ``.target``; :func:`assemble` says whether it holds."""
+    return _TARGET.sub(rf"\g<1>{arch}", text, count=1)
+
+
+def assemble(text: str, ptxas: str, arch: str) -> Resources:
+    """Assemble ``text``, and say what it takes.
+
+    Raises:
+        PTXError: ``ptxas`` refuses it; the message is its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="tta-") as folder:
+        source = Path(folder, "kernel.ptx")
+        source.write_text(text)
+        command = [ptxas, "-v", f"--gpu-name={arch}", source.name, "-o", "kernel.cubin"]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if run.returncode != 0:
+        raise PTXError(f"ptxas refuses the kernel for {arch}:\n{run.stderr.strip()}")
+    return Resources(
+        registers=_number(r"Used (\d+) registers", run.stderr),
+        spills=_number(r"(\d+) bytes spill stores", run.stderr)
+        + _number(r"(\d+) bytes spill loads", run.stderr),
+        static_shared_memory=_number(r"(\d+) bytes smem", run.stderr),
+    )
+
+
+_TYPE = {Kind.INPUT: "u64", Kind.EXTRA: "u32", Kind.OUTPUT: "u64"}
+
+
+def _find_entry(text: str) -> re.Match[str]:
+    matches = list(_ENTRY.finditer(text))
+    if len(matches) != 1:
+        names = ", ".join(m["name"] for m in matches) or "none"
+        raise PTXError(f"a module with one entry was expected; it has: {names}.")
+    return matches[0]
+
+
+def _parse_parameters(entry: str, text: str) -> tuple[Parameter, ...]:
+    parameters = []
+    for declaration in filter(None, (part.strip() for part in text.split(","))):
+        match = _PARAMETER.fullmatch(declaration)
+        if match is None:
+            raise PTXError(f"entry {entry}: parameter `{declaration}` is not a scalar.")
+        parameters.append(Parameter(match["type"], match["name"], match["attributes"]))
+    return tuple(parameters)
+
+
+def _require_type(slot: Slot, parameter: Parameter, entry: Entry) -> None:
+    width = {"u64": "64", "u32": "32"}[_TYPE[slot.kind]]
+    if parameter.type not in {f"{letter}{width}" for letter in "usb"}:
+        raise PTXError(
+            f"entry {entry.name}: parameter {parameter} cannot take {slot.kind.value} "
+            f"{slot.index}, which has {width} bits."
+        )
+
+
+def _require_unused(parameter: Parameter, body: str) -> None:
+    if _identifier(parameter.name).search(_COMMENT.sub("", body)):
+        raise PTXError(
+            f"parameter {parameter} was said to be unused, and the kernel reads it."
+        )
+
+
+def _rename(body: str, names: Mapping[str, str]) -> str:
+    for old, new in names.items():
+        body = _identifier(old).sub(new, body)
+    return body
+
+
+def _identifier(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w$%]){re.escape(name)}(?![\w$])")
+
+
+def _verify(text: str, order: Sequence[Slot]) -> None:
+    """The result has exactly the parameters that TensorRT passes."""
+    entry = parse(text)
+    types = [parameter.type for parameter in entry.parameters]
+    expected = [_TYPE[slot.kind] for slot in order]
+    if types != expected:
+        raise PTXError(
+            f"entry {entry.name}: parameters {types} instead of {expected}. "
+            "Please report this, with the kernel."
+        )
+
+
+def _number(pattern: str, text: str) -> int:
+    return sum(int(number) for number in re.findall(pattern, text))

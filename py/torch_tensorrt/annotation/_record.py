@@ -1,0 +1,203 @@
+"""Run a launch function on fake tensors and keep the one kernel launch it makes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import sympy
+import torch
+
+from torch_tensorrt.annotation._launch import (
+    Argument,
+    Constant,
+    Launch,
+    LaunchRecord,
+    Output,
+    Outputs,
+    Pointer,
+    Scalar,
+)
+from torch_tensorrt.annotation._trace import TensorInfo, Trace, as_tensors, trace
+from torch_tensorrt.annotation.errors import ArgumentError, LaunchCountError
+
+
+class Interceptor(Protocol):
+    """The part of a backend that catches launches while a function is recorded."""
+
+    def intercept(
+        self, on_launch: Callable[[Launch], None]
+    ) -> AbstractContextManager[None]: ...
+
+
+def infer_outputs(
+    meta: Callable[..., Any], inputs: Sequence[TensorInfo], what: str
+) -> Outputs:
+    """Shapes and dtypes of what ``meta`` returns for ``inputs``."""
+    return trace(
+        lambda run: _read_outputs(run, as_tensors(meta(*run.inputs), what)),
+        inputs,
+        what,
+    )
+
+
+def record(
+    interceptor: Interceptor,
+    launch_fn: Callable[..., Any],
+    meta: Callable[..., Any],
+    inputs: Sequence[TensorInfo],
+    keywords: Mapping[str, Any] | None = None,
+) -> LaunchRecord:
+    """The one launch ``launch_fn(*inputs, *outputs, **keywords)`` makes.
+
+    Args:
+        interceptor: catches the launch.
+        meta: gives the outputs for the inputs.
+        keywords: config and attributes; a ``stream`` is added where it is declared.
+
+    Raises:
+        RecordError: see its subclasses.
+    """
+    what = f"launch function {describe(launch_fn)}"
+    keywords = dict(keywords or {})
+    if "stream" in inspect.signature(launch_fn).parameters:
+        keywords.setdefault("stream", 0)
+
+    def run(run: Trace) -> LaunchRecord:
+        # An engine's outputs are contiguous and their own, whatever the fake kernel's.
+        outputs = tuple(
+            torch.empty(o.shape, dtype=o.dtype, device="cuda")
+            for o in as_tensors(meta(*run.inputs), "the meta function")
+        )
+        launches: list[Launch] = []
+        with interceptor.intercept(launches.append):
+            launch_fn(*run.inputs, *outputs, **keywords)
+        launch = _only(launches, what)
+        return LaunchRecord(
+            kernel=launch.kernel,
+            name=launch.name,
+            grid=_read_grid(run, launch),
+            arguments=tuple(_read_arguments(run, launch, outputs)),
+            options=tuple(sorted(launch.options.items())),
+            inputs=tuple(inputs),
+            outputs=_read_outputs(run, outputs),
+        )
+
+    return trace(run, inputs, what)
+
+
+def describe(function: Callable[..., Any]) -> str:
+    """``name (file:line)`` of a function, for messages."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    name = getattr(function, "__qualname__", repr(function))
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
+
+
+def _only(launches: list[Launch], what: str) -> Launch:
+    if len(launches) == 1:
+        return launches[0]
+    if not launches:
+        raise LaunchCountError(
+            f"{what} launched no kernel. It must launch exactly one, "
+            "kernel[grid](...), whatever the sizes are."
+        )
+    seen = ", ".join(launch.name for launch in launches)
+    raise LaunchCountError(
+        f"{what} launched {len(launches)} kernels: {seen}. A plugin is one launch: "
+        "register an op for each kernel, or fuse them."
+    )
+
+
+def _read_outputs(run: Trace, tensors: Iterable[torch.Tensor]) -> Outputs:
+    return Outputs(
+        tuple(Output(tuple(map(run.expr, t.shape)), t.dtype) for t in tensors)
+    )
+
+
+def _read_grid(run: Trace, launch: Launch) -> tuple[Any, Any, Any]:
+    if not 1 <= len(launch.grid) <= 3:
+        raise ArgumentError(
+            f"kernel {launch.name}: the grid has {len(launch.grid)} dimensions; "
+            "1 to 3 are possible."
+        )
+    sizes = [*launch.grid, 1, 1][:3]
+    for size in sizes:
+        if not _is_integer(size):
+            raise ArgumentError(
+                f"kernel {launch.name}: the grid holds {size!r}, which is not an int. "
+                "Divide with // or triton.cdiv."
+            )
+    x, y, z = (run.expr(size) for size in sizes)
+    return x, y, z
+
+
+def _read_arguments(
+    run: Trace, launch: Launch, outputs: Sequence[torch.Tensor]
+) -> Iterable[Argument]:
+    owners = {
+        tensor.untyped_storage()._cdata: index
+        for index, tensor in enumerate((*run.inputs, *outputs))
+    }
+    for name, value, is_constant in launch.arguments:
+        where = f"kernel {launch.name}, argument `{name}`"
+        if isinstance(value, torch.Tensor):
+            yield _read_pointer(name, value, owners, where)
+        elif isinstance(value, torch.SymInt) and not is_constant:
+            yield Scalar(name, run.expr(value))
+        elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+            yield _read_symbolic_constant(name, value, is_constant, where)
+        elif _is_integer(value) and not is_constant:
+            yield Scalar(name, sympy.Integer(value))
+        elif is_constant or value is None or isinstance(value, float | bool | str):
+            yield Constant(name, value)
+        else:
+            raise ArgumentError(
+                f"{where}: {type(value).__name__} {value!r} is neither an input, an "
+                "output, an int, nor a constant that can be compiled in. Pass the "
+                "tensors the launch function was given, and sizes computed from them."
+            )
+
+
+def _read_pointer(
+    name: str, tensor: torch.Tensor, owners: Mapping[int, int], where: str
+) -> Pointer:
+    owner = owners.get(tensor.untyped_storage()._cdata)
+    if owner is None:
+        raise ArgumentError(
+            f"{where}: a tensor of shape {list(tensor.shape)} that is neither an input "
+            "nor an output. An engine passes no other buffers: let the kernel write "
+            "the output it was given, and copy nothing on the way."
+        )
+    if tensor.storage_offset() != 0:
+        raise ArgumentError(
+            f"{where}: a view that starts {tensor.storage_offset()} elements into its "
+            f"tensor (strides {list(tensor.stride())}). An engine passes the tensor's "
+            "start: pass the tensor and the offset."
+        )
+    return Pointer(name, owner, tensor.dtype)
+
+
+def _read_symbolic_constant(
+    name: str, value: Any, is_constant: bool, where: str
+) -> Constant:
+    """A value that follows the shape, where only a constant can go."""
+    if isinstance(value, torch.SymInt) and value.node.expr.is_number:
+        return Constant(name, int(value.node.expr))
+    if is_constant:
+        raise ArgumentError(
+            f"{where}: a compile-time constant that follows a dynamic size ({value}). "
+            "It would need a kernel for each size: make that dimension static."
+        )
+    raise ArgumentError(
+        f"{where}: a {type(value).__name__.removeprefix('Sym').lower()} that is not "
+        f"constant ({value}). TensorRT passes 32-bit integers only: compute it inside "
+        "the kernel, or make the dimensions it depends on static."
+    )
+
+
+def _is_integer(value: Any) -> bool:
+    if isinstance(value, torch.SymInt):
+        return True
+    return hasattr(value, "__index__") and not isinstance(value, bool | torch.Tensor)

@@ -1,0 +1,194 @@
+"""What a user hands over for one kernel language: a launch function and its configs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, TypeAlias
+
+from torch_tensorrt.annotation._fingerprint import fingerprint
+from torch_tensorrt.annotation.errors import SpecError
+
+Config: TypeAlias = tuple[tuple[str, Any], ...]
+Formats: TypeAlias = tuple[str, ...] | None
+
+
+class Fingerprinted:
+    """Equal, and of equal hash in every process, where the fingerprints are."""
+
+    def _identity(self) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hex digest of everything that decides what is compiled."""
+        return fingerprint(type(self).__name__, *self._identity())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fingerprinted):
+            return NotImplemented
+        return self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return int(self.fingerprint[:15], 16)
+
+
+@dataclass(frozen=True, eq=False)
+class KernelSpec(Fingerprinted):
+    """A launch function, and the configurations of it that are worth timing.
+
+    Attributes:
+        launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
+            it launches exactly one kernel.
+        configs: each a tactic: sorted (name, value) pairs.
+        input_formats, output_formats: names of TensorRT tensor formats, one for each
+            tensor or one for all; None is LINEAR.
+    """
+
+    backend: ClassVar[str]
+    option_names: ClassVar[frozenset[str]] = frozenset()
+
+    launch_fn: Callable[..., Any]
+    configs: tuple[Config, ...] = ((),)
+    input_formats: Formats = None
+    output_formats: Formats = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.launch_fn):
+            raise SpecError(
+                f"{self.backend}: the launch function is {self.launch_fn!r}, which "
+                "cannot be called. Pass the Python function that launches the kernel."
+            )
+        seen: set[str] = set()
+        for number, config in enumerate(self.configs):
+            self._check_config(number, config)
+            if (digest := fingerprint(config)) in seen:
+                raise SpecError(
+                    f"{self.backend}: configs[{number}] {dict(config)} is there twice."
+                )
+            seen.add(digest)
+        for formats in (self.input_formats, self.output_formats):
+            for name in formats or ():
+                if name != "LINEAR":
+                    raise SpecError(
+                        f"{self.backend}: format {name!r} is not supported. "
+                        "Only LINEAR is, which is also the default."
+                    )
+
+    def launch_keywords(self, config: Config) -> dict[str, Any]:
+        """The part of ``config`` that the launch function takes."""
+        parameters = inspect.signature(self.launch_fn).parameters
+        return {
+            name: value
+            for name, value in config
+            if name in parameters or name not in self.option_names
+        }
+
+    def options(self, config: Config) -> dict[str, Any]:
+        """The part of ``config`` that the compiler takes."""
+        return {name: value for name, value in config if name in self.option_names}
+
+    def _check_config(self, number: int, config: Config) -> None:
+        parameters = inspect.signature(self.launch_fn).parameters.values()
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return
+        taken = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
+        optional = [
+            p.name
+            for p in parameters
+            if p.default is not p.empty or p.kind is p.KEYWORD_ONLY
+        ]
+        for name, _ in config:
+            if name not in taken - {"stream"} and name not in self.option_names:
+                valid = ", ".join([*optional, *sorted(self.option_names)])
+                function = getattr(self.launch_fn, "__qualname__", self.launch_fn)
+                raise SpecError(
+                    f"{self.backend}: configs[{number}] names {name!r}, which neither "
+                    f"{function} nor the compiler takes. Valid names: {valid}."
+                )
+
+    def _identity(self) -> tuple[Any, ...]:
+        return self.launch_fn, self.configs, self.input_formats, self.output_formats
+
+
+@dataclass(frozen=True, eq=False)
+class TritonSpec(KernelSpec):
+    """A Triton kernel. Config keys ``num_warps``, ``num_stages`` and ``maxnreg`` are
+    Triton's own; every other key is a keyword of the launch function."""
+
+    backend: ClassVar[str] = "triton"
+    option_names: ClassVar[frozenset[str]] = frozenset(
+        {"num_warps", "num_stages", "maxnreg"}
+    )
+
+
+def triton(
+    launch_fn: Callable[..., Any],
+    configs: Sequence[Mapping[str, Any]] | None = None,
+    input_formats: Any = None,
+    output_formats: Any = None,
+    **keywords: Any,
+) -> TritonSpec:
+    """A kernel that ``launch_fn`` launches with Triton.
+
+    Args:
+        launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
+            it launches exactly one ``@triton.jit`` kernel on the tensors it is given.
+        configs: one dict for each tactic that TensorRT is to time. ``num_warps``,
+            ``num_stages`` and ``maxnreg`` go to Triton, other keys to ``launch_fn``.
+            None: one tactic, with the defaults of ``launch_fn``.
+        input_formats, output_formats: tensor formats; None is LINEAR (row-major).
+        **keywords: config keys that hold in every config.
+
+    Raises:
+        SpecError: a config is no dict, names something unknown, or is there twice.
+
+    Example::
+
+        tta.triton(launch, configs=[{"BLOCK": 256}, {"BLOCK": 1024, "num_warps": 8}])
+    """
+    return TritonSpec(
+        launch_fn,
+        _as_configs(TritonSpec.backend, configs, keywords),
+        _as_formats(input_formats),
+        _as_formats(output_formats),
+    )
+
+
+def _as_configs(
+    backend: str, configs: Any, keywords: Mapping[str, Any]
+) -> tuple[Config, ...]:
+    if configs is None:
+        configs = [{}]
+    if isinstance(configs, Mapping | str) or not isinstance(configs, Sequence):
+        raise SpecError(
+            f"{backend}: configs is {configs!r}; it must be a list of dicts, one for "
+            "each tactic: configs=[{'BLOCK': 256}, {'BLOCK': 1024}]."
+        )
+    if not configs:
+        raise SpecError(f"{backend}: configs is empty. Leave it out for one tactic.")
+    return tuple(
+        _as_config(backend, number, config, keywords)
+        for number, config in enumerate(configs)
+    )
+
+
+def _as_config(
+    backend: str, number: int, config: Any, keywords: Mapping[str, Any]
+) -> Config:
+    if not isinstance(config, Mapping) or not all(isinstance(k, str) for k in config):
+        raise SpecError(
+            f"{backend}: configs[{number}] is {config!r}; it must be a dict from names "
+            "to values."
+        )
+    return tuple(sorted({**keywords, **config}.items()))
+
+
+def _as_formats(formats: Any) -> Formats:
+    if formats is None:
+        return None
+    if isinstance(formats, str) or not isinstance(formats, Sequence):
+        formats = (formats,)
+    return tuple(getattr(f, "name", None) or str(f) for f in formats)

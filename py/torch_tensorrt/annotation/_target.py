@@ -1,0 +1,153 @@
+"""What to compile for: the GPU at hand, or one that is named."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+
+from torch_tensorrt.annotation.errors import TargetError
+
+_ENVIRONMENT = "TTA_TARGET"
+_override: ContextVar[Target | None] = ContextVar("tta_target", default=None)
+
+# CUDA version -> the newest PTX ISA its driver loads ("Release Notes" table of the PTX
+# ISA manual).
+_DRIVER_PTX_ISA = {
+    (12, 0): "8.0",
+    (12, 1): "8.1",
+    (12, 2): "8.2",
+    (12, 3): "8.3",
+    (12, 4): "8.4",
+    (12, 5): "8.5",
+    (12, 6): "8.5",
+    (12, 7): "8.6",
+    (12, 8): "8.7",
+    (12, 9): "8.8",
+    (13, 0): "9.0",
+    (13, 1): "9.1",
+    (13, 2): "9.2",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A GPU architecture, and how its code is to be written.
+
+    Args:
+        arch: compute capability as ``nvcc`` writes it: ``"sm_90"``. A suffix, as in
+            ``"sm_90a"``, asks for the architecture-specific instruction set; without
+            it that set is used only where the kernel needs it.
+        ptx_isa: newest PTX ISA the driver loads, as ``"8.5"``; None for the toolchain's
+            own.
+        code: ``"ptx"``, the only form TensorRT documents.
+        max_shared_memory: dynamic shared memory a block may ask for, in bytes. What
+            TensorRT allows is undocumented; 49152 is what CUDA gives without opting in.
+
+    Raises:
+        TargetError: a field is malformed.
+    """
+
+    arch: str
+    ptx_isa: str | None = None
+    code: str = "ptx"
+    max_shared_memory: int = 49152
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"sm_\d{2,3}[af]?", self.arch):
+            raise TargetError(
+                f"target {self.arch!r}: not an architecture. Write one as 'sm_90'."
+            )
+        if self.ptx_isa is not None and not re.fullmatch(r"\d+\.\d", self.ptx_isa):
+            raise TargetError(
+                f"target {self.arch}: PTX ISA {self.ptx_isa!r} is not a version. "
+                "Write it as '8.5'."
+            )
+        if self.code != "ptx":
+            raise TargetError(
+                f"target {self.arch}: code {self.code!r} is not supported. "
+                "TensorRT documents PTX only: leave code='ptx'."
+            )
+
+    @property
+    def capability(self) -> int:
+        """Compute capability as one number: 90 for ``sm_90a``."""
+        return int(self.arch.removeprefix("sm_").rstrip("af"))
+
+    @property
+    def ptx_version(self) -> int | None:
+        """The PTX ISA as compilers take it: 85 for ``"8.5"``."""
+        return None if self.ptx_isa is None else int(self.ptx_isa.replace(".", ""))
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read ``"sm_90"`` or ``"sm_90,ptx_isa=8.5"``, as ``TTA_TARGET`` holds it."""
+        arch, *settings = (part.strip() for part in text.split(","))
+        target = cls(arch)
+        for setting in settings:
+            name, _, value = setting.partition("=")
+            if name == "ptx_isa":
+                target = replace(target, ptx_isa=value)
+            elif name == "max_shared_memory" and value.isdigit():
+                target = replace(target, max_shared_memory=int(value))
+            else:
+                raise TargetError(
+                    f"target {text!r}: cannot read {setting!r}. Known settings: "
+                    "ptx_isa=8.5, max_shared_memory=49152."
+                )
+        return target
+
+
+def as_target(target: Target | str) -> Target:
+    """A :class:`Target`, or the text of one."""
+    return target if isinstance(target, Target) else Target.parse(target)
+
+
+@contextlib.contextmanager
+def compiling_for(target: Target | str | None) -> Iterator[None]:
+    """Inside the block, :func:`current_target` is ``target`` (None changes nothing)."""
+    token = _override.set(_override.get() if target is None else as_target(target))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def current_target() -> Target:
+    """The target in force: the block's, then ``TTA_TARGET``, then the current GPU.
+
+    Raises:
+        TargetError: none of them says anything.
+    """
+    if (override := _override.get()) is not None:
+        return override
+    if text := os.environ.get(_ENVIRONMENT):
+        return Target.parse(text)
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        return Target(f"sm_{major}{minor}", ptx_isa=_driver_ptx_isa())
+    raise TargetError(
+        "no target to compile for: there is no GPU here. Name one: "
+        f"dry_run(..., target='sm_90'), or {_ENVIRONMENT}=sm_90 in the environment."
+    )
+
+
+@cache
+def _driver_ptx_isa() -> str | None:
+    version = ctypes.c_int()
+    if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) != 0:
+        raise TargetError("the CUDA driver does not say its version. Name a target.")
+    cuda = (version.value // 1000, version.value % 1000 // 10)
+    if cuda < min(_DRIVER_PTX_ISA):
+        raise TargetError(
+            f"the driver supports CUDA {cuda[0]}.{cuda[1]}; 12.0 or newer is needed."
+        )
+    known = max(pair for pair in _DRIVER_PTX_ISA if pair <= cuda)
+    return _DRIVER_PTX_ISA[known]

@@ -1,0 +1,74 @@
+"""The kernel languages: one small class each, behind one protocol."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch_tensorrt.annotation._launch import Launch, LaunchRecord
+from torch_tensorrt.annotation._ptx import Resources, Slot
+from torch_tensorrt.annotation._target import Target
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """A kernel in its toolchain's own parameter order.
+
+    Attributes:
+        code: PTX.
+        slots: for each parameter of the entry, what TensorRT is to pass.
+        extras: the expressions of the extra arguments, by index.
+        block: threads along x, y and z.
+        shared_memory: dynamic shared memory, in bytes.
+        resources: as the assembler reports them.
+        facts: what the compiler was told, for people.
+    """
+
+    code: str
+    slots: tuple[Slot, ...]
+    extras: tuple[Any, ...]
+    block: tuple[int, int, int]
+    shared_memory: int
+    resources: Resources
+    facts: str
+
+
+class Backend(Protocol):
+    """One kernel language."""
+
+    def intercept(
+        self, on_launch: Callable[[Launch], None]
+    ) -> AbstractContextManager[None]:
+        """While entered, launches of this thread are reported and not made."""
+
+    def compile(
+        self,
+        record: LaunchRecord,
+        target: Target,
+        options: Mapping[str, Any],
+        aligned: bool,
+    ) -> CompiledKernel:
+        """Compile the recorded launch, with no GPU needed.
+
+        Args:
+            options: compiler options of the config; they override the launch's.
+            aligned: every tensor starts at a multiple of 16 bytes.
+
+        Raises:
+            CompileError: the toolchain refuses the kernel.
+            UnsupportedKernelError: TensorRT cannot launch what it makes.
+            TargetError: it does not know the target.
+        """
+
+
+_CLASSES = {"triton": ("torch_tensorrt.annotation.backends.triton", "TritonBackend")}
+
+
+def backend(name: str) -> Backend:
+    """The backend of a spec's ``backend`` name; its toolchain is imported here."""
+    module, cls = _CLASSES[name]
+    result: Backend = getattr(importlib.import_module(module), cls)()
+    return result

@@ -1,0 +1,254 @@
+"""Triton kernels: launches caught at ``JITFunction.run``, compiled for any GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import CUDAOptions, get_ptxas, ptx_get_version
+from triton.compiler import ASTSource
+from triton.compiler import compile as triton_compile
+from triton.runtime.autotuner import Autotuner, Heuristics
+from triton.runtime.jit import JITFunction
+
+from torch_tensorrt.annotation import _ptx
+from torch_tensorrt.annotation._launch import Launch, LaunchRecord
+from torch_tensorrt.annotation._ptx import Kind, Slot
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation.backends import CompiledKernel
+from torch_tensorrt.annotation.backends._triton_signature import Signature
+from torch_tensorrt.annotation.errors import (
+    ArgumentError,
+    CompileError,
+    PTXError,
+    TargetError,
+    UnsupportedKernelError,
+)
+
+_recording = threading.Lock()
+
+
+class TritonBackend:
+    """Records ``kernel[grid](...)`` and compiles it with ``triton.compile``."""
+
+    @contextlib.contextmanager
+    def intercept(self, on_launch: Callable[[Launch], None]) -> Iterator[None]:
+        """Report the launches of this thread; other threads launch as ever."""
+        thread = threading.get_ident()
+        original = {cls: cls.run for cls in (JITFunction, Autotuner, Heuristics)}
+
+        def replacement(cls: type) -> Callable[..., Any]:
+            def run(
+                kernel: Any, *args: Any, grid: Any, warmup: bool, **keywords: Any
+            ) -> Any:
+                if threading.get_ident() != thread:
+                    run = original[cls]
+                    return run(kernel, *args, grid=grid, warmup=warmup, **keywords)
+                if not warmup:
+                    on_launch(_read_launch(kernel, args, grid, keywords))
+                return None
+
+            return run
+
+        with _recording:
+            for cls in original:
+                cls.run = replacement(cls)
+            try:
+                yield
+            finally:
+                for cls, run in original.items():
+                    cls.run = run
+
+    def compile(
+        self,
+        record: LaunchRecord,
+        target: Target,
+        options: Mapping[str, Any],
+        aligned: bool,
+    ) -> CompiledKernel:
+        _require_known(target)
+        signature = Signature.of(record, aligned)
+        compiled = _compile(
+            record, signature, target, {**dict(record.options), **options}
+        )
+        metadata = compiled.metadata
+        _require_launchable(record, metadata, target)
+        code, resources = _finish(compiled.asm["ptx"], target)
+        block = _ptx.parse(code).block or (metadata.num_warps * 32, 1, 1)
+        scratch = len(_ptx.parse(code).parameters) - len(signature.slots)
+        return CompiledKernel(
+            code=code,
+            slots=(*signature.slots, *[Slot(Kind.UNUSED)] * scratch),
+            extras=signature.extras,
+            block=block,
+            shared_memory=metadata.shared,
+            resources=resources,
+            facts=signature.facts,
+        )
+
+
+def _read_launch(
+    kernel: Any, args: tuple[Any, ...], grid: Any, keywords: Mapping[str, Any]
+) -> Launch:
+    if not isinstance(kernel, JITFunction):
+        kind = type(kernel).__name__
+        raise UnsupportedKernelError(
+            f"kernel {_name(kernel)}: @triton.{_DECORATOR[kind]} kernels cannot be "
+            "recorded. Launch the kernel without it, and give its choices as "
+            "tta.triton(launch_fn, configs=[...])."
+        )
+    if kernel.pre_run_hooks:
+        raise UnsupportedKernelError(
+            f"kernel {_name(kernel)}: it has a pre-run hook, which an engine does not "
+            "run. Remove the hook, or do its work in the kernel."
+        )
+    parameters = kernel.signature.parameters
+    bound = kernel.signature.bind(
+        *args, **{k: v for k, v in keywords.items() if k in parameters}
+    )
+    bound.apply_defaults()
+    options = {k: v for k, v in keywords.items() if k not in parameters}
+    for name in options:
+        if name not in CUDAOptions.__dataclass_fields__:
+            raise ArgumentError(
+                f"kernel {_name(kernel)}: launched with {name}=, which neither the "
+                f"kernel nor Triton takes. The kernel's: {', '.join(parameters)}."
+            )
+    if kernel.debug or knobs.runtime.debug:
+        options.setdefault("debug", True)
+    if callable(grid):
+        grid = grid(dict(bound.arguments))
+    if not isinstance(grid, tuple | list):
+        raise ArgumentError(
+            f"kernel {_name(kernel)}: the grid is {grid!r}; write it as a tuple: "
+            "kernel[(blocks,)](...)."
+        )
+    return Launch(
+        kernel=kernel,
+        name=_name(kernel),
+        grid=tuple(grid),
+        arguments=tuple(
+            (parameter.name, bound.arguments[parameter.name], parameter.is_constexpr)
+            for parameter in kernel.params
+        ),
+        options=options,
+    )
+
+
+_DECORATOR = {"Autotuner": "autotune", "Heuristics": "heuristics"}
+
+
+def _name(kernel: Any) -> str:
+    while not isinstance(kernel, JITFunction) and hasattr(kernel, "fn"):
+        kernel = kernel.fn
+    return str(getattr(kernel, "__name__", kernel))
+
+
+def _require_known(target: Target) -> None:
+    known = _known_architectures(target.capability)
+    if target.arch not in known:
+        raise TargetError(
+            f"target {target.arch} is not one that this Triton compiles for. It knows "
+            f"{', '.join(known)}."
+        )
+
+
+@cache
+def _known_architectures(capability: int) -> tuple[str, ...]:
+    text = subprocess.run(
+        [get_ptxas(capability).path, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = set(re.findall(r"'(sm_\d+[af]?)'", text))
+    usable = {a for a in found if int(a.removeprefix("sm_").rstrip("af")) >= 75}
+    return tuple(sorted(usable, key=lambda a: (len(a.rstrip("af")), a)))
+
+
+def _compile(
+    record: LaunchRecord,
+    signature: Signature,
+    target: Target,
+    options: dict[str, Any],
+) -> Any:
+    capability = target.capability
+    newest = ptx_get_version(get_ptxas(capability).version)
+    options["ptx_version"] = min(target.ptx_version or newest, newest)
+    # Triton's JIT takes this default with a warning; the same default, said aloud.
+    options.setdefault("enable_fp_fusion", knobs.language.default_fp_fusion)
+    source = ASTSource(
+        record.kernel,
+        signature.types,
+        {
+            (record.kernel.arg_names.index(k),): v
+            for k, v in signature.constants.items()
+        },
+        signature.hints,
+    )
+    try:
+        return triton_compile(
+            source, target=GPUTarget("cuda", capability, 32), options=options
+        )
+    except Exception as error:  # Triton raises whatever its passes raise
+        raise CompileError(
+            f"kernel {record.name}: Triton does not compile it for {target.arch} with "
+            f"{_describe(options)}: {error}"
+        ) from error
+
+
+def _require_launchable(record: LaunchRecord, metadata: Any, target: Target) -> None:
+    """Raise for whatever TensorRT's launch (grid, block, shared memory) leaves out."""
+    scratch = "it needs scratch memory, which TensorRT does not allocate"
+    refusals = {
+        "global_scratch_size": (0, scratch),
+        "profile_scratch_size": (0, scratch),
+        "num_ctas": (1, "it launches clusters (num_ctas > 1)"),
+        "launch_cooperative_grid": (False, "it is a cooperative launch"),
+        "launch_pdl": (False, "it is a programmatic dependent launch"),
+        "clc": (False, "it uses cluster launch control"),
+    }
+    for name, (harmless, reason) in refusals.items():
+        value = getattr(metadata, name, harmless)
+        if (value or harmless) != harmless:
+            raise UnsupportedKernelError(
+                f"kernel {record.name}: {reason} ({name}={value}). Write it, or choose "
+                "a config, without."
+            )
+    if getattr(metadata, "tensordesc_meta", None):
+        raise UnsupportedKernelError(
+            f"kernel {record.name}: it takes tensor descriptors made on the host. Make "
+            "them in the kernel, or load through pointers."
+        )
+    if metadata.shared > target.max_shared_memory:
+        raise UnsupportedKernelError(
+            f"kernel {record.name}: it asks for {metadata.shared} bytes of dynamic "
+            f"shared memory; the limit is {target.max_shared_memory}. Take smaller "
+            "blocks or fewer stages, or raise Target.max_shared_memory."
+        )
+
+
+def _finish(code: str, target: Target) -> tuple[str, _ptx.Resources]:
+    """Assemble; for the plain architecture where the kernel holds to it."""
+    emitted = _ptx.parse(code).target
+    ptxas = get_ptxas(target.capability).path
+    if emitted != target.arch and emitted.rstrip("af") == target.arch.rstrip("af"):
+        plain = _ptx.retarget(code, target.arch)
+        try:
+            return plain, _ptx.assemble(plain, ptxas, target.arch)
+        except PTXError:
+            if target.arch != target.arch.rstrip("af"):
+                raise
+            # It uses the architecture-specific instructions: as emitted, then.
+    return code, _ptx.assemble(code, ptxas, emitted)
+
+
+def _describe(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())

@@ -1,0 +1,72 @@
+"""Everything this package raises.
+
+AnnotationError
+├── SpecError            what was handed over is wrong: a config, an op name, a format
+├── TargetError          no GPU to compile for, or one that the toolchain does not know
+├── DTypeError           a dtype that TensorRT, or a kernel, cannot take
+├── RecordError          the launch function could not be turned into one launch
+│   ├── LaunchCountError     it launched nothing, or more than one kernel
+│   ├── ArgumentError        it passed the kernel something an engine cannot pass
+│   └── DynamicControlFlowError  it branches on a size that the profile leaves open
+├── CompileError         the toolchain refused the kernel
+├── UnsupportedKernelError   it compiled, and TensorRT cannot launch the result
+├── PTXError             the compiled text is not what was expected
+├── RegistrationError    the op cannot be registered, or is registered otherwise
+└── DryRunError          the plugin could not be driven as TensorRT's builder does
+"""
+
+
+class AnnotationError(Exception):
+    """Base of every error of ``torch_tensorrt.annotation``."""
+
+
+class SpecError(AnnotationError, ValueError):
+    """A spec is wrong in itself, whatever it is used for."""
+
+
+class TargetError(AnnotationError):
+    """There is no GPU to compile for, or the one named is not known."""
+
+
+class DTypeError(AnnotationError, TypeError):
+    """A dtype that TensorRT, or the kernel's language, does not have."""
+
+
+class RecordError(AnnotationError):
+    """A launch function could not be turned into one recorded launch."""
+
+
+class LaunchCountError(RecordError):
+    """A launch function launched no kernel, or more than one."""
+
+
+class ArgumentError(RecordError):
+    """A kernel argument is not an input, an output, an int or a constant."""
+
+
+class DynamicControlFlowError(RecordError):
+    """A launch function or fake kernel branches on a size the profile leaves open."""
+
+
+class CompileError(AnnotationError):
+    """The toolchain refused the kernel."""
+
+
+class UnsupportedKernelError(AnnotationError):
+    """The kernel compiled, but TensorRT has no way to launch what came out."""
+
+
+class PTXError(AnnotationError):
+    """A PTX entry is not what its compiler was expected to emit."""
+
+
+class RegistrationError(AnnotationError):
+    """An op cannot be registered, or is registered with something else."""
+
+
+class DryRunError(AnnotationError):
+    """A registered plugin could not be driven as TensorRT's builder does."""
+
+
+class TacticWarning(UserWarning):
+    """A tactic is left out, and why; the others stand."""

@@ -1,0 +1,150 @@
+"""torch op -> QDP descriptor and Python implementation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+
+from torch_tensorrt.annotation import _dtypes
+from torch_tensorrt.annotation._record import infer_outputs
+from torch_tensorrt.annotation._symbolic import INT32_MAX, Range, symbol, to_tensorrt
+from torch_tensorrt.annotation._trace import TensorInfo, ranges_of
+from torch_tensorrt.dynamo.conversion.plugins import _qdp
+from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
+from torch_tensorrt.dynamo.conversion.plugins._schema import (
+    np_scalar_attr_annotation as np_scalar_attr_annotation,  # torch_tensorrt.kernels
+)
+
+# An extent the descriptor is not told: torch.export, too, takes a dynamic dimension for
+# one that does not broadcast (2 or more). The hint is divisible by what heads and
+# groups usually divide by.
+_UNKNOWN = Range(2, 192, INT32_MAX)
+
+
+def generate_plugin(plugin_name: str) -> None:
+    """Register a QDP plugin for a torch op: its descriptor and Python implementation.
+
+    Args:
+        plugin_name: ``"ns::name"`` of an op that torch knows, with a fake kernel.
+
+    Raises:
+        RegistrationError: there is no such op, or there is such a plugin already.
+    """
+    _qdp.require_available()
+    schema = OpSchema.of(plugin_name)
+    with _qdp.registering(plugin_name):
+        register_descriptor(schema, schema.meta)
+
+
+def register_descriptor(schema: OpSchema, meta: Callable[..., Any]) -> None:
+    """Register shapes and dtypes (from ``meta``) and the Python implementation."""
+    import tensorrt.plugin as trtp
+
+    trtp.register(schema.op)(_descriptor(schema, meta))
+    trtp.impl(schema.op)(_implementation(schema))
+
+
+def named(
+    function: Callable[..., Any], op: str, signature: inspect.Signature
+) -> Callable[..., Any]:
+    """``function`` as TensorRT's validators see it: a name and a full signature."""
+    function.__name__ = function.__qualname__ = (
+        f"{function.__name__}_{op.replace('::', '_')}"
+    )
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    return function
+
+
+def _descriptor(schema: OpSchema, meta: Callable[..., Any]) -> Callable[..., Any]:
+    import tensorrt.plugin as trtp
+
+    def describe(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        descs, attributes, _ = schema.split(args, kwargs)
+        inputs = tuple(_tensor_info(desc) for desc in descs)
+        outputs = infer_outputs(
+            lambda *tensors: meta(*tensors, **attributes),
+            inputs,
+            f"{schema.op}: the fake kernel",
+        )
+        symbols, ranges = shape_symbols(descs), ranges_of(inputs)
+        return tuple(
+            _tensor_desc(output.shape, output.dtype, symbols, ranges)
+            for output in outputs.tensors
+        )
+
+    returns = schema.outputs(trtp.TensorDesc)
+    return named(describe, schema.op, schema.signature(trtp.TensorDesc, {}, returns))
+
+
+def shape_symbols(descs: Sequence[Any]) -> dict[sympy.Symbol, Any]:
+    """The symbol of each input extent -> TensorRT's expression of it."""
+    return {
+        symbol(i, axis): expr
+        for i, desc in enumerate(descs)
+        for axis, expr in enumerate(desc.shape_expr)
+    }
+
+
+def _tensor_info(desc: Any) -> TensorInfo:
+    shape = (
+        _UNKNOWN if expr.is_fake or not expr.is_constant else expr.constant_value()
+        for expr in desc.shape_expr
+    )
+    return TensorInfo(tuple(shape), _dtypes.from_tensorrt(desc.dtype).torch)
+
+
+def _tensor_desc(
+    shape: Sequence[sympy.Expr],
+    dtype: torch.dtype,
+    symbols: Mapping[sympy.Symbol, Any],
+    ranges: Mapping[sympy.Symbol, Range],
+) -> Any:
+    import tensorrt.plugin as trtp
+
+    exprs = trtp.ShapeExprs(len(shape))
+    for axis, size in enumerate(shape):
+        exprs[axis] = to_tensorrt(size, symbols, ranges)
+    return trtp.TensorDesc(exprs, _dtypes.to_tensorrt(dtype))
+
+
+def _implementation(schema: OpSchema) -> Callable[..., Any]:
+    import tensorrt.plugin as trtp
+
+    def run(*args: Any, stream: int) -> None:
+        tensors, attributes, (outputs,) = schema.split(args, {})
+        external = torch.cuda.ExternalStream(stream)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(external):
+            results = schema.meta(*map(_as_torch, tensors), **attributes)
+            results = results if isinstance(results, tuple | list) else (results,)
+            for output, result in zip(outputs, results, strict=True):
+                _as_torch(output).copy_(result)
+
+    trailing = {"outputs": schema.outputs(trtp.Tensor), "stream": int}
+    return named(run, schema.op, schema.signature(trtp.Tensor, trailing, None))
+
+
+class _DeviceMemory:
+    """A plugin tensor's memory under the CUDA array interface, as plain integers.
+
+    TensorRT's own interface refuses the dtypes NumPy lacks (bfloat16, float8).
+    """
+
+    def __init__(self, tensor: Any, itemsize: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": tuple(tensor.shape),
+            "strides": tuple(stride * itemsize for stride in tensor.strides),
+            "typestr": f"<i{itemsize}" if itemsize > 1 else "|i1",
+            "data": (tensor.data_ptr, False),
+            "version": 3,
+        }
+
+
+def _as_torch(tensor: Any) -> torch.Tensor:
+    """A torch view of the memory of a ``trtp.Tensor``."""
+    dtype = _dtypes.from_tensorrt(tensor.dtype).torch
+    memory = _DeviceMemory(tensor, dtype.itemsize)
+    return torch.as_tensor(memory, device="cuda").view(dtype)

@@ -1,0 +1,123 @@
+"""Tactics -> TensorRT's autotune function and ahead-of-time implementation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sympy
+
+from torch_tensorrt.annotation import _dtypes
+from torch_tensorrt.annotation._symbolic import Range, to_tensorrt
+from torch_tensorrt.annotation._tactics import Kernel, Plugin, kernels
+from torch_tensorrt.annotation._target import current_target
+from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation.errors import AnnotationError, TacticWarning
+from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
+    named,
+    shape_symbols,
+)
+from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
+
+
+def register_aot(schema: OpSchema, plugin: Plugin) -> None:
+    """Register autotune and ahead-of-time implementation of ``plugin``."""
+    import tensorrt.plugin as trtp
+
+    trtp.autotune(schema.op)(_autotune(schema, plugin))
+    trtp.aot_impl(schema.op)(_aot_impl(schema, plugin))
+
+
+def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
+    import tensorrt.plugin as trtp
+
+    def autotune(*args: Any) -> list[Any]:
+        """The network's own dtypes, with every tactic that has a kernel for them.
+
+        TensorRT calls this twice, and ends the process if it raises.
+        """
+        descs, attributes, (outputs,) = schema.split(args, {})
+        inputs = profile(descs)
+        numbers = []
+        for tactic in plugin.tactics:
+            try:
+                kernels.get(plugin, tactic, inputs, attributes, current_target())
+            except AnnotationError as error:
+                warnings.warn(
+                    f"{schema.op}: tactic {tactic.number} ({tactic.spec.backend}, "
+                    f"{dict(tactic.config)}) is left out: {error}",
+                    TacticWarning,
+                    stacklevel=2,
+                )
+            else:
+                numbers.append(tactic.number)
+        if not numbers:
+            return []
+        tokens = [_dtypes.from_tensorrt(d.dtype).token for d in (*descs, *outputs)]
+        return [trtp.AutoTuneCombination(", ".join(tokens), "LINEAR", numbers)]
+
+    signature = schema.signature(
+        trtp.TensorDesc,
+        {"outputs": schema.outputs(trtp.TensorDesc)},
+        list[trtp.AutoTuneCombination],
+    )
+    return named(autotune, schema.op, signature)
+
+
+def _aot_impl(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
+    import tensorrt.plugin as trtp
+
+    def aot_impl(*args: Any) -> tuple[str, str, Any, Any]:
+        descs, attributes, (_, number) = schema.split(args, {})
+        kernel = kernels.get(
+            plugin,
+            plugin.tactic(number),
+            profile(descs),
+            attributes,
+            current_target(),
+        )
+        params, extras = _launch(kernel, shape_symbols(descs))
+        return kernel.entry, kernel.code, params, extras
+
+    returns = tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymIntExprs]
+    signature = schema.signature(
+        trtp.TensorDesc,
+        {"outputs": schema.outputs(trtp.TensorDesc), "tactic": int},
+        returns,
+    )
+    return named(aot_impl, schema.op, signature)
+
+
+def profile(descs: Sequence[Any]) -> tuple[TensorInfo, ...]:
+    """What TensorRT says of its inputs: dtypes, extents, and ranges of the dynamic."""
+    return tuple(
+        TensorInfo(_extents(desc.shape), _dtypes.from_tensorrt(desc.dtype).torch)
+        for desc in descs
+    )
+
+
+def _extents(shape: Any) -> tuple[int | Range, ...]:
+    if not shape.is_dynamic:
+        return tuple(int(extent) for extent in shape)
+    extents = zip(shape, shape.min, shape.opt, shape.max, strict=True)
+    return tuple(
+        Range(int(low), int(opt), int(high)) if extent == -1 else int(extent)
+        for extent, low, opt, high in extents
+    )
+
+
+def _launch(kernel: Kernel, symbols: Mapping[sympy.Symbol, Any]) -> tuple[Any, Any]:
+    import tensorrt.plugin as trtp
+
+    ranges = kernel.record.ranges
+    params = trtp.KernelLaunchParams()
+    params.grid_x, params.grid_y, params.grid_z = (
+        to_tensorrt(size, symbols, ranges) for size in kernel.record.grid
+    )
+    params.block_x, params.block_y, params.block_z = kernel.compiled.block
+    params.shared_mem = kernel.compiled.shared_memory
+    extras = trtp.SymIntExprs(len(kernel.extras))
+    for index, expr in enumerate(kernel.extras):
+        extras[index] = trtp.SymInt32(to_tensorrt(expr, symbols, ranges))
+    return params, extras

@@ -1,0 +1,119 @@
+"""torch op -> the converter that puts its plugin into a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch.fx.node import Argument, Node, Target
+
+from torch_tensorrt.annotation.errors import RegistrationError
+from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo.conversion._ConversionContext import ConversionContext
+from torch_tensorrt.dynamo.conversion._ConverterRegistry import (
+    DYNAMO_ATEN_CONVERTERS,
+    ConverterPriority,
+    dynamo_tensorrt_converter,
+)
+from torch_tensorrt.dynamo.conversion.converter_utils import get_trt_tensor
+from torch_tensorrt.dynamo.conversion.plugins import _qdp
+from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
+
+
+def generate_plugin_converter(
+    plugin_id: str,
+    capability_validator: Callable[[Node, CompilationSettings], bool] | None = None,
+    priority: ConverterPriority = ConverterPriority.STANDARD,
+    supports_dynamic_shapes: bool = False,
+    requires_output_allocator: bool = False,
+    use_aot_if_available: bool = True,
+) -> Callable[..., Any]:
+    """Register the converter of an op whose plugin is registered.
+
+    Args:
+        plugin_id: ``"ns::name"`` of the op and of its plugin.
+        capability_validator: whether a node can be converted; None converts all.
+        priority: HIGH goes before converters that exist for the op.
+        supports_dynamic_shapes: convert nodes with dynamic input shapes, too.
+        requires_output_allocator: the plugin's output sizes depend on data.
+        use_aot_if_available: embed the ahead-of-time kernel where the plugin has one.
+
+    Returns:
+        The converter.
+
+    Raises:
+        RegistrationError: there is no such op, or no such plugin.
+    """
+    _qdp.require_available()
+    schema = OpSchema.of(plugin_id)
+    definition = _qdp.plugin_def(plugin_id)
+    if definition is None:
+        raise RegistrationError(
+            f"{plugin_id}: there is no TensorRT plugin of this name to convert to. "
+            "Call generate_plugin first."
+        )
+    aot = use_aot_if_available and definition.aot_impl_func is not None
+    converter = _converter(schema, aot)
+    dynamo_tensorrt_converter(
+        schema.overload,
+        capability_validator=capability_validator,
+        priority=priority,
+        supports_dynamic_shapes=supports_dynamic_shapes,
+        requires_output_allocator=requires_output_allocator,
+    )(converter)
+    return converter
+
+
+def forget_converter(overload: Any, converter: Callable[..., Any]) -> None:
+    """Undo :func:`generate_plugin_converter`."""
+    left = [
+        support
+        for support in DYNAMO_ATEN_CONVERTERS.pop(overload, [])
+        if support.converter_implementation is not converter
+    ]
+    if left:
+        DYNAMO_ATEN_CONVERTERS[overload] = left
+
+
+def _converter(schema: OpSchema, aot: bool) -> Callable[..., Any]:
+    import tensorrt.plugin as trtp
+
+    namespace, op_name = split_name(schema.op)
+
+    def convert(
+        ctx: ConversionContext,
+        target: Target,
+        args: tuple[Argument, ...],
+        kwargs: Mapping[str, Argument],
+        name: str,
+    ) -> Any | Sequence[Any]:
+        plugin = getattr(getattr(trtp.op, namespace), op_name)
+        values, attributes = schema.bind(args, kwargs)
+        tensors = [
+            get_trt_tensor(ctx, value, f"{name}_{argument}")
+            for argument, value in zip(schema.tensors, values, strict=True)
+        ]
+        layer = ctx.net.add_plugin(
+            plugin(*tensors, **_as_attributes(schema, attributes)), aot=aot
+        )
+        if layer is None:
+            raise RegistrationError(
+                f"{schema.op}, node {name}: TensorRT did not add the plugin layer. Its "
+                "own log says why."
+            )
+        layer.name = f"[{target}]-[{name}]"
+        outputs = tuple(layer.get_output(i) for i in range(schema.num_outputs))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return convert
+
+
+def _as_attributes(schema: OpSchema, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Attribute values as their annotations want them: strings and 1-element arrays."""
+    return {
+        name: values[name]
+        if annotation is str
+        else np.asarray([values[name]], dtype=annotation.__args__[1].__args__[0])
+        for name, annotation in schema.attributes.items()
+    }

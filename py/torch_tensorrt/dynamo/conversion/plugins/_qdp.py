@@ -1,0 +1,100 @@
+"""The registries of TensorRT's Quick Deployable Plugins, and how to leave them."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from torch_tensorrt.annotation.errors import RegistrationError
+from torch_tensorrt.dynamo.conversion.plugins._schema import split_name
+
+
+def require_available() -> None:
+    """Raise unless TensorRT's plugins can be used from here.
+
+    Raises:
+        RegistrationError: TensorRT is too old, or its plugins are broken (10.14).
+    """
+    from torch_tensorrt._features import ENABLED_FEATURES
+
+    if not ENABLED_FEATURES.qdp_plugin:
+        import tensorrt as trt
+
+        raise RegistrationError(
+            f"TensorRT {trt.__version__} has no usable Quick Deployable Plugins. "
+            "Install 10.9 or newer, but not 10.14."
+        )
+
+
+def plugin_def(op: str) -> Any:
+    """TensorRT's record of a registered plugin, or None."""
+    from tensorrt.plugin._lib import QDP_REGISTRY
+
+    return QDP_REGISTRY.get(op)
+
+
+@contextlib.contextmanager
+def registering(op: str) -> Iterator[None]:
+    """Around TensorRT's registration decorators: on an error nothing stays.
+
+    Raises:
+        RegistrationError: a plugin of this name exists.
+    """
+    if plugin_def(op) is not None:
+        raise RegistrationError(
+            f"{op}: TensorRT has a plugin of this name already. Choose another name, "
+            "or call custom_op(..., replace=True) for one registered here."
+        )
+    with _tolerant_validator():
+        try:
+            yield
+        except BaseException:
+            forget(op)
+            raise
+
+
+def forget(op: str) -> None:
+    """Remove a plugin from every registry that TensorRT's decorators wrote to."""
+    import tensorrt as trt
+    import tensorrt.plugin as trtp
+    from tensorrt.plugin._lib import QDP_CREATORS, QDP_REGISTRY
+
+    namespace, name = split_name(op)
+    QDP_REGISTRY.pop(op, None)
+    creator = QDP_CREATORS.pop(op, None)
+    if creator is not None:
+        trt.get_plugin_registry().deregister_creator(creator)
+    if namespace in vars(trtp.op):
+        definitions = getattr(trtp.op, namespace)
+        vars(definitions).pop(name, None)
+
+
+@contextlib.contextmanager
+def _tolerant_validator() -> Iterator[None]:
+    """While registering, TensorRT's validator takes annotations that are not classes.
+
+    From Python 3.13 on, ``issubclass(np.ndarray[...], X)`` raises where it returned
+    False, and the validator of TensorRT before 11.2.1 asks just that.
+    """
+    from tensorrt.plugin import _validate
+
+    try:
+        issubclass(np.ndarray[Any, np.dtype[np.int64]], int)
+    except TypeError:
+        pass
+    else:
+        yield
+        return
+
+    def tolerant(cls: Any, info: Any) -> bool:
+        return inspect.isclass(cls) and issubclass(cls, info)
+
+    _validate.issubclass = tolerant
+    try:
+        yield
+    finally:
+        del _validate.issubclass

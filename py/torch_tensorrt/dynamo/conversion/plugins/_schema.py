@@ -1,0 +1,174 @@
+"""A torch op's schema as TensorRT's plugin API wants it: tensors, then attributes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from torch_tensorrt.annotation.errors import RegistrationError, SpecError
+
+
+def np_scalar_attr_annotation(dtype: Any) -> Any:
+    """The annotation of a scalar plugin attribute: a one-element array of ``dtype``.
+
+    ``numpy.typing.NDArray`` would do only where it is not a type alias (NumPy < 2.5).
+    """
+    return np.ndarray[Any, np.dtype[dtype]]
+
+
+@dataclass(frozen=True)
+class _AttributeType:
+    schema_type: Any
+    annotation: Any
+    python: Callable[[Any], Any]
+
+
+# Builtin annotations would make TensorRT call int() on an array, which NumPy rejects.
+_ATTRIBUTE_TYPES = (
+    _AttributeType(
+        torch._C.FloatType.get(), np_scalar_attr_annotation(np.float64), float
+    ),
+    _AttributeType(torch._C.IntType.get(), np_scalar_attr_annotation(np.int64), int),
+    _AttributeType(torch._C.BoolType.get(), np_scalar_attr_annotation(np.bool_), bool),
+    _AttributeType(torch._C.StringType.get(), str, str),
+)
+
+
+@dataclass(frozen=True)
+class OpSchema:
+    """A torch op with one overload.
+
+    Attributes:
+        op: ``"ns::name"``.
+        overload: what is called, and converted.
+        tensors: names of the tensor arguments.
+        attributes: the other arguments' names and annotations.
+    """
+
+    op: str
+    overload: Any
+    tensors: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, op: str) -> OpSchema:
+        """The schema of a registered op.
+
+        Raises:
+            SpecError: ``op`` is no name.
+            RegistrationError: no such op, or one of its types has no counterpart.
+        """
+        namespace, name = split_name(op)
+        try:
+            overload = getattr(getattr(torch.ops, namespace), name).default
+        except AttributeError as error:
+            raise RegistrationError(
+                f"{op}: torch has no such op (or it has no default overload). Define "
+                "it with torch.library.custom_op, or give impl= with a meta_impl."
+            ) from error
+        tensors: list[str] = []
+        attributes: dict[str, Any] = {}
+        for argument in overload._schema.arguments:
+            if argument.type.isSubtypeOf(torch._C.TensorType.get()):
+                tensors.append(argument.name)
+            else:
+                kind = _attribute_type(op, argument)
+                attributes[argument.name] = kind.annotation
+        if not tensors:
+            raise RegistrationError(f"{op}: a plugin needs at least one tensor input.")
+        return cls(op, overload, tuple(tensors), attributes)
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.overload._schema.returns)
+
+    def outputs(self, kind: Any) -> Any:
+        """The annotation of the outputs: a tuple of exactly as many of ``kind``."""
+        return tuple[(kind,) * self.num_outputs]  # type: ignore[misc]
+
+    def meta(self, *tensors: torch.Tensor, **attributes: Any) -> Any:
+        """The op on tensors in this order, and attributes by name."""
+        named = dict(zip(self.tensors, tensors, strict=True))
+        return self.overload(**named, **attributes)
+
+    def bind(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """A call's tensor values in order, and its attribute values by name."""
+        arguments = self.overload._schema.arguments
+        values = {a.name: a.default_value for a in arguments if a.has_default_value()}
+        values |= dict(zip((a.name for a in arguments), args, strict=False))
+        values |= kwargs
+        missing = [a.name for a in arguments if a.name not in values]
+        if missing:
+            raise RegistrationError(f"{self.op}: called without {', '.join(missing)}.")
+        attributes = {
+            a.name: _attribute_type(self.op, a).python(unwrap(values[a.name]))
+            for a in arguments
+            if a.name in self.attributes
+        }
+        return [values[name] for name in self.tensors], attributes
+
+    def signature(
+        self, tensor: Any, trailing: Mapping[str, Any], returns: Any
+    ) -> inspect.Signature:
+        """``(tensors..., attributes..., trailing...) -> returns``."""
+        annotations = {
+            **dict.fromkeys(self.tensors, tensor),
+            **self.attributes,
+            **trailing,
+        }
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Signature(
+            [inspect.Parameter(n, kind, annotation=a) for n, a in annotations.items()],
+            return_annotation=returns,
+        )
+
+    def split(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
+        """A callback's arguments: tensors, attributes as Python scalars, the rest."""
+        names = [*self.tensors, *self.attributes]
+        named = dict(zip(names, args, strict=False)) | dict(kwargs)
+        return (
+            tuple(named[name] for name in self.tensors),
+            {name: unwrap(named[name]) for name in self.attributes},
+            args[len(names) :],
+        )
+
+
+def split_name(op: str) -> tuple[str, str]:
+    """``"ns::name"`` in two.
+
+    Raises:
+        SpecError: it is not of that form.
+    """
+    namespace, separator, name = op.partition("::")
+    if not (separator and namespace.isidentifier() and name.isidentifier()):
+        raise SpecError(
+            f"op name {op!r}: write a namespace and a name, both identifiers, as in "
+            "'my::silu'."
+        )
+    return namespace, name
+
+
+def unwrap(value: Any) -> Any:
+    """A scalar attribute, whatever array TensorRT made of it, as a Python scalar."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.item()
+    return value
+
+
+def _attribute_type(op: str, argument: Any) -> _AttributeType:
+    for kind in _ATTRIBUTE_TYPES:
+        if argument.type.isSubtypeOf(kind.schema_type):
+            return kind
+    raise RegistrationError(
+        f"{op}, argument `{argument.name}`: type {argument.type} cannot be a plugin "
+        "attribute. Use Tensor, float, int, bool or str."
+    )

@@ -1,0 +1,142 @@
+"""The torch op of a plugin that has none: schema, fake kernel and eager execution."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
+from torch_tensorrt.annotation._record import describe, infer_outputs
+from torch_tensorrt.annotation._trace import TensorInfo, as_tensors
+from torch_tensorrt.annotation.errors import AnnotationError, SpecError
+from torch_tensorrt.dynamo.conversion.plugins._schema import split_name
+
+_SCHEMA_TYPES = {
+    torch.Tensor: "Tensor",
+    inspect.Parameter.empty: "Tensor",
+    float: "float",
+    int: "int",
+    bool: "bool",
+    str: "str",
+}
+
+
+def exists(op: str) -> bool:
+    """Whether torch knows ``op``."""
+    namespace, name = split_name(op)
+    return torch._C._jit_get_schemas_for_operator(f"{namespace}::{name}") != []
+
+
+def define(op: str, spec: CustomPluginSpec) -> torch.library.Library:
+    """Define ``op`` from the spec's ``meta_impl``; on CUDA it runs the first config.
+
+    Returns:
+        The library that holds the op; destroying it removes the op.
+
+    Raises:
+        SpecError: there is no ``meta_impl``, or its signature makes no schema.
+    """
+    if spec.meta_impl is None:
+        raise SpecError(
+            f"{op}: torch has no such op, so its outputs are unknown. Pass "
+            "tta.custom_plugin(..., meta_impl=lambda x: torch.empty_like(x))."
+        )
+    namespace, name = split_name(op)
+    schema = _schema(op, spec.meta_impl)
+    library = torch.library.Library(namespace, "FRAGMENT")  # type: ignore[no-untyped-call]
+    try:
+        library.define(name + schema)  # type: ignore[no-untyped-call]
+        library.impl(  # type: ignore[no-untyped-call]
+            name, _eager(spec, spec.meta_impl), "CUDA"
+        )
+        torch.library.register_fake(op, spec.meta_impl, lib=library)
+    except BaseException:
+        library._destroy()  # type: ignore[no-untyped-call]
+        raise
+    return library
+
+
+def _eager(
+    spec: CustomPluginSpec, meta: Callable[..., Any]
+) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
+    kernel = spec.specs[0]
+    keywords = dict(spec.attributes) | kernel.launch_keywords(kernel.configs[0])
+    takes_stream = "stream" in inspect.signature(kernel.launch_fn).parameters
+
+    def run(*args: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        bound = inspect.signature(meta).bind(*args)
+        bound.apply_defaults()
+        values = bound.arguments
+        attributes = {
+            n: v for n, v in values.items() if not isinstance(v, torch.Tensor)
+        }
+        tensors = [v for v in values.values() if isinstance(v, torch.Tensor)]
+        inputs = [tensor.contiguous() for tensor in tensors]
+        result = meta(*args)
+        outputs = tuple(
+            torch.empty(o.shape, dtype=o.dtype, device=o.device)
+            for o in as_tensors(result, "the meta function")
+        )
+        if takes_stream:
+            attributes["stream"] = torch.cuda.current_stream().cuda_stream
+        kernel.launch_fn(*inputs, *outputs, **keywords, **attributes)
+        return outputs if isinstance(result, tuple | list) else outputs[0]
+
+    return run
+
+
+def _schema(op: str, meta: Callable[..., Any]) -> str:
+    hints = typing.get_type_hints(meta)
+    arguments = []
+    for parameter in inspect.signature(meta).parameters.values():
+        hint = hints.get(parameter.name, parameter.empty)
+        if hint not in _SCHEMA_TYPES or parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            raise SpecError(
+                f"{op}: parameter `{parameter}` of the meta function has no place in a "
+                "schema. Use tensors, and float, int, bool or str with an annotation."
+            )
+        default = "" if parameter.default is parameter.empty else parameter.default
+        suffix = "" if default == "" else f"={default!r}"
+        arguments.append(f"{_SCHEMA_TYPES[hint]} {parameter.name}{suffix}")
+    count = _count_outputs(op, meta, hints.get("return"))
+    returns = "Tensor" if count is None else f"({', '.join(['Tensor'] * count)})"
+    return f"({', '.join(arguments)}) -> {returns}"
+
+
+def _count_outputs(op: str, meta: Callable[..., Any], hint: Any) -> int | None:
+    """How many outputs ``meta`` returns in a tuple; None for a bare tensor."""
+    if hint is torch.Tensor:
+        return None
+    if typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
+        return len(typing.get_args(hint))
+    for inputs in probes(sum(1 for _ in inspect.signature(meta).parameters)):
+        returned: list[Any] = []
+
+        def observed(*tensors: Any, returned: list[Any] = returned) -> Any:
+            returned.append(meta(*tensors))
+            return returned[-1]
+
+        try:
+            infer_outputs(observed, inputs, "the meta function")
+        except AnnotationError:
+            continue
+        return len(returned[0]) if isinstance(returned[0], tuple | list) else None
+    raise SpecError(
+        f"{op}: cannot tell how many outputs {describe(meta)} returns. Annotate it: "
+        "-> torch.Tensor, or -> tuple[torch.Tensor, torch.Tensor]."
+    )
+
+
+def probes(count: int) -> typing.Iterator[tuple[TensorInfo, ...]]:
+    """Inputs to try a function on of which nothing is known: ranks and dtypes."""
+    ranks_and_dtypes = itertools.product((2, 3, 1, 4), (torch.float16, torch.float32))
+    for rank, dtype in ranks_and_dtypes:
+        yield (TensorInfo((64,) * rank, dtype),) * count
