@@ -1,0 +1,49 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+
+LIBRARY := py/torch_tensorrt/annotation py/torch_tensorrt/dynamo/conversion/plugins
+SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -not -name '*.pyc')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types wheel export clean
+
+help:  ## print the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 12
+
+setup: $(STAMP)  ## build .venv (PYTHON=... names the interpreter)
+
+$(STAMP): $(SETUP_INPUTS)
+	$(PYTHON) tools/engineless/install.py $(VENV)
+	@touch $@
+
+demo: setup  ## run the main example
+	$(BIN)/python examples/dynamo/custom_plugin_triton.py
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+lint: setup  ## check style
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: setup  ## check types
+	$(BIN)/mypy --strict py/
+
+wheel: setup  ## build the wheel and the sdist into dist/
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	@rm -rf overlay/*.egg-info
+
+export:  ## copy the library into a Torch-TensorRT checkout: UPSTREAM=dir
+	@test -d "$(UPSTREAM)/py/torch_tensorrt" || \
+		{ echo "UPSTREAM must name a Torch-TensorRT checkout: make export UPSTREAM=dir"; exit 1; }
+	@for tree in $(LIBRARY); do \
+		rm -rf "$(UPSTREAM)/$$tree" && mkdir -p "$(UPSTREAM)/$$tree" && \
+		tar -C "$$tree" --exclude=__pycache__ -cf - . | tar -C "$(UPSTREAM)/$$tree" -xf - && \
+		echo "$$tree -> $(UPSTREAM)/$$tree"; \
+	done
+
+clean:  ## remove what was built, .venv included
+	rm -rf $(VENV) build dist *.egg-info overlay/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find overlay py tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

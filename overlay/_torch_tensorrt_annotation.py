@@ -1,0 +1,89 @@
+"""The import hook of the `torch-tensorrt-annotation` distribution.
+
+It resolves exactly two packages, and with them their submodules, to this
+distribution's files, and leaves every file of `torch-tensorrt` as it is. A line
+in `torch_tensorrt_annotation.pth` calls `register` when the interpreter starts,
+so this module imports nothing that the interpreter has not imported by then.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.machinery import ModuleSpec
+
+PACKAGES = (
+    "torch_tensorrt.annotation",
+    "torch_tensorrt.dynamo.conversion.plugins",
+)
+OLDEST_TESTED = (2, 11)
+NEWEST_TESTED = (2, 14)
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_INSTALLED = os.path.join(_HERE, "_torch_tensorrt_annotation_files")
+_REPOSITORY = os.path.join(os.path.dirname(_HERE), "py")
+
+
+class OverlayFinder:
+    """A meta-path finder for `PACKAGES`, in the tree `root`."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._version_checked = False
+
+    def find_spec(
+        self, fullname: str, path: object = None, target: object = None
+    ) -> ModuleSpec | None:
+        if fullname not in PACKAGES:
+            return None
+        from importlib.util import spec_from_file_location
+
+        if not self._version_checked:
+            self._version_checked = True
+            _warn_if_untested()
+        directory = os.path.join(self.root, *fullname.split("."))
+        return spec_from_file_location(
+            fullname,
+            os.path.join(directory, "__init__.py"),
+            submodule_search_locations=[directory],
+        )
+
+
+def register() -> None:
+    """Put the finder before all others, once."""
+    if not any(isinstance(finder, OverlayFinder) for finder in sys.meta_path):
+        root = _INSTALLED if os.path.isdir(_INSTALLED) else _REPOSITORY
+        sys.meta_path.insert(0, OverlayFinder(root))
+
+
+def _warn_if_untested() -> None:
+    found = _installed_version()
+    if OLDEST_TESTED <= _release(found) <= NEWEST_TESTED:
+        return
+    import warnings
+
+    oldest, newest = (
+        ".".join(map(str, release)) for release in (OLDEST_TESTED, NEWEST_TESTED)
+    )
+    warnings.warn(
+        f"torch-tensorrt-annotation is tested with torch-tensorrt {oldest} to "
+        f"{newest}, and found {found}. It may not work: install a tested version of "
+        "torch-tensorrt, or look for a newer torch-tensorrt-annotation.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _installed_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("torch-tensorrt")
+    except PackageNotFoundError:
+        return "an unknown version"
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The major and minor number in `version`; empty where it has none."""
+    numbers = version.split(".")[:2]
+    return tuple(map(int, numbers)) if all(n.isdigit() for n in numbers) else ()

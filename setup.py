@@ -1,0 +1,60 @@
+"""Adds the overlay's files to what pyproject.toml declares.
+
+The wheel gets, beside the module `_torch_tensorrt_annotation`:
+- `torch_tensorrt_annotation.pth`, the line that registers the overlay when the
+  interpreter starts (an editable wheel gets it too);
+- `_torch_tensorrt_annotation_files/`, the library. It is no package, and lies
+  outside `torch_tensorrt/`, which belongs to another distribution.
+"""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+LIBRARY = Path("py")
+FILES = "_torch_tensorrt_annotation_files"
+PTH = "torch_tensorrt_annotation.pth"
+
+# With a file in it, pip removes the directory when it uninstalls; without one, it
+# would leave the empty directories of the tree.
+NOTE = """\
+The library of torch-tensorrt-annotation. _torch_tensorrt_annotation.py, beside this
+directory, makes it importable as torch_tensorrt.annotation and
+torch_tensorrt.dynamo.conversion.plugins.
+"""
+
+# Silent when the module is gone, as when an editable install's repository is.
+PTH_LINE = (
+    "import importlib.machinery; "
+    "importlib.machinery.PathFinder.find_spec('_torch_tensorrt_annotation') and "
+    "__import__('_torch_tensorrt_annotation').register()\n"
+)
+
+
+class build_overlay(build_py):
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            # The directory whose contents become the editable wheel's.
+            install = self.distribution.get_command_obj("install")
+            write_pth(Path(install.install_purelib))
+        else:
+            copy_library(Path(self.build_lib) / FILES)
+            write_pth(Path(self.build_lib))
+
+
+def write_pth(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / PTH).write_text(PTH_LINE)
+
+
+def copy_library(destination: Path) -> None:
+    shutil.rmtree(destination, ignore_errors=True)  # left by an earlier build
+    leave_out = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(LIBRARY, destination, ignore=leave_out)
+    (destination / "README.txt").write_text(NOTE)
+
+
+setup(cmdclass={"build_py": build_overlay})

@@ -1,0 +1,175 @@
+"""The engineless environment: real packages, no TensorRT builder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[3]
+SITE = Path(sysconfig.get_path("purelib"))
+
+# TensorRT's own package of that name belongs to a distribution; the stand-in to none.
+here_only = pytest.mark.skipif(
+    not (SITE / "tensorrt_libs").is_dir()
+    or "tensorrt_libs" in importlib.metadata.packages_distributions(),
+    reason="this environment has TensorRT's own libraries",
+)
+
+
+def run(code: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run `code` as a user's script, in a directory of its own."""
+    script = directory / "script.py"
+    script.write_text(code)
+    return subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, cwd=directory
+    )
+
+
+@pytest.fixture(scope="module")
+def install() -> ModuleType:
+    path = PROJECT / "tools/engineless/install.py"
+    spec = importlib.util.spec_from_file_location("engineless_install", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A directory as `pip install --target` leaves it, with what `--site` touches."""
+    lean = SITE / "tensorrt_lean_libs"
+    (tmp_path / lean.name).symlink_to(lean, target_is_directory=True)
+    runtime = tmp_path / "torch_tensorrt" / "lib" / "libtorchtrt.so"
+    runtime.parent.mkdir(parents=True)
+    runtime.touch()
+    return tmp_path
+
+
+def test_a_plain_script_imports_the_annotation_package(tmp_path: Path) -> None:
+    code = "import torch_tensorrt.annotation as tta\nprint(tta.__file__)\n"
+    done = run(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    library = PROJECT / "py/torch_tensorrt/annotation"
+    assert done.stdout.splitlines()[-1] == str(library / "__init__.py")
+
+
+@here_only
+def test_quick_plugins_are_available(tmp_path: Path) -> None:
+    done = run(
+        "import torch_tensorrt\nprint(torch_tensorrt.ENABLED_FEATURES.qdp_plugin)\n",
+        tmp_path,
+    )
+    assert done.stdout.splitlines()[-1:] == ["True"], done.stderr
+
+
+@here_only
+def test_tensorrt_imports_before_torch(tmp_path: Path) -> None:
+    done = run("import tensorrt, torch\nprint(tensorrt.__version__)\n", tmp_path)
+    assert done.stdout == "11.0.0.114\n", done.stderr
+
+
+@here_only
+def test_torch_says_truthfully_whether_there_is_a_device(tmp_path: Path) -> None:
+    question = "print(torch.cuda.is_available(), torch.cuda.device_count())\n"
+    plain = run("import torch\n" + question, tmp_path)
+    patched = run("import torch, tensorrt\n" + question, tmp_path)
+    assert patched.stdout == plain.stdout != ""
+
+
+@here_only
+def test_the_plugin_registry_is_real_and_the_builders_is_none(tmp_path: Path) -> None:
+    code = """
+import tensorrt as trt
+print(trt.get_builder_plugin_registry(trt.EngineCapability.STANDARD))
+print(type(trt.get_plugin_registry()).__name__)
+"""
+    assert run(code, tmp_path).stdout == "None\nIPluginRegistry\n"
+
+
+@here_only
+def test_asking_for_a_builder_raises_and_says_why(tmp_path: Path) -> None:
+    done = run(
+        "import tensorrt as trt\ntrt.Builder(trt.Logger(trt.Logger.ERROR))\n", tmp_path
+    )
+    assert done.returncode == 1
+    assert "engineless environment: there is no TensorRT builder here" in done.stderr
+    assert "TypeError" in done.stderr
+
+
+@here_only
+def test_the_installer_finds_no_builder_here(install: ModuleType) -> None:
+    assert not install.has_builder(sys.executable)
+
+
+@here_only
+def test_any_directory_with_the_packages_can_be_completed(
+    install: ModuleType, site: Path
+) -> None:
+    install.complete_site(site)
+    # A process of its own: these names are loaded here from another directory.
+    code = f"""
+import ctypes
+def names(library, *functions):
+    loaded = ctypes.CDLL({str(site / "tensorrt_libs")!r} + "/" + library)
+    return [hasattr(loaded, name) for name in functions]
+print(all(
+    names("libnvinfer.so.11", "createInferBuilder_INTERNAL",
+          "getBuilderPluginRegistry", "createInferRuntime_INTERNAL",
+          "createInferRefitter_INTERNAL", "getPluginRegistry")
+    + names("libnvinfer_plugin.so.11", "initLibNvInferPlugins")
+    + names("libnvonnxparser.so.11", "createNvOnnxParser_INTERNAL",
+            "createNvOnnxParserRefitter_INTERNAL", "getNvOnnxParserVersion")))
+"""
+    assert run(code, site).stdout == "True\n"
+
+
+@here_only
+def test_completing_removes_the_runtime_that_needs_cuda(
+    install: ModuleType, site: Path
+) -> None:
+    install.complete_site(site)
+    assert list((site / "torch_tensorrt/lib").iterdir()) == []
+
+
+@here_only
+def test_completing_twice_is_the_same_as_once(install: ModuleType, site: Path) -> None:
+    install.complete_site(site)
+    install.complete_site(site)
+    libraries = {path.name for path in (site / "tensorrt_libs").iterdir()}
+    assert libraries == {"__init__.py", *install.STUBS}
+
+
+@pytest.mark.parametrize(
+    ("registry", "expected"), [("object()", True), ("None", False)]
+)
+def test_the_installer_knows_a_builder_by_its_plugin_registry(
+    registry: str,
+    expected: bool,
+    install: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "torch_tensorrt.py").touch()
+    (tmp_path / "tensorrt.py").write_text(
+        "class EngineCapability:\n"
+        "    STANDARD = 0\n"
+        "def get_builder_plugin_registry(capability):\n"
+        f"    return {registry}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert install.has_builder(sys.executable) is expected
+
+
+def test_a_missing_lean_runtime_is_named(install: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="tensorrt-lean-cu13-libs==11"):
+        install.complete_site(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,217 @@
+"""Build the environment that this project's demo and tests run in.
+
+    python tools/engineless/install.py .venv     # what `make setup` runs
+    python tools/engineless/install.py --site DIR
+
+Where this interpreter already has Torch-TensorRT and a TensorRT that can build
+engines, `.venv` only adds this project to it. Anywhere else it becomes the
+engineless environment: see README.md beside this file.
+
+`--site DIR` installs nothing from an index. It completes a directory that holds
+the packages already (see README.md) so that they import.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+
+SENTENCE = (
+    "engineless environment: the real Torch-TensorRT, bindings and plugin registry; "
+    "no TensorRT builder, so engines cannot be built here"
+)
+
+TORCH = "torch==2.13.0"
+TENSORRT = "11.0.0.114"
+
+# What the packages below need and torch does not bring, and what builds an sdist.
+SUPPORT = (
+    "dllist",
+    "filelock",
+    "numpy",
+    "packaging",
+    "psutil",
+    "setuptools>=77",
+    "typing-extensions",
+    "wheel",
+)
+
+# Without their dependencies: torch-tensorrt asks for TensorRT's builder library,
+# which is not on PyPI, and a CUDA build of torch for its own version of triton.
+WITHOUT_DEPENDENCIES = (
+    "torch-tensorrt==2.13.0",
+    f"tensorrt-cu13-bindings=={TENSORRT}",
+    f"tensorrt-lean-cu13-libs=={TENSORRT}",
+    'triton==3.9.0; python_version >= "3.11"',
+    'triton==3.8.0; python_version < "3.11"',  # the last one for Python 3.10
+)
+
+# Only an sdist on PyPI: `import tensorrt`, pure Python over the bindings.
+TENSORRT_PACKAGE = f"tensorrt-cu13=={TENSORRT}"
+
+# Library, and the macro that selects its part of nvinfer_stub.c.
+STUBS = {
+    "libnvinfer.so.11": "NVINFER",
+    "libnvinfer_plugin.so.11": "NVINFER_PLUGIN",
+    "libnvonnxparser.so.11": "NVONNXPARSER",
+}
+LEAN_PACKAGE = "tensorrt_lean_libs"
+LEAN_RUNTIME = "libnvinfer_lean.so.11"
+
+# Run in a process of its own: a broken TensorRT may not only raise but crash.
+HAS_BUILDER = """
+import torch_tensorrt, tensorrt
+standard = tensorrt.EngineCapability.STANDARD
+raise SystemExit(tensorrt.get_builder_plugin_registry(standard) is None)
+"""
+
+
+def main() -> None:
+    options = parse_arguments()
+    try:
+        if options.site:
+            complete_site(options.site)
+        else:
+            build_environment(options.venv)
+    except subprocess.CalledProcessError as error:
+        command = " ".join(map(str, error.cmd))
+        raise SystemExit(f"failed, with the reason above: {command}") from None
+
+
+def build_environment(directory: Path) -> None:
+    check_python()
+    if has_builder(sys.executable):
+        beside_tensorrt(directory)
+        print(f"{directory}: the TensorRT of {sys.executable}, which builds engines")
+    else:
+        check_compiler()
+        engineless(directory)
+        print(f"{directory}: {SENTENCE}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("venv", nargs="?", type=Path, help="environment to build")
+    where.add_argument("--site", type=Path, metavar="DIR", help="complete DIR only")
+    return parser.parse_args()
+
+
+def check_python() -> None:
+    other = "Name another with `make setup PYTHON=python3.12`."
+    if sys.version_info < (3, 10):  # noqa: UP036  (this is where it is checked)
+        version = sys.version.split()[0]
+        raise SystemExit(
+            f"Python {version} is too old: 3.10 or later is needed. {other}"
+        )
+    if importlib.util.find_spec("ensurepip") is None:
+        raise SystemExit(
+            f"{sys.executable} has no ensurepip, which a virtual environment needs; on "
+            f"Debian and Ubuntu, the package python3-venv brings it. {other}"
+        )
+
+
+def check_compiler() -> None:
+    if shutil.which("gcc") is None:
+        raise SystemExit("gcc is not on the PATH; the stub of libnvinfer needs it.")
+
+
+def has_builder(python: str) -> bool:
+    """Whether `python` imports Torch-TensorRT and a TensorRT that has a builder."""
+    probe = subprocess.run([python, "-c", HAS_BUILDER], capture_output=True)
+    return probe.returncode == 0
+
+
+def beside_tensorrt(directory: Path) -> None:
+    """Create an environment that sees this interpreter's packages, and add to it."""
+    venv.create(directory, system_site_packages=True, symlinks=True, with_pip=True)
+    if sys.prefix != sys.base_prefix:
+        # `system_site_packages` means the base interpreter's; this one is a venv.
+        outer = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+        (site_packages(directory) / "_outer_environment.pth").write_text(outer)
+    pip(directory, "install", "setuptools>=77", "wheel")
+    install_project(directory)
+
+
+def engineless(directory: Path) -> None:
+    """Create an environment with everything of TensorRT that PyPI has."""
+    venv.create(directory, symlinks=True, with_pip=True)
+    pip(directory, "install", TORCH, *SUPPORT)
+    pip(directory, "install", "--no-deps", *WITHOUT_DEPENDENCIES)
+    pip(directory, "install", "--no-deps", "--no-build-isolation", TENSORRT_PACKAGE)
+    complete_site(site_packages(directory))
+    install_project(directory)
+
+
+def install_project(directory: Path) -> None:
+    # pip changes nothing that is installed already, so torch stays what it is.
+    pip(directory, "install", "--no-build-isolation", "--editable", f"{PROJECT}[dev]")
+
+
+def pip(directory: Path, *arguments: str) -> None:
+    print("pip", *arguments, flush=True)
+    # Twice quiet: without pip's warnings, with its errors.
+    quiet = ("-qq", "--disable-pip-version-check")
+    python = directory / "bin" / "python"
+    subprocess.run([python, "-m", "pip", *arguments, *quiet], check=True)
+
+
+def site_packages(directory: Path) -> Path:
+    """The directory where the environment `directory` keeps its packages."""
+    base = str(directory.resolve())
+    variables = {"base": base, "platbase": base}
+    return Path(sysconfig.get_path("purelib", scheme="posix_prefix", vars=variables))
+
+
+def complete_site(site: Path) -> None:
+    """Make the packages in `site` import without TensorRT's own libraries."""
+    check_lean_runtime(site)
+    remove_cpp_runtime(site)
+    libraries = site / "tensorrt_libs"
+    shutil.copytree(HERE / "tensorrt_libs", libraries, dirs_exist_ok=True)
+    for name, macro in STUBS.items():
+        compile_stub(libraries / name, macro)
+
+
+def check_lean_runtime(site: Path) -> None:
+    library = site / LEAN_PACKAGE / LEAN_RUNTIME
+    if not library.is_file():
+        raise SystemExit(
+            f"{library} is missing: install the package "
+            f"tensorrt-lean-cu13-libs=={TENSORRT} there first."
+        )
+
+
+def remove_cpp_runtime(site: Path) -> None:
+    """Without these files, Torch-TensorRT does not ask for CUDA and libnvinfer."""
+    for library in (site / "torch_tensorrt" / "lib").glob("*.so"):
+        library.unlink()
+
+
+def compile_stub(library: Path, macro: str) -> None:
+    command = [
+        "gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", f"-D{macro}",
+        str(HERE / "nvinfer_stub.c"), "-o", str(library), f"-Wl,-soname,{library.name}",
+    ]  # fmt: skip
+    if macro == "NVINFER":
+        # With it, the lean runtime's symbols are libnvinfer's too.
+        command += [
+            "-Wl,--no-as-needed",  # the stub itself uses none of them
+            f"-L{library.parents[1] / LEAN_PACKAGE}",
+            f"-l:{LEAN_RUNTIME}",
+            f"-Wl,-rpath,$ORIGIN/../{LEAN_PACKAGE}",
+        ]
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
