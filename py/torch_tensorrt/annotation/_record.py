@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import sympy
 import torch
 
+from torch_tensorrt.annotation._explore import trace
 from torch_tensorrt.annotation._launch import (
     Argument,
     Constant,
@@ -20,7 +21,7 @@ from torch_tensorrt.annotation._launch import (
     Pointer,
     Scalar,
 )
-from torch_tensorrt.annotation._trace import TensorInfo, Trace, as_tensors, trace
+from torch_tensorrt.annotation._trace import TensorInfo, Trace, as_tensors
 from torch_tensorrt.annotation.errors import ArgumentError, LaunchCountError
 
 

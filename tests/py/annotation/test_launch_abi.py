@@ -1,0 +1,155 @@
+"""What TensorRT would launch is what the launch function launches, for every kernel."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+import pytest
+import torch
+from kernels import CASES, Case
+
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._builder import BuiltLaunch, build
+from torch_tensorrt.annotation._expressions import Extents
+from torch_tensorrt.annotation._launch import Launch
+from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._target import compiling_for
+from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation.backends import backend
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
+
+
+def register(case: Case) -> None:
+    trt_plugins.custom_op(
+        f"abi::{case.name}", impl=case.plugin, supports_dynamic_shapes=True
+    )
+
+
+def built(
+    case: Case, inputs: Sequence[TensorInfo], target: str = "sm_90"
+) -> list[BuiltLaunch]:
+    """Every tactic's launch, as the builder's calls on the plugin give it."""
+    register(case)
+    with compiling_for(target):
+        return build(f"abi::{case.name}", inputs, {})
+
+
+def concrete(case: Case, config: int, extents: Extents) -> Launch:
+    """What the launch function does with tensors of these extents: ordinary ints."""
+    inputs = [
+        torch.empty(shape, dtype=tensor.dtype, device="meta")
+        for shape, tensor in zip(extents, case.dynamic, strict=True)
+    ]
+    outputs = case.meta(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    keywords = case.kernel.launch_keywords(case.kernel.configs[config])
+    if case.name == "min_max":
+        keywords["stream"] = 0
+    launches: list[Launch] = []
+    with backend("triton").intercept(launches.append):
+        case.kernel.launch_fn(*inputs, *outputs, **keywords)
+    return launches[0]
+
+
+def runtime_ints(launch: Launch) -> dict[str, int]:
+    return {
+        name: value
+        for name, value, is_constexpr in launch.arguments
+        if type(value) is int and not is_constexpr
+    }
+
+
+def shapes(inputs: Sequence[TensorInfo], count: int) -> list[Extents]:
+    """The profile's corners, and random extents between; equal ranges go together."""
+    generator = random.Random(0)
+    points = []
+    for index in range(count + 2):
+        chosen: dict[Range, int] = {}
+        for extent in {e for t in inputs for e in t.shape if isinstance(e, Range)}:
+            corner = {0: extent.min, 1: extent.max}
+            chosen[extent] = corner.get(
+                index, generator.randint(extent.min, extent.max)
+            )
+        points.append(
+            tuple(
+                tuple(chosen[e] if isinstance(e, Range) else e for e in t.shape)
+                for t in inputs
+            )
+        )
+    return points
+
+
+def parameter_types(code: str, entry: str) -> list[str]:
+    header = re.search(rf"\.visible \.entry {entry}\((.*?)\)", code, re.DOTALL)
+    assert header is not None
+    return re.findall(r"\.param \.(\w+)", header[1])
+
+
+@pytest.mark.parametrize("is_dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_entry_takes_inputs_then_extras_then_outputs(
+    case: Case, is_dynamic: bool
+) -> None:
+    inputs = case.dynamic if is_dynamic else case.static
+    launches = built(case, inputs)
+    assert [launch.tactic for launch in launches] == list(
+        range(1, len(case.kernel.configs) + 1)
+    )
+    for launch in launches:
+        extras = len(launch.extras(shapes(inputs, 0)[0]))
+        assert parameter_types(launch.code, launch.entry) == (
+            ["u64"] * len(inputs) + ["u32"] * extras + ["u64"] * case.outputs
+        )
+
+
+@pytest.mark.parametrize("is_dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_grid_and_extras_are_those_of_the_launch_function(
+    case: Case, is_dynamic: bool
+) -> None:
+    inputs = case.dynamic if is_dynamic else case.static
+    launches = built(case, inputs)
+    points = shapes(inputs, 20)
+    for config, launch in enumerate(launches):
+        expected = [concrete(case, config, point) for point in points]
+        ints = [runtime_ints(one) for one in expected]
+        # Triton's JIT compiles in the integer 1; so does this, where it is always 1.
+        passed = [name for name in ints[0] if {one[name] for one in ints} != {1}]
+        for point, one, values in zip(points, expected, ints, strict=True):
+            assert launch.grid(point) == (*one.grid, 1, 1)[:3]
+            assert launch.extras(point) == tuple(values[name] for name in passed)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_block_is_the_one_the_code_requires(case: Case) -> None:
+    for launch in built(case, case.dynamic):
+        required = re.search(r"\.reqntid (\d+)", launch.code)
+        assert required is not None
+        assert launch.block(shapes(case.dynamic, 0)[0]) == (int(required[1]), 1, 1)
+
+
+@pytest.mark.parametrize("target", ARCHITECTURES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_tactic_compiles_for_every_architecture(case: Case, target: str) -> None:
+    launches = built(case, case.dynamic, target)
+    assert len(launches) == len(case.kernel.configs)
+    assert len({launch.entry for launch in launches}) == len(launches)
+    for launch in launches:
+        assert re.search(rf"^\.target {target}a?$", launch.code, re.MULTILINE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["add", "silu", "softmax"])
+def test_one_registration_serves_each_floating_dtype(
+    name: str, dtype: torch.dtype
+) -> None:
+    (case,) = (case for case in CASES if case.name == name)
+    inputs = [TensorInfo(tensor.shape, dtype) for tensor in case.dynamic]
+    launches = built(case, inputs)
+    assert len(launches) == len(case.kernel.configs)
+    tokens = {torch.float32: "FP32", torch.float16: "FP16", torch.bfloat16: "BF16"}
+    for launch in launches:
+        assert set(launch.dtypes) == {tokens[dtype]}

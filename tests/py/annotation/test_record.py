@@ -1,0 +1,309 @@
+"""Recording a launch function: what becomes of its arguments, and what is refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sympy
+import torch
+import triton
+from kernels import add_kernel, info, launch_add, multiply_kernel, scale_kernel
+
+from torch_tensorrt.annotation._launch import Constant, LaunchRecord, Pointer, Scalar
+from torch_tensorrt.annotation._record import infer_outputs, record
+from torch_tensorrt.annotation._symbolic import Range, symbol
+from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation.backends import backend
+from torch_tensorrt.annotation.errors import (
+    ArgumentError,
+    DynamicControlFlowError,
+    LaunchCountError,
+    RecordError,
+    UnsupportedKernelError,
+)
+
+ROWS = Range(1, 8, 64)
+X = info(ROWS, 4096)
+
+
+def recorded(
+    launch_fn: Callable[..., Any],
+    *inputs: TensorInfo,
+    meta: Callable[..., Any] = lambda x, *rest: torch.empty_like(x),
+    **keywords: Any,
+) -> LaunchRecord:
+    return record(backend("triton"), launch_fn, meta, inputs or (X, X), keywords)
+
+
+def launch(x: Any, y: Any, out: Any, n: Any, grid: Any = (1,), **options: Any) -> None:
+    add_kernel[grid](x, y, n, out, BLOCK=256, **options)
+
+
+def test_a_dynamic_size_becomes_an_expression_of_the_extents() -> None:
+    result = recorded(launch_add)
+    assert result.grid == (4 * symbol(0, 0), 1, 1)
+    assert result.arguments[2] == Scalar("n", 4096 * symbol(0, 0))
+
+
+def test_a_static_size_is_a_constant_expression() -> None:
+    result = recorded(launch_add, info(8, 4096), info(8, 4096))
+    assert result.grid == (32, 1, 1)
+    assert result.arguments[2] == Scalar("n", sympy.Integer(32768))
+
+
+def test_each_argument_has_its_role() -> None:
+    result = recorded(launch_add, BLOCK=512)
+    assert result.arguments == (
+        Pointer("x_ptr", 0, torch.float16),
+        Pointer("y_ptr", 1, torch.float16),
+        Scalar("n", 4096 * symbol(0, 0)),
+        Pointer("out_ptr", 2, torch.float16),
+        Constant("BLOCK", 512),
+    )
+
+
+def test_constants_of_equal_value_and_other_type_differ() -> None:
+    assert len({Constant("a", 1), Constant("a", 1.0), Constant("a", True)}) == 3
+
+
+def test_compiler_options_of_the_launch_are_kept() -> None:
+    result = recorded(lambda x, y, out: launch(x, y, out, 5, num_warps=2))
+    assert dict(result.options) == {"num_warps": 2}
+
+
+def test_a_reshaped_contiguous_view_is_its_tensor() -> None:
+    result = recorded(lambda x, y, out: launch(x.contiguous().reshape(-1), y, out, 5))
+    assert result.arguments[0] == Pointer("x_ptr", 0, torch.float16)
+
+
+def test_a_view_of_another_dtype_is_a_pointer_of_that_dtype() -> None:
+    result = recorded(lambda x, y, out: launch(x.view(torch.int16), y, out, 5))
+    assert result.arguments[0] == Pointer("x_ptr", 0, torch.int16)
+
+
+def test_an_output_that_the_fake_kernel_returns_as_an_alias_is_its_own_tensor() -> None:
+    result = recorded(launch_add, meta=lambda x, y: x)
+    assert [a.tensor for a in result.arguments if isinstance(a, Pointer)] == [0, 1, 2]
+
+
+def test_outputs_are_contiguous_whatever_the_fake_kernel_says() -> None:
+    strides = []
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        strides.append(out.stride())
+        launch(x, y, out, 5)
+
+    recorded(launch_fn, info(4, 6), info(4, 6), meta=lambda x, y: x.t())
+    assert strides == [(4, 1)]
+
+
+def test_a_launch_function_that_launches_nothing_is_refused() -> None:
+    with pytest.raises(LaunchCountError, match=r"<lambda> .* launched no kernel"):
+        recorded(lambda x, y, out: None)
+
+
+def test_a_launch_function_that_launches_twice_is_refused_by_the_kernels_names() -> (
+    None
+):
+    def twice(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, 5)
+        multiply_kernel[(1,)](x, y, out, 5, BLOCK=16)
+
+    with pytest.raises(LaunchCountError, match="2 kernels: add_kernel, multiply_kern"):
+        recorded(twice)
+
+
+def test_a_tensor_made_by_the_launch_function_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"argument `y_ptr`: a tensor of shape"):
+        recorded(lambda x, y, out: launch(x, torch.empty_like(y), out, 5))
+
+
+def test_a_view_into_a_tensor_is_refused() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(x.as_strided((5,), (1,), 7), y, out, 5)
+
+    with pytest.raises(ArgumentError, match="starts 7 elements into its tensor"):
+        recorded(launch_fn)
+
+
+def test_an_argument_that_is_nothing_TensorRT_can_pass_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"argument `n`: object .* is neither an in"):
+        recorded(lambda x, y, out: launch(x, y, out, object()))
+
+
+def test_a_float_that_follows_a_dynamic_size_is_refused() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        scale_kernel[(1,)](1.0 / x.shape[0], 5, out, False, x, None, 16)
+
+    with pytest.raises(ArgumentError, match="`alpha`: a float that is not constant"):
+        recorded(launch_fn, X)
+
+
+def test_a_float_computed_from_static_sizes_is_a_constant() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        scale_kernel[(1,)](x.shape[1] ** -0.5, 5, out, False, x, None, 16)
+
+    assert recorded(launch_fn, X).arguments[0] == Constant("alpha", 1 / 64)
+
+
+def test_a_compile_time_constant_that_follows_a_dynamic_size_is_refused() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        add_kernel[(1,)](x, y, 5, out, BLOCK=x.shape[0])
+
+    with pytest.raises(ArgumentError, match="`BLOCK`: a compile-time constant that"):
+        recorded(launch_fn)
+
+
+def test_a_grid_that_is_no_tuple_of_ints_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"the grid holds 2\.5"):
+        recorded(lambda x, y, out: launch(x, y, out, 5, grid=(2.5,)))
+    with pytest.raises(ArgumentError, match="the grid is 7; write it as a tuple"):
+        recorded(lambda x, y, out: launch(x, y, out, 5, grid=7))
+    with pytest.raises(ArgumentError, match="the grid has 4 dimensions"):
+        recorded(lambda x, y, out: launch(x, y, out, 5, grid=(1, 1, 1, 1)))
+
+
+def test_an_unknown_keyword_of_the_launch_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="launched with num_wraps="):
+        recorded(lambda x, y, out: launch(x, y, out, 5, num_wraps=2))
+
+
+def test_a_branch_that_the_profile_decides_is_taken() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, 3 if x.shape[0] <= 64 else 4)
+
+    assert recorded(launch_fn).arguments[2] == Scalar("n", sympy.Integer(3))
+
+
+def test_a_branch_that_the_profile_leaves_open_is_refused_with_line_and_condition() -> (
+    None
+):
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, 3 if x.shape[0] <= 32 else 4)
+
+    line = launch_fn.__code__.co_firstlineno + 1
+    with pytest.raises(
+        DynamicControlFlowError, match=rf"`d0_0 <= 32` at .*test_record\.py:{line}"
+    ):
+        recorded(launch_fn)
+
+
+def test_a_branch_that_changes_nothing_is_accepted() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        n = x.numel() if x.shape[0] <= 32 else x.shape[0] * 4096
+        launch(x, y, out, n)
+
+    assert recorded(launch_fn).arguments[2] == Scalar("n", 4096 * symbol(0, 0))
+
+
+def test_a_size_turned_into_an_int_is_refused() -> None:
+    with pytest.raises(DynamicControlFlowError, match=r"Eq\(d0_0, 8\)"):
+        recorded(lambda x, y, out: launch(x, y, out, int(x.shape[0])))
+
+
+def test_two_inputs_may_be_required_to_have_the_same_shape() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        assert x.shape == y.shape
+        launch(x, y, out, y.numel())
+
+    assert recorded(launch_fn).grid == (1, 1, 1)
+
+
+def test_a_shape_that_the_profile_allows_may_not_be_rejected() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        assert x.shape[0] % 8 == 0
+        launch(x, y, out, 5)
+
+    with pytest.raises(DynamicControlFlowError, match=r"Mod\(d0_0, 8\)"):
+        recorded(launch_fn)
+
+
+def test_an_error_of_the_launch_function_names_it_and_the_shapes() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        _, _, _ = x.shape
+
+    with pytest.raises(RecordError, match=r"launch_fn .* raised ValueError .*4096"):
+        recorded(launch_fn, X)
+
+
+def test_launches_of_other_threads_are_left_alone() -> None:
+    """They reach Triton, which here fails for want of a GPU."""
+    failures: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            add_kernel[(1,)](1, 2, 3, 4, BLOCK=16)
+        except RuntimeError as error:
+            failures.append(error)
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        launch(x, y, out, 5)
+
+    if torch.cuda.is_available():
+        pytest.skip("with a GPU the other thread's launch would run on bad pointers")
+    recorded(launch_fn)
+    assert "driver" in str(failures[0])
+
+
+def test_after_recording_triton_launches_as_before() -> None:
+    before = triton.JITFunction.run
+    recorded(launch_add)
+    with pytest.raises(LaunchCountError):
+        recorded(lambda x, y, out: None)
+    assert triton.JITFunction.run is before
+
+
+@pytest.mark.parametrize(
+    "decorate",
+    [
+        triton.autotune([triton.Config({"BLOCK": 16})], key=["n"]),
+        triton.heuristics({"BLOCK": lambda args: 16}),
+    ],
+    ids=["autotune", "heuristics"],
+)
+def test_decorated_kernels_are_refused_by_the_decorators_name(decorate: Any) -> None:
+    kernel = decorate(add_kernel)
+    name = "autotune" if "Auto" in type(kernel).__name__ else "heuristics"
+    with pytest.raises(UnsupportedKernelError, match=f"add_kernel: @triton.{name}"):
+        recorded(lambda x, y, out: kernel[(1,)](x, y, 5, out))
+
+
+def test_a_kernel_with_a_hook_is_refused() -> None:
+    hooked = triton.jit(add_kernel.fn)
+    hooked.add_pre_run_hook(lambda *args, **kwargs: None)
+    with pytest.raises(UnsupportedKernelError, match="it has a pre-run hook"):
+        recorded(lambda x, y, out: hooked[(1,)](x, y, 5, out, BLOCK=16))
+
+
+def test_outputs_follow_the_fake_kernel_in_number_shape_and_dtype() -> None:
+    outputs = infer_outputs(
+        lambda x: (
+            x.new_empty(x.shape[1], x.shape[0] // 2),
+            x.sum(-1, dtype=torch.int64),
+        ),
+        (X,),
+        "the meta function",
+    ).tensors
+    rows = symbol(0, 0)
+    assert [str(o.shape) for o in outputs] == [f"(4096, ({rows}//2))", f"({rows},)"]
+    assert [o.dtype for o in outputs] == [torch.float16, torch.int64]
+
+
+def test_a_fake_kernel_that_returns_no_tensor_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="the meta function returned int"):
+        infer_outputs(lambda x: 5, (X,), "the meta function")
+
+
+def test_a_branch_behind_a_branch_that_changes_nothing_is_found() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        n = 1 if x.shape[0] <= 32 else 1 if x.shape[0] <= 48 else 2
+        launch(x, y, out, n)
+
+    with pytest.raises(DynamicControlFlowError, match="d0_0 <= 48"):
+        recorded(launch_fn)

@@ -1,0 +1,252 @@
+"""Compiling a recorded launch with Triton: what it is told, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from kernels import add_kernel, info, launch_add, launch_matmul, launch_silu
+
+from torch_tensorrt.annotation._launch import LaunchRecord
+from torch_tensorrt.annotation._ptx import parse
+from torch_tensorrt.annotation._record import record
+from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation.backends import CompiledKernel, backend
+from torch_tensorrt.annotation.errors import (
+    ArgumentError,
+    CompileError,
+    DTypeError,
+    TargetError,
+    UnsupportedKernelError,
+)
+
+SM_90 = Target("sm_90")
+
+
+def compiled(
+    launch_fn: Callable[..., Any],
+    *inputs: TensorInfo,
+    meta: Callable[..., Any] = lambda x, *rest: torch.empty_like(x),
+    target: Target = SM_90,
+    aligned: bool = True,
+    **options: Any,
+) -> CompiledKernel:
+    triton_backend = backend("triton")
+    recorded: LaunchRecord = record(triton_backend, launch_fn, meta, inputs)
+    return triton_backend.compile(recorded, target, options, aligned)
+
+
+def facts_of_add(extent: int | Range, **keywords: Any) -> str:
+    inputs = info(extent, dtype=torch.float32)
+    return compiled(launch_add, inputs, inputs, **keywords).facts
+
+
+def test_pointers_and_a_divisible_size_are_told() -> None:
+    facts = facts_of_add(4096)
+    assert facts == "x_ptr%16 y_ptr%16 n%16 out_ptr%16"
+
+
+def test_a_size_that_is_not_always_divisible_is_not_told() -> None:
+    assert facts_of_add(Range(16, 32, 64)) == "x_ptr%16 y_ptr%16 out_ptr%16"
+    assert facts_of_add(4095) == "x_ptr%16 y_ptr%16 out_ptr%16"
+
+
+def test_a_dynamic_size_with_a_divisible_factor_is_told() -> None:
+    inputs = info(Range(1, 2, 3), 48)
+    assert "n%16" in compiled(launch_add, inputs, inputs).facts
+
+
+def test_the_integer_one_is_compiled_in_as_tritons_jit_does() -> None:
+    result = compiled(launch_add, info(1), info(1))
+    assert "n=1" in result.facts
+    assert result.extras == ()
+
+
+def test_without_the_alignment_promise_no_pointer_is_called_divisible() -> None:
+    assert facts_of_add(4096, aligned=False) == "n%16"
+
+
+def test_the_hints_make_the_loads_wide() -> None:
+    inputs = info(4096, dtype=torch.float32)
+    wide = compiled(launch_add, inputs, inputs).code
+    narrow = compiled(launch_add, inputs, inputs, aligned=False).code
+    assert "ld.global.v4" in wide
+    assert "ld.global.v4" not in narrow
+
+
+@triton.jit(do_not_specialize=["n"], do_not_specialize_on_alignment=["x_ptr"])
+def plain_kernel(x_ptr, n, out_ptr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    tl.store(out_ptr + offsets, x, mask=offsets < n)
+
+
+def test_what_the_kernel_asks_not_to_be_specialized_is_not() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        plain_kernel[(1,)](x, x.numel(), out, BLOCK=64)
+
+    assert compiled(launch_fn, info(64)).facts == "out_ptr%16"
+    assert len(compiled(launch_fn, info(1)).extras) == 1
+
+
+def test_options_of_the_config_override_those_of_the_launch() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        add_kernel[(1,)](x, y, 5, out, BLOCK=512, num_warps=2)
+
+    assert compiled(launch_fn, info(64), info(64)).block == (64, 1, 1)
+    assert compiled(launch_fn, info(64), info(64), num_warps=8).block == (256, 1, 1)
+
+
+def test_the_register_limit_reaches_the_code() -> None:
+    result = compiled(launch_silu, info(64), maxnreg=32)
+    assert ".maxnreg 32" in result.code
+
+
+def test_the_ptx_version_is_set_at_the_source() -> None:
+    result = compiled(launch_silu, info(64), target=Target("sm_80", ptx_isa="8.2"))
+    assert parse(result.code).version == "8.2"
+
+
+def test_a_plain_architecture_is_kept_where_the_kernel_holds_to_it() -> None:
+    assert parse(compiled(launch_silu, info(64)).code).target == "sm_90"
+
+
+def test_the_architecture_specific_one_is_used_where_the_kernel_needs_it() -> None:
+    def launch_fn(a: Any, b: Any, c: Any) -> None:
+        launch_matmul(a, b, c, BM=128, BN=128, BK=64)
+
+    result = compiled(launch_fn, info(512, 512), info(512, 512), num_stages=1)
+    assert "wgmma" in result.code
+    assert parse(result.code).target == "sm_90a"
+
+
+def test_the_architecture_specific_one_can_be_asked_for() -> None:
+    result = compiled(launch_silu, info(64), target=Target("sm_90a"))
+    assert parse(result.code).target == "sm_90a"
+
+
+def test_a_target_that_triton_does_not_know_is_refused_with_those_it_knows() -> None:
+    with pytest.raises(TargetError, match=r"sm_99 is not one .* sm_80, .* sm_90"):
+        compiled(launch_silu, info(64), target=Target("sm_99"))
+
+
+def test_a_kernel_that_triton_refuses_is_named_with_target_and_options() -> None:
+    with pytest.raises(CompileError, match=r"silu_kernel: .* sm_90 with .*num_warps=3"):
+        compiled(launch_silu, info(64), num_warps=3)
+
+
+def test_a_dtype_that_tensorrt_lacks_is_refused() -> None:
+    with pytest.raises(DTypeError, match=r"torch\.float64 has no counterpart"):
+        compiled(launch_silu, info(64, dtype=torch.float64))
+
+
+@triton.jit
+def descriptor_kernel(x_ptr, out_ptr, M, N, B: tl.constexpr):
+    source = tl.make_tensor_descriptor(x_ptr, [M, N], [N, 1], [B, B])
+    target = tl.make_tensor_descriptor(out_ptr, [M, N], [N, 1], [B, B])
+    target.store([0, 0], source.load([0, 0]))
+
+
+def test_scratch_memory_in_use_is_refused() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        descriptor_kernel[(1,)](x, out, 64, 64, B=64)
+
+    with pytest.raises(UnsupportedKernelError, match=r"scratch memory.*_size=256"):
+        compiled(launch_fn, info(64, 64))
+
+
+def test_a_cluster_is_refused() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        add_kernel[(1,)](x, y, 5, out, BLOCK=512, num_ctas=2)
+
+    with pytest.raises(UnsupportedKernelError, match=r"clusters .*num_ctas=2"):
+        compiled(launch_fn, info(64), info(64))
+
+
+def test_a_cooperative_or_dependent_launch_is_refused() -> None:
+    for option in ("launch_cooperative_grid", "launch_pdl"):
+
+        def launch_fn(x: Any, y: Any, out: Any, option: str = option) -> None:
+            add_kernel[(1,)](x, y, 5, out, BLOCK=512, **{option: True})
+
+        with pytest.raises(UnsupportedKernelError, match=option):
+            compiled(launch_fn, info(64), info(64))
+
+
+def launch_large_matmul(a: Any, b: Any, c: Any) -> None:
+    launch_matmul(a, b, c, BM=128, BN=128, BK=64)
+
+
+def test_shared_memory_over_the_limit_is_refused() -> None:
+    with pytest.raises(UnsupportedKernelError, match=r"asks for \d+ bytes .* 49152"):
+        compiled(launch_large_matmul, info(512, 512), info(512, 512), num_stages=4)
+
+
+def test_the_limit_of_shared_memory_can_be_raised() -> None:
+    target = Target("sm_90", max_shared_memory=228 * 1024)
+    inputs = info(512, 512)
+    result = compiled(launch_large_matmul, inputs, inputs, target=target, num_stages=4)
+    assert result.shared_memory > 49152
+
+
+def test_a_runtime_size_that_can_pass_32_bits_is_refused() -> None:
+    inputs = info(Range(1, 2, 2**20), 4096)
+    with pytest.raises(ArgumentError, match=r"`n`: 4096\*d0_0 reaches 4294967296"):
+        compiled(launch_add, inputs, inputs)
+
+
+@triton.jit
+def large_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    tl.store(out_ptr + offsets, x, mask=offsets < n)
+
+
+def test_a_constant_that_passes_32_bits_is_compiled_in() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        large_kernel[(triton.cdiv(x.numel(), 64),)](x, out, x.numel(), BLOCK=64)
+
+    result = compiled(launch_fn, info(2**20, 4096))
+    assert result.extras == ()
+    assert f"n={2**32}" in result.facts
+
+
+@triton.jit
+def wide_kernel(x_ptr, n: tl.int64, out_ptr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    tl.store(out_ptr + offsets, x, mask=offsets < n)
+
+
+def launch_wide(x: Any, out: Any) -> None:
+    wide_kernel[(1,)](x, x.numel(), out, BLOCK=64)
+
+
+def test_a_64_bit_parameter_that_follows_a_dynamic_size_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="`n`: declared as i64"):
+        compiled(launch_wide, info(Range(1, 2, 64)))
+
+
+def test_a_64_bit_parameter_of_a_static_size_is_compiled_in() -> None:
+    assert "n=64" in compiled(launch_wide, info(64)).facts
+
+
+@triton.jit
+def double_kernel(x_ptr, out_ptr, factor, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    tl.store(out_ptr + offsets, tl.load(x_ptr + offsets) * factor)
+
+
+def test_a_float_is_compiled_in_as_the_32_bit_value_the_jit_passes() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        double_kernel[(1,)](x, out, 0.1, BLOCK=64)
+
+    result = compiled(launch_fn, info(64, dtype=torch.float32))
+    assert re.search("0f3DCCCCCD", result.code)  # 0.1 in IEEE 754 binary32
