@@ -20,6 +20,8 @@ from torch_tensorrt.annotation._symbolic import Extent, Range
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.errors import DryRunError
 
+_DEFAULT_TACTIC = 0  # TensorRT's own, where a plugin offers none
+
 
 @dataclass(frozen=True)
 class BuiltLaunch:
@@ -143,7 +145,7 @@ def _launches(
         desc.desc.type, desc.desc.format = type_, format_
     plugin.configure_plugin(in_out[:num_inputs], in_out[num_inputs:])
     launches = []
-    for tactic in sorted(plugin.get_valid_tactics()):
+    for tactic in sorted(plugin.get_valid_tactics()) or [_DEFAULT_TACTIC]:
         plugin.set_tactic(tactic)
         entry, code, params, extras = _ask_launch(plugin, dims, in_out, num_inputs)
         launches.append(

@@ -59,6 +59,7 @@ def dry_run(
     plugin = _plugin(op)
     attributes = dict(attributes or {})
     infos = tuple(_info(value) for value in inputs)
+    _check_arguments(plugin, infos, attributes)
     with compiling_for(target), warnings.catch_warnings():
         warnings.simplefilter("ignore", TacticWarning)  # the report says it
         chosen = current_target()
@@ -90,6 +91,25 @@ def _plugin(op: str) -> Plugin:
             f"{', '.join(with_kernels) or 'none'}."
         )
     return known.plugin
+
+
+def _check_arguments(
+    plugin: Plugin, inputs: Sequence[TensorInfo], attributes: Mapping[str, Any]
+) -> None:
+    if len(inputs) != len(plugin.tensors):
+        raise SpecError(
+            f"dry_run: {plugin.op} takes {len(plugin.tensors)} tensors, "
+            f"{', '.join(plugin.tensors)}; got {len(inputs)}."
+        )
+    if set(attributes) != set(plugin.attributes):
+        raise SpecError(
+            f"dry_run: {plugin.op} takes {_names('attributes', plugin.attributes)}; "
+            f"got {', '.join(attributes) or 'none'}. Pass attributes={{name: value}}."
+        )
+
+
+def _names(what: str, names: Sequence[str]) -> str:
+    return f"the {what} {', '.join(names)}" if names else f"no {what}"
 
 
 def _info(value: Any) -> TensorInfo:

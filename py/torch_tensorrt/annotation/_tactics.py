@@ -21,7 +21,11 @@ from torch_tensorrt.annotation._symbolic import bounds
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, backend
-from torch_tensorrt.annotation.errors import AnnotationError, ArgumentError
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    ArgumentError,
+    UnsupportedKernelError,
+)
 
 _GRID_LIMITS = (2**31 - 1, 65535, 65535)  # "Technical Specifications", CUDA C++ guide
 
@@ -58,11 +62,14 @@ class Plugin:
 
     Attributes:
         meta: from fake inputs, and attributes by keyword, to fake outputs.
+        tensors, attributes: names of the op's tensor arguments, and of the others.
     """
 
     op: str
     spec: CustomPluginSpec
     meta: Callable[..., Any]
+    tensors: tuple[str, ...]
+    attributes: tuple[str, ...]
 
     @property
     def tactics(self) -> tuple[Tactic, ...]:
@@ -71,6 +78,17 @@ class Plugin:
         return tuple(Tactic(n, *pair) for n, pair in enumerate(pairs, start=1))
 
     def tactic(self, number: int) -> Tactic:
+        """The tactic of this number.
+
+        Raises:
+            UnsupportedKernelError: TensorRT asks for its default tactic, 0, which it
+                does where autotune left nothing.
+        """
+        if number < 1:
+            raise UnsupportedKernelError(
+                f"{self.op}: no tactic can serve these inputs; the warnings before "
+                f"this say why. tta.dry_run({self.op!r}, ...) tries them one by one."
+            )
         return self.tactics[number - 1]
 
 

@@ -122,15 +122,28 @@ def test_a_tensor_made_by_the_launch_function_is_refused() -> None:
 
 
 def test_a_view_into_a_tensor_is_refused() -> None:
-    def launch_fn(x: Any, y: Any, out: Any) -> None:
-        launch(x.as_strided((5,), (1,), 7), y, out, 5)
+    for view in (lambda x: x[0, 7:], lambda x: x[..., None, 7:]):
 
-    with pytest.raises(ArgumentError, match="starts 7 elements into its tensor"):
-        recorded(launch_fn)
+        def launch_fn(x: Any, y: Any, out: Any, view: Any = view) -> None:
+            launch(view(x), y, out, 5)
+
+        with pytest.raises(ArgumentError, match="starts 7 elements into its tensor"):
+            recorded(launch_fn)
+
+
+def test_a_slice_that_starts_at_the_base_is_its_tensors_pointer() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(x[:, :7], y, out, x[:, :7].stride(0))
+
+    result = recorded(launch_fn)
+    assert result.arguments[0] == Pointer("x_ptr", 0, torch.float16)
+    assert result.arguments[2] == Scalar("n", sympy.Integer(4096))
 
 
 def test_an_argument_that_is_nothing_TensorRT_can_pass_is_refused() -> None:
-    with pytest.raises(ArgumentError, match=r"argument `n`: object .* is neither an in"):
+    with pytest.raises(
+        ArgumentError, match=r"argument `n`: object .* is neither an in"
+    ):
         recorded(lambda x, y, out: launch(x, y, out, object()))
 
 

@@ -106,7 +106,8 @@ def custom_op(
     with _lock:
         if _is_registered(op_name, identity, replace):
             return
-        with contextlib.ExitStack() as undo:
+        undo = contextlib.ExitStack()
+        try:
             plugin = None
             if spec is None:
                 generate_plugin(op_name)
@@ -118,9 +119,10 @@ def custom_op(
             overload = OpSchema.of(op_name).overload
             converter = generate_plugin_converter(op_name, **vars(options))
             undo.callback(forget_converter, overload, converter)
-            registered[op_name] = RegisteredOp(
-                plugin, identity, _caller(), undo.pop_all().close
-            )
+            registered[op_name] = RegisteredOp(plugin, identity, _caller(), undo.close)
+        except BaseException:
+            undo.close()
+            raise
 
 
 @dataclass(frozen=True)
@@ -169,14 +171,17 @@ def _is_registered(op: str, identity: str, replace: bool) -> bool:
 def _register_impl(
     op: str, spec: CustomPluginSpec, undo: contextlib.ExitStack
 ) -> Plugin:
+    meta = None
     if not _torch_op.exists(op):
         library = _torch_op.define(op, spec)
         undo.callback(library._destroy)
-    schema = OpSchema.of(op)
-    plugin = Plugin(op, spec, schema.meta)
+        meta = spec.meta_impl
+    schema = OpSchema.of(op, meta)
+    attributes = tuple(schema.attributes)
+    plugin = Plugin(op, spec, schema.meta, schema.tensors, attributes)
     _try_recording(plugin, schema)
     with _qdp.registering(op):
-        register_descriptor(schema, schema.meta)
+        register_descriptor(schema)
         register_aot(schema, plugin)
     undo.callback(_qdp.forget, op)
     return plugin

@@ -37,14 +37,14 @@ def generate_plugin(plugin_name: str) -> None:
     _qdp.require_available()
     schema = OpSchema.of(plugin_name)
     with _qdp.registering(plugin_name):
-        register_descriptor(schema, schema.meta)
+        register_descriptor(schema)
 
 
-def register_descriptor(schema: OpSchema, meta: Callable[..., Any]) -> None:
-    """Register shapes and dtypes (from ``meta``) and the Python implementation."""
+def register_descriptor(schema: OpSchema) -> None:
+    """Register shapes and dtypes (from the fake kernel) and the implementation."""
     import tensorrt.plugin as trtp
 
-    trtp.register(schema.op)(_descriptor(schema, meta))
+    trtp.register(schema.op)(_descriptor(schema))
     trtp.impl(schema.op)(_implementation(schema))
 
 
@@ -59,14 +59,14 @@ def named(
     return function
 
 
-def _descriptor(schema: OpSchema, meta: Callable[..., Any]) -> Callable[..., Any]:
+def _descriptor(schema: OpSchema) -> Callable[..., Any]:
     import tensorrt.plugin as trtp
 
     def describe(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         descs, attributes, _ = schema.split(args, kwargs)
         inputs = tuple(_tensor_info(desc) for desc in descs)
         outputs = infer_outputs(
-            lambda *tensors: meta(*tensors, **attributes),
+            lambda *tensors: schema.meta(*tensors, **attributes),
             inputs,
             f"{schema.op}: the fake kernel",
         )
@@ -118,7 +118,8 @@ def _implementation(schema: OpSchema) -> Callable[..., Any]:
         tensors, attributes, (outputs,) = schema.split(args, {})
         external = torch.cuda.ExternalStream(stream)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(external):
-            results = schema.meta(*map(_as_torch, tensors), **attributes)
+            named = dict(zip(schema.tensors, map(_as_torch, tensors), strict=True))
+            results = schema.overload(**named, **attributes)
             results = results if isinstance(results, tuple | list) else (results,)
             for output, result in zip(outputs, results, strict=True):
                 _as_torch(output).copy_(result)

@@ -45,18 +45,20 @@ class OpSchema:
 
     Attributes:
         op: ``"ns::name"``.
-        overload: what is called, and converted.
+        overload: what is converted.
+        fake: the fake kernel, if it need not be reached through the overload.
         tensors: names of the tensor arguments.
         attributes: the other arguments' names and annotations.
     """
 
     op: str
     overload: Any
+    fake: Callable[..., Any] | None
     tensors: tuple[str, ...]
     attributes: Mapping[str, Any]
 
     @classmethod
-    def of(cls, op: str) -> OpSchema:
+    def of(cls, op: str, fake: Callable[..., Any] | None = None) -> OpSchema:
         """The schema of a registered op.
 
         Raises:
@@ -81,7 +83,7 @@ class OpSchema:
                 attributes[argument.name] = kind.annotation
         if not tensors:
             raise RegistrationError(f"{op}: a plugin needs at least one tensor input.")
-        return cls(op, overload, tuple(tensors), attributes)
+        return cls(op, overload, fake, tuple(tensors), attributes)
 
     @property
     def num_outputs(self) -> int:
@@ -92,9 +94,9 @@ class OpSchema:
         return tuple[(kind,) * self.num_outputs]  # type: ignore[misc]
 
     def meta(self, *tensors: torch.Tensor, **attributes: Any) -> Any:
-        """The op on tensors in this order, and attributes by name."""
+        """The op's outputs for (fake) tensors in this order, and attributes by name."""
         named = dict(zip(self.tensors, tensors, strict=True))
-        return self.overload(**named, **attributes)
+        return (self.fake or self.overload)(**named, **attributes)
 
     def bind(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]

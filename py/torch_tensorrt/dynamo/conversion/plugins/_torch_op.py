@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -91,9 +92,16 @@ def _eager(
 
 
 def _schema(op: str, meta: Callable[..., Any]) -> str:
+    try:
+        signature = inspect.signature(meta)
+    except ValueError as error:  # a builtin
+        raise SpecError(
+            f"{op}: the meta function {describe(meta)} has no signature to make a "
+            "schema from. Wrap it: meta_impl=lambda x: torch.empty_like(x)."
+        ) from error
     hints = typing.get_type_hints(meta)
     arguments = []
-    for parameter in inspect.signature(meta).parameters.values():
+    for parameter in signature.parameters.values():
         hint = hints.get(parameter.name, parameter.empty)
         if hint not in _SCHEMA_TYPES or parameter.kind in (
             parameter.VAR_POSITIONAL,
@@ -103,21 +111,28 @@ def _schema(op: str, meta: Callable[..., Any]) -> str:
                 f"{op}: parameter `{parameter}` of the meta function has no place in a "
                 "schema. Use tensors, and float, int, bool or str with an annotation."
             )
-        default = "" if parameter.default is parameter.empty else parameter.default
-        suffix = "" if default == "" else f"={default!r}"
-        arguments.append(f"{_SCHEMA_TYPES[hint]} {parameter.name}{suffix}")
-    count = _count_outputs(op, meta, hints.get("return"))
+        arguments.append(f"{_SCHEMA_TYPES[hint]} {parameter.name}{_default(parameter)}")
+    count = _count_outputs(op, meta, len(arguments), hints.get("return"))
     returns = "Tensor" if count is None else f"({', '.join(['Tensor'] * count)})"
     return f"({', '.join(arguments)}) -> {returns}"
 
 
-def _count_outputs(op: str, meta: Callable[..., Any], hint: Any) -> int | None:
+def _default(parameter: inspect.Parameter) -> str:
+    value = parameter.default
+    if value is parameter.empty:
+        return ""
+    return f"={json.dumps(value) if isinstance(value, str) else repr(value)}"
+
+
+def _count_outputs(
+    op: str, meta: Callable[..., Any], inputs: int, hint: Any
+) -> int | None:
     """How many outputs ``meta`` returns in a tuple; None for a bare tensor."""
     if hint is torch.Tensor:
         return None
     if typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
         return len(typing.get_args(hint))
-    for inputs in probes(sum(1 for _ in inspect.signature(meta).parameters)):
+    for probe in probes(inputs):
         returned: list[Any] = []
 
         def observed(*tensors: Any, returned: list[Any] = returned) -> Any:
@@ -125,7 +140,7 @@ def _count_outputs(op: str, meta: Callable[..., Any], hint: Any) -> int | None:
             return returned[-1]
 
         try:
-            infer_outputs(observed, inputs, "the meta function")
+            infer_outputs(observed, probe, "the meta function")
         except AnnotationError:
             continue
         return len(returned[0]) if isinstance(returned[0], tuple | list) else None

@@ -1,12 +1,17 @@
-"""Fixtures for the tests of torch_tensorrt.annotation."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from torch_tensorrt.annotation._registry import registered
+
+# The kernels that tests of several directories use.
+sys.path.insert(0, str(Path(__file__).parent / "annotation"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,277 @@
+"""The dry run: what TensorRT would embed, without an engine and without a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kernels import BLOCKS, launch_add, launch_matmul, launch_silu
+
+import torch_tensorrt
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._builder import build
+from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._target import compiling_for
+from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    ArgumentError,
+    DryRunError,
+    DTypeError,
+    SpecError,
+    TacticWarning,
+    TargetError,
+    UnsupportedKernelError,
+)
+
+PROFILE = torch_tensorrt.Input(
+    min_shape=(1, 4096),
+    opt_shape=(16, 4096),
+    max_shape=(64, 4096),
+    dtype=torch.float16,
+)
+
+
+@pytest.fixture
+def add() -> str:
+    spec = tta.custom_plugin(
+        tta.triton(launch_add, BLOCKS), meta_impl=lambda x, y: torch.empty_like(x)
+    )
+    trt_plugins.custom_op("dry::add", impl=spec, supports_dynamic_shapes=True)
+    return "dry::add"
+
+
+@pytest.fixture
+def matmul() -> str:
+    """One config within the limit of shared memory, and one over it."""
+    configs = [{"num_stages": 1}, {"BM": 128, "BN": 128, "BK": 64, "num_stages": 4}]
+    spec = tta.custom_plugin(
+        tta.triton(launch_matmul, configs),
+        meta_impl=lambda a, b: a.new_empty(a.shape[0], b.shape[1]),
+    )
+    trt_plugins.custom_op("dry::matmul", impl=spec)
+    return "dry::matmul"
+
+
+PATH = os.environ["PATH"]
+
+
+def squares(dtype: torch.dtype = torch.float16) -> list[torch.Tensor]:
+    return [torch.empty(512, 512, dtype=dtype)] * 2
+
+
+def test_a_profile_is_reported_at_min_opt_and_max(add: str) -> None:
+    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90")
+    assert [
+        [(s.name, s.dims[0], s.grid, s.extras) for s in tactic.shapes]
+        for tactic in report.tactics
+    ] == [
+        [
+            ("min", (1, 4096), (4096 // block, 1, 1), (4096,)),
+            ("opt", (16, 4096), (65536 // block, 1, 1), (65536,)),
+            ("max", (64, 4096), (262144 // block, 1, 1), (262144,)),
+        ]
+        for block in (256, 1024)
+    ]
+
+
+def test_a_static_shape_is_reported_once(add: str) -> None:
+    x = torch.empty(3, 1000)
+    report = tta.dry_run(add, [x, x], "sm_90")
+    assert [[s.name for s in t.shapes] for t in report.tactics] == [["static"]] * 2
+    assert report.tactics[0].shapes[0].grid == (12, 1, 1)
+    assert report.tactics[0].dtypes == ("FP32", "FP32", "FP32")
+
+
+def test_an_input_of_static_shape_may_be_a_torch_tensorrt_input(add: str) -> None:
+    x = torch_tensorrt.Input(shape=(3, 1000), dtype=torch.bfloat16)
+    (tactic, _) = tta.dry_run(add, [x, x], "sm_90").tactics
+    assert tactic.shapes[0].extras == (3000,)
+    assert tactic.dtypes == ("BF16", "BF16", "BF16")
+
+
+def test_every_tactic_has_code_of_its_own_under_its_own_name(add: str) -> None:
+    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_100")
+    assert [t.config for t in report.tactics] == BLOCKS
+    assert [t.tactic for t in report.tactics] == [1, 2]
+    assert len({t.entry for t in report.tactics}) == 2
+    for tactic in report.tactics:
+        assert f".visible .entry {tactic.entry}(" in tactic.code
+        assert f".version {tactic.ptx_isa}" in tactic.code
+        assert f".target {tactic.target}" in tactic.code
+        assert tactic.target == "sm_100"
+        assert tactic.backend == "triton"
+        assert tactic.registers > 0
+        assert tactic.spills == 0
+        assert tactic.error is None
+    assert [t.shapes[0].block[0] for t in report.tactics] == [128, 256]
+
+
+def test_shared_memory_is_what_the_kernel_takes(matmul: str) -> None:
+    tactic = tta.dry_run(matmul, squares(), "sm_80").tactics[0]
+    assert tactic.shared_memory >= 2 * 2 * 64 * 32
+
+
+def test_the_report_is_the_same_in_json(add: str) -> None:
+    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90")
+    data = json.loads(report.to_json())
+    assert data["ok"] is True
+    assert data["target"] == "sm_90"
+    first = report.tactics[0]
+    assert data["tactics"][0]["entry"] == first.entry
+    assert data["tactics"][0]["code"] == first.code
+    assert data["tactics"][0]["shapes"][2]["grid"] == list(first.shapes[2].grid)
+
+
+def test_the_report_prints_as_a_table(add: str) -> None:
+    text = str(tta.dry_run(add, [PROFILE, PROFILE], "sm_90"))
+    assert text.startswith("dry::add for sm_90")
+    assert "opt 16x4096" in text
+    assert "BLOCK=1024" in text
+    assert max(map(len, text.splitlines())) <= 150
+
+
+def test_a_tactic_that_is_left_out_is_reported_with_its_reason(matmul: str) -> None:
+    report = tta.dry_run(matmul, squares(), "sm_90")
+    assert not report.ok
+    assert report.tactics[0].error is None
+    assert "dynamic shared memory" in str(report.tactics[1].error)
+    assert "left out" in str(report)
+
+
+def test_a_strict_dry_run_raises_for_a_tactic_that_is_left_out(matmul: str) -> None:
+    with pytest.raises(UnsupportedKernelError, match="dynamic shared memory"):
+        tta.dry_run(matmul, squares(), "sm_90", strict=True)
+
+
+def test_tensorrt_is_warned_of_a_tactic_that_is_left_out(matmul: str) -> None:
+    inputs = [TensorInfo((512, 512), torch.float16)] * 2
+    with (
+        compiling_for("sm_90"),
+        pytest.warns(TacticWarning, match=r"dry::matmul: tactic 2 .*is left out"),
+    ):
+        launches = build(matmul, inputs, {})
+    assert [launch.tactic for launch in launches] == [1]
+
+
+def test_autotune_raises_nothing_and_the_launch_says_why_nothing_is_left(
+    add: str,
+) -> None:
+    """An error in autotune would end the process; one in the launch is reported."""
+    inputs = [TensorInfo((Range(1, 2, 2**20), 4096), torch.float16)] * 2
+    with (
+        compiling_for("sm_90"),
+        pytest.warns(TacticWarning, match="4294967296"),
+        pytest.raises(UnsupportedKernelError, match="no tactic can serve these inputs"),
+    ):
+        build(add, inputs, {})
+
+
+def test_with_no_tactic_left_the_first_error_is_raised(add: str) -> None:
+    large = torch_tensorrt.Input(
+        min_shape=(1, 4096),
+        opt_shape=(2, 4096),
+        max_shape=(2**20, 4096),
+        dtype=torch.float16,
+    )
+    with pytest.raises(ArgumentError, match=r"`n`: 4096\*d0_0 reaches 4294967296"):
+        tta.dry_run(add, [large, large], "sm_90")
+
+
+BAD_CALLS: dict[str, tuple[Any, Any, type[AnnotationError], str]] = {
+    "no target": ([torch.empty(8)] * 2, None, TargetError, "there is no GPU here"),
+    "unknown target": ([torch.empty(8)] * 2, "sm_99", TargetError, "sm_99 is not one"),
+    "malformed target": ([torch.empty(8)] * 2, "h100", TargetError, "as 'sm_90'"),
+    "unsupported dtype": (
+        [torch.empty(8, dtype=torch.complex64)] * 2,
+        "sm_90",
+        DTypeError,
+        "complex64 has no counterpart",
+    ),
+    "no input": ([8, 8], "sm_90", SpecError, "8 is no input"),
+    "empty tensor": (
+        [torch.empty(0)] * 2,
+        "sm_90",
+        ArgumentError,
+        "grid's x, 0, runs from 0 to 0",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "target", "error", "message"), BAD_CALLS.values(), ids=BAD_CALLS
+)
+def test_bad_calls_are_refused(
+    add: str,
+    inputs: Any,
+    target: Any,
+    error: type[AnnotationError],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("TTA_TARGET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(error, match=message):
+        tta.dry_run(add, inputs, target)
+
+
+def test_the_number_of_inputs_must_be_the_ops(add: str) -> None:
+    with pytest.raises(SpecError, match=r"dry::add takes 2 tensors, x, y; got 1"):
+        tta.dry_run(add, [torch.empty(8)], "sm_90")
+
+
+def test_attributes_must_be_the_ops(add: str) -> None:
+    x = torch.empty(8)
+    with pytest.raises(SpecError, match=r"dry::add takes no attributes; got alpha"):
+        tta.dry_run(add, [x, x], "sm_90", attributes={"alpha": 1.0})
+
+
+def test_an_op_that_is_not_registered_is_refused_with_those_that_are(add: str) -> None:
+    with pytest.raises(DryRunError, match=r"dry::none: .* Registered: dry::add"):
+        tta.dry_run("dry::none", [torch.empty(8)], "sm_90")
+
+
+def test_nothing_stays_changed_after_a_dry_run(
+    add: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TTA_TARGET", raising=False)
+    filters = list(warnings.filters)
+    tta.dry_run(add, [PROFILE, PROFILE], "sm_90")
+    assert warnings.filters == filters
+
+
+def test_two_processes_give_the_same_code_and_names(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+from kernels import BLOCKS, launch_silu
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+
+spec = tta.custom_plugin(
+    tta.triton(launch_silu, BLOCKS), meta_impl=lambda x: torch.empty_like(x)
+)
+trt_plugins.custom_op("dry::silu", impl=spec)
+print(spec.op_name, hash(spec))
+for tactic in tta.dry_run("dry::silu", [torch.empty(8, 512)], "sm_90").tactics:
+    print(tactic.tactic, tactic.entry)
+""")
+    outputs = set()
+    for seed in ("1", "2"):
+        environment = {"PYTHONHASHSEED": seed, "HOME": str(tmp_path), "PATH": PATH}
+        command = [sys.executable, str(script)]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        outputs.add(tuple(run.stdout.splitlines()[-3:]))
+    assert len(outputs) == 1
+    assert launch_silu.__name__ in str(outputs.pop())

@@ -1,0 +1,326 @@
+"""custom_op: all steps or none, once, and whose op it is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tensorrt as trt
+import tensorrt.plugin as trtp
+import torch
+from kernels import add_kernel, launch_add, launch_silu
+from tensorrt.plugin._lib import QDP_CREATORS, QDP_REGISTRY
+
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._registry import registered
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    ArgumentError,
+    LaunchCountError,
+    RegistrationError,
+    SpecError,
+)
+from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_ATEN_CONVERTERS
+from torch_tensorrt.dynamo.conversion.plugins import _custom_op
+
+
+def plugin(launch_fn: Callable[..., Any]) -> tta.CustomPluginSpec:
+    return tta.custom_plugin(
+        tta.triton(launch_fn), meta_impl=lambda x, y: torch.empty_like(x)
+    )
+
+
+def traces(op: str) -> list[str]:
+    """Where ``op`` is known: torch, TensorRT's plugin registries, the converters."""
+    namespace, name = op.split("::")
+    found = []
+    if torch._C._jit_get_schemas_for_operator(op):
+        found.append("torch")
+    if op in QDP_REGISTRY:
+        found.append("QDP_REGISTRY")
+    if op in QDP_CREATORS:
+        found.append("QDP_CREATORS")
+    if trt.get_plugin_registry().get_creator(name, "1", namespace) is not None:
+        found.append("plugin registry")
+    if hasattr(getattr(trtp.op, namespace, None), name):
+        found.append("trtp.op")
+    if any(
+        op == str(getattr(key, "_name", "")).removesuffix(".default")
+        for key in DYNAMO_ATEN_CONVERTERS
+    ):
+        found.append("converters")
+    if op in registered:
+        found.append("registered")
+    return found
+
+
+EVERYWHERE = [
+    "torch",
+    "QDP_REGISTRY",
+    "QDP_CREATORS",
+    "plugin registry",
+    "trtp.op",
+    "converters",
+    "registered",
+]
+
+
+def silu_meta(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+def silu_spec(block: int = 256) -> tta.CustomPluginSpec:
+    return tta.custom_plugin(
+        tta.triton(launch_silu, [{"BLOCK": block}]), meta_impl=silu_meta
+    )
+
+
+def test_an_op_is_registered_everywhere() -> None:
+    trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    assert traces("reg::silu") == EVERYWHERE
+
+
+def test_undoing_a_registration_leaves_nothing() -> None:
+    trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    registered.pop("reg::silu").undo()
+    assert traces("reg::silu") == []
+
+
+def test_an_op_can_be_registered_again_after_it_was_undone() -> None:
+    for _ in range(2):
+        trt_plugins.custom_op("reg::silu", impl=silu_spec())
+        assert tta.dry_run("reg::silu", [torch.empty(8)], "sm_90").ok
+        registered.pop("reg::silu").undo()
+
+
+def test_a_new_op_has_the_schema_of_its_meta_function() -> None:
+    def meta(
+        x: torch.Tensor, y: torch.Tensor, alpha: float = 0.5, mode: str = "a b"
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.empty_like(x), torch.empty_like(y)
+
+    def launch(x: Any, y: Any, out: Any, other: Any, alpha: float, mode: str) -> None:
+        add_kernel[(1,)](x, y, 5, out, BLOCK=16)
+
+    spec = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
+    trt_plugins.custom_op("reg::two", impl=spec)
+    assert str(torch.ops.reg.two.default._schema) == (
+        'reg::two(Tensor x, Tensor y, float alpha=0.5, str mode="a b") '
+        "-> (Tensor, Tensor)"
+    )
+
+
+def test_the_number_of_outputs_is_tried_out_where_it_is_not_annotated() -> None:
+    trt_plugins.custom_op("reg::add", impl=plugin(launch_add))
+    schema = torch.ops.reg.add.default._schema
+    assert str(schema) == "reg::add(Tensor x, Tensor y) -> Tensor"
+
+
+def test_a_meta_function_without_a_signature_is_refused() -> None:
+    spec = tta.custom_plugin(tta.triton(launch_silu), meta_impl=torch.empty_like)
+    with pytest.raises(SpecError, match=r"empty_like has no signature.*lambda x: "):
+        trt_plugins.custom_op("reg::silu", impl=spec)
+
+
+def test_a_new_op_has_a_fake_kernel() -> None:
+    trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    x = torch.empty(3, 5, device="meta", dtype=torch.bfloat16)
+    y = torch.ops.reg.silu(x)
+    assert (y.shape, y.dtype) == (x.shape, x.dtype)
+
+
+def test_an_existing_torch_op_keeps_its_definition() -> None:
+    library = torch.library.Library("reg", "FRAGMENT")
+    library.define("known(Tensor x) -> Tensor")
+    torch.library.register_fake("reg::known", torch.empty_like, lib=library)
+    try:
+        trt_plugins.custom_op("reg::known", impl=tta.triton(launch_silu))
+        registered.pop("reg::known").undo()
+        assert traces("reg::known") == ["torch"]
+    finally:
+        library._destroy()
+
+
+def test_the_same_spec_twice_is_nothing_new() -> None:
+    trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    before = QDP_REGISTRY["reg::silu"]
+    trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    assert QDP_REGISTRY["reg::silu"] is before
+    assert len(DYNAMO_ATEN_CONVERTERS[torch.ops.reg.silu.default]) == 1
+
+
+def test_another_spec_under_the_same_name_is_refused_with_both_places() -> None:
+    trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    here = r"test_custom_op\.py:\d+"
+    with pytest.raises(
+        RegistrationError, match=f"registered at .*{here}, and now otherwise .*{here}"
+    ):
+        trt_plugins.custom_op("reg::silu", impl=silu_spec(block=512))
+    assert traces("reg::silu") == EVERYWHERE
+
+
+def test_another_spec_replaces_the_first_when_asked() -> None:
+    trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    trt_plugins.custom_op("reg::silu", impl=silu_spec(block=512), replace=True)
+    (tactic,) = tta.dry_run("reg::silu", [torch.empty(1024)], "sm_90").tactics
+    assert tactic.config == {"BLOCK": 512}
+    assert len(DYNAMO_ATEN_CONVERTERS[torch.ops.reg.silu.default]) == 1
+
+
+def test_a_replacement_that_fails_leaves_the_name_free() -> None:
+    trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    nothing = tta.custom_plugin(tta.triton(lambda x, out: None), meta_impl=silu_meta)
+    with pytest.raises(LaunchCountError):
+        trt_plugins.custom_op("reg::silu", impl=nothing, replace=True)
+    assert traces("reg::silu") == []
+
+
+def test_many_threads_register_once() -> None:
+    errors: list[BaseException] = []
+
+    def register() -> None:
+        try:
+            trt_plugins.custom_op("reg::silu", impl=silu_spec())
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=register) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert traces("reg::silu") == EVERYWHERE
+    assert len(DYNAMO_ATEN_CONVERTERS[torch.ops.reg.silu.default]) == 1
+
+
+def launch_twice(x: Any, y: Any, out: Any) -> None:
+    launch_add(x, y, out)
+    launch_add(x, y, out)
+
+
+def launch_on_a_copy(x: Any, y: Any, out: Any) -> None:
+    launch_add(x.clone(), y, out)
+
+
+def launch_without_output(x: Any, y: Any, out: Any) -> None:
+    add_kernel[(1,)](x, y, 5, x, BLOCK=16)
+
+
+BAD_LAUNCHES = {
+    "launches nothing": (lambda x, y, out: None, LaunchCountError, "no kernel"),
+    "launches twice": (launch_twice, LaunchCountError, "launched 2 kernels"),
+    "passes a copy": (launch_on_a_copy, ArgumentError, "neither an input nor an out"),
+    "drops the output": (launch_without_output, ArgumentError, "output 0 of the meta"),
+}
+
+
+@pytest.mark.parametrize(
+    ("launch_fn", "error", "message"), BAD_LAUNCHES.values(), ids=BAD_LAUNCHES
+)
+def test_a_bad_launch_function_is_refused_and_nothing_stays(
+    launch_fn: Callable[..., Any], error: type[AnnotationError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        trt_plugins.custom_op("reg::bad", impl=plugin(launch_fn))
+    assert traces("reg::bad") == []
+
+
+@pytest.mark.parametrize("name", ["silu", "a::b::c", "::silu", "my::", "my::si-lu", ""])
+def test_an_op_name_without_namespace_and_name_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match="write a namespace and a name"):
+        trt_plugins.custom_op(name, impl=silu_spec())
+
+
+def test_a_new_op_needs_a_meta_function() -> None:
+    with pytest.raises(SpecError, match=r"reg::silu: torch has no such op.*meta_impl="):
+        trt_plugins.custom_op("reg::silu", impl=tta.triton(launch_silu))
+    assert traces("reg::silu") == []
+
+
+def test_without_impl_the_op_must_exist() -> None:
+    with pytest.raises(RegistrationError, match=r"reg::none: torch has no such op"):
+        trt_plugins.custom_op("reg::none")
+
+
+def test_a_meta_function_that_makes_no_schema_is_refused() -> None:
+    for meta in (lambda *xs: xs[0], lambda **xs: None):
+        spec = tta.custom_plugin(tta.triton(launch_silu), meta_impl=meta)
+        with pytest.raises(SpecError, match="has no place in a schema"):
+            trt_plugins.custom_op("reg::silu", impl=spec)
+    assert traces("reg::silu") == []
+
+
+def test_outputs_sized_from_data_are_refused() -> None:
+    with pytest.raises(SpecError, match="requires_output_allocator=True"):
+        trt_plugins.custom_op(
+            "reg::silu", impl=silu_spec(), requires_output_allocator=True
+        )
+
+
+def test_weights_are_refused_by_name() -> None:
+    spec = tta.custom_plugin(tta.triton(launch_silu), silu_meta, W=torch.ones(3))
+    with pytest.raises(SpecError, match="weight 'W': weights are not supported"):
+        trt_plugins.custom_op("reg::silu", impl=spec)
+
+
+def test_something_that_is_no_spec_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"impl=123 is not a plugin"):
+        trt_plugins.custom_op("reg::silu", impl=123)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", ["register_descriptor", "register_aot"])
+def test_a_failure_around_a_step_leaves_nothing(
+    step: str, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = getattr(_custom_op, step)
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        if after:
+            original(*args, **kwargs)
+        raise MemoryError(step)
+
+    monkeypatch.setattr(_custom_op, step, fail)
+    with pytest.raises(MemoryError, match=step):
+        trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    assert traces("reg::silu") == []
+
+
+@pytest.mark.parametrize("step", ["generate_plugin_converter", "RegisteredOp"])
+def test_a_failure_in_the_last_steps_leaves_nothing(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise MemoryError(step)
+
+    monkeypatch.setattr(_custom_op, step, fail)
+    with pytest.raises(MemoryError, match=step):
+        trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    assert traces("reg::silu") == []
+
+
+def test_a_failure_of_the_callers_own_aot_registration_leaves_nothing() -> None:
+    def fail() -> None:
+        raise MemoryError("aot")
+
+    with pytest.raises(MemoryError, match="aot"):
+        trt_plugins.custom_op("reg::silu", impl=silu_spec(), _aot_register=fail)
+    assert traces("reg::silu") == []
+
+
+def test_a_plugin_that_was_registered_elsewhere_is_not_touched() -> None:
+    def describe(x: Any) -> Any:
+        return x.like()
+
+    describe.__annotations__ = {"x": trtp.TensorDesc, "return": trtp.TensorDesc}
+    trtp.register("reg::taken")(describe)
+    try:
+        with pytest.raises(RegistrationError, match="TensorRT has a plugin of this na"):
+            trt_plugins.custom_op("reg::taken", impl=silu_spec())
+        assert QDP_REGISTRY["reg::taken"].register_func is describe
+    finally:
+        trt_plugins._custom_op._qdp.forget("reg::taken")
