@@ -61,9 +61,6 @@ def matmul() -> str:
     return "dry::matmul"
 
 
-PATH = os.environ["PATH"]
-
-
 def squares(dtype: torch.dtype = torch.float16) -> list[torch.Tensor]:
     return [torch.empty(512, 512, dtype=dtype)] * 2
 
@@ -268,7 +265,7 @@ for tactic in tta.dry_run("dry::silu", [torch.empty(8, 512)], "sm_90").tactics:
 """)
     outputs = set()
     for seed in ("1", "2"):
-        environment = {"PYTHONHASHSEED": seed, "HOME": str(tmp_path), "PATH": PATH}
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "HOME": str(tmp_path)}
         command = [sys.executable, str(script)]
         run = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr

@@ -15,7 +15,7 @@ from torch_tensorrt.annotation._builder import BuiltLaunch, build
 from torch_tensorrt.annotation._expressions import Extents
 from torch_tensorrt.annotation._launch import Launch
 from torch_tensorrt.annotation._symbolic import Range
-from torch_tensorrt.annotation._target import compiling_for
+from torch_tensorrt.annotation._target import Target, compiling_for
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.backends import backend
 
@@ -29,7 +29,7 @@ def register(case: Case) -> None:
 
 
 def built(
-    case: Case, inputs: Sequence[TensorInfo], target: str = "sm_90"
+    case: Case, inputs: Sequence[TensorInfo], target: str | Target = "sm_90"
 ) -> list[BuiltLaunch]:
     """Every tactic's launch, as the builder's calls on the plugin give it."""
     register(case)
