@@ -27,6 +27,7 @@ _PARAMETER = re.compile(
 _VERSION = re.compile(r"^\.version\s+(\d+\.\d+)", re.MULTILINE)
 _TARGET = re.compile(r"^(\.target\s+)(sm_\w+)", re.MULTILINE)
 _BLOCK = re.compile(r"\.(?:reqntid|maxntid)\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?")
+_DEBUG = (".loc", ".file")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -161,6 +162,14 @@ def reorder(
 def retarget(text: str, arch: str) -> str:
     """``text`` with another ``.target``; :func:`assemble` says whether it holds."""
     return _TARGET.sub(rf"\g<1>{arch}", text, count=1)
+
+
+def without_debug_info(text: str) -> str:
+    """``text`` less comments, line numbers and debug sections, which name files."""
+    code = _COMMENT.sub("", text).partition(".section")[0]
+    return "\n".join(
+        line for line in code.splitlines() if not line.lstrip().startswith(_DEBUG)
+    )
 
 
 def assemble(text: str, ptxas: str, arch: str) -> Resources:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-import sympy
 import torch
 
 from torch_tensorrt.annotation._explore import trace
@@ -72,6 +71,7 @@ def record(
             torch.empty(o.shape, dtype=o.dtype, device="cuda")
             for o in as_tensors(meta(*run.inputs), "the meta function")
         )
+        _require_callable(launch_fn, what, len(inputs), len(outputs), keywords)
         launches: list[Launch] = []
         with interceptor.intercept(launches.append):
             launch_fn(*run.inputs, *outputs, **keywords)
@@ -87,6 +87,24 @@ def record(
         )
 
     return trace(run, inputs, what)
+
+
+def _require_callable(
+    launch_fn: Callable[..., Any],
+    what: str,
+    inputs: int,
+    outputs: int,
+    keywords: Mapping[str, Any],
+) -> None:
+    signature = inspect.signature(launch_fn)
+    try:
+        signature.bind(*[None] * (inputs + outputs), **keywords)
+    except TypeError as error:
+        raise ArgumentError(
+            f"{what} takes {signature}, and would be called with {inputs} inputs, "
+            f"{outputs} outputs of the meta function, and keywords "
+            f"{', '.join(keywords) or 'none'}: {error}."
+        ) from error
 
 
 def describe(function: Callable[..., Any]) -> str:
@@ -150,7 +168,7 @@ def _read_arguments(
         elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
             yield _read_symbolic_constant(name, value, is_constant, where)
         elif _is_integer(value) and not is_constant:
-            yield Scalar(name, sympy.Integer(value))
+            yield Scalar(name, run.expr(value))
         elif is_constant or value is None or isinstance(value, float | bool | str):
             yield Constant(name, value)
         else:

@@ -86,7 +86,7 @@ class DryRunReport:
         text = io.StringIO()
         console = Console(file=text, width=_WIDTH, color_system=None)
         console.print(self.__rich__())
-        return text.getvalue().rstrip()
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def __rich__(self) -> Any:
         """The table, for ``rich.print``."""

@@ -24,6 +24,7 @@ from torch_tensorrt.annotation.backends import CompiledKernel, backend
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     ArgumentError,
+    CompileError,
     UnsupportedKernelError,
 )
 
@@ -157,6 +158,13 @@ class KernelStore:
                     )
                 except AnnotationError as error:
                     built = error
+                except Exception as error:
+                    # TensorRT must not see it: it ends the process for one in autotune.
+                    built = CompileError(
+                        f"{plugin.op}, tactic {tactic.number}: unexpected "
+                        f"{type(error).__name__}: {error}. Please report this."
+                    )
+                    built.__cause__ = error
                 self._built[key] = built
         found = self._built[key]
         if isinstance(found, AnnotationError):
@@ -198,7 +206,7 @@ def _entry_name(
     """Unique to op, tactic, dtypes and code: TensorRT confuses equal names."""
     dtypes = [t.dtype for t in recorded.inputs]
     dtypes += [t.dtype for t in recorded.outputs.tensors]
-    digest = fingerprint(dtypes, compiled.code)
+    digest = fingerprint(dtypes, _ptx.without_debug_info(compiled.code))
     op = re.sub(r"\W", "_", plugin.op)
     return f"{op}_t{tactic.number}_{digest[:12]}"
 

@@ -6,6 +6,7 @@ profile's range, which decides what the function asks of it as far as it can.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ class Trace:
         """The expression of a size, over the symbols of ``_symbolic.symbol``."""
         if isinstance(size, torch.SymInt):
             return size.node.expr.xreplace(self._canonical)
-        return sympy.Integer(size)
+        return sympy.Integer(operator.index(size))
 
     def guards(self) -> list[Guard]:
         """The conditions this run took for true, in the order it asked."""

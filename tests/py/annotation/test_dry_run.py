@@ -172,6 +172,16 @@ def test_autotune_raises_nothing_and_the_launch_says_why_nothing_is_left(
         build(add, inputs, {})
 
 
+def test_autotune_raises_nothing_even_where_warnings_are_errors(
+    matmul: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    inputs = [TensorInfo((512, 512), torch.float16)] * 2
+    with compiling_for("sm_90"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [launch.tactic for launch in build(matmul, inputs, {})] == [1]
+    assert "dry::matmul: tactic 2" in caplog.text
+
+
 def test_with_no_tactic_left_the_first_error_is_raised(add: str) -> None:
     large = torch_tensorrt.Input(
         min_shape=(1, 4096),

@@ -210,7 +210,16 @@ def launch_without_output(x: Any, y: Any, out: Any) -> None:
     add_kernel[(1,)](x, y, 5, x, BLOCK=16)
 
 
+def launch_without_room(x: Any, y: Any) -> None:
+    add_kernel[(1,)](x, x, 5, y, BLOCK=16)
+
+
 BAD_LAUNCHES = {
+    "takes no output": (
+        launch_without_room,
+        ArgumentError,
+        r"takes \(x: .*, and would be called with 2 inputs, 1 outputs",
+    ),
     "launches nothing": (lambda x, y, out: None, LaunchCountError, "no kernel"),
     "launches twice": (launch_twice, LaunchCountError, "launched 2 kernels"),
     "passes a copy": (launch_on_a_copy, ArgumentError, "neither an input nor an out"),
@@ -310,6 +319,12 @@ def test_a_failure_of_the_callers_own_aot_registration_leaves_nothing() -> None:
     with pytest.raises(MemoryError, match="aot"):
         trt_plugins.custom_op("reg::silu", impl=silu_spec(), _aot_register=fail)
     assert traces("reg::silu") == []
+
+
+def test_what_tensorrts_validators_refuse_is_refused_and_nothing_stays() -> None:
+    with pytest.raises(RegistrationError, match="trt is a reserved namespace"):
+        trt_plugins.custom_op("trt::silu", impl=silu_spec())
+    assert traces("trt::silu") == []
 
 
 def test_a_plugin_that_was_registered_elsewhere_is_not_touched() -> None:

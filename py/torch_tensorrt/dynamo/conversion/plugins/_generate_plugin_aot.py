@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
     shape_symbols,
 )
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def register_aot(schema: OpSchema, plugin: Plugin) -> None:
@@ -44,11 +47,9 @@ def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
             try:
                 kernels.get(plugin, tactic, inputs, attributes, current_target())
             except AnnotationError as error:
-                warnings.warn(
+                _warn(
                     f"{schema.op}: tactic {tactic.number} ({tactic.spec.backend}, "
-                    f"{dict(tactic.config)}) is left out: {error}",
-                    TacticWarning,
-                    stacklevel=2,
+                    f"{dict(tactic.config)}) is left out: {error}"
                 )
             else:
                 numbers.append(tactic.number)
@@ -63,6 +64,13 @@ def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
         list[trtp.AutoTuneCombination],
     )
     return named(autotune, schema.op, signature)
+
+
+def _warn(message: str) -> None:
+    try:
+        warnings.warn(message, TacticWarning, stacklevel=3)
+    except TacticWarning:  # warnings are errors, but autotune must not raise
+        _LOGGER.warning(message)
 
 
 def _aot_impl(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:

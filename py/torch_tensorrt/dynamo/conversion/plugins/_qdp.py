@@ -52,8 +52,12 @@ def registering(op: str) -> Iterator[None]:
     with _tolerant_validator():
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             forget(op)
+            if isinstance(error, ValueError):  # what TensorRT's validators raise
+                raise RegistrationError(
+                    f"{op}: TensorRT does not take the plugin: {error}"
+                ) from error
             raise
 
 
