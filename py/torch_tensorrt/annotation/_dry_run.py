@@ -156,7 +156,7 @@ def _report(
     tactic: Tactic, launch: BuiltLaunch, kernel: Kernel, inputs: Sequence[TensorInfo]
 ) -> TacticReport:
     entry = _ptx.parse(launch.code)
-    resources = kernel.compiled.resources
+    resources = kernel.resources
     is_dynamic = any(isinstance(e, Range) for t in inputs for e in t.shape)
     points = {
         name: corner(inputs, "opt" if name == "static" else name)

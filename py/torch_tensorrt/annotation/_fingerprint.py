@@ -13,12 +13,21 @@ import hashlib
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from collections.abc import Iterator, Mapping, Sequence
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
+import numpy as np
 import torch
 
+# Their version stands for their code.
 _NAMED_PACKAGES = frozenset(
     [
         "torch",
@@ -30,7 +39,18 @@ _NAMED_PACKAGES = frozenset(
         "cuda",
         "cutlass",
     ]
+) | (sys.stdlib_module_names - {"__main__"})
+
+_SCALARS = (bool, int, float, complex, str, bytes, type(None))
+_DESCRIBED = (range, slice, torch.dtype, torch.device)
+_KERNEL_SETTINGS = (
+    "configs",
+    "values",
+    "do_not_specialize",
+    "do_not_specialize_on_alignment",
+    "noinline",
 )
+_unknown: dict[int, Any] = {}  # keeps what is told apart by its id, so that ids are
 
 
 def fingerprint(*values: Any) -> str:
@@ -46,93 +66,130 @@ def fingerprint(*values: Any) -> str:
 
 
 class _Encoder:
+    """Says a value in tokens; an object met again is said by its number."""
+
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # ids stay unique while what they name lives
 
     def tokens(self, value: Any) -> Iterator[str]:
-        kind = type(value)
-        if value is None or kind in (bool, int, float, str, bytes, complex):
-            yield f"{kind.__name__}={value!r}"
-        elif kind in (tuple, list):
-            yield f"{kind.__name__}[{len(value)}]"
-            for item in value:
-                yield from self.tokens(item)
-        elif isinstance(value, Mapping):
-            yield f"mapping[{len(value)}]"
-            for key in sorted(value, key=repr):
-                yield from self.tokens(key)
-                yield from self.tokens(value[key])
-        elif isinstance(value, enum.Enum | torch.dtype | torch.device):
-            yield f"{kind.__name__}={value}"
-        elif isinstance(value, torch.Tensor):
-            yield _tensor_token(value)
-        elif isinstance(value, ModuleType):
-            yield f"module={value.__name__}"
-        elif isinstance(value, type | BuiltinFunctionType) or _is_named(value):
-            yield f"name={_qualified_name(value)}"
+        if (atom := _atom(value)) is not None:
+            yield atom
+        elif (parts := _parts(value)) is not None:
+            yield f"{_qualified_name(type(value))}[{len(parts)}]"
+            for part in parts:
+                yield from self.tokens(part)
+        elif (earlier := self._seen.get(id(value))) is not None:
+            yield f"again={earlier}"
         else:
+            self._seen[id(value)] = len(self._seen)
+            self._alive.append(value)
             yield from self._object(value)
 
     def _object(self, value: Any) -> Iterator[str]:
-        if (earlier := self._seen.get(id(value))) is not None:
-            yield f"again={earlier}"
-            return
-        self._seen[id(value)] = len(self._seen)
-        self._alive.append(value)
-        inner = getattr(value, "fn", None)  # a JITFunction, an Autotuner, ...
-        if isinstance(value, FunctionType):
+        if isinstance(value, type):
+            yield from self._class(value)
+        elif isinstance(value, FunctionType):
             yield from self._function(value)
-        elif isinstance(value, MethodType):
-            yield from self.tokens((value.__func__, value.__self__))
-        elif isinstance(value, functools.partial):
-            yield from self.tokens((value.func, value.args, dict(value.keywords)))
-        elif callable(inner):
-            settings = [getattr(value, name, None) for name in _KERNEL_SETTINGS]
-            yield f"kernel={_qualified_name(type(value))}"
-            yield from self.tokens((inner, str(settings)))
-        elif type(value).__module__.partition(".")[0] == "triton":
-            yield f"triton={type(value).__name__}={value!r}"
+        elif _package(type(value)) == "triton":
+            yield from self._kernel(value)
         else:
-            yield f"object={_qualified_name(type(value))}@{id(value)}"
+            yield from self._class(type(value))
+            if type(getattr(value, "__dict__", None)) is dict:
+                yield from self.tokens(vars(value))
+            else:
+                _unknown.setdefault(id(value), value)
+                yield f"@{id(value)}"
+
+    def _kernel(self, value: Any) -> Iterator[str]:
+        """A ``JITFunction``, or what wraps one; another object of Triton's."""
+        yield f"triton={type(value).__name__}"
+        if callable(inner := getattr(value, "fn", None)):
+            settings = [getattr(value, name, None) for name in _KERNEL_SETTINGS]
+            yield from self.tokens((inner, str(settings)))
+        else:
+            yield repr(value)
+
+    def _class(self, cls: type) -> Iterator[str]:
+        yield f"class={_qualified_name(cls)}"
+        if _package(cls) not in _NAMED_PACKAGES:
+            members = {
+                name: getattr(member, "__func__", member)
+                for name, member in vars(cls).items()
+                if isinstance(member, FunctionType) or not name.startswith("__")
+            }
+            yield from self.tokens((cls.__bases__, members))
 
     def _function(self, function: FunctionType) -> Iterator[str]:
         yield f"function={_qualified_name(function)}"
         yield _source(function)
-        cells = function.__closure__ or ()
-        yield from self.tokens(function.__defaults__)
-        yield from self.tokens(function.__kwdefaults__)
-        yield from self.tokens([cell.cell_contents for cell in cells])
+        yield from self.tokens((function.__defaults__, function.__kwdefaults__))
+        for cell in function.__closure__ or ():
+            yield from self.tokens(_content(cell))
         names = sorted(_names(function.__code__))
+        yield from self._named(function.__globals__, names)
+
+    def _named(
+        self, namespace: Mapping[str, Any], names: Sequence[str]
+    ) -> Iterator[str]:
+        """What code may mean by ``name``, and by ``module.name``."""
         for name in names:
-            if name in function.__globals__:
-                value = function.__globals__[name]
-                yield f"global={name}"
-                yield from self.tokens(value)
-                if isinstance(value, ModuleType) and not _is_named(value):
-                    for attribute in names:
-                        if hasattr(value, attribute):
-                            yield from self.tokens(getattr(value, attribute))
+            if name not in namespace:
+                continue
+            value = namespace[name]
+            yield f"name={name}"
+            yield from self.tokens(value)
+            is_users = isinstance(value, ModuleType) and not _is_named(value)
+            if is_users and id(value) not in self._seen:
+                self._seen[id(value)] = len(self._seen)
+                yield from self._named(vars(value), names)
 
 
-_KERNEL_SETTINGS = (
-    "configs",
-    "values",
-    "do_not_specialize",
-    "do_not_specialize_on_alignment",
-    "noinline",
-)
+def _atom(value: Any) -> str | None:
+    """A value that one token says."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return f"{kind.__name__}={value!r}"
+    if isinstance(value, _DESCRIBED):
+        return f"{kind.__name__}={value}"
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        content = hashlib.sha256(value.tobytes()).hexdigest()
+        return f"numpy={kind.__name__}{value.dtype.str}{value.shape}{content}"
+    if isinstance(value, torch.Tensor):
+        return _tensor(value)
+    if isinstance(value, ModuleType):
+        return f"module={value.__name__}"
+    if isinstance(value, BuiltinFunctionType) or _is_named(value):
+        return f"code={_qualified_name(value)}"
+    return None
+
+
+def _parts(value: Any) -> Sequence[Any] | None:
+    """The values that make up another."""
+    if isinstance(value, tuple | list):
+        return list(value)
+    if isinstance(value, Mapping):
+        return [(key, value[key]) for key in sorted(value, key=repr)]
+    if isinstance(value, set | frozenset):
+        return sorted(fingerprint(item) for item in value)
+    if isinstance(value, enum.Enum):
+        return [value.name, value.value]
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    return None
 
 
 def _is_named(value: Any) -> bool:
     """Whether ``value`` is code that its package's version stands for."""
-    if not isinstance(value, FunctionType | ModuleType):
-        return False
-    module = value.__name__ if isinstance(value, ModuleType) else value.__module__
-    package = (module or "").partition(".")[0]
-    return package in _NAMED_PACKAGES or package in sys.stdlib_module_names - {
-        "__main__"
-    }
+    if isinstance(value, ModuleType):
+        return value.__name__.partition(".")[0] in _NAMED_PACKAGES
+    return isinstance(value, FunctionType) and _package(value) in _NAMED_PACKAGES
+
+
+def _package(value: Any) -> str:
+    return (getattr(value, "__module__", None) or "").partition(".")[0]
 
 
 def _qualified_name(value: Any) -> str:
@@ -140,20 +197,32 @@ def _qualified_name(value: Any) -> str:
     return f"{getattr(value, '__module__', '?')}.{name}"
 
 
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return "an empty cell"
+
+
 def _source(function: FunctionType) -> str:
     if function.__name__ != "<lambda>":  # the lines of a lambda may hold several
         try:
-            return textwrap.dedent(inspect.getsource(function))
+            return textwrap.dedent(inspect.getsource(function.__code__))
         except (OSError, TypeError):
             pass  # typed into an interpreter, or made by exec: the bytecode says it
     return _bytecode(function.__code__)
 
 
 def _bytecode(code: CodeType) -> str:
-    constants = [
-        _bytecode(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts
-    ]
-    return repr((code.co_code.hex(), constants, code.co_names, code.co_varnames))
+    def constant(value: Any) -> str:
+        if isinstance(value, CodeType):
+            return _bytecode(value)
+        return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
+
+    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+    names = (code.co_names, code.co_varnames)
+    constants = list(map(constant, code.co_consts))
+    return repr((counts, code.co_flags, code.co_code.hex(), constants, names))
 
 
 def _names(code: CodeType) -> set[str]:
@@ -161,7 +230,7 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*nested)
 
 
-def _tensor_token(tensor: torch.Tensor) -> str:
+def _tensor(tensor: torch.Tensor) -> str:
     raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     content = hashlib.sha256(raw.data).hexdigest()
     return f"tensor={tensor.dtype}{tuple(tensor.shape)}{content}"

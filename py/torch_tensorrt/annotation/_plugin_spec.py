@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,7 +46,7 @@ class CustomPluginSpec(Fingerprinted):
                 "function from the op's inputs to its (empty) outputs."
             )
         configured = {n for s in self.specs for c in s.configs for n, _ in c}
-        for name, _ in self.attributes:
+        for name, _ in (*self.attributes, *self.weights):
             if name in configured:
                 raise SpecError(
                     f"custom_plugin: {name!r} is both an attribute and a config key."
@@ -55,7 +56,7 @@ class CustomPluginSpec(Fingerprinted):
     def op_name(self) -> str:
         """A name for this plugin, the same in every process."""
         function = getattr(self.specs[0].launch_fn, "__name__", "plugin")
-        return f"tta::{function.strip('<>')}_{self.fingerprint[:16]}"
+        return f"tta::{re.sub(r'[^0-9A-Za-z_]', '', function)}_{self.fingerprint[:16]}"
 
     def _identity(self) -> tuple[Any, ...]:
         kernels = tuple(spec.fingerprint for spec in self.specs)

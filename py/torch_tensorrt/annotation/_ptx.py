@@ -94,7 +94,8 @@ def parse(text: str) -> Entry:
     match = _find_entry(text)
     directives = match["directives"]
     block = _BLOCK.search(directives)
-    version, target = _VERSION.search(text), _TARGET.search(text)
+    code = _without_comments(text)
+    version, target = _VERSION.search(code), _TARGET.search(code)
     if version is None or target is None:
         raise PTXError("a PTX module without .version or .target.")
     return Entry(
@@ -145,8 +146,13 @@ def reorder(
     ]
     if unknown := set(declared) - set(order):
         raise PTXError(f"entry {entry.name}: no such arguments: {unknown}.")
+    prefix = name
+    while any(p.name.startswith(f"{prefix}_") for p in entry.parameters):
+        prefix += "_"
     parameters = [
-        declared.get(slot, Parameter(_TYPE[slot.kind], f"{name}_{slot.kind.value}_{i}"))
+        declared.get(
+            slot, Parameter(_TYPE[slot.kind], f"{prefix}_{slot.kind.value}_{i}")
+        )
         for i, slot in enumerate(order)
     ]
     header = (
@@ -170,6 +176,31 @@ def without_debug_info(text: str) -> str:
     return "\n".join(
         line for line in code.splitlines() if not line.lstrip().startswith(_DEBUG)
     )
+
+
+def settle(text: str, arch: str, ptxas: str) -> tuple[str, Resources]:
+    """Assemble ``text``; for the plain architecture where the kernel holds to it.
+
+    Compilers emit for ``sm_90a`` what may need no more than ``sm_90``.
+
+    Args:
+        arch: the architecture asked for.
+        ptxas: path of the assembler.
+
+    Returns:
+        The text, for the architecture that it needs, and its resources.
+
+    Raises:
+        PTXError: the assembler refuses it.
+    """
+    emitted = parse(text).target
+    if arch != emitted and arch == emitted.rstrip("af"):
+        plain = retarget(text, arch)
+        try:
+            return plain, assemble(plain, ptxas, arch)
+        except PTXError:
+            pass  # it uses the architecture-specific instructions: as emitted, then
+    return text, assemble(text, ptxas, emitted)
 
 
 def assemble(text: str, ptxas: str, arch: str) -> Resources:
@@ -196,8 +227,13 @@ def assemble(text: str, ptxas: str, arch: str) -> Resources:
 _TYPE = {Kind.INPUT: "u64", Kind.EXTRA: "u32", Kind.OUTPUT: "u64"}
 
 
+def _without_comments(text: str) -> str:
+    """``text`` with its comments blanked out: everything else stays where it is."""
+    return _COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+
+
 def _find_entry(text: str) -> re.Match[str]:
-    matches = list(_ENTRY.finditer(text))
+    matches = list(_ENTRY.finditer(_without_comments(text)))
     if len(matches) != 1:
         names = ", ".join(m["name"] for m in matches) or "none"
         raise PTXError(f"a module with one entry was expected; it has: {names}.")
@@ -224,7 +260,7 @@ def _require_type(slot: Slot, parameter: Parameter, entry: Entry) -> None:
 
 
 def _require_unused(parameter: Parameter, body: str) -> None:
-    if _identifier(parameter.name).search(_COMMENT.sub("", body)):
+    if _identifier(parameter.name).search(_without_comments(body)):
         raise PTXError(
             f"parameter {parameter} was said to be unused, and the kernel reads it."
         )

@@ -61,6 +61,24 @@ class KernelSpec(Fingerprinted):
                 f"{self.backend}: the launch function is {self.launch_fn!r}, which "
                 "cannot be called. Pass the Python function that launches the kernel."
             )
+        if type(self.launch_fn).__module__.partition(".")[0] == self.backend:
+            name = getattr(self.launch_fn, "__name__", self.launch_fn)
+            raise SpecError(
+                f"{self.backend}: {name} is a kernel. Pass the Python function that "
+                f"launches it: def launch(x, out): {name}[grid](x, out, ...)."
+            )
+        try:
+            inspect.signature(self.launch_fn)
+        except (TypeError, ValueError) as error:
+            raise SpecError(
+                f"{self.backend}: the launch function is {self.launch_fn!r}, which has "
+                "no signature. Pass the Python function that launches the kernel."
+            ) from error
+        if not _is_configs(self.configs):
+            raise SpecError(
+                f"{self.backend}: configs is {self.configs!r}; it must be a tuple, not "
+                "empty, of tuples of (name, value) pairs, as tta.triton() makes it."
+            )
         seen: set[str] = set()
         for number, config in enumerate(self.configs):
             self._check_config(number, config)
@@ -154,6 +172,19 @@ def triton(
         _as_configs(TritonSpec.backend, configs, keywords),
         _as_formats(input_formats),
         _as_formats(output_formats),
+    )
+
+
+def _is_configs(configs: Any) -> bool:
+    return (
+        isinstance(configs, tuple)
+        and configs != ()
+        and all(isinstance(config, tuple) for config in configs)
+        and all(
+            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+            for config in configs
+            for pair in config
+        )
     )
 
 

@@ -13,7 +13,7 @@ from functools import reduce
 from typing import Any, TypeAlias
 
 import sympy
-from torch.utils._sympy.functions import CeilDiv, FloorDiv, Max, Min, Mod, PythonMod
+from torch.utils._sympy.functions import CleanDiv, FloorDiv, Max, Min, Mod, PythonMod
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from torch_tensorrt.annotation.errors import ArgumentError, SpecError
@@ -80,13 +80,12 @@ def bounds(expr: sympy.Expr, ranges: Ranges) -> tuple[int, int]:
     """Inclusive bounds of ``expr`` by interval arithmetic."""
     intervals = {s: ValueRanges(r.min, r.max) for s, r in ranges.items()}
     interval = bound_sympy(expr, intervals)
-    try:
-        return int(interval.lower), int(interval.upper)
-    except (OverflowError, TypeError, ValueError) as error:
+    if not (interval.lower.is_Integer and interval.upper.is_Integer):
         raise ArgumentError(
             f"the value {expr} has no bound over the profile. Give every dynamic "
             "dimension a max."
-        ) from error
+        )
+    return int(interval.lower), int(interval.upper)
 
 
 def evaluate(expr: sympy.Expr, values: Mapping[sympy.Symbol, int]) -> int:
@@ -164,13 +163,6 @@ class _Translator:
             return self._trtp.ShapeExpr(0) - ceiling
         raise self._refused(expr)
 
-    def _ceil_div(self, expr: sympy.Expr) -> Any:
-        base, divisor = expr.args
-        self._require_positive(divisor, expr)
-        if bounds(base, self._ranges)[0] < 0:
-            raise self._refused(expr)
-        return self._trtp.cdiv(self.visit(base), self.visit(divisor))
-
     def _mod(self, expr: sympy.Expr) -> Any:
         base, divisor = expr.args
         self._require_positive(divisor, expr)
@@ -201,7 +193,7 @@ class _Translator:
         sympy.Mul: _product,
         sympy.Pow: _power,
         FloorDiv: _floor_div,
-        CeilDiv: _ceil_div,
+        CleanDiv: _floor_div,
         Mod: _mod,
         PythonMod: _mod,
         Max: _max,

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sympy
-
 from torch_tensorrt.annotation import _dtypes, _ptx
 from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation._launch import LaunchRecord
@@ -47,14 +45,14 @@ class Kernel:
     Attributes:
         entry: its unique name.
         code: PTX whose entry takes inputs, extras, outputs.
-        extras: expressions of the extra arguments.
+        resources: as the assembler reports them.
     """
 
     entry: str
     code: str
     record: LaunchRecord
-    extras: tuple[sympy.Expr, ...]
     compiled: CompiledKernel
+    resources: _ptx.Resources
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,8 @@ def _build(
         },
         entry,
     )
-    return Kernel(entry, code, recorded, compiled.extras, compiled)
+    code, resources = _ptx.settle(code, target.arch, compiled.ptxas)
+    return Kernel(entry, code, recorded, compiled, resources)
 
 
 def _entry_name(

@@ -61,11 +61,13 @@ class Target:
     max_shared_memory: int = 49152
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"sm_\d{2,3}[af]?", self.arch):
+        if not re.fullmatch(r"sm_[0-9]{2,3}[af]?", self.arch):
             raise TargetError(
                 f"target {self.arch!r}: not an architecture. Write one as 'sm_90'."
             )
-        if self.ptx_isa is not None and not re.fullmatch(r"\d+\.\d", self.ptx_isa):
+        if self.ptx_isa is not None and not re.fullmatch(
+            r"[0-9]+\.[0-9]", self.ptx_isa
+        ):
             raise TargetError(
                 f"target {self.arch}: PTX ISA {self.ptx_isa!r} is not a version. "
                 "Write it as '8.5'."
@@ -95,7 +97,7 @@ class Target:
             name, _, value = setting.partition("=")
             if name == "ptx_isa":
                 target = replace(target, ptx_isa=value)
-            elif name == "max_shared_memory" and value.isdigit():
+            elif name == "max_shared_memory" and value.isascii() and value.isdigit():
                 target = replace(target, max_shared_memory=int(value))
             else:
                 raise TargetError(

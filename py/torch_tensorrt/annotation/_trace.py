@@ -108,6 +108,8 @@ class Trace:
             source=source,
             dynamic_dim=DimDynamic.DYNAMIC,
             do_not_specialize_zero_one=True,
+            # torch takes sizes for positive, and simplifies max(n, 1) to n.
+            positive=True if extent.min > 0 else None,
         )
         self._env.constrain_symbol_range(internal, extent.min, extent.max)
         self._canonical[internal] = name

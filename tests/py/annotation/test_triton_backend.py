@@ -13,7 +13,7 @@ import triton.language as tl
 from kernels import add_kernel, info, launch_add, launch_matmul, launch_silu
 
 from torch_tensorrt.annotation._launch import LaunchRecord
-from torch_tensorrt.annotation._ptx import parse
+from torch_tensorrt.annotation._ptx import parse, settle
 from torch_tensorrt.annotation._record import record
 from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._target import Target
@@ -114,8 +114,18 @@ def test_the_ptx_version_is_set_at_the_source() -> None:
     assert parse(result.code).version == "8.2"
 
 
+def settled(result: CompiledKernel, arch: str) -> str:
+    code, _ = settle(result.code, arch, result.ptxas)
+    return parse(code).target
+
+
 def test_a_plain_architecture_is_kept_where_the_kernel_holds_to_it() -> None:
-    assert parse(compiled(launch_silu, info(64)).code).target == "sm_90"
+    assert settled(compiled(launch_silu, info(64)), "sm_90") == "sm_90"
+
+
+def test_the_architecture_specific_one_can_be_asked_for() -> None:
+    result = compiled(launch_silu, info(64), target=Target("sm_90a"))
+    assert settled(result, "sm_90a") == "sm_90a"
 
 
 def test_the_architecture_specific_one_is_used_where_the_kernel_needs_it() -> None:
@@ -124,12 +134,7 @@ def test_the_architecture_specific_one_is_used_where_the_kernel_needs_it() -> No
 
     result = compiled(launch_fn, info(512, 512), info(512, 512), num_stages=1)
     assert "wgmma" in result.code
-    assert parse(result.code).target == "sm_90a"
-
-
-def test_the_architecture_specific_one_can_be_asked_for() -> None:
-    result = compiled(launch_silu, info(64), target=Target("sm_90a"))
-    assert parse(result.code).target == "sm_90a"
+    assert settled(result, "sm_90") == "sm_90a"
 
 
 def test_a_target_that_triton_does_not_know_is_refused_with_those_it_knows() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch_tensorrt.annotation._launch import Launch, LaunchRecord
-from torch_tensorrt.annotation._ptx import Resources, Slot
+from torch_tensorrt.annotation._ptx import Slot
 from torch_tensorrt.annotation._target import Target
 
 
@@ -23,7 +23,7 @@ class CompiledKernel:
         extras: the expressions of the extra arguments, by index.
         block: threads along x, y and z.
         shared_memory: dynamic shared memory, in bytes.
-        resources: as the assembler reports them.
+        ptxas: path of the toolchain's assembler.
         facts: what the compiler was told, for people.
     """
 
@@ -32,7 +32,7 @@ class CompiledKernel:
     extras: tuple[Any, ...]
     block: tuple[int, int, int]
     shared_memory: int
-    resources: Resources
+    ptxas: str
     facts: str
 
 

@@ -27,7 +27,6 @@ from torch_tensorrt.annotation.backends._triton_signature import Signature
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     CompileError,
-    PTXError,
     TargetError,
     UnsupportedKernelError,
 )
@@ -80,16 +79,17 @@ class TritonBackend:
         )
         metadata = compiled.metadata
         _require_launchable(record, metadata, target)
-        code, resources = _finish(compiled.asm["ptx"], target)
-        block = _ptx.parse(code).block or (metadata.num_warps * 32, 1, 1)
-        scratch = len(_ptx.parse(code).parameters) - len(signature.slots)
+        code = compiled.asm["ptx"]
+        entry = _ptx.parse(code)
+        # Triton's own parameters come last; they are unused, or it was refused above.
+        scratch = len(entry.parameters) - len(signature.slots)
         return CompiledKernel(
             code=code,
             slots=(*signature.slots, *[Slot(Kind.UNUSED)] * scratch),
             extras=signature.extras,
-            block=block,
+            block=entry.block or (metadata.num_warps * 32, 1, 1),
             shared_memory=metadata.shared,
-            resources=resources,
+            ptxas=get_ptxas(target.capability).path,
             facts=signature.facts,
         )
 
@@ -233,21 +233,6 @@ def _require_launchable(record: LaunchRecord, metadata: Any, target: Target) -> 
             f"shared memory; the limit is {target.max_shared_memory}. Take smaller "
             "blocks or fewer stages, or raise Target.max_shared_memory."
         )
-
-
-def _finish(code: str, target: Target) -> tuple[str, _ptx.Resources]:
-    """Assemble; for the plain architecture where the kernel holds to it."""
-    emitted = _ptx.parse(code).target
-    ptxas = get_ptxas(target.capability).path
-    if emitted != target.arch and emitted.rstrip("af") == target.arch.rstrip("af"):
-        plain = _ptx.retarget(code, target.arch)
-        try:
-            return plain, _ptx.assemble(plain, ptxas, target.arch)
-        except PTXError:
-            if target.arch != target.arch.rstrip("af"):
-                raise
-            # It uses the architecture-specific instructions: as emitted, then.
-    return code, _ptx.assemble(code, ptxas, emitted)
 
 
 def _describe(options: Mapping[str, Any]) -> str:

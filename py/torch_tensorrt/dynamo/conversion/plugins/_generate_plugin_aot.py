@@ -125,7 +125,7 @@ def _launch(kernel: Kernel, symbols: Mapping[sympy.Symbol, Any]) -> tuple[Any, A
     )
     params.block_x, params.block_y, params.block_z = kernel.compiled.block
     params.shared_mem = kernel.compiled.shared_memory
-    extras = trtp.SymIntExprs(len(kernel.extras))
-    for index, expr in enumerate(kernel.extras):
+    extras = trtp.SymIntExprs(len(kernel.compiled.extras))
+    for index, expr in enumerate(kernel.compiled.extras):
         extras[index] = trtp.SymInt32(to_tensorrt(expr, symbols, ranges))
     return params, extras

@@ -151,10 +151,11 @@ def split_name(op: str) -> tuple[str, str]:
         SpecError: it is not of that form.
     """
     namespace, separator, name = op.partition("::")
-    if not (separator and namespace.isidentifier() and name.isidentifier()):
+    is_name = op.isascii() and namespace.isidentifier() and name.isidentifier()
+    if not (separator and is_name):
         raise SpecError(
-            f"op name {op!r}: write a namespace and a name, both identifiers, as in "
-            "'my::silu'."
+            f"op name {op!r}: write a namespace and a name, both ASCII identifiers, as "
+            "in 'my::silu'."
         )
     return namespace, name
 

@@ -1,0 +1,441 @@
+"""PTX entries: read, given TensorRT's parameters, assembled.
+
+``golden/entry_header.ptx`` is an entry header as it is emitted. To write it anew::
+
+    TTA_REFRESH_GOLDEN=1 python -m pytest tests/py/annotation/test_ptx.py -k golden
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
+
+from torch_tensorrt.annotation import _ptx
+from torch_tensorrt.annotation._ptx import Kind, Parameter, Slot
+from torch_tensorrt.annotation.errors import PTXError
+
+GOLDEN = Path(__file__).parent / "golden"
+PTXAS = get_ptxas(90).path
+
+IN0, IN1 = Slot(Kind.INPUT, 0), Slot(Kind.INPUT, 1)
+N0, N1 = Slot(Kind.EXTRA, 0), Slot(Kind.EXTRA, 1)
+OUT0, OUT1 = Slot(Kind.OUTPUT, 0), Slot(Kind.OUTPUT, 1)
+UNUSED = Slot(Kind.UNUSED)
+
+HEADER = """.version 8.0
+.target sm_90
+.address_size 64
+"""
+POINTER = ".param .u64 .ptr .global .align 1 "
+
+
+def module(
+    *parameters: str, reads: Sequence[str] | None = None, directives: str = ""
+) -> str:
+    """A module whose entry ``kernel`` reads the named parameters (None: all)."""
+    names = {p.split()[-1]: p.split()[1][-2:] for p in parameters}
+    loads = "\n".join(
+        f"\tld.param.b{names[name]} \t%{'rd' if names[name] == '64' else 'r'}0, "
+        f"[{name}];"
+        for name in (names if reads is None else reads)
+    )
+    listed = ",\n\t".join(parameters)
+    return (
+        f"{HEADER}\n.visible .entry kernel(\n\t{listed}\n)\n{directives}{{\n"
+        f"\t.reg .b32 \t%r<1>;\n\t.reg .b64 \t%rd<1>;\n{loads}\n\tret;\n}}\n"
+    )
+
+
+def reorder(text: str, slots: Sequence[Slot], counts: tuple[int, int, int]) -> str:
+    """``_ptx.reorder`` for (inputs, extras, outputs), with a name of its own."""
+    kinds = (Kind.INPUT, Kind.EXTRA, Kind.OUTPUT)
+    return _ptx.reorder(text, slots, dict(zip(kinds, counts, strict=True)), "op_t1")
+
+
+def names(text: str) -> list[str]:
+    return [parameter.name for parameter in _ptx.parse(text).parameters]
+
+
+def types(text: str) -> list[str]:
+    return [parameter.type for parameter in _ptx.parse(text).parameters]
+
+
+# --- parse ----------------------------------------------------------------------------
+
+
+def test_the_name_version_and_target_are_read() -> None:
+    entry = _ptx.parse(module(".param .u32 n"))
+    assert (entry.name, entry.version, entry.target) == ("kernel", "8.0", "sm_90")
+
+
+def test_an_architecture_specific_target_is_read() -> None:
+    text = module(".param .u32 n").replace("sm_90", "sm_100a")
+    assert _ptx.parse(text).target == "sm_100a"
+
+
+def test_parameters_are_read_with_type_attributes_and_name() -> None:
+    entry = _ptx.parse(module(POINTER + "x", ".param .u32 $n"))
+    assert entry.parameters == (
+        Parameter("u64", "x", " .ptr .global .align 1"),
+        Parameter("u32", "$n"),
+    )
+
+
+def test_a_parameter_prints_as_it_was_declared() -> None:
+    parameter = _ptx.parse(module(POINTER + "x")).parameters[0]
+    assert str(parameter) == POINTER + "x"
+
+
+def test_an_entry_may_have_no_parameters() -> None:
+    assert _ptx.parse(module()).parameters == ()
+
+
+@pytest.mark.parametrize(
+    ("directives", "block"),
+    [
+        ("", None),
+        (".minnctapersm 2\n", None),
+        (".reqntid 128\n", (128, 1, 1)),
+        (".maxntid 64, 2\n", (64, 2, 1)),
+        (".maxnreg 32\n.reqntid 8,4 , 2\n", (8, 4, 2)),
+    ],
+)
+def test_the_block_is_read_from_the_directives(
+    directives: str, block: tuple[int, int, int] | None
+) -> None:
+    text = module(".param .u32 n", directives=directives)
+    assert _ptx.parse(text).block == block
+
+
+def test_no_entry_is_an_error() -> None:
+    with pytest.raises(PTXError, match="it has: none"):
+        _ptx.parse(HEADER + ".visible .func f() { ret; }\n")
+
+
+def test_two_entries_are_an_error_that_names_both() -> None:
+    text = module(".param .u32 n")
+    second = text.removeprefix(HEADER).replace("kernel", "other")
+    with pytest.raises(PTXError, match="it has: kernel, other"):
+        _ptx.parse(text + second)
+
+
+@pytest.mark.parametrize("directive", [".version 8.0\n", ".target sm_90\n"])
+def test_a_module_without_version_or_target_is_an_error(directive: str) -> None:
+    with pytest.raises(PTXError, match=r"without \.version or \.target"):
+        _ptx.parse(module(".param .u32 n").replace(directive, ""))
+
+
+def test_an_array_parameter_is_an_error_that_names_it() -> None:
+    text = module(".param .u32 n").replace(
+        ".param .u32 n", ".param .align 64 .b8 descriptor[128]"
+    )
+    with pytest.raises(PTXError, match=r"descriptor\[128\]` is not a scalar"):
+        _ptx.parse(text)
+
+
+@pytest.mark.parametrize("comment", ["// .reqntid 64\n", "/* .reqntid 64 */\n"])
+def test_a_directive_in_a_comment_says_nothing(comment: str) -> None:
+    text = module(".param .u32 n", directives=f"{comment}.reqntid 128\n")
+    assert _ptx.parse(text).block == (128, 1, 1)
+
+
+def test_an_entry_in_a_comment_is_none() -> None:
+    text = "// .visible .entry other(.param .u32 n) {\n" + module(".param .u32 n")
+    assert _ptx.parse(text).name == "kernel"
+
+
+def test_a_comment_among_the_parameters_is_no_parameter() -> None:
+    text = module(POINTER + "x", ".param .u32 n").replace(
+        "x,\n", "x, // the input (x, as given)\n"
+    )
+    assert names(text) == ["x", "n"]
+
+
+# --- reorder --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "order", list(itertools.permutations((IN0, IN1, N0, OUT0))), ids=lambda _: ""
+)
+def test_any_order_becomes_inputs_extras_outputs(order: Sequence[Slot]) -> None:
+    name = {IN0: "x", IN1: "y", N0: "n", OUT0: "out"}
+    declared = [
+        (".param .u32 " if slot.kind is Kind.EXTRA else POINTER) + name[slot]
+        for slot in order
+    ]
+    result = reorder(module(*declared), order, (2, 1, 1))
+    assert names(result) == ["x", "y", "n", "out"]
+
+
+def test_the_types_are_those_of_what_tensorrt_passes() -> None:
+    text = module(".param .b64 out", ".param .s32 n", ".param .u64 x")
+    result = reorder(text, [OUT0, N0, IN0], (1, 1, 1))
+    assert types(result) == ["u64", "u32", "u64"]
+
+
+def test_several_of_a_kind_go_by_index() -> None:
+    text = module(*(f".param .u32 n{i}" for i in (1, 0)), POINTER + "b", POINTER + "a")
+    result = reorder(text, [N1, N0, OUT1, OUT0], (0, 2, 2))
+    assert names(result) == ["n0", "n1", "a", "b"]
+
+
+def test_a_parameter_keeps_its_attributes() -> None:
+    result = reorder(module(".param .u32 n", POINTER + "x"), [N0, IN0], (1, 1, 0))
+    assert _ptx.parse(result).parameters[0].attributes == " .ptr .global .align 1"
+
+
+def test_the_entry_gets_the_name_it_is_given() -> None:
+    result = reorder(module(".param .u32 n"), [N0], (0, 1, 0))
+    assert _ptx.parse(result).name == "op_t1"
+
+
+def test_the_directives_stay() -> None:
+    text = module(".param .u32 n", directives=".reqntid 128\n.minnctapersm 2\n")
+    result = reorder(text, [N0], (0, 1, 0))
+    assert ")\n.reqntid 128\n.minnctapersm 2\n{" in result
+
+
+def test_the_body_and_the_module_header_stay_as_they_were() -> None:
+    text = module(".param .u32 n", POINTER + "x")
+    result = reorder(text, [N0, IN0], (1, 1, 0))
+    assert result.startswith(HEADER)
+    assert result[result.index("{") :] == text[text.index("{") :]
+
+
+def test_the_same_pointer_twice_is_read_from_one_parameter() -> None:
+    text = module(POINTER + "a", POINTER + "b", POINTER + "out")
+    result = reorder(text, [IN0, IN0, OUT0], (1, 0, 1))
+    assert names(result) == ["a", "out"]
+    assert result.count("[a]") == 2
+    assert "[b]" not in result
+
+
+def test_a_name_that_contains_another_is_not_renamed_with_it() -> None:
+    text = module(POINTER + "a", POINTER + "b", POINTER + "b_1", POINTER + "$b")
+    result = reorder(text, [IN0, IN0, OUT0, OUT1], (1, 0, 2))
+    assert re.findall(r"\[(.*?)\]", result) == ["a", "a", "b_1", "$b"]
+
+
+def test_an_input_that_no_parameter_takes_is_declared_and_ignored() -> None:
+    text = module(POINTER + "x", POINTER + "out")
+    result = reorder(text, [IN1, OUT0], (2, 0, 1))
+    assert types(result) == ["u64", "u64", "u64"]
+    assert names(result)[1:] == ["x", "out"]
+
+
+def test_an_extra_that_no_parameter_takes_has_32_bits() -> None:
+    result = reorder(module(POINTER + "x"), [IN0], (1, 2, 0))
+    assert types(result) == ["u64", "u32", "u32"]
+
+
+def test_a_declared_parameter_never_takes_the_name_of_another() -> None:
+    text = module(POINTER + "op_t1_input_0", POINTER + "out")
+    result = reorder(text, [IN1, OUT0], (2, 0, 1))
+    assert len(set(names(result))) == 3
+
+
+def test_trailing_parameters_that_are_unused_go() -> None:
+    text = module(POINTER + "x", POINTER + "s0", POINTER + "s1", reads=["x"])
+    assert names(reorder(text, [IN0, UNUSED, UNUSED], (1, 0, 0))) == ["x"]
+
+
+def test_an_unused_parameter_goes_wherever_it_stands() -> None:
+    text = module(POINTER + "s0", POINTER + "x", reads=["x"])
+    assert names(reorder(text, [UNUSED, IN0], (1, 0, 0))) == ["x"]
+
+
+def test_an_unused_parameter_that_is_read_is_an_error() -> None:
+    text = module(POINTER + "x", POINTER + "scratch")
+    with pytest.raises(PTXError, match=r"scratch.*said to be unused.*reads it"):
+        reorder(text, [IN0, UNUSED], (1, 0, 0))
+
+
+@pytest.mark.parametrize("comment", ["// scratch", "/* [scratch]\n scratch */"])
+def test_a_parameter_that_only_a_comment_names_is_unused(comment: str) -> None:
+    text = module(POINTER + "x", POINTER + "scratch", reads=["x"])
+    text = text.replace("\tret;", f"\t{comment}\n\tret;")
+    assert names(reorder(text, [IN0, UNUSED], (1, 0, 0))) == ["x"]
+
+
+def test_a_read_between_two_comments_is_still_a_read() -> None:
+    text = module(POINTER + "x", POINTER + "scratch")
+    text = text.replace("\tld.", "\t/* a */ld.").replace("];", "];/* b */")
+    with pytest.raises(PTXError, match="reads it"):
+        reorder(text, [IN0, UNUSED], (1, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("declared", "slot", "bits"),
+    [
+        (".param .u32 p", IN0, 64),
+        (".param .u32 p", OUT0, 64),
+        (".param .u64 p", N0, 32),
+        (".param .f32 p", N0, 32),
+        (".param .u16 p", N0, 32),
+        (".param .f64 p", IN0, 64),
+    ],
+)
+def test_a_parameter_of_another_width_is_an_error(
+    declared: str, slot: Slot, bits: int
+) -> None:
+    with pytest.raises(PTXError, match=rf"{declared}.*which has {bits} bits"):
+        reorder(module(declared), [slot], (1, 1, 1))
+
+
+@pytest.mark.parametrize("slots", [[], [N0], [N0, N1, IN0]], ids=len)
+def test_too_few_or_too_many_slots_are_an_error(slots: Sequence[Slot]) -> None:
+    text = module(".param .u32 a", ".param .u32 b")
+    with pytest.raises(PTXError, match=rf"has 2 parameters, {len(slots)} were"):
+        reorder(text, slots, (1, 2, 0))
+
+
+def test_a_slot_that_tensorrt_does_not_pass_is_an_error() -> None:
+    with pytest.raises(PTXError, match="no such arguments"):
+        reorder(module(POINTER + "x"), [IN1], (1, 0, 0))
+
+
+def test_an_array_parameter_is_not_reordered() -> None:
+    text = module(".param .u32 n").replace("n\n)", "n[2]\n)")
+    with pytest.raises(PTXError, match="is not a scalar"):
+        reorder(text, [N0], (0, 1, 0))
+
+
+def test_the_emitted_entry_header_is_the_golden_one() -> None:
+    text = module(
+        POINTER + "kernel_param_0",
+        ".param .s32 kernel_param_1",
+        POINTER + "kernel_param_2",
+        POINTER + "kernel_param_3",
+        ".param .u64 kernel_param_4",
+        reads=["kernel_param_0", "kernel_param_1", "kernel_param_2"],
+        directives=".reqntid 128\n.maxnreg 64\n",
+    )
+    result = reorder(text, [OUT0, N0, IN0, IN0, UNUSED], (2, 1, 1))
+    header = result[result.index(".visible") : result.index("{") + 1] + "\n"
+    golden = GOLDEN / "entry_header.ptx"
+    if os.environ.get("TTA_REFRESH_GOLDEN"):
+        golden.write_text(header)
+    assert header == golden.read_text()
+
+
+# --- retarget -------------------------------------------------------------------------
+
+
+def test_only_the_target_changes() -> None:
+    text = module(".param .u32 n").replace("sm_90", "sm_90a")
+    assert _ptx.retarget(text, "sm_90") == text.replace("sm_90a", "sm_90")
+
+
+def test_the_options_of_the_target_stay() -> None:
+    text = module(".param .u32 n").replace("sm_90", "sm_90a, debug")
+    assert ".target sm_100, debug\n" in _ptx.retarget(text, "sm_100")
+
+
+# --- assemble, with the assembler that Triton brings ----------------------------------
+
+
+def test_what_is_emitted_assembles() -> None:
+    text = module(POINTER + "b", ".param .u32 n", POINTER + "a", POINTER + "scratch")
+    text = text.replace("\tld.param.b64 \t%rd0, [scratch];\n", "")
+    result = reorder(text, [OUT0, N0, IN0, UNUSED], (2, 1, 1))
+    assert _ptx.assemble(result, PTXAS, "sm_90").registers > 0
+
+
+def test_static_shared_memory_is_counted() -> None:
+    text = module(POINTER + "out").replace(
+        "\tret;",
+        "\t.shared .align 4 .b8 buffer[512];\n\t.reg .b32 \t%t;\n"
+        "\tmov.u32 \t%t, buffer;\n\tst.global.b32 \t[%rd0], %t;\n\tret;",
+    )
+    assert _ptx.assemble(text, PTXAS, "sm_90").static_shared_memory == 512
+
+
+def sums(values: int) -> str:
+    """A module that keeps many values alive, in 24 registers."""
+    loads = "".join(
+        f"\tld.volatile.global.b32 \t%v{i}, [%rd0+{4 * i}];\n" for i in range(values)
+    )
+    stores = "".join(
+        f"\tst.volatile.global.b32 \t[%rd0+{4 * i}], %v{values - 1 - i};\n"
+        for i in range(values)
+    )
+    text = module(POINTER + "x", directives=".maxnreg 24\n")
+    return text.replace("\tret;", f"\t.reg .b32 \t%v<{values}>;\n{loads}{stores}\tret;")
+
+
+def test_spilled_bytes_are_counted() -> None:
+    resources = _ptx.assemble(sums(100), PTXAS, "sm_90")
+    assert resources.spills > 0
+
+
+def test_a_kernel_that_fits_its_registers_spills_nothing() -> None:
+    resources = _ptx.assemble(sums(4), PTXAS, "sm_90")
+    assert (resources.spills, resources.static_shared_memory) == (0, 0)
+    assert 0 < resources.registers <= 24
+
+
+def test_the_assemblers_refusal_is_an_error_in_its_own_words() -> None:
+    text = module(".param .u32 n").replace("\tret;", "\tno.such.instruction;")
+    with pytest.raises(PTXError, match=r"for sm_90:\n.*line 12; error"):
+        _ptx.assemble(text, PTXAS, "sm_90")
+
+
+def test_code_of_a_newer_architecture_is_refused_for_an_older_one() -> None:
+    with pytest.raises(PTXError, match="ptxas refuses the kernel for sm_80"):
+        _ptx.assemble(module(".param .u32 n"), PTXAS, "sm_80")
+
+
+# --- A kernel as Triton compiles it ---------------------------------------------------
+
+
+@triton.jit
+def scaled_copy_kernel(out_ptr, n, x_ptr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    tl.store(out_ptr + offsets, x + x, mask=offsets < n)
+
+
+@pytest.fixture(scope="module")
+def compiled() -> str:
+    """``scaled_copy_kernel``, whose parameters are out, n, x and Triton's scratch."""
+    source = ASTSource(
+        scaled_copy_kernel,
+        {"out_ptr": "*fp32", "n": "i32", "x_ptr": "*fp32", "BLOCK": "constexpr"},
+        {(3,): 256},
+    )
+    options = {"num_warps": 8, "enable_fp_fusion": True}
+    result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    text: str = result.asm["ptx"]
+    return text
+
+
+def test_tritons_entry_is_read(compiled: str) -> None:
+    entry = _ptx.parse(compiled)
+    assert entry.name == "scaled_copy_kernel"
+    assert entry.block == (256, 1, 1)
+    assert [p.type for p in entry.parameters[:3]] == ["u64", "u32", "u64"]
+
+
+def test_tritons_entry_takes_tensorrts_arguments(compiled: str) -> None:
+    scratch = [UNUSED] * (len(_ptx.parse(compiled).parameters) - 3)
+    result = reorder(compiled, [OUT0, N0, IN0, *scratch], (1, 1, 1))
+    assert types(result) == ["u64", "u32", "u64"]
+    assert names(result) == [f"scaled_copy_kernel_param_{i}" for i in (2, 1, 0)]
+
+
+def test_tritons_reordered_entry_takes_what_the_original_did(compiled: str) -> None:
+    scratch = [UNUSED] * (len(_ptx.parse(compiled).parameters) - 3)
+    result = reorder(compiled, [OUT0, N0, IN0, *scratch], (1, 1, 1))
+    arch = _ptx.parse(compiled).target
+    before = _ptx.assemble(compiled, PTXAS, arch)
+    assert _ptx.assemble(result, PTXAS, arch) == before

@@ -1,0 +1,240 @@
+"""What ``tta.triton`` takes, and what it says of what it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import pytest
+import tensorrt as trt
+
+import torch_tensorrt.annotation as tta
+from torch_tensorrt.annotation import TritonSpec, triton
+from torch_tensorrt.annotation.errors import AnnotationError, SpecError
+
+
+def launch(x: Any, out: Any, BLOCK: int = 256, *, alpha: float = 1.0) -> None:
+    """Never called: a spec only looks at its signature."""
+
+
+def launch_on_stream(x: Any, out: Any, stream: int) -> None: ...
+
+
+def launch_with_anything(x: Any, out: Any, **keywords: Any) -> None: ...
+
+
+class Launcher:
+    def launch(self, x: Any, out: Any, BLOCK: int = 256) -> None: ...
+
+    def __call__(self, x: Any, out: Any, BLOCK: int = 256) -> None: ...
+
+
+# --- Configs --------------------------------------------------------------------------
+
+
+def test_without_configs_there_is_one_with_nothing_in_it() -> None:
+    assert triton(launch).configs == ((),)
+
+
+def test_every_config_is_kept_in_order_with_its_names_sorted() -> None:
+    spec = triton(launch, [{"num_warps": 8, "BLOCK": 512}, {"BLOCK": 64}])
+    assert spec.configs == ((("BLOCK", 512), ("num_warps", 8)), (("BLOCK", 64),))
+
+
+def test_configs_may_be_any_sequence_of_mappings() -> None:
+    assert triton(launch, ({"BLOCK": 64},)) == triton(launch, [{"BLOCK": 64}])
+
+
+def test_keywords_hold_in_every_config() -> None:
+    spec = triton(launch, [{"BLOCK": 64}, {"BLOCK": 128}], num_warps=8)
+    assert [dict(config)["num_warps"] for config in spec.configs] == [8, 8]
+
+
+def test_keywords_alone_make_one_config() -> None:
+    assert triton(launch, BLOCK=64).configs == ((("BLOCK", 64),),)
+
+
+def test_a_config_goes_before_the_keywords() -> None:
+    spec = triton(launch, [{"BLOCK": 64}, {}], BLOCK=128)
+    assert spec.configs == ((("BLOCK", 64),), (("BLOCK", 128),))
+
+
+def test_the_callers_dicts_are_not_kept() -> None:
+    config = {"BLOCK": 64}
+    spec = triton(launch, [config])
+    config["BLOCK"] = 0
+    assert spec.configs == ((("BLOCK", 64),),)
+
+
+def test_one_and_one_point_zero_and_true_are_three_configs() -> None:
+    spec = triton(launch, [{"alpha": 1}, {"alpha": 1.0}, {"alpha": True}])
+    assert len(spec.configs) == 3
+
+
+@pytest.mark.parametrize(
+    "configs", [{"BLOCK": 64}, "BLOCK", 3, {64}, iter([{"BLOCK": 64}])]
+)
+def test_configs_that_are_no_list_are_refused(configs: Any) -> None:
+    with pytest.raises(SpecError, match=r"configs is .*must be a list of dicts"):
+        triton(launch, configs)
+
+
+@pytest.mark.parametrize("config", [None, 64, "BLOCK", [("BLOCK", 64)], {1: 2}])
+def test_a_config_that_is_no_dict_of_names_is_refused(config: Any) -> None:
+    with pytest.raises(SpecError, match=r"configs\[1\] is .*must be a dict from names"):
+        triton(launch, [{"BLOCK": 64}, config])
+
+
+def test_an_empty_list_of_configs_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"configs is empty\. Leave it out"):
+        triton(launch, [])
+
+
+def test_a_config_that_is_there_twice_is_refused() -> None:
+    configs = [{"BLOCK": 64, "num_warps": 4}, {"num_warps": 4, "BLOCK": 64}]
+    with pytest.raises(SpecError, match=r"configs\[1\] \{.*\} is there twice"):
+        triton(launch, configs)
+
+
+def test_a_config_that_keywords_make_equal_to_another_is_refused() -> None:
+    with pytest.raises(SpecError, match="is there twice"):
+        triton(launch, [{}, {"BLOCK": 64}], BLOCK=64)
+
+
+def test_an_unknown_name_is_refused_with_the_valid_ones() -> None:
+    with pytest.raises(SpecError, match=r"configs\[1\] names 'BLOKC'") as caught:
+        triton(launch, [{}, {"BLOKC": 64}])
+    assert "neither launch nor the compiler takes" in str(caught.value)
+    assert str(caught.value).endswith(
+        "Valid names: BLOCK, alpha, maxnreg, num_stages, num_warps."
+    )
+
+
+def test_an_unknown_keyword_is_refused_too() -> None:
+    with pytest.raises(SpecError, match="names 'num_warp'"):
+        triton(launch, num_warp=8)
+
+
+def test_the_stream_is_not_for_a_config_to_choose() -> None:
+    with pytest.raises(SpecError, match="names 'stream'"):
+        triton(launch_on_stream, [{"stream": 0}])
+
+
+def test_a_launch_function_that_takes_any_keyword_gets_any() -> None:
+    spec = triton(launch_with_anything, [{"anything": 1}])
+    assert spec.launch_keywords(spec.configs[0]) == {"anything": 1}
+
+
+# --- What goes where ------------------------------------------------------------------
+
+
+def test_tritons_options_go_to_triton_and_the_rest_to_the_launch_function() -> None:
+    spec = triton(launch, num_warps=8, num_stages=2, maxnreg=64, BLOCK=64, alpha=0.5)
+    (config,) = spec.configs
+    assert spec.options(config) == {"num_warps": 8, "num_stages": 2, "maxnreg": 64}
+    assert spec.launch_keywords(config) == {"BLOCK": 64, "alpha": 0.5}
+
+
+def test_an_option_that_the_launch_function_declares_goes_to_both() -> None:
+    def launch(x: Any, out: Any, num_warps: int = 4) -> None: ...
+
+    spec = triton(launch, num_warps=8)
+    (config,) = spec.configs
+    assert spec.options(config) == spec.launch_keywords(config) == {"num_warps": 8}
+
+
+# --- The launch function --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launch_fn", [None, "launch", 3], ids=repr)
+def test_what_cannot_be_called_is_no_launch_function(launch_fn: Any) -> None:
+    with pytest.raises(SpecError, match="which cannot be called"):
+        triton(launch_fn)
+
+
+@pytest.mark.parametrize(
+    "launch_fn",
+    [
+        pytest.param(Launcher().launch, id="method"),
+        pytest.param(Launcher(), id="object"),
+        pytest.param(functools.partial(launch, alpha=2.0), id="partial"),
+        pytest.param(
+            functools.wraps(launch)(lambda *args, **keywords: None), id="wrapped"
+        ),
+        pytest.param(lambda x, out, BLOCK: None, id="lambda"),
+    ],
+)
+def test_any_callable_with_a_signature_is_a_launch_function(launch_fn: Any) -> None:
+    assert triton(launch_fn, BLOCK=64).configs == ((("BLOCK", 64),),)
+
+
+@pytest.mark.parametrize("launch_fn", [max, int], ids=repr)
+def test_a_callable_without_a_signature_is_refused(launch_fn: Any) -> None:
+    with pytest.raises(SpecError, match="Pass the Python function that launches"):
+        triton(launch_fn)
+
+
+# --- Formats --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (None, None),
+        ("LINEAR", ("LINEAR",)),
+        (trt.TensorFormat.LINEAR, ("LINEAR",)),
+        (["LINEAR", trt.TensorFormat.LINEAR], ("LINEAR", "LINEAR")),
+    ],
+    ids=str,
+)
+def test_formats_are_kept_by_name(given: Any, kept: Any) -> None:
+    spec = triton(launch, input_formats=given, output_formats=given)
+    assert (spec.input_formats, spec.output_formats) == (kept, kept)
+
+
+@pytest.mark.parametrize("argument", ["input_formats", "output_formats"])
+@pytest.mark.parametrize("given", ["HWC8", trt.TensorFormat.HWC8, ["LINEAR", "HWC8"]])
+def test_a_format_other_than_linear_is_refused(argument: str, given: Any) -> None:
+    with pytest.raises(SpecError, match=r"'HWC8' is not supported\. Only LINEAR"):
+        triton(launch, None, **{argument: given})
+
+
+# --- TritonSpec -----------------------------------------------------------------------
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        triton(launch).configs = ()  # type: ignore[misc]
+
+
+def test_a_spec_made_directly_equals_what_triton_makes() -> None:
+    direct = TritonSpec(launch, ((("BLOCK", 64),),))
+    assert direct == triton(launch, [{"BLOCK": 64}])
+    assert hash(direct) == hash(triton(launch, [{"BLOCK": 64}]))
+
+
+def test_specs_of_other_configs_differ() -> None:
+    assert triton(launch, BLOCK=64) != triton(launch, BLOCK=128)
+
+
+def test_a_spec_is_equal_to_nothing_of_another_kind() -> None:
+    assert triton(launch) != tta.custom_plugin(triton(launch))
+    assert triton(launch) != "triton"
+
+
+def test_a_spec_made_directly_is_checked_alike() -> None:
+    with pytest.raises(SpecError, match="names 'BLOKC'"):
+        TritonSpec(launch, ((("BLOKC", 64),),))
+
+
+@pytest.mark.parametrize("configs", [(), ({"BLOCK": 64},), [{"BLOCK": 64}], None])
+def test_a_spec_made_directly_of_malformed_configs_is_refused(configs: Any) -> None:
+    with pytest.raises(SpecError, match="configs"):
+        TritonSpec(launch, configs)
+
+
+def test_the_error_is_both_a_value_error_and_one_of_ours() -> None:
+    with pytest.raises(AnnotationError) as caught:
+        triton(launch, [])
+    assert isinstance(caught.value, ValueError)

@@ -1,0 +1,418 @@
+"""Expressions over extents: no fact may be wrong, and every reading of one agrees."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import sympy
+import tensorrt.plugin as trtp
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from tensorrt.plugin._tensor import SymIntExpr
+from torch.utils._sympy.functions import CeilDiv, FloorDiv, Max, Min, Mod, PythonMod
+
+from torch_tensorrt.annotation._expressions import dimensions, expression_builder
+from torch_tensorrt.annotation._symbolic import (
+    INT32_MAX,
+    INT32_MIN,
+    Range,
+    bounds,
+    evaluate,
+    facts,
+    symbol,
+    to_tensorrt,
+)
+from torch_tensorrt.annotation._trace import TensorInfo, Trace, ranges_of
+from torch_tensorrt.annotation.errors import ArgumentError, SpecError
+
+n, m, k = (symbol(0, axis) for axis in range(3))
+SYMBOLS = (n, m, k)
+
+
+def examples(count: int) -> settings:
+    """The same examples in every run, however long one takes."""
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+# --- Expressions as user code builds them, and what they mean on plain ints -----------
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One operation: how Python computes it, how torch writes it down."""
+
+    text: str
+    on_ints: Callable[[Sequence[int]], int]
+    on_torch: Callable[[Sequence[Any]], Any]
+    on_sympy: Callable[[Sequence[sympy.Expr]], sympy.Expr]
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def variable(axis: int) -> Formula:
+    def pick(values: Sequence[Any]) -> Any:
+        return values[axis]
+
+    return Formula("nmk"[axis], pick, pick, pick)
+
+
+def constant(value: int) -> Formula:
+    return Formula(
+        str(value), lambda _: value, lambda _: value, lambda _: sympy.Integer(value)
+    )
+
+
+def modulo(a: sympy.Expr, b: sympy.Expr) -> sympy.Expr:
+    """As torch writes ``a % b``."""
+    return (Mod if a.is_nonnegative and b.is_nonnegative else PythonMod)(a, b)
+
+
+# text, on ints, on torch's sizes (None: as on ints), on sympy (None: as on ints)
+BINARY: dict[str, tuple[Any, Any, Any]] = {
+    "({} + {})": (lambda a, b: a + b, None, None),
+    "({} - {})": (lambda a, b: a - b, None, None),
+    "({} * {})": (lambda a, b: a * b, None, None),
+    "max({}, {})": (max, torch.sym_max, Max),
+    "min({}, {})": (min, torch.sym_min, Min),
+}
+DIVISIONS: dict[str, tuple[Any, Any, Any]] = {
+    "({} // {})": (lambda a, b: a // b, None, FloorDiv),
+    "({} % {})": (lambda a, b: a % b, None, modulo),
+    "cdiv({}, {})": (
+        lambda a, b: (a + b - 1) // b,
+        None,
+        lambda a, b: FloorDiv(a + b - 1, b),
+    ),
+    "-(-{} // {})": (lambda a, b: -(-a // b), None, lambda a, b: -FloorDiv(-a, b)),
+}
+
+
+def combine(text: str, first: Formula, second: Formula) -> Formula:
+    ints, torchs, sympys = {**BINARY, **DIVISIONS}[text]
+    torchs, sympys = torchs or ints, sympys or ints
+    return Formula(
+        text.format(first, second),
+        lambda v: ints(first.on_ints(v), second.on_ints(v)),
+        lambda v: torchs(first.on_torch(v), second.on_torch(v)),
+        lambda v: sympys(first.on_sympy(v), second.on_sympy(v)),
+    )
+
+
+extents = st.one_of(st.integers(0, 3), st.integers(0, 20), st.integers(0, 4096))
+ranges_of_extents = st.lists(extents, min_size=3, max_size=3).map(
+    lambda values: Range(*sorted(values))
+)
+profiles = st.tuples(ranges_of_extents, ranges_of_extents, ranges_of_extents)
+variables = st.integers(0, 2).map(variable)
+divisors = st.one_of(
+    st.sampled_from((1, 2, 3, 4, 7, 8, 16, 64, 128, 1000)).map(constant),
+    variables.map(lambda v: combine("max({}, {})", v, constant(1))),
+)
+formulas = st.recursive(
+    st.one_of(variables, st.integers(-40, 4096).map(constant)),
+    lambda inner: st.one_of(
+        st.builds(combine, st.sampled_from(sorted(BINARY)), inner, inner),
+        st.builds(combine, st.sampled_from(sorted(DIVISIONS)), inner, divisors),
+    ),
+    max_leaves=6,
+)
+
+
+def shapes_in(profile: Sequence[Range]) -> Iterator[tuple[int, ...]]:
+    """The profile's corners, its opt, and extents between, at most 343 in all."""
+    axes = []
+    for r in profile:
+        steps = {r.min, r.min + 1, r.opt - 1, r.opt, (r.min + r.max) // 2, r.max - 1}
+        axes.append(sorted(v for v in steps | {r.max} if r.min <= v <= r.max))
+    return itertools.product(*axes)
+
+
+def ranges(*of_each: Range) -> dict[sympy.Symbol, Range]:
+    return dict(zip(SYMBOLS, of_each, strict=False))
+
+
+@contextmanager
+def inside_a_callback() -> Iterator[None]:
+    """Expressions can be made, as TensorRT arranges it around its callbacks."""
+    SymIntExpr._exprBuilder = expression_builder()
+    try:
+        yield
+    finally:
+        SymIntExpr._exprBuilder = None
+
+
+def translate(expr: sympy.Expr, profile: Sequence[Range]) -> Any:
+    """What TensorRT would evaluate: a function of the extents of all inputs."""
+    with inside_a_callback():
+        shape = [trtp.ShapeExpr(e) for e in dimensions(0, list(profile))]
+        of_symbol = dict(zip(SYMBOLS, shape, strict=False))
+        return to_tensorrt(expr, of_symbol, ranges(*profile))._expr
+
+
+# --- Properties -----------------------------------------------------------------------
+
+
+@examples(250)
+@given(formulas, profiles)
+def test_no_fact_is_wrong_for_any_shape(
+    formula: Formula, profile: tuple[Range, ...]
+) -> None:
+    expr = formula.on_sympy(SYMBOLS)
+    try:
+        known = facts(expr, ranges(*profile))
+    except ArgumentError:
+        return
+    for shape in shapes_in(profile):
+        value = formula.on_ints(shape)
+        assert known.lower <= value <= known.upper
+        assert value % known.divisor == 0
+        assert known.constant in (None, value)
+        assert not known.fits_int32 or INT32_MIN <= value <= INT32_MAX
+
+
+@examples(250)
+@given(formulas, profiles)
+def test_evaluating_gives_what_python_gives(
+    formula: Formula, profile: tuple[Range, ...]
+) -> None:
+    expr = formula.on_sympy(SYMBOLS)
+    for shape in itertools.islice(shapes_in(profile), 0, None, 5):
+        values = dict(zip(SYMBOLS, shape, strict=True))
+        assert evaluate(expr, values) == formula.on_ints(shape)
+
+
+@examples(250)
+@given(formulas, profiles)
+def test_tensorrt_computes_what_python_computes_or_the_expression_is_refused(
+    formula: Formula, profile: tuple[Range, ...]
+) -> None:
+    try:
+        translated = translate(formula.on_sympy(SYMBOLS), profile)
+    except ArgumentError:
+        return
+    for shape in shapes_in(profile):
+        assert translated.value((shape,)) == formula.on_ints(shape)
+
+
+@settings(examples(80), phases=[Phase.generate])  # too slow to be made smaller
+@given(formulas, profiles)
+def test_sizes_that_torch_wrote_down_mean_what_python_computes(
+    formula: Formula, profile: tuple[Range, ...]
+) -> None:
+    tensors = (TensorInfo(profile, torch.float32),)
+    of_symbol = ranges_of(tensors)
+    run = Trace(tensors, {s: r.opt for s, r in of_symbol.items()})
+    recorded = run.run(lambda trace: trace.expr(formula.on_torch(run.inputs[0].shape)))
+    assert list(run.guards()) == []
+    for shape in itertools.islice(shapes_in(profile), 0, None, 5):
+        values = dict(zip(SYMBOLS, shape, strict=True))
+        assert evaluate(recorded, values) == formula.on_ints(shape)
+
+
+def test_a_size_that_may_be_zero_is_not_taken_for_positive() -> None:
+    tensors = (TensorInfo((Range(0, 4, 8),), torch.float32),)
+    run = Trace(tensors, {n: 4})
+    at_least_one = run.run(
+        lambda trace: trace.expr(torch.sym_max(trace.inputs[0].shape[0], 1))
+    )
+    assert evaluate(at_least_one, {n: 0}) == 1
+
+
+def test_the_properties_are_not_vacuous() -> None:
+    """Of the usual forms of a grid none is refused."""
+    profile = (Range(1, 8, 64), Range(0, 100, 5000), Range(3, 3, 3))
+    for text in DIVISIONS:
+        size = combine("({} * {})", variable(0), variable(1))
+        formula = combine(text, size, constant(256))
+        translated = translate(formula.on_sympy(SYMBOLS), profile)
+        for shape in shapes_in(profile):
+            assert translated.value((shape,)) == formula.on_ints(shape)
+
+
+# --- Range ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "extents", [(-1, 0, 1), (2, 1, 3), (1, 4, 3), (3, 2, 1), (0, 0, -1)]
+)
+def test_a_range_out_of_order_is_refused(extents: tuple[int, int, int]) -> None:
+    with pytest.raises(SpecError, match="0 <= min <= opt <= max"):
+        Range(*extents)
+
+
+def test_a_range_of_one_extent_is_a_range() -> None:
+    assert facts(n, {n: Range(7, 7, 7)}).constant == 7
+
+
+def test_a_range_that_holds_zero_is_a_range() -> None:
+    assert bounds(n, {n: Range(0, 0, 1)}) == (0, 1)
+
+
+# --- Facts ----------------------------------------------------------------------------
+
+WIDE = Range(1, 8, 64)
+
+
+@pytest.mark.parametrize(
+    ("expr", "divisor"),
+    [
+        (n, 1),
+        (n * 4096, 4096),
+        (n * 24, 8),
+        (n * m * 6, 2),
+        (n * 64 + 48, 16),
+        (n * 64 - m * 32, 32),
+        ((4 * n) ** 2, 16),
+        (Max(n * 32, 16), 16),
+        (Min(n * 32, 24), 8),
+        (Mod(n * 16, 24), 8),
+        (Mod(n * 16, 5), 1),
+        (FloorDiv(n * 64, 4), 16),
+        (FloorDiv(n * 64, 3), 1),
+        (FloorDiv(n, 16) * 16, 16),
+        (sympy.Integer(-48), 16),
+        (sympy.Integer(1), 1),
+    ],
+    ids=str,
+)
+def test_the_divisor_is_the_largest_power_of_two_that_is_proved(
+    expr: sympy.Expr, divisor: int
+) -> None:
+    assert facts(expr, {n: WIDE, m: WIDE}).divisor == divisor
+
+
+def test_zero_is_divisible_by_everything_that_is_asked_about() -> None:
+    assert facts(sympy.Integer(0), {}).divisor % 16 == 0
+
+
+def test_a_divisor_never_exceeds_what_32_bits_hold() -> None:
+    assert facts(n * 2**40, {n: WIDE}).divisor == 2**31
+
+
+def test_a_dimension_of_one_extent_makes_a_constant() -> None:
+    assert facts(n * 16 + 1, {n: Range(4, 4, 4)}).constant == 65
+
+
+def test_a_value_that_varies_is_no_constant() -> None:
+    assert facts(n, {n: Range(4, 4, 5)}).constant is None
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"),
+    [
+        (n, True),
+        (n + 1, False),
+        (-n, True),
+        (-n - 1, True),
+        (-n - 2, False),
+        (n * n, False),
+    ],
+    ids=str,
+)
+def test_a_value_fits_int32_up_to_its_last_value(size: sympy.Expr, fits: bool) -> None:
+    assert facts(size, {n: Range(0, 1, INT32_MAX)}).fits_int32 is fits
+
+
+def test_bounds_of_a_product_beyond_64_bits_are_exact() -> None:
+    assert bounds(n * m * 2**40, {n: Range(0, 1, 2**31), m: WIDE}) == (0, 2**77)
+
+
+@pytest.mark.parametrize(
+    "expr",
+    [
+        pytest.param(n, id="a symbol without a range"),
+        pytest.param(FloorDiv(m, Max(n, 0)), id="a quotient by nobody knows what"),
+        pytest.param(FloorDiv(m, k), id="a quotient by what may be zero"),
+        pytest.param(m**9, id="a power that torch takes for infinite"),
+    ],
+)
+def test_a_value_without_bounds_is_refused(expr: sympy.Expr) -> None:
+    with pytest.raises(ArgumentError, match="no bound over the profile"):
+        bounds(expr, {m: Range(1, 2**20, 2**31), k: Range(0, 1, 2)})
+
+
+# --- Evaluation -----------------------------------------------------------------------
+
+
+def test_an_extent_that_is_not_given_is_an_error() -> None:
+    with pytest.raises(ArgumentError, match="d0_1"):
+        evaluate(n + m, {n: 1})
+
+
+def test_a_fraction_is_no_extent() -> None:
+    with pytest.raises(ArgumentError, match="not an integer"):
+        evaluate(n / 2, {n: 3})
+
+
+def test_extents_that_nothing_uses_are_ignored() -> None:
+    assert evaluate(n + 1, {n: 1, m: 5}) == 2
+
+
+def test_the_value_is_a_python_int() -> None:
+    assert type(evaluate(Max(n, 3), {n: 5})) is int
+
+
+# --- TensorRT's form ------------------------------------------------------------------
+
+
+def test_a_constant_is_constant_to_tensorrt() -> None:
+    assert translate(sympy.Integer(12), (WIDE,)).get_constant_value() == 12
+
+
+def test_a_symbol_is_the_extent_itself() -> None:
+    assert translate(m, (WIDE, WIDE)).value(((3, 5),)) == 5
+
+
+def test_only_negative_terms_are_subtracted_from_zero() -> None:
+    assert translate(-n - 2 * m, (WIDE, WIDE)).value(((3, 5),)) == -13
+
+
+def test_a_square_is_a_product() -> None:
+    assert translate(n**2 * m, (WIDE, WIDE)).value(((3, 5),)) == 45
+
+
+def test_the_negated_ceiling_division_is_translated() -> None:
+    assert translate(-FloorDiv(-n, 4), (WIDE,)).value(((9,),)) == 3
+
+
+def test_torchs_ceiling_division_is_translated() -> None:
+    assert translate(CeilDiv(n, 4), (WIDE,)).value(((9,),)) == 3
+
+
+def test_a_dynamic_divisor_is_translated_where_it_is_positive() -> None:
+    assert translate(FloorDiv(n * 8, m), (WIDE, WIDE)).value(((9, 7),)) == 10
+
+
+def test_a_remainder_is_translated_where_nothing_is_negative() -> None:
+    assert translate(Mod(n, 4), (WIDE,)).value(((11,),)) == 3
+
+
+@pytest.mark.parametrize(
+    "expr",
+    [
+        pytest.param(FloorDiv(n - 5, 4), id="a quotient of either sign"),
+        pytest.param(PythonMod(n - 5, 4), id="a remainder of either sign"),
+        pytest.param(FloorDiv(n, m - 1), id="a divisor that may be zero"),
+        pytest.param(FloorDiv(n, -4), id="a negative divisor"),
+        pytest.param(PythonMod(n, -4), id="a negative modulus"),
+        pytest.param(n / 2, id="a fraction"),
+        pytest.param(2**n, id="a power with a dynamic exponent"),
+        pytest.param(sympy.Abs(n - 5), id="a function TensorRT lacks"),
+    ],
+)
+def test_what_tensorrt_cannot_compute_is_refused(expr: sympy.Expr) -> None:
+    with pytest.raises(ArgumentError, match="cannot be computed by TensorRT"):
+        translate(expr, (WIDE, WIDE))

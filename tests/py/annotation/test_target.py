@@ -1,0 +1,220 @@
+"""What to compile for: given, from the environment, or nothing."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+from torch_tensorrt.annotation._target import (
+    Target,
+    as_target,
+    compiling_for,
+    current_target,
+)
+from torch_tensorrt.annotation.errors import TargetError
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+
+
+@pytest.fixture(autouse=True)
+def no_target_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TTA_TARGET", raising=False)
+
+
+# --- Target ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arch", "capability"),
+    [("sm_75", 75), ("sm_90", 90), ("sm_90a", 90), ("sm_100f", 100), ("sm_120", 120)],
+)
+def test_the_capability_is_the_architecture_as_a_number(
+    arch: str, capability: int
+) -> None:
+    assert Target(arch).capability == capability
+
+
+@pytest.mark.parametrize(
+    ("ptx_isa", "version"), [(None, None), ("8.5", 85), ("9.0", 90), ("10.1", 101)]
+)
+def test_the_ptx_version_is_the_isa_as_a_number(
+    ptx_isa: str | None, version: int | None
+) -> None:
+    assert Target("sm_90", ptx_isa=ptx_isa).ptx_version == version
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        *("", "90", "sm90", "sm_9", "sm_1000", "sm_90b", "SM_90", "compute_90"),
+        *("sm_90\n", "sm_\u0669\u0660"),
+    ],
+)
+def test_a_malformed_architecture_is_refused(arch: str) -> None:
+    with pytest.raises(TargetError, match=r"not an architecture\. Write .* 'sm_90'"):
+        Target(arch)
+
+
+@pytest.mark.parametrize("ptx_isa", ["", "8", "85", "8.55", "8.x", "v8.5", "8.5\n"])
+def test_a_malformed_ptx_isa_is_refused(ptx_isa: str) -> None:
+    with pytest.raises(TargetError, match=r"is not a version\. Write it as '8.5'"):
+        Target("sm_90", ptx_isa=ptx_isa)
+
+
+@pytest.mark.parametrize("code", ["cubin", "PTX", ""])
+def test_code_other_than_ptx_is_refused(code: str) -> None:
+    with pytest.raises(TargetError, match="leave code='ptx'"):
+        Target("sm_90", code=code)
+
+
+def test_equal_targets_are_one_key() -> None:
+    assert {Target("sm_90", "8.5"): 1}[Target("sm_90", ptx_isa="8.5")] == 1
+
+
+# --- Target.parse ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("sm_90", Target("sm_90")),
+        (" sm_90a ", Target("sm_90a")),
+        ("sm_90,ptx_isa=8.5", Target("sm_90", ptx_isa="8.5")),
+        ("sm_90, max_shared_memory=1024", Target("sm_90", max_shared_memory=1024)),
+        (
+            "sm_80 , max_shared_memory=99 , ptx_isa=8.0",
+            Target("sm_80", ptx_isa="8.0", max_shared_memory=99),
+        ),
+    ],
+)
+def test_the_text_of_a_target_is_read(text: str, target: Target) -> None:
+    assert Target.parse(text) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("sm_90,8.5", "8.5"),
+        ("sm_90,", ""),
+        ("sm_90,ptx=8.5", "ptx=8.5"),
+        ("sm_90,max_shared_memory=much", "max_shared_memory=much"),
+        ("sm_90,max_shared_memory=-1", "max_shared_memory=-1"),
+        ("sm_90,max_shared_memory=\u00b2", "max_shared_memory=\u00b2"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_known_ones(
+    text: str, setting: str
+) -> None:
+    with pytest.raises(TargetError, match=r"Known settings: ptx_isa=8\.5") as caught:
+        Target.parse(text)
+    assert f"cannot read {setting!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", ",ptx_isa=8.5", "sm_90,ptx_isa=new"])
+def test_the_text_of_no_target_is_refused(text: str) -> None:
+    with pytest.raises(TargetError, match=r"Write (one|it) as"):
+        Target.parse(text)
+
+
+def test_a_target_and_its_text_are_taken_alike() -> None:
+    target = Target("sm_90", ptx_isa="8.5")
+    assert as_target(target) is target
+    assert as_target("sm_90,ptx_isa=8.5") == target
+
+
+# --- The target in force --------------------------------------------------------------
+
+
+def test_the_environment_names_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTA_TARGET", "sm_80,ptx_isa=8.0")
+    assert current_target() == Target("sm_80", ptx_isa="8.0")
+
+
+def test_the_block_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTA_TARGET", "sm_80")
+    with compiling_for("sm_90"):
+        assert current_target().arch == "sm_90"
+
+
+def test_a_malformed_environment_is_an_error_that_quotes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TTA_TARGET", "hopper")
+    with pytest.raises(TargetError, match="'hopper'"):
+        current_target()
+
+
+@no_gpu
+@pytest.mark.parametrize("empty", [None, ""])
+def test_without_any_target_the_error_says_how_to_name_one(
+    empty: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if empty is not None:
+        monkeypatch.setenv("TTA_TARGET", empty)
+    with pytest.raises(TargetError, match=r"target='sm_90'.*TTA_TARGET=sm_90"):
+        current_target()
+
+
+def test_a_target_object_is_in_force_as_it_is() -> None:
+    target = Target("sm_100", max_shared_memory=1)
+    with compiling_for(target):
+        assert current_target() is target
+
+
+def test_the_inner_block_goes_before_the_outer() -> None:
+    seen = []
+    with compiling_for("sm_80"):
+        with compiling_for("sm_90"):
+            seen.append(current_target().arch)
+        seen.append(current_target().arch)
+    assert seen == ["sm_90", "sm_80"]
+
+
+def test_none_leaves_the_outer_block_in_force() -> None:
+    with compiling_for("sm_80"), compiling_for(None):
+        assert current_target().arch == "sm_80"
+
+
+@no_gpu
+def test_after_an_error_the_block_is_over() -> None:
+    with pytest.raises(KeyError), compiling_for("sm_80"):
+        raise KeyError
+    with pytest.raises(TargetError, match="no target"):
+        current_target()
+
+
+@no_gpu
+def test_a_malformed_target_puts_none_in_force() -> None:
+    with pytest.raises(TargetError, match="not an architecture"):
+        compiling_for("hopper").__enter__()
+    with pytest.raises(TargetError, match="no target"):
+        current_target()
+
+
+def test_each_thread_has_its_own_block() -> None:
+    names = [f"sm_{number}" for number in (75, 80, 86, 90)]
+    barrier = threading.Barrier(len(names))
+
+    def inside(name: str) -> tuple[Any, ...]:
+        with compiling_for(name):
+            barrier.wait(timeout=60)  # every thread is in its block now
+            return name, current_target().arch
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        assert list(threads.map(inside, names)) == [(n, n) for n in names]
+
+
+@no_gpu
+def test_another_thread_does_not_see_the_block() -> None:
+    def current() -> str:
+        try:
+            return current_target().arch
+        except TargetError:
+            return "none"
+
+    with compiling_for("sm_90"), ThreadPoolExecutor(1) as thread:
+        assert thread.submit(current).result() == "none"
