@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 import sympy
 
-from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._symbolic import Range, symbol
 from torch_tensorrt.annotation._trace import Guard, TensorInfo, Trace, ranges_of
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
@@ -59,8 +59,9 @@ def trace(
             f"{what} raised {type(error).__name__} on fake tensors of shape {shapes}: "
             f"{error}"
         ) from error
-    if guards := base.guards():
-        _Explorer(function, tensors, what, result, guards).explore()
+    explorer = _Explorer(function, tensors, what, result, base.guards())
+    explorer.explore()
+    explorer.check_concrete()
     return result
 
 
@@ -98,6 +99,27 @@ class _Explorer(Generic[Result]):
                 other = self._branch(path, guard)
                 if other is not None:
                     pending.append((other.guards(), index + 1))
+
+    def check_concrete(self) -> None:
+        """Run on ordinary ints, at two points: the result must say the same.
+
+        What a function keeps between calls, or torch simplifies wrongly, shows here.
+        """
+        for point in (lambda extent: extent.min, _beside_opt):
+            extents = {
+                s: point(self._ranges[self._tied.get(s, s)]) for s in self._ranges
+            }
+            static = [_at(i, t, extents) for i, t in enumerate(self._tensors)]
+            rule = {s: sympy.Integer(value) for s, value in extents.items()}
+            expected = self._result.xreplace(rule)
+            found = Trace(static, {}).run(self._function)
+            if found != expected:
+                where = extents or "the same shapes"
+                raise RecordError(
+                    f"{self._what} does something else for {where} than what was "
+                    f"recorded: {found} instead of {expected}. It must depend on "
+                    "nothing but its arguments."
+                )
 
     def _branch(self, path: Sequence[Guard], guard: Guard) -> Trace | None:
         """Run where ``path`` holds and ``guard`` does not, and compare.
@@ -176,6 +198,20 @@ class _Explorer(Generic[Result]):
             f"profile ({profile}) leaves open: one branch would be baked in. Narrow "
             "the profile, make the dimension static, or branch inside the kernel."
         )
+
+
+def _at(
+    index: int, tensor: TensorInfo, extents: Mapping[sympy.Symbol, int]
+) -> TensorInfo:
+    """``tensor``, input number ``index``, with its dynamic extents decided."""
+    shape = (extents.get(symbol(index, a), e) for a, e in enumerate(tensor.shape))
+    return TensorInfo(tuple(shape), tensor.dtype)
+
+
+def _beside_opt(extent: Range) -> int:
+    return (
+        extent.opt + 1 if extent.opt < extent.max else max(extent.min, extent.opt - 1)
+    )
 
 
 def _samples(extent: Range) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -82,11 +83,11 @@ def record(
             grid=_read_grid(run, launch),
             arguments=tuple(_read_arguments(run, launch, outputs)),
             options=tuple(sorted(launch.options.items())),
-            inputs=tuple(inputs),
+            inputs=(),
             outputs=_read_outputs(run, outputs),
         )
 
-    return trace(run, inputs, what)
+    return replace(trace(run, inputs, what), inputs=tuple(inputs))
 
 
 def _require_callable(
