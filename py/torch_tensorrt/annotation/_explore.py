@@ -7,12 +7,12 @@ run as well, and so on from there. A branch is refused unless it changes nothing
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import sympy
 
-from torch_tensorrt.annotation._symbolic import Range, symbol
+from torch_tensorrt.annotation._symbolic import Range, Ranges, symbol
 from torch_tensorrt.annotation._trace import Guard, TensorInfo, Trace, ranges_of
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
@@ -22,6 +22,7 @@ from torch_tensorrt.annotation.errors import (
 
 _MOST_RUNS = 32
 _MOST_CANDIDATES = 20_000
+_SOLUTIONS_A_SIDE = 3
 
 
 class Substitutable(Protocol):
@@ -33,6 +34,10 @@ class Substitutable(Protocol):
 Result = TypeVar("Result", bound=Substitutable)
 
 
+class ShapesRejected(Exception):
+    """The op's own fake kernel raised: the op has no such shapes."""
+
+
 def trace(
     function: Callable[[Trace], Result], tensors: Sequence[TensorInfo], what: str
 ) -> Result:
@@ -40,6 +45,7 @@ def trace(
 
     Args:
         function: gets the :class:`Trace`; what it returns is compared between branches.
+            It raises :class:`ShapesRejected` for shapes that no caller passes.
         what: how errors name the function.
 
     Raises:
@@ -47,26 +53,64 @@ def trace(
             other branch gives something else.
         RecordError: it raised.
     """
-    ranges = ranges_of(tensors)
-    base = Trace(tensors, {s: extent.opt for s, extent in ranges.items()})
-    try:
-        result = base.run(function)
-    except AnnotationError:
-        raise
-    except Exception as error:
-        shapes = ", ".join(str(list(t.shape)) for t in base.inputs)
-        raise RecordError(
-            f"{what} raised {type(error).__name__} on fake tensors of shape {shapes}: "
-            f"{error}"
-        ) from error
+    opt = {s: extent.opt for s, extent in ranges_of(tensors).items()}
+    base = Trace(tensors, opt)
+    result = _run(base, function, what)
     explorer = _Explorer(function, tensors, what, result, base.guards())
     explorer.explore()
     explorer.check_concrete()
     return result
 
 
+def trace_somewhere(
+    function: Callable[[Trace], Result], tensors: Sequence[TensorInfo], what: str
+) -> Result:
+    """``function`` run once, for what does not depend on sizes.
+
+    Where it rejects the sizes that were tried, what it asked last is answered
+    otherwise, a few times.
+
+    Raises:
+        RecordError: it raised.
+    """
+    ranges = ranges_of(tensors)
+    extents = {s: extent.opt for s, extent in ranges.items()}
+    for _ in range(_MOST_RUNS):
+        run = Trace(tensors, extents)
+        try:
+            return run.run(function)
+        except ShapesRejected:
+            guards = run.guards()
+            if not guards:
+                break
+            others = _solutions(ranges, {}, guards[:-1], guards[-1])
+            extents = next(others, extents)
+        except Exception:
+            break
+    return _run(Trace(tensors, extents), function, what)
+
+
+def _run(run: Trace, function: Callable[[Trace], Result], what: str) -> Result:
+    try:
+        return run.run(function)
+    except AnnotationError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(list(t.shape)) for t in run.inputs)
+        cause = error.__cause__ if isinstance(error, ShapesRejected) else error
+        raise RecordError(
+            f"{what} raised {type(cause).__name__} on fake tensors of shape {shapes}: "
+            f"{cause}"
+        ) from error
+
+
 class _Explorer(Generic[Result]):
-    """Compares the result of the first run with that of every other branch."""
+    """Compares the result of the first run with that of every other branch.
+
+    What the shapes of every call satisfy (two extents that must agree, and what the
+    fake kernel insists on) is the op's contract: no profile can state it, and every
+    caller meets it. Any other shape that is rejected is one that TensorRT may pass.
+    """
 
     def __init__(
         self,
@@ -82,6 +126,7 @@ class _Explorer(Generic[Result]):
         self._result = result
         self._guards = guards
         self._ranges = ranges_of(tensors)
+        self._contract: list[Guard] = []
         self._tied: dict[sympy.Symbol, sympy.Symbol] = {}
         self._runs = 0
 
@@ -94,7 +139,7 @@ class _Explorer(Generic[Result]):
             guards, start = pending.pop()
             for index in range(start, len(guards)):
                 path, guard = guards[:index], guards[index]
-                if self._is_impossible(path, guard):
+                if guard in self._contract or self._is_impossible(path, guard):
                     continue
                 other = self._branch(path, guard)
                 if other is not None:
@@ -109,10 +154,12 @@ class _Explorer(Generic[Result]):
             extents = {
                 s: point(self._ranges[self._tied.get(s, s)]) for s in self._ranges
             }
+            if not all(guard.holds(extents) for guard in self._contract):
+                continue
             static = [_at(i, t, extents) for i, t in enumerate(self._tensors)]
             rule = {s: sympy.Integer(value) for s, value in extents.items()}
             expected = self._result.xreplace(rule)
-            found = Trace(static, {}).run(self._function)
+            found = _run(Trace(static, {}), self._function, self._what)
             if found != expected:
                 where = extents or "the same shapes"
                 raise RecordError(
@@ -124,46 +171,37 @@ class _Explorer(Generic[Result]):
     def _branch(self, path: Sequence[Guard], guard: Guard) -> Trace | None:
         """Run where ``path`` holds and ``guard`` does not, and compare.
 
-        None where two extents turned out to be tied: the function rejects shapes in
-        which they differ.
+        None where there is nothing to compare: ``guard`` is in the op's contract.
         """
-        extents = self._solve(path, guard)
-        self._runs += 1
-        if extents is None or self._runs > _MOST_RUNS:
+        found = False
+        required = [*self._contract, *path]
+        for extents in _solutions(self._ranges, self._tied, required, guard):
+            found = True
+            self._runs += 1
+            if self._runs > _MOST_RUNS:
+                break
+            run = Trace(self._tensors, extents)
+            try:
+                other = run.run(self._function)
+            except ShapesRejected:
+                continue  # so may other shapes of this branch be: try some more
+            except AnnotationError as error:
+                raise self._refused(self._culprit(guard, extents)) from error
+            except Exception as error:
+                if guard.is_equality:
+                    continue
+                raise self._refused(self._culprit(guard, extents)) from error
+            pinned = run.pinned()
+            if other.xreplace(pinned) != self._result.xreplace(pinned):
+                raise self._refused(self._culprit(guard, extents))
+            return run
+        if not found and guard.is_torchs:
+            return None  # torch asked again, in other words, what is settled already
+        if not found or self._runs > _MOST_RUNS:
             raise self._refused(guard)
-        run = Trace(self._tensors, extents)
-        try:
-            other = run.run(self._function)
-        except AnnotationError as error:
-            raise self._refused(self._culprit(guard, extents)) from error
-        except Exception as error:
-            # Two extents that must agree are the op's own contract, which no profile
-            # can state and every caller meets. Any other shape that is rejected is
-            # one that TensorRT may pass.
-            if guard.is_equality:
-                self._tie(guard)
-                return None
-            raise self._refused(self._culprit(guard, extents)) from error
-        pinned = run.pinned()
-        if other.xreplace(pinned) != self._result.xreplace(pinned):
-            raise self._refused(self._culprit(guard, extents))
-        return run
-
-    def _solve(
-        self, path: Sequence[Guard], guard: Guard
-    ) -> dict[sympy.Symbol, int] | None:
-        """Extents where ``path`` holds and ``guard`` does not, if any are found."""
-        asked = {s for g in (*path, guard) for s in g.condition.free_symbols}
-        free = sorted({self._tied.get(s, s) for s in asked}, key=str)
-        samples = [_samples(self._ranges[s]) for s in free]
-        for choice in itertools.islice(itertools.product(*samples), _MOST_CANDIDATES):
-            chosen = dict(zip(free, choice, strict=True))
-            extents = {
-                s: chosen.get(self._tied.get(s, s), extent.opt)
-                for s, extent in self._ranges.items()
-            }
-            if not guard.holds(extents) and all(g.holds(extents) for g in path):
-                return extents
+        self._contract.append(guard)
+        if guard.is_equality:
+            self._tie(guard)
         return None
 
     def _tie(self, guard: Guard) -> None:
@@ -214,8 +252,33 @@ def _beside_opt(extent: Range) -> int:
     )
 
 
-def _samples(extent: Range) -> list[int]:
-    near = {extent.min, extent.opt, extent.max}
+def _solutions(
+    ranges: Ranges,
+    tied: Mapping[sympy.Symbol, sympy.Symbol],
+    required: Sequence[Guard],
+    guard: Guard,
+) -> Iterator[dict[sympy.Symbol, int]]:
+    """A few extents for which ``required`` holds and ``guard`` does not."""
+    conditions = [g.condition for g in (*required, guard)]
+    asked = set().union(*(c.free_symbols for c in conditions))
+    named = set().union(*(map(int, c.atoms(sympy.Integer)) for c in conditions))
+    free = sorted({tied.get(s, s) for s in asked}, key=str)
+    samples = [_samples(ranges[s], named) for s in free]
+    for ordered in (samples, [values[::-1] for values in samples]):
+        found = 0
+        for choice in itertools.islice(itertools.product(*ordered), _MOST_CANDIDATES):
+            chosen = dict(zip(free, choice, strict=True))
+            extents = {s: chosen.get(tied.get(s, s), r.opt) for s, r in ranges.items()}
+            if not guard.holds(extents) and all(g.holds(extents) for g in required):
+                yield extents
+                found += 1
+                if found == _SOLUTIONS_A_SIDE:
+                    break
+
+
+def _samples(extent: Range, named: set[int]) -> list[int]:
+    """Extents worth trying: the ends, small ones, and what a condition names."""
+    near = {extent.min, extent.opt, extent.max} | named
     near |= {value + step for value in near for step in (-1, 1)} | {1, 2, 3}
     if extent.max - extent.min < 64:
         near |= set(range(extent.min, extent.max + 1))

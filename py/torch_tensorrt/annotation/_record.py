@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from torch_tensorrt.annotation._explore import trace
+from torch_tensorrt.annotation._explore import ShapesRejected, trace, trace_somewhere
 from torch_tensorrt.annotation._launch import (
     Argument,
     Constant,
@@ -34,14 +34,25 @@ class Interceptor(Protocol):
 
 
 def infer_outputs(
-    meta: Callable[..., Any], inputs: Sequence[TensorInfo], what: str
+    meta: Callable[..., Any],
+    inputs: Sequence[TensorInfo],
+    what: str,
+    sizes_matter: bool = True,
 ) -> Outputs:
-    """Shapes and dtypes of what ``meta`` returns for ``inputs``."""
-    return trace(
-        lambda run: _read_outputs(run, as_tensors(meta(*run.inputs), what)),
-        inputs,
-        what,
-    )
+    """Shapes and dtypes of what the fake kernel ``meta`` returns for ``inputs``.
+
+    Args:
+        what: how errors name it.
+        sizes_matter: False where only ranks and dtypes are wanted.
+
+    Raises:
+        RecordError: see its subclasses.
+    """
+
+    def run(run: Trace) -> Outputs:
+        return _read_outputs(run, _fake_outputs(run, meta, what))
+
+    return (trace if sizes_matter else trace_somewhere)(run, inputs, what)
 
 
 def record(
@@ -70,7 +81,7 @@ def record(
         # An engine's outputs are contiguous and their own, whatever the fake kernel's.
         outputs = tuple(
             torch.empty(o.shape, dtype=o.dtype, device="cuda")
-            for o in as_tensors(meta(*run.inputs), "the meta function")
+            for o in _fake_outputs(run, meta, "the fake kernel")
         )
         _require_callable(launch_fn, what, len(inputs), len(outputs), keywords)
         launches: list[Launch] = []
@@ -88,6 +99,16 @@ def record(
         )
 
     return replace(trace(run, inputs, what), inputs=tuple(inputs))
+
+
+def _fake_outputs(
+    run: Trace, meta: Callable[..., Any], what: str
+) -> tuple[torch.Tensor, ...]:
+    try:
+        outputs = meta(*run.inputs)
+    except Exception as error:
+        raise ShapesRejected(what) from error
+    return as_tensors(outputs, what)
 
 
 def _require_callable(

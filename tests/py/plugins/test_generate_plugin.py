@@ -137,6 +137,18 @@ def test_two_inputs_of_unknown_extents_may_be_added() -> None:
     assert found == (6, 4)
 
 
+def test_what_the_fake_kernel_insists_on_is_the_ops_contract() -> None:
+    def fake(x: Any) -> Any:
+        assert x.shape[1] == 4096
+        return x.view(-1, 2, 4096).sum(1)
+
+    dtypes, (found,) = described(
+        "n(Tensor x) -> Tensor", fake, [info(B, 4096)], ((6, 4096),)
+    )
+    assert dtypes == [trt.float16]
+    assert found == (3, 4096)
+
+
 def test_attributes_reach_the_fake_kernel_as_python_scalars() -> None:
     seen: list[tuple[Any, ...]] = []
 

@@ -69,6 +69,8 @@ def _descriptor(schema: OpSchema) -> Callable[..., Any]:
             lambda *tensors: schema.meta(*tensors, **attributes),
             inputs,
             f"{schema.op}: the fake kernel",
+            # TensorRT asks for the dtypes first, with sizes it does not know yet.
+            sizes_matter=not any(e.is_fake for d in descs for e in d.shape_expr),
         )
         symbols, ranges = shape_symbols(descs), ranges_of(inputs)
         return tuple(
