@@ -6,6 +6,7 @@ for what native code would pass to it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from torch_tensorrt.annotation._symbolic import Extent, Range
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.errors import DryRunError
 
+_lock = threading.RLock()  # TensorRT keeps the expression builder in a global
 _DEFAULT_TACTIC = 0  # TensorRT's own, where a plugin offers none
 
 
@@ -66,6 +68,13 @@ def build(
     Raises:
         DryRunError: the plugin is not registered, or TensorRT's rules are broken.
     """
+    with _lock:
+        return _build(op, inputs, attributes)
+
+
+def _build(
+    op: str, inputs: Sequence[TensorInfo], attributes: Mapping[str, Any]
+) -> list[BuiltLaunch]:
     plugin = _create(op, attributes)
     num_outputs = plugin.get_num_outputs()
     types = [_dtypes.to_tensorrt(tensor.dtype) for tensor in inputs]

@@ -13,7 +13,7 @@ from torch_tensorrt.annotation._builder import BuiltLaunch, build, corner
 from torch_tensorrt.annotation._registry import registered
 from torch_tensorrt.annotation._report import DryRunReport, ShapeReport, TacticReport
 from torch_tensorrt.annotation._symbolic import Range
-from torch_tensorrt.annotation._tactics import Kernel, Plugin, Tactic, kernels
+from torch_tensorrt.annotation._tactics import Kernel, Plugin, Request, Tactic
 from torch_tensorrt.annotation._target import Target, compiling_for, current_target
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.errors import (
@@ -58,12 +58,14 @@ def dry_run(
     """
     plugin = _plugin(op)
     attributes = dict(attributes or {})
+    if not isinstance(inputs, Sequence):
+        raise SpecError(f"dry_run: inputs is {type(inputs).__name__}; pass a list.")
     infos = tuple(_info(value) for value in inputs)
     _check_arguments(plugin, infos, attributes)
     with compiling_for(target), warnings.catch_warnings():
         warnings.simplefilter("ignore", TacticWarning)  # the report says it
-        chosen = current_target()
-        failures = _failures(plugin, infos, attributes, chosen)
+        request = Request(infos, attributes, current_target())
+        failures = _failures(plugin, request)
         if failures and (strict or len(failures) == len(plugin.tactics)):
             raise next(iter(failures.values()))
         launches = {launch.tactic: launch for launch in build(op, infos, attributes)}
@@ -73,12 +75,12 @@ def dry_run(
         else _report(
             tactic,
             launches[tactic.number],
-            kernels.get(plugin, tactic, infos, attributes, chosen),
+            plugin.kernel(tactic, request),
             infos,
         )
         for tactic in plugin.tactics
     ]
-    return DryRunReport(op, chosen.arch, reports)
+    return DryRunReport(op, request.target.arch, reports)
 
 
 def _plugin(op: str) -> Plugin:
@@ -101,11 +103,18 @@ def _check_arguments(
             f"dry_run: {plugin.op} takes {len(plugin.tensors)} tensors, "
             f"{', '.join(plugin.tensors)}; got {len(inputs)}."
         )
-    if set(attributes) != set(plugin.attributes):
+    names = tuple(plugin.attributes)
+    if set(attributes) != set(names):
         raise SpecError(
-            f"dry_run: {plugin.op} takes {_names('attributes', plugin.attributes)}; "
-            f"got {', '.join(attributes) or 'none'}. Pass attributes={{name: value}}."
+            f"dry_run: {plugin.op} takes {_names('attributes', names)}; got "
+            f"{', '.join(attributes) or 'none'}. Pass attributes={{name: value}}."
         )
+    for name, kind in plugin.attributes.items():
+        if type(attributes[name]) is not kind:
+            raise SpecError(
+                f"dry_run: attribute {name}={attributes[name]!r} of {plugin.op} must "
+                f"be of type {kind.__name__}."
+            )
 
 
 def _names(what: str, names: Sequence[str]) -> str:
@@ -117,7 +126,7 @@ def _info(value: Any) -> TensorInfo:
         return TensorInfo(tuple(value.shape), value.dtype)
     shape = getattr(value, "shape", None)
     dtype = getattr(value, "dtype", None)
-    if shape is None or dtype is None:
+    if shape is None or dtype is None or not hasattr(dtype, "to"):
         raise SpecError(
             f"dry_run: {value!r} is no input. Pass a tensor, or torch_tensorrt.Input."
         )
@@ -131,16 +140,11 @@ def _info(value: Any) -> TensorInfo:
     return TensorInfo(tuple(shape), dtype.to(torch.dtype))
 
 
-def _failures(
-    plugin: Plugin,
-    inputs: tuple[TensorInfo, ...],
-    attributes: Mapping[str, Any],
-    target: Target,
-) -> dict[int, AnnotationError]:
+def _failures(plugin: Plugin, request: Request) -> dict[int, AnnotationError]:
     failures = {}
     for tactic in plugin.tactics:
         try:
-            kernels.get(plugin, tactic, inputs, attributes, target)
+            plugin.kernel(tactic, request)
         except AnnotationError as error:
             failures[tactic.number] = error
     return failures

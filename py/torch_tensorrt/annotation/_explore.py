@@ -20,9 +20,9 @@ from torch_tensorrt.annotation.errors import (
     RecordError,
 )
 
-_MOST_RUNS = 32
+_MOST_RUNS = 64
 _MOST_CANDIDATES = 20_000
-_SOLUTIONS_A_SIDE = 3
+_MOST_SOLUTIONS = 16
 
 
 class Substitutable(Protocol):
@@ -53,13 +53,36 @@ def trace(
             other branch gives something else.
         RecordError: it raised.
     """
-    opt = {s: extent.opt for s, extent in ranges_of(tensors).items()}
-    base = Trace(tensors, opt)
-    result = _run(base, function, what)
+    base, result = _general_run(function, tensors, what)
     explorer = _Explorer(function, tensors, what, result, base.guards())
     explorer.explore()
     explorer.check_concrete()
     return result
+
+
+def _general_run(
+    function: Callable[[Trace], Result], tensors: Sequence[TensorInfo], what: str
+) -> tuple[Trace, Result]:
+    """A run that no coincidence of its sizes decided, if there is one.
+
+    At opt, ``if n == 16`` may happen to hold, and n would be 16 in the result. Then
+    sizes are tried for which it does not.
+    """
+    ranges = ranges_of(tensors)
+    base = Trace(tensors, {s: extent.opt for s, extent in ranges.items()})
+    result = _run(base, function, what)
+    for guard in base.guards():
+        if not isinstance(guard.condition, sympy.Eq) or guard.is_equality:
+            continue
+        for extents in _solutions(ranges, {}, [], guard):
+            other = Trace(tensors, extents)
+            try:
+                general = other.run(function)
+            except Exception:
+                continue  # where shapes are rejected nothing is general
+            if len(other.pinned()) < len(base.pinned()):
+                base, result = other, general
+    return base, result
 
 
 def trace_somewhere(
@@ -229,12 +252,15 @@ class _Explorer(Generic[Result]):
 
     def _refused(self, guard: Guard) -> DynamicControlFlowError:
         profile = ", ".join(
-            f"{r.min} <= {s} <= {r.max}" for s, r in self._ranges.items()
+            f"{r.min} <= {s} <= {r.max}"
+            for s, r in self._ranges.items()
+            if s in guard.condition.free_symbols
         )
         return DynamicControlFlowError(
-            f"{self._what} branches on `{guard.condition}` at {guard.where}, which the "
-            f"profile ({profile}) leaves open: one branch would be baked in. Narrow "
-            "the profile, make the dimension static, or branch inside the kernel."
+            f"{self._what} (or the op's fake kernel) branches on `{guard.condition}` "
+            f"at {guard.where}, which the profile ({profile}; d0_1 is dimension 1 of "
+            "input 0) leaves open: one branch would be baked in. Narrow the profile, "
+            "make the dimension static, or branch inside the kernel."
         )
 
 
@@ -258,22 +284,35 @@ def _solutions(
     required: Sequence[Guard],
     guard: Guard,
 ) -> Iterator[dict[sympy.Symbol, int]]:
-    """A few extents for which ``required`` holds and ``guard`` does not."""
+    """A few extents for which ``required`` holds and ``guard`` does not.
+
+    The ends of the ranges come first, in every combination; then what conditions name.
+    """
     conditions = [g.condition for g in (*required, guard)]
     asked = set().union(*(c.free_symbols for c in conditions))
     named = set().union(*(map(int, c.atoms(sympy.Integer)) for c in conditions))
     free = sorted({tied.get(s, s) for s in asked}, key=str)
-    samples = [_samples(ranges[s], named) for s in free]
-    for ordered in (samples, [values[::-1] for values in samples]):
-        found = 0
-        for choice in itertools.islice(itertools.product(*ordered), _MOST_CANDIDATES):
+    found: list[dict[sympy.Symbol, int]] = []
+    for samples in (_ends, lambda extent: _samples(extent, named)):
+        choices = itertools.product(*(samples(ranges[s]) for s in free))
+        for choice in itertools.islice(choices, _MOST_CANDIDATES):
             chosen = dict(zip(free, choice, strict=True))
             extents = {s: chosen.get(tied.get(s, s), r.opt) for s, r in ranges.items()}
-            if not guard.holds(extents) and all(g.holds(extents) for g in required):
+            if extents in found or guard.holds(extents):
+                continue
+            if all(g.holds(extents) for g in required):
+                found.append(extents)
                 yield extents
-                found += 1
-                if found == _SOLUTIONS_A_SIDE:
-                    break
+                if len(found) == _MOST_SOLUTIONS:
+                    return
+        if found:
+            return
+
+
+def _ends(extent: Range) -> list[int]:
+    """The ends of a range, and what lies beside them and between."""
+    ends = {extent.min, extent.min + 1, extent.opt, extent.max}
+    return sorted(v for v in ends if v <= extent.max)
 
 
 def _samples(extent: Range, named: set[int]) -> list[int]:

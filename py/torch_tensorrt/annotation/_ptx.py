@@ -136,6 +136,8 @@ def reorder(
             _require_unused(parameter, body)
             continue
         _require_type(slot, parameter, entry)
+        if slot.kind is Kind.EXTRA and parameter.type in _WIDE:
+            body = _widen(body, parameter)
         if slot in declared:
             aliases[parameter.name] = declared[slot].name
         declared.setdefault(slot, replace(parameter, type=_TYPE[slot.kind]))
@@ -225,6 +227,9 @@ def assemble(text: str, ptxas: str, arch: str) -> Resources:
 
 
 _TYPE = {Kind.INPUT: "u64", Kind.EXTRA: "u32", Kind.OUTPUT: "u64"}
+_ADDRESSES = frozenset({"u64", "s64", "b64"})
+_WIDE = _ADDRESSES
+_VALUES = frozenset({"u32", "s32", "b32", "f32", "u16", "b16", "u8", "s8", "b8"})
 
 
 def _without_comments(text: str) -> str:
@@ -251,12 +256,34 @@ def _parse_parameters(entry: str, text: str) -> tuple[Parameter, ...]:
 
 
 def _require_type(slot: Slot, parameter: Parameter, entry: Entry) -> None:
-    width = {"u64": "64", "u32": "32"}[_TYPE[slot.kind]]
-    if parameter.type not in {f"{letter}{width}" for letter in "usb"}:
+    """TensorRT passes 64-bit pointers and 32-bit values.
+
+    A narrower parameter is read from the low bytes of the value.
+    """
+    takes = _ADDRESSES if slot.kind is not Kind.EXTRA else _VALUES | _WIDE
+    if parameter.type not in takes:
         raise PTXError(
             f"entry {entry.name}: parameter {parameter} cannot take {slot.kind.value} "
-            f"{slot.index}, which has {width} bits."
+            f"{slot.index}; it takes one of {', '.join(sorted(takes))}."
         )
+
+
+def _widen(body: str, parameter: Parameter) -> str:
+    """Loads of a 64-bit integer as sign-extending loads of 32 bits.
+
+    A destination may be wider than what is loaded (PTX ISA, "Operand Size Exceeding
+    Instruction-Type Size").
+    """
+    load = re.compile(
+        rf"(ld\.param)\.[usb]64(\s+%\w+,\s*\[{re.escape(parameter.name)}\];)"
+    )
+    result, loads = load.subn(r"\1.s32\2", body)
+    if loads != len(_identifier(parameter.name).findall(_without_comments(body))):
+        raise PTXError(
+            f"parameter {parameter} is 64 bits wide and not read as one integer, so "
+            "TensorRT's 32 bits cannot take its place."
+        )
+    return result
 
 
 def _require_unused(parameter: Parameter, body: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from torch_tensorrt.annotation._environment import WritesRefused
 from torch_tensorrt.annotation._explore import ShapesRejected, trace, trace_somewhere
 from torch_tensorrt.annotation._launch import (
     Argument,
@@ -85,7 +86,8 @@ def record(
         )
         _require_callable(launch_fn, what, len(inputs), len(outputs), keywords)
         launches: list[Launch] = []
-        with interceptor.intercept(launches.append):
+        tensors = (*run.inputs, *outputs)
+        with interceptor.intercept(launches.append), WritesRefused(tensors, what):
             launch_fn(*run.inputs, *outputs, **keywords)
         launch = _only(launches, what)
         return LaunchRecord(

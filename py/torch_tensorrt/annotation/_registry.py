@@ -18,12 +18,14 @@ class RegisteredOp:
         identity: digest of what it was registered with.
         location: ``file:line`` of the call.
         undo: removes it from every registry.
+        redo: registers it again after that.
     """
 
     plugin: Plugin | None
     identity: str
     location: str
     undo: Callable[[], None]
+    redo: Callable[[], RegisteredOp]
 
 
 registered: dict[str, RegisteredOp] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -78,7 +78,13 @@ class DryRunReport:
 
     def to_json(self) -> str:
         """The report as JSON, under the names of its attributes."""
-        return json.dumps({**asdict(self), "ok": self.ok}, indent=2, default=str)
+        data = {
+            "op": self.op,
+            "target": self.target,
+            "ok": self.ok,
+            "tactics": [_as_dict(tactic) for tactic in self.tactics],
+        }
+        return json.dumps(data, indent=2, default=str)
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -98,6 +104,11 @@ class DryRunReport:
         for tactic in self.tactics:
             table.add_row(*_row(tactic), end_section=True)
         return table
+
+
+def _as_dict(tactic: TacticReport) -> dict[str, Any]:
+    """``asdict`` that leaves config values, which may be anything, as they are."""
+    return {**vars(tactic), "shapes": [vars(shape) for shape in tactic.shapes]}
 
 
 _WIDTH = 150

@@ -110,16 +110,21 @@ class KernelSpec(Fingerprinted):
 
     def _check_config(self, number: int, config: Config) -> None:
         parameters = inspect.signature(self.launch_fn).parameters.values()
-        if any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
         taken = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
         optional = [
             p.name
             for p in parameters
             if p.default is not p.empty or p.kind is p.KEYWORD_ONLY
         ]
-        for name, _ in config:
-            if name not in taken - {"stream"} and name not in self.option_names:
+        for name, value in config:
+            if name in self.option_names and type(value) is not int:
+                raise SpecError(
+                    f"{self.backend}: configs[{number}] has {name}={value!r}; it must "
+                    "be an int."
+                )
+            is_known = takes_any or name in taken - {"stream"}
+            if not is_known and name not in self.option_names:
                 valid = ", ".join([*optional, *sorted(self.option_names)])
                 function = getattr(self.launch_fn, "__qualname__", self.launch_fn)
                 raise SpecError(

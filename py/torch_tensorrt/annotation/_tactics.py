@@ -56,25 +56,49 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Plugin:
-    """A plugin spec bound to an op: its name, and its fake kernel.
+class Request:
+    """What TensorRT asks a kernel for: inputs, attribute values, and the GPU."""
 
-    Attributes:
-        meta: from fake inputs, and attributes by keyword, to fake outputs.
-        tensors, attributes: names of the op's tensor arguments, and of the others.
-    """
-
-    op: str
-    spec: CustomPluginSpec
-    meta: Callable[..., Any]
-    tensors: tuple[str, ...]
-    attributes: tuple[str, ...]
+    inputs: tuple[TensorInfo, ...]
+    attributes: Mapping[str, Any]
+    target: Target
 
     @property
-    def tactics(self) -> tuple[Tactic, ...]:
-        """Every config of every spec, numbered from 1."""
-        pairs = [(spec, config) for spec in self.spec.specs for config in spec.configs]
-        return tuple(Tactic(n, *pair) for n, pair in enumerate(pairs, start=1))
+    def key(self) -> str:
+        return fingerprint(repr(self.inputs), dict(self.attributes), repr(self.target))
+
+
+class Plugin:
+    """A plugin spec bound to an op, and the kernels built for it so far.
+
+    TensorRT asks for a kernel several times, and needs the same answer each time.
+
+    Attributes:
+        op: ``"ns::name"``.
+        spec: what was registered.
+        meta: from fake inputs, and attributes by keyword, to fake outputs.
+        tensors: names of the op's tensor arguments.
+        attributes: names and types of its others.
+        tactics: every config of every kernel spec, numbered from 1.
+    """
+
+    def __init__(
+        self,
+        op: str,
+        spec: CustomPluginSpec,
+        meta: Callable[..., Any],
+        tensors: Sequence[str],
+        attributes: Mapping[str, type],
+    ) -> None:
+        self.op = op
+        self.spec = spec
+        self.meta = meta
+        self.tensors = tuple(tensors)
+        self.attributes = dict(attributes)
+        pairs = [(spec, config) for spec in spec.specs for config in spec.configs]
+        self.tactics = tuple(Tactic(n, *pair) for n, pair in enumerate(pairs, start=1))
+        self._lock = threading.RLock()
+        self._built: dict[tuple[int, str], Kernel | AnnotationError] = {}
 
     def tactic(self, number: int) -> Tactic:
         """The tactic of this number.
@@ -90,122 +114,91 @@ class Plugin:
             )
         return self.tactics[number - 1]
 
-
-def record_tactic(
-    plugin: Plugin,
-    tactic: Tactic,
-    inputs: Sequence[TensorInfo],
-    attributes: Mapping[str, Any],
-) -> LaunchRecord:
-    """The launch of ``tactic`` for ``inputs``, checked against CUDA's limits."""
-    keywords = {
-        **dict(plugin.spec.attributes),
-        **attributes,
-        **tactic.spec.launch_keywords(tactic.config),
-    }
-    recorded = record(
-        backend(tactic.spec.backend),
-        tactic.spec.launch_fn,
-        lambda *tensors: plugin.meta(*tensors, **attributes),
-        inputs,
-        keywords,
-    )
-    for output in recorded.outputs.tensors:
-        _dtypes.from_torch(output.dtype)
-    _check_outputs_written(recorded)
-    _check_grid(recorded)
-    return recorded
-
-
-class KernelStore:
-    """Kernels built so far, and the errors of those that cannot be.
-
-    TensorRT asks for a tactic several times and needs the same answer each time.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._built: dict[str, Kernel | AnnotationError] = {}
-
-    def get(
-        self,
-        plugin: Plugin,
-        tactic: Tactic,
-        inputs: Sequence[TensorInfo],
-        attributes: Mapping[str, Any],
-        target: Target,
-    ) -> Kernel:
-        """The kernel of ``tactic`` for ``inputs``; built on first use.
+    def kernel(self, tactic: Tactic, request: Request) -> Kernel:
+        """The kernel of ``tactic``; built on first use.
 
         Raises:
             AnnotationError: it cannot be recorded, or compiled, or launched.
         """
-        key = fingerprint(
-            plugin.op,
-            plugin.spec.fingerprint,
-            tactic.number,
-            repr(tuple(inputs)),
-            dict(attributes),
-            repr(target),
-        )
+        key = (tactic.number, request.key)
         with self._lock:
             if key not in self._built:
-                try:
-                    built: Kernel | AnnotationError = _build(
-                        plugin, tactic, inputs, attributes, target
-                    )
-                except AnnotationError as error:
-                    built = error
-                except Exception as error:
-                    # TensorRT must not see it: it ends the process for one in autotune.
-                    built = CompileError(
-                        f"{plugin.op}, tactic {tactic.number}: unexpected "
-                        f"{type(error).__name__}: {error}. Please report this."
-                    )
-                    built.__cause__ = error
-                self._built[key] = built
-        found = self._built[key]
+                self._built[key] = _build_or_error(self, tactic, request)
+            found = self._built[key]
         if isinstance(found, AnnotationError):
             raise found
         return found
 
+    def record(
+        self,
+        tactic: Tactic,
+        inputs: Sequence[TensorInfo],
+        attributes: Mapping[str, Any],
+    ) -> LaunchRecord:
+        """The launch of ``tactic`` for ``inputs``."""
+        keywords = {
+            **dict(self.spec.attributes),
+            **attributes,
+            **tactic.spec.launch_keywords(tactic.config),
+        }
+        recorded = record(
+            backend(tactic.spec.backend),
+            tactic.spec.launch_fn,
+            lambda *tensors: self.meta(*tensors, **attributes),
+            inputs,
+            keywords,
+        )
+        for output in recorded.outputs.tensors:
+            _dtypes.from_torch(output.dtype)
+        _check_outputs_written(recorded)
+        return recorded
 
-kernels = KernelStore()
+
+def _build_or_error(
+    plugin: Plugin, tactic: Tactic, request: Request
+) -> Kernel | AnnotationError:
+    try:
+        return _build(plugin, tactic, request)
+    except AnnotationError as error:
+        return error
+    except Exception as error:
+        # TensorRT must not see it: it ends the process for one in autotune.
+        result = CompileError(
+            f"{plugin.op}, tactic {tactic.number}: unexpected {type(error).__name__}: "
+            f"{error}. Please report this."
+        )
+        result.__cause__ = error
+        return result
 
 
-def _build(
-    plugin: Plugin,
-    tactic: Tactic,
-    inputs: Sequence[TensorInfo],
-    attributes: Mapping[str, Any],
-    target: Target,
-) -> Kernel:
-    recorded = record_tactic(plugin, tactic, inputs, attributes)
+def _build(plugin: Plugin, tactic: Tactic, request: Request) -> Kernel:
+    recorded = plugin.record(tactic, request.inputs, request.attributes)
+    _check_grid(recorded)
     compiled = backend(tactic.spec.backend).compile(
-        recorded, target, tactic.spec.options(tactic.config), plugin.spec.aligned
+        recorded,
+        request.target,
+        tactic.spec.options(tactic.config),
+        plugin.spec.aligned,
     )
-    entry = _entry_name(plugin, tactic, recorded, compiled)
-    code = _ptx.reorder(
-        compiled.code,
-        compiled.slots,
-        {
-            Kind.INPUT: len(inputs),
-            Kind.EXTRA: len(compiled.extras),
-            Kind.OUTPUT: len(recorded.outputs.tensors),
-        },
-        entry,
-    )
-    code, resources = _ptx.settle(code, target.arch, compiled.ptxas)
+    counts = {
+        Kind.INPUT: len(request.inputs),
+        Kind.EXTRA: len(compiled.extras),
+        Kind.OUTPUT: len(recorded.outputs.tensors),
+    }
+    unnamed = _ptx.reorder(compiled.code, compiled.slots, counts, "kernel")
+    entry = _entry_name(plugin, tactic, recorded, unnamed)
+    code = _ptx.reorder(compiled.code, compiled.slots, counts, entry)
+    code, resources = _ptx.settle(code, request.target.arch, compiled.ptxas)
     return Kernel(entry, code, recorded, compiled, resources)
 
 
 def _entry_name(
-    plugin: Plugin, tactic: Tactic, recorded: LaunchRecord, compiled: CompiledKernel
+    plugin: Plugin, tactic: Tactic, recorded: LaunchRecord, code: str
 ) -> str:
     """Unique to op, tactic, dtypes and code: TensorRT confuses equal names."""
     dtypes = [t.dtype for t in recorded.inputs]
     dtypes += [t.dtype for t in recorded.outputs.tensors]
-    digest = fingerprint(dtypes, _ptx.without_debug_info(compiled.code))
+    digest = fingerprint(plugin.op, dtypes, _ptx.without_debug_info(code))
     op = re.sub(r"\W", "_", plugin.op)
     return f"{op}_t{tactic.number}_{digest[:12]}"
 

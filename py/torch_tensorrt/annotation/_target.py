@@ -61,12 +61,12 @@ class Target:
     max_shared_memory: int = 49152
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"sm_[0-9]{2,3}[af]?", self.arch):
+        if not re.fullmatch(r"sm_[0-9]{2,3}[af]?", str(self.arch)):
             raise TargetError(
                 f"target {self.arch!r}: not an architecture. Write one as 'sm_90'."
             )
         if self.ptx_isa is not None and not re.fullmatch(
-            r"[0-9]+\.[0-9]", self.ptx_isa
+            r"[0-9]+\.[0-9]", str(self.ptx_isa)
         ):
             raise TargetError(
                 f"target {self.arch}: PTX ISA {self.ptx_isa!r} is not a version. "
@@ -109,7 +109,11 @@ class Target:
 
 def as_target(target: Target | str) -> Target:
     """A :class:`Target`, or the text of one."""
-    return target if isinstance(target, Target) else Target.parse(target)
+    if isinstance(target, Target):
+        return target
+    if not isinstance(target, str):
+        raise TargetError(f"target {target!r}: pass a Target, or text as 'sm_90'.")
+    return Target.parse(target)
 
 
 @contextlib.contextmanager

@@ -17,8 +17,8 @@ import torch
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
-from torch.overrides import TorchFunctionMode
 
+from torch_tensorrt.annotation._environment import tracing
 from torch_tensorrt.annotation._symbolic import Extent, Range, symbol
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
@@ -58,7 +58,10 @@ class Guard:
     def holds(self, extents: Mapping[sympy.Symbol, int]) -> bool:
         """Whether it is true of these extents."""
         rule = {s: sympy.Integer(v) for s, v in extents.items()}
-        return bool(self.condition.xreplace(rule) == sympy.true)
+        try:
+            return bool(self.condition.xreplace(rule) == sympy.true)
+        except ZeroDivisionError:
+            return False
 
 
 def ranges_of(tensors: Sequence[TensorInfo]) -> dict[sympy.Symbol, Range]:
@@ -117,7 +120,7 @@ class Trace:
 
     def run(self, function: Callable[[Trace], T]) -> T:
         """``function`` of this trace, with the fake mode on."""
-        with self._mode, _Indexing():
+        with tracing(), self._mode:
             return function(self)
 
     def expr(self, size: int | torch.SymInt) -> sympy.Expr:
@@ -155,47 +158,6 @@ def as_tensors(value: Any, what: str) -> tuple[torch.Tensor, ...]:
                 "or a tuple of tensors."
             )
     return tensors
-
-
-class _Indexing(TorchFunctionMode):
-    """``x[...]`` by the operators it stands for.
-
-    A build of torch without CUDA cannot index a CUDA tensor, not even a fake one.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if func is torch.Tensor.__getitem__ and torch.version.cuda is None:
-            key = args[1] if isinstance(args[1], tuple) else (args[1],)
-            if all(k is None or isinstance(k, _BASIC_INDEX) for k in key):
-                return _index(args[0], list(key))
-        return func(*args, **(kwargs or {}))
-
-
-_BASIC_INDEX = (int, torch.SymInt, slice, type(Ellipsis))
-
-
-def _index(tensor: torch.Tensor, key: list[Any]) -> torch.Tensor:
-    if Ellipsis in key:
-        at = key.index(Ellipsis)
-        named = sum(k is not None for k in key) - 1
-        key[at : at + 1] = [slice(None)] * (tensor.dim() - named)
-    axis = 0
-    for k in key:
-        if k is None:
-            tensor = tensor.unsqueeze(axis)
-        elif isinstance(k, slice):
-            tensor = torch.ops.aten.slice(tensor, axis, k.start, k.stop, k.step or 1)
-        else:
-            tensor = tensor.select(axis, k)
-            continue
-        axis += 1
-    return tensor
 
 
 def _is_torchs(location: Any) -> bool:

@@ -92,9 +92,7 @@ def launch_scale(x, out, alpha=0.3):
 
 
 @triton.jit
-def softmax_kernel(
-    out_ptr, x_ptr, x_stride, out_stride, columns, BLOCK: tl.constexpr
-):
+def softmax_kernel(out_ptr, x_ptr, x_stride, out_stride, columns, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     offsets = tl.arange(0, BLOCK)
     x = tl.load(

@@ -32,6 +32,7 @@ ORDER = [
     f"{ANNOTATION}._spec",
     f"{ANNOTATION}._plugin_spec",
     # a launch, recorded
+    f"{ANNOTATION}._environment",
     f"{ANNOTATION}._trace",
     f"{ANNOTATION}._explore",
     f"{ANNOTATION}._launch",
@@ -52,6 +53,8 @@ ORDER = [
     ANNOTATION,
     # TensorRT's registries
     f"{PLUGINS}._schema",
+    f"{PLUGINS}._guesses",
+    f"{PLUGINS}._try_out",
     f"{PLUGINS}._qdp",
     f"{PLUGINS}._torch_op",
     f"{PLUGINS}._generate_plugin",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import struct
 from collections.abc import Sequence
 
 import pytest
@@ -54,11 +55,14 @@ def concrete(case: Case, config: int, extents: Extents) -> Launch:
     return launches[0]
 
 
-def runtime_ints(launch: Launch) -> dict[str, int]:
+def runtime_values(launch: Launch) -> dict[str, int]:
+    """The scalars the launch passes, floats as the integers of their bits."""
     return {
-        name: value
+        name: struct.unpack("<i", struct.pack("<f", value))[0]
+        if isinstance(value, float)
+        else int(value)
         for name, value, is_constexpr in launch.arguments
-        if type(value) is int and not is_constexpr
+        if isinstance(value, int | float) and not is_constexpr
     }
 
 
@@ -115,9 +119,13 @@ def test_grid_and_extras_are_those_of_the_launch_function(
     points = shapes(inputs, 20)
     for config, launch in enumerate(launches):
         expected = [concrete(case, config, point) for point in points]
-        ints = [runtime_ints(one) for one in expected]
+        ints = [runtime_values(one) for one in expected]
         # Triton's JIT compiles in the integer 1; so does this, where it is always 1.
-        passed = [name for name in ints[0] if {one[name] for one in ints} != {1}]
+        passed = [
+            name
+            for name in ints[0]
+            if name == "negate" or {one[name] for one in ints} != {1}
+        ]
         for point, one, values in zip(points, expected, ints, strict=True):
             assert launch.grid(point) == (*one.grid, 1, 1)[:3]
             assert launch.extras(point) == tuple(values[name] for name in passed)

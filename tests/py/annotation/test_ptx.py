@@ -40,7 +40,10 @@ POINTER = ".param .u64 .ptr .global .align 1 "
 
 
 def module(
-    *parameters: str, reads: Sequence[str] | None = None, directives: str = ""
+    *parameters: str,
+    reads: Sequence[str] | None = None,
+    directives: str = "",
+    body: str | None = None,
 ) -> str:
     """A module whose entry ``kernel`` reads the named parameters (None: all)."""
     names = {p.split()[-1]: p.split()[1][-2:] for p in parameters}
@@ -49,6 +52,7 @@ def module(
         f"[{name}];"
         for name in (names if reads is None else reads)
     )
+    loads = loads if body is None else body
     listed = ",\n\t".join(parameters)
     return (
         f"{HEADER}\n.visible .entry kernel(\n\t{listed}\n)\n{directives}{{\n"
@@ -275,21 +279,44 @@ def test_a_read_between_two_comments_is_still_a_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("declared", "slot", "bits"),
+    ("declared", "slot"),
     [
-        (".param .u32 p", IN0, 64),
-        (".param .u32 p", OUT0, 64),
-        (".param .u64 p", N0, 32),
-        (".param .f32 p", N0, 32),
-        (".param .u16 p", N0, 32),
-        (".param .f64 p", IN0, 64),
+        (".param .u32 p", IN0),
+        (".param .u32 p", OUT0),
+        (".param .f64 p", N0),
+        (".param .b128 p", N0),
+        (".param .f64 p", IN0),
     ],
 )
-def test_a_parameter_of_another_width_is_an_error(
-    declared: str, slot: Slot, bits: int
+def test_a_parameter_of_a_type_that_is_not_passed_is_an_error(
+    declared: str, slot: Slot
 ) -> None:
-    with pytest.raises(PTXError, match=rf"{declared}.*which has {bits} bits"):
+    with pytest.raises(PTXError, match=rf"{declared} cannot take {slot.kind.value} 0"):
         reorder(module(declared), [slot], (1, 1, 1))
+
+
+@pytest.mark.parametrize("type_", ["f32", "u16", "b8"])
+def test_a_value_of_32_bits_takes_the_place_of_a_narrower_one(type_: str) -> None:
+    text = module(f".param .{type_} p", body=f"ld.param.{type_} %v, [p];")
+    result = reorder(text, [N0], (0, 1, 0))
+    assert types(result) == ["u32"]
+    assert f"ld.param.{type_} %v, [p];" in result
+
+
+def test_a_64_bit_integer_is_loaded_from_32_bits_with_its_sign() -> None:
+    text = module(".param .u64 p", body="ld.param.b64 %rd1, [p];")
+    result = reorder(text, [N0], (0, 1, 0))
+    assert types(result) == ["u32"]
+    assert "ld.param.s32 %rd1, [p];" in result
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["ld.param.v2.b64 {%a, %b}, [p];", "ld.param.f64 %fd1, [p];", "mov.u64 %r, p;"],
+)
+def test_64_bits_that_are_not_loaded_as_one_integer_are_refused(body: str) -> None:
+    with pytest.raises(PTXError, match="not read as one integer"):
+        reorder(module(".param .u64 p", body=body), [N0], (0, 1, 0))
 
 
 @pytest.mark.parametrize("slots", [[], [N0], [N0, N1, IN0]], ids=len)

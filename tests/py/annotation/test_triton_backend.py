@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import triton.language as tl
 from kernels import add_kernel, info, launch_add, launch_matmul, launch_silu
 
 from torch_tensorrt.annotation._launch import LaunchRecord
-from torch_tensorrt.annotation._ptx import parse, settle
+from torch_tensorrt.annotation._ptx import Kind, assemble, parse, reorder, settle
 from torch_tensorrt.annotation._record import record
 from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._target import Target
@@ -234,24 +233,65 @@ def launch_wide(x: Any, out: Any) -> None:
     wide_kernel[(1,)](x, x.numel(), out, BLOCK=64)
 
 
-def test_a_64_bit_parameter_that_follows_a_dynamic_size_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="`n`: declared as i64"):
-        compiled(launch_wide, info(Range(1, 2, 64)))
-
-
-def test_a_64_bit_parameter_of_a_static_size_is_compiled_in() -> None:
-    assert "n=64" in compiled(launch_wide, info(64)).facts
+@pytest.mark.parametrize("extent", [64, Range(1, 2, 64)], ids=str)
+def test_a_64_bit_parameter_takes_a_size_of_32_bits(extent: int | Range) -> None:
+    result = compiled(launch_wide, info(extent))
+    assert len(result.extras) == 1
+    assert [p.type for p in parse(result.code).parameters][:3] == ["u64"] * 3
+    code = reorder(
+        result.code, result.slots, {Kind.INPUT: 1, Kind.EXTRA: 1, Kind.OUTPUT: 1}, "k"
+    )
+    assert [p.type for p in parse(code).parameters] == ["u64", "u32", "u64"]
+    assemble(code, result.ptxas, "sm_90a")
 
 
 @triton.jit
-def double_kernel(x_ptr, out_ptr, factor, BLOCK: tl.constexpr):
+def scalars_kernel(x_ptr, factor, negate, out_ptr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets) * factor
+    tl.store(out_ptr + offsets, tl.where(negate, -x, x))
+
+
+def launch_scalars(x: Any, out: Any) -> None:
+    scalars_kernel[(1,)](x, 0.1, True, out, BLOCK=64)
+
+
+def test_a_float_is_passed_as_the_bits_of_the_32_bit_value_the_jit_passes() -> None:
+    factor, negate = compiled(launch_scalars, info(64)).extras
+    assert int(factor) == 0x3DCCCCCD  # 0.1 in IEEE 754 binary32
+    assert int(negate) == 1
+
+
+def test_a_float_keeps_the_arithmetic_that_the_jit_compiles() -> None:
+    """As a compile-time constant it would take the type of what it multiplies."""
+    code = compiled(launch_scalars, info(64)).code
+    assert "mul.f32" in code
+    assert "mul.f16" not in code
+
+
+def test_an_integer_given_to_a_float_parameter_is_a_float() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        annotated_kernel[(1,)](x, 3, out, BLOCK=64)
+
+    (factor,) = compiled(launch_fn, info(64)).extras
+    assert int(factor) == 0x40400000  # 3.0
+
+
+@triton.jit
+def annotated_kernel(x_ptr, factor: tl.float32, out_ptr, BLOCK: tl.constexpr):
     offsets = tl.arange(0, BLOCK)
     tl.store(out_ptr + offsets, tl.load(x_ptr + offsets) * factor)
 
 
-def test_a_float_is_compiled_in_as_the_32_bit_value_the_jit_passes() -> None:
-    def launch_fn(x: Any, out: Any) -> None:
-        double_kernel[(1,)](x, out, 0.1, BLOCK=64)
+@triton.jit
+def half_kernel(x_ptr, factor: tl.float16, out_ptr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    tl.store(out_ptr + offsets, tl.load(x_ptr + offsets) * factor)
 
-    result = compiled(launch_fn, info(64, dtype=torch.float32))
-    assert re.search("0f3DCCCCCD", result.code)  # 0.1 in IEEE 754 binary32
+
+def test_a_scalar_of_a_type_that_cannot_be_passed_is_refused() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        half_kernel[(1,)](x, 0.5, out, BLOCK=64)
+
+    with pytest.raises(ArgumentError, match="`factor`: declared as fp16, and given"):
+        compiled(launch_fn, info(64))

@@ -1,14 +1,17 @@
 """A recorded launch as Triton's compiler takes it: types, constants, hints.
 
 The choices are those of Triton's JIT: divisibility by 16 is told of each pointer and
-integer that has it, and the integer 1 is compiled in.
+integer that has it, the integer 1 is compiled in, floats and bools stay arguments.
+TensorRT passes 32-bit integers: a float goes as the integer of its bits.
 """
 
 from __future__ import annotations
 
-import ctypes
+import struct
 from dataclasses import dataclass
 from typing import Any
+
+import sympy
 
 from torch_tensorrt.annotation import _dtypes
 from torch_tensorrt.annotation._launch import Constant, LaunchRecord, Pointer, Scalar
@@ -17,103 +20,154 @@ from torch_tensorrt.annotation._symbolic import Facts, facts
 from torch_tensorrt.annotation.errors import ArgumentError
 
 _ALIGNMENT = 16
+_INTEGERS = ("i32", "u32", "i64", "u64")
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A record as ``ASTSource`` takes it, with what TensorRT passes for the rest."""
+    """What ``ASTSource`` takes, and what TensorRT is to pass for the rest.
+
+    Attributes:
+        types: by parameter; ``"constexpr"`` for what is compiled in.
+        constants: what is.
+        hints: by parameter index.
+        slots, extras: for the parameters that stay, in order.
+        facts: the hints and constants, for people.
+    """
 
     types: dict[str, str]
     constants: dict[str, Any]
     hints: dict[tuple[int], list[list[Any]]]
     slots: tuple[Slot, ...]
-    extras: tuple[Any, ...]
+    extras: tuple[sympy.Expr, ...]
     facts: str
 
     @classmethod
     def of(cls, record: LaunchRecord, aligned: bool) -> Signature:
-        types: dict[str, str] = {}
-        constants: dict[str, Any] = {}
-        divisible: list[int] = []
-        slots: list[Slot] = []
-        extras: list[Any] = []
-        told: list[str] = []
-        for index, (argument, parameter) in enumerate(
-            zip(record.arguments, record.kernel.params, strict=True)
-        ):
-            if isinstance(argument, Constant):
-                types[argument.name] = "constexpr"
-                constants[argument.name] = _constant(argument, parameter)
-                continue
-            if isinstance(argument, Pointer):
-                types[argument.name] = _pointer_type(argument, parameter)
-                slots.append(_pointer_slot(argument, len(record.inputs)))
-                is_divisible = aligned
-            else:
-                known = facts(argument.expr, record.ranges)
-                if (value := _baked(argument, parameter, record, known)) is not None:
-                    types[argument.name] = "constexpr"
-                    constants[argument.name] = value
-                    told.append(f"{argument.name}={value}")
-                    continue
-                types[argument.name] = parameter.annotation_type or "i32"
-                slots.append(Slot(Kind.EXTRA, len(extras)))
-                extras.append(argument.expr)
-                is_divisible = known.divisor % _ALIGNMENT == 0
-            if is_divisible and _is_specialized(parameter):
-                divisible.append(index)
-                told.append(f"{argument.name}%{_ALIGNMENT}")
-        hints = {(i,): [["tt.divisibility", _ALIGNMENT]] for i in divisible}
-        return cls(types, constants, hints, tuple(slots), tuple(extras), " ".join(told))
+        """The signature of a recorded launch.
 
-
-def _constant(argument: Constant, parameter: Any) -> Any:
-    """The value to compile in: what Triton's JIT would pass, rounded as it would be."""
-    value = argument.value
-    is_runtime = isinstance(value, float) and not parameter.is_constexpr
-    if is_runtime and parameter.annotation_type in (None, "", "fp32"):
-        return ctypes.c_float(value).value
-    return value
-
-
-def _pointer_type(argument: Pointer, parameter: Any) -> str:
-    const = "k" if parameter.is_const else ""
-    return f"*{const}{_dtypes.from_torch(argument.dtype).triton}"
-
-
-def _pointer_slot(argument: Pointer, inputs: int) -> Slot:
-    if argument.tensor < inputs:
-        return Slot(Kind.INPUT, argument.tensor)
-    return Slot(Kind.OUTPUT, argument.tensor - inputs)
-
-
-def _is_specialized(parameter: Any) -> bool:
-    return not (parameter.do_not_specialize or parameter.do_not_specialize_on_alignment)
-
-
-def _baked(
-    argument: Scalar, parameter: Any, record: LaunchRecord, known: Facts
-) -> int | float | None:
-    """The constant to compile in for an integer argument; None to pass it as an extra.
-
-    Triton's JIT compiles in the integer 1, and so does this. A constant that is no
-    32-bit integer to the kernel is compiled in because TensorRT could not pass it.
-    """
-    where = f"kernel {record.name}, argument `{argument.name}`"
-    annotation = parameter.annotation_type or None
-    if annotation in (None, "i32", "u32") and known.fits_int32:
-        specialized = annotation is None and not parameter.do_not_specialize
-        return 1 if specialized and known.constant == 1 else None
-    if known.constant is not None:
-        is_float = annotation is not None and annotation[:2] in ("fp", "bf")
-        return float(known.constant) if is_float else known.constant
-    if not known.fits_int32:
-        raise ArgumentError(
-            f"{where}: {argument.expr} reaches {known.upper} within the profile, and "
-            "TensorRT passes 32-bit integers only. Narrow the profile, or pass the "
-            "factors and multiply in the kernel."
+        Raises:
+            ArgumentError: an argument cannot be passed by TensorRT.
+        """
+        builder = _Builder(record, aligned)
+        parameters = zip(record.arguments, record.kernel.params, strict=True)
+        for index, (argument, parameter) in enumerate(parameters):
+            builder.add(index, argument, parameter)
+        hints = {(i,): [["tt.divisibility", _ALIGNMENT]] for i in builder.divisible}
+        return cls(
+            builder.types,
+            builder.constants,
+            hints,
+            tuple(builder.slots),
+            tuple(builder.extras),
+            " ".join(builder.told),
         )
-    raise ArgumentError(
-        f"{where}: declared as {annotation}, and TensorRT passes 32-bit integers only. "
-        "Drop the annotation and convert in the kernel."
-    )
+
+
+class _Builder:
+    def __init__(self, record: LaunchRecord, aligned: bool) -> None:
+        self._record = record
+        self._aligned = aligned
+        self.types: dict[str, str] = {}
+        self.constants: dict[str, Any] = {}
+        self.divisible: list[int] = []
+        self.slots: list[Slot] = []
+        self.extras: list[sympy.Expr] = []
+        self.told: list[str] = []
+
+    def add(
+        self, index: int, argument: Pointer | Scalar | Constant, parameter: Any
+    ) -> None:
+        if isinstance(argument, Pointer):
+            self._add_pointer(index, argument, parameter)
+        elif isinstance(argument, Scalar):
+            self._add_integer(index, argument, parameter)
+        elif parameter.is_constexpr or argument.value is None:
+            self._compile_in(argument.name, argument.value)
+        else:
+            bits = self._bits(argument, parameter)
+            kind = "u1" if isinstance(argument.value, bool) else "fp32"
+            self._pass(argument.name, kind, sympy.Integer(bits))
+
+    def _add_pointer(self, index: int, argument: Pointer, parameter: Any) -> None:
+        const = "k" if parameter.is_const else ""
+        dtype = _dtypes.from_torch(argument.dtype).triton
+        self.types[argument.name] = f"*{const}{dtype}"
+        inputs = len(self._record.inputs)
+        is_input = argument.tensor < inputs
+        self.slots.append(
+            Slot(Kind.INPUT, argument.tensor)
+            if is_input
+            else Slot(Kind.OUTPUT, argument.tensor - inputs)
+        )
+        self._tell(index, argument.name, parameter, self._aligned)
+
+    def _add_integer(self, index: int, argument: Scalar, parameter: Any) -> None:
+        known = facts(argument.expr, self._record.ranges)
+        annotation = parameter.annotation_type or None
+        if annotation == "fp32" and known.constant is not None:
+            bits = _float_bits(float(known.constant))
+            self._pass(argument.name, "fp32", sympy.Integer(bits))
+            return
+        if annotation not in (None, *_INTEGERS):
+            raise self._refused(argument.name, annotation, "an integer")
+        is_specialized = annotation is None and not parameter.do_not_specialize
+        if is_specialized and known.constant == 1:
+            self._compile_in(argument.name, 1)
+            self.told.append(f"{argument.name}=1")
+            return
+        if not known.fits_int32:
+            self._add_wide(argument, known)
+            return
+        self._pass(argument.name, annotation or "i32", argument.expr)
+        self._tell(index, argument.name, parameter, known.divisor % _ALIGNMENT == 0)
+
+    def _add_wide(self, argument: Scalar, known: Facts) -> None:
+        if known.constant is None:
+            raise ArgumentError(
+                f"kernel {self._record.name}, argument `{argument.name}`: "
+                f"{argument.expr} reaches {known.upper} within the profile, and "
+                "TensorRT passes 32-bit integers only. Narrow the profile, or pass the "
+                "factors and multiply in the kernel."
+            )
+        self._compile_in(argument.name, known.constant)
+        self.told.append(f"{argument.name}={known.constant}")
+
+    def _compile_in(self, name: str, value: Any) -> None:
+        self.types[name] = "constexpr"
+        self.constants[name] = value
+
+    def _pass(self, name: str, kind: str, expr: sympy.Expr) -> None:
+        self.types[name] = kind
+        self.slots.append(Slot(Kind.EXTRA, len(self.extras)))
+        self.extras.append(expr)
+
+    def _tell(self, index: int, name: str, parameter: Any, is_divisible: bool) -> None:
+        unwanted = (
+            parameter.do_not_specialize or parameter.do_not_specialize_on_alignment
+        )
+        if is_divisible and not unwanted:
+            self.divisible.append(index)
+            self.told.append(f"{name}%{_ALIGNMENT}")
+
+    def _bits(self, argument: Constant, parameter: Any) -> int:
+        """The 32-bit integer whose bytes are the argument's."""
+        annotation = parameter.annotation_type or None
+        if isinstance(argument.value, bool) and annotation in (None, "u1", "i1"):
+            return int(argument.value)
+        if type(argument.value) is float and annotation in (None, "fp32"):
+            return _float_bits(argument.value)
+        raise self._refused(argument.name, annotation, argument.type)
+
+    def _refused(self, name: str, annotation: str | None, given: str) -> ArgumentError:
+        declared = f"declared as {annotation}" if annotation else "not a tl.constexpr"
+        return ArgumentError(
+            f"kernel {self._record.name}, argument `{name}`: {declared}, and given "
+            f"{given}. TensorRT passes 32-bit integers and floats, and bools: declare "
+            "it so, or as tl.constexpr."
+        )
+
+
+def _float_bits(value: float) -> int:
+    (bits,) = struct.unpack("<i", struct.pack("<f", value))
+    return int(bits)

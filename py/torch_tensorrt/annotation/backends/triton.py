@@ -31,7 +31,8 @@ from torch_tensorrt.annotation.errors import (
     UnsupportedKernelError,
 )
 
-_recording = threading.Lock()
+_MOST_THREADS = 1024  # "Technical Specifications", CUDA C++ programming guide
+_recording = threading.RLock()
 
 
 class TritonBackend:
@@ -151,12 +152,28 @@ def _name(kernel: Any) -> str:
     return str(getattr(kernel, "__name__", kernel))
 
 
+# The oldest PTX ISA that has an architecture as Triton emits it, from 9.0 on with the
+# architecture-specific instructions ("Target", PTX ISA manual).
+_OLDEST_PTX = {
+    75: 63, 80: 70, 86: 71, 87: 74, 89: 78, 90: 80,
+    100: 86, 101: 86, 103: 88, 110: 90, 120: 87, 121: 88,
+}  # fmt: skip
+
+
 def _require_known(target: Target) -> None:
     known = _known_architectures(target.capability)
     if target.arch not in known:
         raise TargetError(
             f"target {target.arch} is not one that this Triton compiles for. It knows "
             f"{', '.join(known)}."
+        )
+    oldest = _OLDEST_PTX.get(target.capability)
+    asked = target.ptx_version
+    if asked is not None and (oldest is None or asked < oldest):
+        since = "no version known here" if oldest is None else f"{oldest / 10}"
+        raise TargetError(
+            f"target {target.arch}: PTX ISA {target.ptx_isa} does not have it; "
+            f"{since} is the oldest that does. A newer driver is needed."
         )
 
 
@@ -226,6 +243,11 @@ def _require_launchable(record: LaunchRecord, metadata: Any, target: Target) -> 
         raise UnsupportedKernelError(
             f"kernel {record.name}: it takes tensor descriptors made on the host. Make "
             "them in the kernel, or load through pointers."
+        )
+    if metadata.num_warps * 32 > _MOST_THREADS:
+        raise UnsupportedKernelError(
+            f"kernel {record.name}: num_warps={metadata.num_warps} makes blocks of "
+            f"{metadata.num_warps * 32} threads; CUDA launches {_MOST_THREADS} at most."
         )
     if metadata.shared > target.max_shared_memory:
         raise UnsupportedKernelError(

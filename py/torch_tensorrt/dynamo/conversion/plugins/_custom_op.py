@@ -16,17 +16,9 @@ from torch_tensorrt.annotation._plugin_spec import (
     CustomPluginSpec,
     normalize_impl_to_spec,
 )
-from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._registry import RegisteredOp, registered
-from torch_tensorrt.annotation._tactics import Plugin, record_tactic
-from torch_tensorrt.annotation.errors import (
-    AnnotationError,
-    DTypeError,
-    RecordError,
-    RegistrationError,
-    SpecError,
-    UnsupportedKernelError,
-)
+from torch_tensorrt.annotation._tactics import Plugin
+from torch_tensorrt.annotation.errors import RegistrationError, SpecError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import ConverterPriority
 from torch_tensorrt.dynamo.conversion.plugins import _qdp, _torch_op
@@ -40,8 +32,10 @@ from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_converter import 
     generate_plugin_converter,
 )
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
+from torch_tensorrt.dynamo.conversion.plugins._try_out import try_out
 
 _lock = threading.RLock()
+_RESERVED = frozenset({"outputs", "stream", "tactic"})
 
 
 def custom_op(
@@ -102,26 +96,19 @@ def custom_op(
     )
     if spec is not None:
         _require_supported(op_name, spec, options)
-    identity = fingerprint(spec and spec.fingerprint, vars(options), _aot_register)
+    registration = _Registration(op_name, spec, options, _aot_register, _caller())
     with _lock:
-        if _is_registered(op_name, identity, replace):
+        earlier = registered.get(op_name)
+        if earlier is not None and not replace:
+            registration.require_same(earlier)
             return
-        undo = contextlib.ExitStack()
+        if earlier is not None:
+            registered.pop(op_name).undo()
         try:
-            plugin = None
-            if spec is None:
-                generate_plugin(op_name)
-                undo.callback(_qdp.forget, op_name)
-            else:
-                plugin = _register_impl(op_name, spec, undo)
-            if _aot_register is not None:
-                _aot_register()
-            overload = OpSchema.of(op_name).overload
-            converter = generate_plugin_converter(op_name, **vars(options))
-            undo.callback(forget_converter, overload, converter)
-            registered[op_name] = RegisteredOp(plugin, identity, _caller(), undo.close)
+            registered[op_name] = registration.carry_out()
         except BaseException:
-            undo.close()
+            if earlier is not None:
+                registered[op_name] = earlier.redo()
             raise
 
 
@@ -151,35 +138,61 @@ def _require_supported(
         )
 
 
-def _is_registered(op: str, identity: str, replace: bool) -> bool:
-    """Whether nothing is left to do; makes room for what replaces something."""
-    earlier = registered.get(op)
-    if earlier is None:
-        return False
-    if earlier.identity == identity:
-        return True
-    if not replace:
-        raise RegistrationError(
-            f"{op}: registered at {earlier.location}, and now otherwise at "
-            f"{_caller()}. Pass replace=True to put the new one in its place."
-        )
-    del registered[op]
-    earlier.undo()
-    return False
+@dataclass(frozen=True)
+class _Registration:
+    """One call of ``custom_op``, checked."""
+
+    op: str
+    spec: CustomPluginSpec | None
+    options: _ConverterOptions
+    aot_register: Callable[[], None] | None
+    location: str
+
+    @property
+    def identity(self) -> str:
+        spec = self.spec and self.spec.fingerprint
+        return fingerprint(spec, vars(self.options), self.aot_register)
+
+    def require_same(self, earlier: RegisteredOp) -> None:
+        if earlier.identity != self.identity:
+            raise RegistrationError(
+                f"{self.op}: registered at {earlier.location}, and now otherwise at "
+                f"{self.location}. Pass replace=True to put the new one in its place."
+            )
+
+    def carry_out(self) -> RegisteredOp:
+        """All steps; what was done is undone if one fails."""
+        undo = contextlib.ExitStack()
+        try:
+            plugin = None
+            if self.spec is None:
+                generate_plugin(self.op)
+                undo.callback(_qdp.forget, self.op)
+            else:
+                plugin = _register_impl(self.op, self.spec, undo)
+            if self.aot_register is not None:
+                self.aot_register()
+            overload = OpSchema.of(self.op).overload
+            converter = generate_plugin_converter(self.op, **vars(self.options))
+            undo.callback(forget_converter, overload, converter)
+            return RegisteredOp(
+                plugin, self.identity, self.location, undo.close, self.carry_out
+            )
+        except BaseException:
+            undo.close()
+            raise
 
 
 def _register_impl(
     op: str, spec: CustomPluginSpec, undo: contextlib.ExitStack
 ) -> Plugin:
-    meta = None
-    if not _torch_op.exists(op):
+    if is_new := not _torch_op.exists(op):
         library = _torch_op.define(op, spec)
         undo.callback(library._destroy)
-        meta = spec.meta_impl
-    schema = OpSchema.of(op, meta)
-    attributes = tuple(schema.attributes)
-    plugin = Plugin(op, spec, schema.meta, schema.tensors, attributes)
-    _try_recording(plugin, schema)
+    schema = OpSchema.of(op, spec.meta_impl if is_new else None)
+    _require_distinct_names(schema, spec)
+    plugin = Plugin(op, spec, schema.meta, schema.tensors, schema.attribute_types)
+    try_out(plugin, schema)
     with _qdp.registering(op):
         register_descriptor(schema)
         register_aot(schema, plugin)
@@ -187,35 +200,21 @@ def _register_impl(
     return plugin
 
 
-def _try_recording(plugin: Plugin, schema: OpSchema) -> None:
-    """Raise now what TensorRT would only print later, as far as it can be known.
-
-    Ranks and dtypes are not known yet. If a tactic records for some guess, it may be
-    right; if it fails for every guess the op itself accepts, the first error is raised.
-    """
-    if schema.attributes:
-        return
-    for tactic in plugin.tactics:
-        failure: AnnotationError | None = None
-        for inputs in _torch_op.probes(len(schema.tensors)):
-            try:
-                infer_outputs(schema.meta, inputs, "the fake kernel")
-            except AnnotationError:
-                continue
-            try:
-                record_tactic(plugin, tactic, inputs, {})
-            except (RecordError, UnsupportedKernelError, DTypeError) as error:
-                failure = failure or error
-            else:
-                failure = None
-                break
-        if failure is not None and not _is_users(failure):
-            raise failure
-
-
-def _is_users(error: AnnotationError) -> bool:
-    """Whether the launch function itself raised: it may want another rank or dtype."""
-    return type(error) is RecordError
+def _require_distinct_names(schema: OpSchema, spec: CustomPluginSpec) -> None:
+    """The launch function gets all of these as keywords."""
+    configured = {n for k in spec.specs for config in k.configs for n, _ in config}
+    for name in schema.attributes:
+        if name in configured | dict(spec.attributes).keys():
+            raise SpecError(
+                f"{schema.op}: {name!r} is an argument of the op, and a config key or "
+                "attribute of the plugin as well. Rename one of them."
+            )
+    for name in (*schema.tensors, *schema.attributes):
+        if name in _RESERVED:
+            raise SpecError(
+                f"{schema.op}: an argument is named {name!r}, which TensorRT's plugins "
+                "use themselves. Rename it."
+            )
 
 
 def _caller() -> str:

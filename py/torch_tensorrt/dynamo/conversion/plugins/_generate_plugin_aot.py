@@ -11,7 +11,7 @@ import sympy
 
 from torch_tensorrt.annotation import _dtypes
 from torch_tensorrt.annotation._symbolic import Range, to_tensorrt
-from torch_tensorrt.annotation._tactics import Kernel, Plugin, kernels
+from torch_tensorrt.annotation._tactics import Kernel, Plugin, Request
 from torch_tensorrt.annotation._target import current_target
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.errors import AnnotationError, TacticWarning
@@ -41,11 +41,10 @@ def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
         TensorRT calls this twice, and ends the process if it raises.
         """
         descs, attributes, (outputs,) = schema.split(args, {})
-        inputs = profile(descs)
         numbers = []
         for tactic in plugin.tactics:
             try:
-                kernels.get(plugin, tactic, inputs, attributes, current_target())
+                plugin.kernel(tactic, _request(descs, attributes))
             except AnnotationError as error:
                 _warn(
                     f"{schema.op}: tactic {tactic.number} ({tactic.spec.backend}, "
@@ -78,13 +77,7 @@ def _aot_impl(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
 
     def aot_impl(*args: Any) -> tuple[str, str, Any, Any]:
         descs, attributes, (_, number) = schema.split(args, {})
-        kernel = kernels.get(
-            plugin,
-            plugin.tactic(number),
-            profile(descs),
-            attributes,
-            current_target(),
-        )
+        kernel = plugin.kernel(plugin.tactic(number), _request(descs, attributes))
         params, extras = _launch(kernel, shape_symbols(descs))
         return kernel.entry, kernel.code, params, extras
 
@@ -97,12 +90,13 @@ def _aot_impl(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
     return named(aot_impl, schema.op, signature)
 
 
-def profile(descs: Sequence[Any]) -> tuple[TensorInfo, ...]:
+def _request(descs: Sequence[Any], attributes: Mapping[str, Any]) -> Request:
     """What TensorRT says of its inputs: dtypes, extents, and ranges of the dynamic."""
-    return tuple(
+    inputs = tuple(
         TensorInfo(_extents(desc.shape), _dtypes.from_tensorrt(desc.dtype).torch)
         for desc in descs
     )
+    return Request(inputs, attributes, current_target())
 
 
 def _extents(shape: Any) -> tuple[int | Range, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ def np_scalar_attr_annotation(dtype: Any) -> Any:
 class _AttributeType:
     schema_type: Any
     annotation: Any
-    python: Callable[[Any], Any]
+    python: type
 
 
 # Builtin annotations would make TensorRT call int() on an array, which NumPy rejects.
@@ -76,6 +77,11 @@ class OpSchema:
         tensors: list[str] = []
         attributes: dict[str, Any] = {}
         for argument in overload._schema.arguments:
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                raise RegistrationError(
+                    f"{op}, argument `{argument.name}`: the op writes it in place, "
+                    "which a plugin cannot do. Return a new tensor instead."
+                )
             if argument.type.isSubtypeOf(torch._C.TensorType.get()):
                 tensors.append(argument.name)
             else:
@@ -84,6 +90,25 @@ class OpSchema:
         if not tensors:
             raise RegistrationError(f"{op}: a plugin needs at least one tensor input.")
         return cls(op, overload, fake, tuple(tensors), attributes)
+
+    @property
+    def attribute_types(self) -> dict[str, type]:
+        """The Python type of each attribute."""
+        return {
+            argument.name: _attribute_type(self.op, argument).python
+            for argument in self.overload._schema.arguments
+            if argument.name in self.attributes
+        }
+
+    def neutral_attributes(self) -> dict[str, Any]:
+        """A value for each attribute: its default, or the type's own (0 is 1)."""
+        arguments = {a.name: a for a in self.overload._schema.arguments}
+        return {
+            name: arguments[name].default_value
+            if arguments[name].has_default_value()
+            else (kind(1) if kind in (int, float) else kind())
+            for name, kind in self.attribute_types.items()
+        }
 
     @property
     def num_outputs(self) -> int:
@@ -150,14 +175,18 @@ def split_name(op: str) -> tuple[str, str]:
     Raises:
         SpecError: it is not of that form.
     """
-    namespace, separator, name = op.partition("::")
-    is_name = op.isascii() and namespace.isidentifier() and name.isidentifier()
-    if not (separator and is_name):
+    parts = op.split("::") if isinstance(op, str) else []
+    if len(parts) != 2 or not all(map(_is_name, parts)):
         raise SpecError(
             f"op name {op!r}: write a namespace and a name, both ASCII identifiers, as "
             "in 'my::silu'."
         )
-    return namespace, name
+    return parts[0], parts[1]
+
+
+def _is_name(text: str) -> bool:
+    is_word = text.isascii() and text.isidentifier() and not keyword.iskeyword(text)
+    return is_word and not text.startswith("_")
 
 
 def unwrap(value: Any) -> Any:

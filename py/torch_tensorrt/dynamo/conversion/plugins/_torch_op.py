@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import json
 import typing
 from collections.abc import Callable
@@ -13,8 +12,9 @@ import torch
 
 from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
 from torch_tensorrt.annotation._record import describe, infer_outputs
-from torch_tensorrt.annotation._trace import TensorInfo, as_tensors
+from torch_tensorrt.annotation._trace import as_tensors
 from torch_tensorrt.annotation.errors import AnnotationError, SpecError
+from torch_tensorrt.dynamo.conversion.plugins._guesses import guesses
 from torch_tensorrt.dynamo.conversion.plugins._schema import split_name
 
 _SCHEMA_TYPES = {
@@ -49,15 +49,20 @@ def define(op: str, spec: CustomPluginSpec) -> torch.library.Library:
         )
     namespace, name = split_name(op)
     schema = _schema(op, spec.meta_impl)
-    library = torch.library.Library(namespace, "FRAGMENT")  # type: ignore[no-untyped-call]
+    library = None
     try:
+        library = torch.library.Library(namespace, "FRAGMENT")  # type: ignore[no-untyped-call]
         library.define(name + schema)  # type: ignore[no-untyped-call]
-        library.impl(  # type: ignore[no-untyped-call]
-            name, _eager(spec, spec.meta_impl), "CUDA"
-        )
+        library.impl(name, _eager(spec, spec.meta_impl), "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(op, spec.meta_impl, lib=library)
-    except BaseException:
-        library._destroy()  # type: ignore[no-untyped-call]
+        getattr(getattr(torch.ops, namespace), name).default  # noqa: B018
+    except BaseException as error:
+        if library is not None:
+            library._destroy()  # type: ignore[no-untyped-call]
+        if isinstance(error, RuntimeError | ValueError | AttributeError):
+            raise SpecError(
+                f"{op}: torch does not take an op {name}{schema}: {error}"
+            ) from error
         raise
     return library
 
@@ -99,7 +104,7 @@ def _schema(op: str, meta: Callable[..., Any]) -> str:
             f"{op}: the meta function {describe(meta)} has no signature to make a "
             "schema from. Wrap it: meta_impl=lambda x: torch.empty_like(x)."
         ) from error
-    hints = typing.get_type_hints(meta)
+    hints = _hints(op, meta)
     arguments = []
     for parameter in signature.parameters.values():
         hint = hints.get(parameter.name, parameter.empty)
@@ -132,7 +137,8 @@ def _count_outputs(
         return None
     if typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
         return len(typing.get_args(hint))
-    for probe in probes(inputs):
+    reason: AnnotationError | None = None
+    for guess in guesses(inputs):
         returned: list[Any] = []
 
         def observed(*tensors: Any, returned: list[Any] = returned) -> Any:
@@ -140,18 +146,24 @@ def _count_outputs(
             return returned[-1]
 
         try:
-            infer_outputs(observed, probe, "the meta function")
-        except AnnotationError:
+            infer_outputs(observed, guess, "the meta function")
+        except AnnotationError as error:
+            reason = reason or error
             continue
         return len(returned[0]) if isinstance(returned[0], tuple | list) else None
     raise SpecError(
         f"{op}: cannot tell how many outputs {describe(meta)} returns. Annotate it: "
-        "-> torch.Tensor, or -> tuple[torch.Tensor, torch.Tensor]."
-    )
+        f"-> torch.Tensor, or -> tuple[torch.Tensor, torch.Tensor]. ({reason})"
+    ) from reason
 
 
-def probes(count: int) -> typing.Iterator[tuple[TensorInfo, ...]]:
-    """Inputs to try a function on of which nothing is known: ranks and dtypes."""
-    ranks_and_dtypes = itertools.product((2, 3, 1, 4), (torch.float16, torch.float32))
-    for rank, dtype in ranks_and_dtypes:
-        yield (TensorInfo((64,) * rank, dtype),) * count
+def _hints(op: str, meta: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(meta)
+    except TypeError:  # an object without annotations: a partial, an instance
+        return {}
+    except NameError as error:
+        raise SpecError(
+            f"{op}: the meta function {describe(meta)} has an annotation that cannot "
+            f"be read: {error}."
+        ) from error

@@ -1,0 +1,96 @@
+"""Record a plugin's launches before anything is known of its inputs, to fail early.
+
+What TensorRT is told too late, inside its builder, it prints and does not report.
+"""
+
+from __future__ import annotations
+
+from torch._subclasses.fake_tensor import UnsupportedOperatorException
+
+from torch_tensorrt.annotation._launch import Outputs
+from torch_tensorrt.annotation._record import infer_outputs
+from torch_tensorrt.annotation._tactics import Plugin
+from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    RecordError,
+    RegistrationError,
+    SpecError,
+)
+from torch_tensorrt.dynamo.conversion.plugins._guesses import guesses
+from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
+
+
+def try_out(plugin: Plugin, schema: OpSchema) -> None:
+    """Raise what no inputs can repair.
+
+    If a tactic records for some guess, it may be right. If it fails for every guess
+    that the op, and the launch function's own code, accept, the first error is raised.
+
+    Raises:
+        RecordError: see its subclasses.
+        RegistrationError: an existing op has no fake kernel.
+        SpecError: ``meta_impl`` contradicts the fake kernel of an existing op.
+    """
+    attributes = schema.neutral_attributes()
+    accepted: list[tuple[TensorInfo, ...]] = []
+    for inputs in guesses(len(schema.tensors)):
+        outputs = _outputs(plugin, schema, inputs)
+        if outputs is not None:
+            _require_agreement(plugin, schema, inputs, outputs)
+            accepted.append(inputs)
+    for tactic in plugin.tactics:
+        failure: AnnotationError | None = None
+        for inputs in accepted:
+            try:
+                plugin.record(tactic, inputs, attributes)
+            except AnnotationError as error:
+                # The launch function raised: it wants another rank or dtype.
+                is_users = type(error) is RecordError
+                failure = failure or (None if is_users else error)
+            else:
+                failure = None
+                break
+        if failure is not None:
+            raise failure
+
+
+def _outputs(
+    plugin: Plugin, schema: OpSchema, inputs: tuple[TensorInfo, ...]
+) -> Outputs | None:
+    """What the fake kernel makes of ``inputs``; None where it rejects them."""
+    attributes = schema.neutral_attributes()
+    try:
+        return infer_outputs(
+            lambda *tensors: plugin.meta(*tensors, **attributes),
+            inputs,
+            f"{schema.op}: the fake kernel",
+        )
+    except RecordError as error:
+        cause = error.__cause__ and error.__cause__.__cause__
+        if isinstance(cause, UnsupportedOperatorException | NotImplementedError):
+            raise RegistrationError(
+                f"{schema.op}: the op has no fake kernel, so its outputs are unknown. "
+                f"Register one: torch.library.register_fake({schema.op!r})."
+            ) from error
+        return None
+    except AnnotationError:
+        return None
+
+
+def _require_agreement(
+    plugin: Plugin, schema: OpSchema, inputs: tuple[TensorInfo, ...], outputs: Outputs
+) -> None:
+    """An existing op's fake kernel counts; ``meta_impl`` must say the same."""
+    meta = plugin.spec.meta_impl
+    if meta is None or schema.attributes:
+        return
+    try:
+        found = infer_outputs(meta, inputs, "the meta function")
+    except AnnotationError:
+        return
+    if found != outputs:
+        raise SpecError(
+            f"{schema.op}: for inputs {inputs} meta_impl returns {found.tensors}, and "
+            f"the op's own fake kernel {outputs.tensors}. Leave meta_impl out."
+        )
