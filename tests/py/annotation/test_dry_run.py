@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +283,61 @@ for tactic in tta.dry_run("dry::silu", [torch.empty(8, 512)], "sm_90").tactics:
         outputs.add(tuple(run.stdout.splitlines()[-3:]))
     assert len(outputs) == 1
     assert launch_silu.__name__ in str(outputs.pop())
+
+
+def launch_subtract(x: Any, y: Any, out: Any, swap: bool = False) -> None:
+    a, b = (y, x) if swap else (x, y)
+    launch_add(a, b, out)
+
+
+def test_kernels_that_differ_only_in_their_arguments_have_names_of_their_own() -> None:
+    def meta(x: torch.Tensor, y: torch.Tensor, swap: bool = False) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    spec = tta.custom_plugin(tta.triton(launch_subtract), meta_impl=meta)
+    trt_plugins.custom_op("dry::subtract", impl=spec)
+    x = torch.empty(64, 64)
+    entries = {
+        tta.dry_run("dry::subtract", [x, x], "sm_90", attributes={"swap": swap})
+        .tactics[0]
+        .entry
+        for swap in (False, True)
+    }
+    assert len(entries) == 2
+
+
+def test_a_ptx_isa_that_lacks_the_architecture_is_refused(add: str) -> None:
+    x = torch.empty(8)
+    for target in ("sm_100,ptx_isa=8.5", "sm_120,ptx_isa=8.5", "sm_90,ptx_isa=6.0"):
+        with pytest.raises(TargetError, match="is the oldest that does"):
+            tta.dry_run(add, [x, x], target)
+
+
+def test_many_threads_may_dry_run_at_once(add: str) -> None:
+    expected = str(tta.dry_run(add, [PROFILE, PROFILE], "sm_90"))
+    with ThreadPoolExecutor(6) as pool:
+        runs = [
+            pool.submit(tta.dry_run, add, [PROFILE, PROFILE], "sm_90")
+            for _ in range(24)
+        ]
+    assert {str(run.result()) for run in runs} == {expected}
+
+
+def test_inputs_that_are_no_list_are_refused(add: str) -> None:
+    with pytest.raises(SpecError, match="inputs is Tensor; pass a list"):
+        tta.dry_run(add, torch.empty(8), "sm_90")
+
+
+def test_an_attribute_of_another_type_is_refused() -> None:
+    def meta(x: torch.Tensor, k: int) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    def launch(x: Any, out: Any, k: int) -> None:
+        launch_silu(x, out)
+
+    spec = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
+    trt_plugins.custom_op("dry::k", impl=spec)
+    with pytest.raises(
+        SpecError, match=r"attribute k=2\.7 of dry::k must be of type i"
+    ):
+        tta.dry_run("dry::k", [torch.empty(8)], "sm_90", attributes={"k": 2.7})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from kernels import add_kernel, info, launch_add, multiply_kernel, scale_kernel
 
 from torch_tensorrt.annotation._launch import Constant, LaunchRecord, Pointer, Scalar
 from torch_tensorrt.annotation._record import infer_outputs, record
-from torch_tensorrt.annotation._symbolic import Range, symbol
+from torch_tensorrt.annotation._symbolic import Range, evaluate, symbol
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (
@@ -340,3 +341,138 @@ def test_a_size_that_torch_simplifies_wrongly_is_refused() -> None:
     inputs = info(Range(2, 8, 64), 4096)
     with pytest.raises(RecordError, match="than what was recorded"):
         recorded(launch_fn, inputs, inputs)
+
+
+def test_an_operator_that_writes_a_tensor_beside_the_kernel_is_refused() -> None:
+    for write in (
+        lambda x, out: out.zero_(),
+        lambda x, out: x.mul_(2),
+        lambda x, out: torch.neg(x, out=out),
+        lambda x, out: out.view(-1).fill_(1),
+    ):
+
+        def launch_fn(x: Any, y: Any, out: Any, write: Any = write) -> None:
+            write(x, out)
+            launch(x, y, out, 5)
+
+        with pytest.raises(RecordError, match=r"writes a tensor with .* outside"):
+            recorded(launch_fn)
+
+
+def test_operators_that_write_their_own_tensors_are_no_business_of_the_record() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        torch.empty_like(x).zero_()
+        launch(x, y, out, 5)
+
+    assert recorded(launch_fn).name == "add_kernel"
+
+
+@pytest.mark.parametrize("inputs", [(X, X), (info(8), info(8))], ids=["dynamic", "st"])
+def test_an_address_is_refused(inputs: tuple[TensorInfo, ...]) -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, x.data_ptr() % 16)
+
+    with pytest.raises(ArgumentError, match="asks for a tensor's address"):
+        recorded(launch_fn, *inputs)
+
+
+def test_extents_that_differ_in_one_corner_only_are_not_taken_for_equal() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        stride = y.stride(0)
+        if y.shape[0] != x.shape[0]:
+            assert y.shape[0] == 1  # one row for all
+            stride = 0
+        launch(x, y, out, stride)
+
+    with pytest.raises(DynamicControlFlowError, match="Eq"):
+        recorded(launch_fn)
+
+
+@pytest.mark.parametrize("opt", [1, 16, 64])
+def test_opt_is_like_any_other_shape(opt: int) -> None:
+    """Also where the code compares with it, or where it is 1."""
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        if x.shape[0] == 16:
+            pass
+        launch(x, y, out, x.numel())
+
+    inputs = info(Range(1, opt, 64), 4096)
+    result = recorded(launch_fn, inputs, inputs)
+    assert result.arguments[2] == Scalar("n", 4096 * symbol(0, 0))
+
+
+def test_a_branch_at_opt_is_refused() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, 1 if x.shape[0] == 16 else 2)
+
+    inputs = info(Range(1, 16, 64), 4096)
+    with pytest.raises(DynamicControlFlowError, match="d0_0, 16"):
+        recorded(launch_fn, inputs, inputs)
+
+
+@pytest.mark.parametrize(
+    "flatten",
+    [
+        lambda x: x.reshape(-1, 64),
+        lambda x: x.contiguous().view(-1, x.shape[-1]),
+        lambda x: x.flatten(0, -2),
+    ],
+    ids=["reshape", "view", "flatten"],
+)
+def test_leading_dimensions_may_be_flattened(flatten: Any) -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        rows, _ = flatten(x).shape
+        launch(flatten(x), y, out, rows, grid=(rows,))
+
+    inputs = info(Range(1, 4, 8), Range(1, 16, 128), 64)
+    assert recorded(launch_fn, inputs, inputs).grid[0] == symbol(0, 0) * symbol(0, 1)
+
+
+SIZES: dict[str, tuple[Any, Any]] = {
+    "min": (lambda m, n: min(m, 7), lambda m, n: min(m, 7)),
+    "max of a list": (lambda m, n: max([m // 8, n, 1]), lambda m, n: max(m // 8, n, 1)),
+    "modulo": (lambda m, n: (m + n) % 5, lambda m, n: (m + n) % 5),
+    "math.prod": (lambda m, n: math.prod((m, n, 3)), lambda m, n: m * n * 3),
+    "ceil of a quotient": (
+        lambda m, n: math.ceil(m * n / 7),
+        lambda m, n: -(-m * n // 7),
+    ),
+    "cdiv": (lambda m, n: triton.cdiv(m, 7), lambda m, n: -(-m // 7)),
+    "shift": (lambda m, n: m << 3, lambda m, n: m << 3),
+}
+
+
+@pytest.mark.parametrize(("written", "meant"), SIZES.values(), ids=SIZES)
+def test_sizes_may_be_written_as_python_has_them(written: Any, meant: Any) -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, written(*x.shape))
+
+    inputs = info(Range(1, 9, 64), Range(1, 30, 99))
+    scalar = recorded(launch_fn, inputs, inputs).arguments[2]
+    assert isinstance(scalar, Scalar)
+    for m, n in [(1, 1), (64, 99), (7, 14), (8, 15), (33, 2)]:
+        assert evaluate(scalar.expr, {symbol(0, 0): m, symbol(0, 1): n}) == meant(m, n)
+
+
+def test_builtins_are_pythons_own_again_after_a_record() -> None:
+    before = (min, max, torch.cuda.device, torch.cuda.current_stream)
+    recorded(launch_add)
+    assert (min, max, torch.cuda.device, torch.cuda.current_stream) == before
+
+
+def test_the_usual_device_and_stream_calls_work_without_a_gpu() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        with torch.cuda.device(x.device):
+            assert isinstance(torch.cuda.current_stream().cuda_stream, int)
+            launch(x, y, out, 5)
+
+    assert recorded(launch_fn).name == "add_kernel"
+
+
+def test_a_record_inside_a_record_is_refused() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        recorded(launch_add)
+
+    with pytest.raises(RecordError, match="records another while it is recorded"):
+        recorded(launch_fn)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import tensorrt as trt
+from kernels import launch_silu, silu_kernel
 
 import torch_tensorrt.annotation as tta
 from torch_tensorrt.annotation import TritonSpec, triton
@@ -238,3 +239,14 @@ def test_the_error_is_both_a_value_error_and_one_of_ours() -> None:
     with pytest.raises(AnnotationError) as caught:
         triton(launch, [])
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("value", [True, None, 4.0, "4"])
+def test_an_option_that_is_no_int_is_refused(value: Any) -> None:
+    with pytest.raises(SpecError, match=r"num_warps=.*must be an int"):
+        tta.triton(launch_silu, configs=[{"num_warps": value}])
+
+
+def test_a_kernel_is_no_launch_function() -> None:
+    with pytest.raises(SpecError, match=r"silu_kernel is a kernel\. Pass the Py"):
+        tta.triton(silu_kernel)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import tensorrt as trt
 import tensorrt.plugin as trtp
 import torch
-from kernels import add_kernel, launch_add, launch_silu
+from kernels import BLOCKS, add_kernel, launch_add, launch_silu
 from tensorrt.plugin._lib import QDP_CREATORS, QDP_REGISTRY
 
 import torch_tensorrt.annotation as tta
@@ -340,3 +341,117 @@ def test_a_plugin_that_was_registered_elsewhere_is_not_touched() -> None:
         assert QDP_REGISTRY["reg::taken"].register_func is describe
     finally:
         trt_plugins._custom_op._qdp.forget("reg::taken")
+
+
+def test_replacing_takes_the_new_function_even_if_it_looks_the_same() -> None:
+    trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    first = registered["reg::silu"].plugin
+    trt_plugins.custom_op("reg::silu", impl=silu_spec(), replace=True)
+    assert registered["reg::silu"].plugin is not first
+
+
+def test_one_name_for_an_argument_and_a_config_key_is_refused() -> None:
+    def meta(x: torch.Tensor, BLOCK: int) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    spec = tta.custom_plugin(tta.triton(launch_silu, BLOCKS), meta_impl=meta)
+    with pytest.raises(SpecError, match="'BLOCK' is an argument of the op, and a conf"):
+        trt_plugins.custom_op("reg::silu", impl=spec)
+    assert traces("reg::silu") == []
+
+
+@pytest.mark.parametrize("name", ["outputs", "stream", "tactic"])
+def test_an_argument_named_as_tensorrts_own_is_refused(name: str) -> None:
+    namespace: dict[str, Any] = {"torch": torch}
+    exec(f"def meta({name}): return torch.empty_like({name})", namespace)
+    spec = tta.custom_plugin(tta.triton(launch_silu), meta_impl=namespace["meta"])
+    with pytest.raises(SpecError, match=f"an argument is named '{name}'"):
+        trt_plugins.custom_op("reg::silu", impl=spec)
+
+
+@pytest.fixture
+def library() -> Iterator[torch.library.Library]:
+    made = torch.library.Library("reg", "FRAGMENT")
+    yield made
+    made._destroy()
+
+
+def test_an_op_that_writes_its_argument_is_refused(
+    library: torch.library.Library,
+) -> None:
+    library.define("inplace(Tensor(a!) x) -> Tensor(a!)")
+    with pytest.raises(RegistrationError, match="`x`: the op writes it in place"):
+        trt_plugins.custom_op("reg::inplace", impl=tta.triton(launch_silu))
+
+
+def test_an_existing_op_without_a_fake_kernel_is_refused(
+    library: torch.library.Library,
+) -> None:
+    library.define("nofake(Tensor x) -> Tensor")
+    with pytest.raises(RegistrationError, match="reg::nofake: the op has no fake kern"):
+        trt_plugins.custom_op("reg::nofake", impl=tta.triton(launch_silu))
+    assert traces("reg::nofake") == ["torch"]
+
+
+def test_a_meta_function_that_contradicts_the_op_is_refused(
+    library: torch.library.Library,
+) -> None:
+    library.define("known(Tensor x) -> Tensor")
+    torch.library.register_fake("reg::known", torch.empty_like, lib=library)
+    spec = tta.custom_plugin(tta.triton(launch_silu), lambda x: x.new_empty(1, 1))
+    with pytest.raises(SpecError, match="and the op's own fake kernel"):
+        trt_plugins.custom_op("reg::known", impl=spec)
+    agreeing = tta.custom_plugin(tta.triton(launch_silu), lambda x: torch.empty_like(x))
+    trt_plugins.custom_op("reg::known", impl=agreeing)
+
+
+def test_a_launch_for_one_dtype_or_size_alone_is_not_refused_at_registration() -> None:
+    def for_int8(x: Any, out: Any) -> None:
+        if x.dtype == torch.int8:
+            launch_silu(x, out)
+
+    def for_large(x: Any, out: Any) -> None:
+        add_kernel[(x.shape[0] - 1000,)](x, x, 5, out, BLOCK=16)
+
+    for name, launch in (("reg::int8", for_int8), ("reg::large", for_large)):
+        spec = tta.custom_plugin(tta.triton(launch), meta_impl=silu_meta)
+        trt_plugins.custom_op(name, impl=spec)
+
+
+def test_an_op_with_attributes_is_tried_out_as_well() -> None:
+    def meta(x: torch.Tensor, alpha: float) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    spec = tta.custom_plugin(tta.triton(lambda x, out, alpha: None), meta_impl=meta)
+    with pytest.raises(LaunchCountError):
+        trt_plugins.custom_op("reg::silu", impl=spec)
+    assert traces("reg::silu") == []
+
+
+@pytest.mark.parametrize("name", ["my::class", "my::_x", "my::\u00e9", None, 5])
+def test_a_name_that_torch_cannot_have_is_refused(name: Any) -> None:
+    with pytest.raises(SpecError, match="write a namespace and a name"):
+        trt_plugins.custom_op(name, impl=silu_spec())
+
+
+@pytest.mark.parametrize("name", ["my::name", "prim::silu"])
+def test_a_name_that_torch_reserves_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match="torch does not take an op"):
+        trt_plugins.custom_op(name, impl=silu_spec())
+
+
+def test_a_meta_function_with_an_unknown_annotation_is_refused() -> None:
+    def meta(x: Unknown) -> torch.Tensor:  # type: ignore[name-defined]  # noqa: F821
+        return torch.empty_like(x)
+
+    spec = tta.custom_plugin(tta.triton(launch_silu), meta_impl=meta)
+    with pytest.raises(SpecError, match="annotation that cannot be read"):
+        trt_plugins.custom_op("reg::silu", impl=spec)
+
+
+def test_a_partial_may_be_a_meta_function() -> None:
+    meta = functools.partial(lambda x, scale: torch.empty_like(x), scale=2)
+    spec = tta.custom_plugin(tta.triton(launch_silu), meta_impl=meta)
+    trt_plugins.custom_op("reg::silu", impl=spec)
+    schema = torch.ops.reg.silu.default._schema
+    assert str(schema) == "reg::silu(Tensor x) -> Tensor"

@@ -108,6 +108,9 @@ def _schema(op: str, meta: Callable[..., Any]) -> str:
     arguments = []
     for parameter in signature.parameters.values():
         hint = hints.get(parameter.name, parameter.empty)
+        is_bound = parameter.kind is parameter.KEYWORD_ONLY and hint is parameter.empty
+        if is_bound and parameter.default is not parameter.empty:
+            continue  # as functools.partial leaves it
         if hint not in _SCHEMA_TYPES or parameter.kind in (
             parameter.VAR_POSITIONAL,
             parameter.VAR_KEYWORD,
