@@ -66,7 +66,8 @@ def dry_run(
         warnings.simplefilter("ignore", TacticWarning)  # the report says it
         request = Request(infos, attributes, current_target())
         failures = _failures(plugin, request)
-        if failures and (strict or len(failures) == len(plugin.tactics)):
+        tactics = plugin.tactics(infos, attributes)
+        if failures and (strict or len(failures) == len(tactics)):
             raise next(iter(failures.values()))
         launches = {launch.tactic: launch for launch in build(op, infos, attributes)}
     reports = [
@@ -78,7 +79,7 @@ def dry_run(
             plugin.kernel(tactic, request),
             infos,
         )
-        for tactic in plugin.tactics
+        for tactic in tactics
     ]
     return DryRunReport(op, request.target.arch, reports)
 
@@ -137,12 +138,17 @@ def _info(value: Any) -> TensorInfo:
             for low, opt, high in zip(*profile, strict=True)
         ]
         shape = extents
-    return TensorInfo(tuple(shape), dtype.to(torch.dtype))
+    try:
+        return TensorInfo(tuple(shape), dtype.to(torch.dtype))
+    except TypeError as error:  # torch_tensorrt.Input without a dtype
+        raise SpecError(
+            f"dry_run: an input of dtype {dtype}. Name it: Input(..., dtype=torch.half)."
+        ) from error
 
 
 def _failures(plugin: Plugin, request: Request) -> dict[int, AnnotationError]:
     failures = {}
-    for tactic in plugin.tactics:
+    for tactic in plugin.tactics(request.inputs, request.attributes):
         try:
             plugin.kernel(tactic, request)
         except AnnotationError as error:
@@ -152,7 +158,7 @@ def _failures(plugin: Plugin, request: Request) -> dict[int, AnnotationError]:
 
 def _failed(tactic: Tactic, error: AnnotationError) -> TacticReport:
     return TacticReport(
-        tactic.number, tactic.spec.backend, dict(tactic.config), error=str(error)
+        tactic.number, tactic.spec.backend, tactic.settings, error=str(error)
     )
 
 
@@ -169,7 +175,7 @@ def _report(
     return TacticReport(
         tactic=tactic.number,
         backend=tactic.spec.backend,
-        config=dict(tactic.config),
+        config=tactic.settings,
         dtypes=launch.dtypes,
         facts=kernel.compiled.facts,
         target=entry.target,

@@ -11,7 +11,7 @@ import builtins
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
 from typing import Any
 
@@ -148,13 +148,18 @@ def _index(tensor: torch.Tensor, key: list[Any]) -> torch.Tensor:
     return tensor
 
 
-class WritesRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses operators that write ``tensors``: an engine runs the kernel alone."""
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps which operators wrote, and which made, tensors while it is entered.
 
-    def __init__(self, tensors: tuple[torch.Tensor, ...], what: str) -> None:
+    An engine runs the kernel alone: it does nothing before, and initializes nothing.
+    """
+
+    def __init__(self, tensors: Iterable[torch.Tensor], what: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._storages = {t.untyped_storage()._cdata for t in tensors}
         self._what = what
+        self._guarded = {_storage(tensor) for tensor in tensors}
+        self._writers: dict[int, str] = {}
+        self._makers: dict[int, str] = {}
 
     def __torch_dispatch__(
         self,
@@ -168,14 +173,36 @@ class WritesRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
         values |= dict(zip((a.name for a in arguments), args, strict=False))
         for argument in arguments:
             info, value = argument.alias_info, values.get(argument.name)
-            if info is None or not info.is_write:
-                continue
-            if isinstance(value, torch.Tensor) and self._is_mine(value):
-                raise RecordError(
-                    f"{self._what} writes a tensor with {func} outside its kernel. An "
-                    "engine runs the kernel alone: do it in the kernel."
-                )
-        return func(*args, **(kwargs or {}))
+            if info is not None and info.is_write and isinstance(value, torch.Tensor):
+                self._writers[_storage(value)] = str(func)
+                if _storage(value) in self._guarded:
+                    self._refuse_write(str(func))
+        result = func(*args, **(kwargs or {}))
+        is_fresh = all(r.alias_info is None for r in func._schema.returns)
+        if isinstance(result, torch.Tensor) and is_fresh:
+            self._makers[_storage(result)] = str(func)  # an address may come again
+            self._writers.pop(_storage(result), None)
+        return result
 
-    def _is_mine(self, tensor: torch.Tensor) -> bool:
-        return tensor.untyped_storage()._cdata in self._storages
+    def require_only_allocated(self, outputs: Iterable[torch.Tensor]) -> None:
+        """Raise unless each output was allocated while entered, and left alone."""
+        for index, output in enumerate(outputs):
+            if writer := self._writers.get(_storage(output)):
+                self._refuse_write(writer)
+            maker = self._makers.get(_storage(output), "an input")
+            if "empty" not in maker:
+                raise RecordError(
+                    f"{self._what}: output {index} comes from {maker}. An engine's "
+                    "outputs are not initialized: allocate it with torch.empty and let "
+                    "the kernel write all of it."
+                )
+
+    def _refuse_write(self, writer: str) -> None:
+        raise RecordError(
+            f"{self._what} writes a tensor with {writer} outside its kernel. An engine "
+            "runs the kernel alone: do it in the kernel."
+        )
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import sympy
 import torch
 
+from torch_tensorrt.annotation._spec import Config
 from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._trace import TensorInfo, ranges_of
 
@@ -22,6 +23,7 @@ class Launch:
         arguments: (parameter name, value, is a compile-time constant) in the kernel's
             order.
         options: compiler options given at the launch.
+        choices: what its autotuner would choose from; the first was taken.
     """
 
     kernel: Any
@@ -29,6 +31,7 @@ class Launch:
     grid: Sequence[Any]
     arguments: tuple[tuple[str, Any, bool], ...]
     options: Mapping[str, Any]
+    choices: tuple[Config, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class LaunchRecord:
         grid: blocks along x, y and z.
         arguments: in the kernel's own parameter order.
         options: compiler options given at the launch.
+        choices: what its autotuner would choose from; the first was taken.
         inputs: the plugin's inputs.
         outputs: the plugin's outputs.
     """
@@ -104,6 +108,7 @@ class LaunchRecord:
     grid: tuple[sympy.Expr, sympy.Expr, sympy.Expr]
     arguments: tuple[Argument, ...]
     options: tuple[tuple[str, Any], ...]
+    choices: tuple[Config, ...]
     inputs: tuple[TensorInfo, ...]
     outputs: Outputs
 

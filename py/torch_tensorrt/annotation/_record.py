@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import sympy
 import torch
 
-from torch_tensorrt.annotation._environment import WritesRefused
+from torch_tensorrt.annotation._environment import Operators
 from torch_tensorrt.annotation._explore import ShapesRejected, trace, trace_somewhere
 from torch_tensorrt.annotation._launch import (
     Argument,
@@ -30,7 +31,9 @@ class Interceptor(Protocol):
     """The part of a backend that catches launches while a function is recorded."""
 
     def intercept(
-        self, on_launch: Callable[[Launch], None]
+        self,
+        on_launch: Callable[[Launch], None],
+        overrides: Mapping[str, Any] | None = None,
     ) -> AbstractContextManager[None]: ...
 
 
@@ -56,27 +59,40 @@ def infer_outputs(
     return (trace if sizes_matter else trace_somewhere)(run, inputs, what)
 
 
+@dataclass(frozen=True)
+class Call:
+    """How a launch function is called.
+
+    Attributes:
+        keywords: config and attributes; a ``stream`` is added where it is declared.
+        overrides: keywords of the kernel's launch, in place of what it says; None lets
+            an autotuner take its first choice.
+        names: of the inputs, for an op's body, which is called by name and returns its
+            outputs; None for a function that is handed its outputs.
+    """
+
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] | None = None
+    names: Sequence[str] | None = None
+
+
 def record(
     interceptor: Interceptor,
     launch_fn: Callable[..., Any],
     meta: Callable[..., Any],
     inputs: Sequence[TensorInfo],
-    keywords: Mapping[str, Any] | None = None,
+    call: Call = Call(),
 ) -> LaunchRecord:
-    """The one launch ``launch_fn(*inputs, *outputs, **keywords)`` makes.
+    """The one launch that ``launch_fn`` makes.
 
     Args:
         interceptor: catches the launch.
         meta: gives the outputs for the inputs.
-        keywords: config and attributes; a ``stream`` is added where it is declared.
 
     Raises:
         RecordError: see its subclasses.
     """
     what = f"launch function {describe(launch_fn)}"
-    keywords = dict(keywords or {})
-    if "stream" in inspect.signature(launch_fn).parameters:
-        keywords.setdefault("stream", 0)
 
     def run(run: Trace) -> LaunchRecord:
         # An engine's outputs are contiguous and their own, whatever the fake kernel's.
@@ -84,11 +100,15 @@ def record(
             torch.empty(o.shape, dtype=o.dtype, device="cuda")
             for o in _fake_outputs(run, meta, "the fake kernel")
         )
-        _require_callable(launch_fn, what, len(inputs), len(outputs), keywords)
         launches: list[Launch] = []
-        tensors = (*run.inputs, *outputs)
-        with interceptor.intercept(launches.append), WritesRefused(tensors, what):
-            launch_fn(*run.inputs, *outputs, **keywords)
+        operators = Operators((*run.inputs, *outputs), what)
+        with interceptor.intercept(launches.append, call.overrides), operators:
+            if call.names is None:
+                _call_with_outputs(launch_fn, what, run, outputs, call.keywords)
+            else:
+                named = dict(zip(call.names, run.inputs, strict=True))
+                result = launch_fn(**named, **call.keywords)
+                outputs = _own_outputs(run, result, outputs, operators, what)
         launch = _only(launches, what)
         return LaunchRecord(
             kernel=launch.kernel,
@@ -96,11 +116,57 @@ def record(
             grid=_read_grid(run, launch),
             arguments=tuple(_read_arguments(run, launch, outputs)),
             options=tuple(sorted(launch.options.items())),
+            choices=launch.choices,
             inputs=(),
             outputs=_read_outputs(run, outputs),
         )
 
     return replace(trace(run, inputs, what), inputs=tuple(inputs))
+
+
+def _call_with_outputs(
+    launch_fn: Callable[..., Any],
+    what: str,
+    run: Trace,
+    outputs: Sequence[torch.Tensor],
+    keywords: Mapping[str, Any],
+) -> None:
+    signature = inspect.signature(launch_fn)
+    if "stream" in signature.parameters:
+        keywords = {"stream": 0, **keywords}
+    try:
+        signature.bind(*run.inputs, *outputs, **keywords)
+    except TypeError as error:
+        raise ArgumentError(
+            f"{what} takes {signature}, and would be called with {len(run.inputs)} "
+            f"inputs, {len(outputs)} outputs of the meta function, and keywords "
+            f"{', '.join(keywords) or 'none'}: {error}."
+        ) from error
+    launch_fn(*run.inputs, *outputs, **keywords)
+
+
+def _own_outputs(
+    run: Trace,
+    result: Any,
+    expected: Sequence[torch.Tensor],
+    operators: Operators,
+    what: str,
+) -> tuple[torch.Tensor, ...]:
+    """What an op's body returned, if an engine can stand in for its allocations."""
+    outputs = as_tensors(result, what)
+    if _read_outputs(run, outputs) != _read_outputs(run, expected):
+        raise ArgumentError(
+            f"{what} returns {_read_outputs(run, outputs).tensors}, and the op's fake "
+            f"kernel {_read_outputs(run, expected).tensors}. One of them is wrong."
+        )
+    for index, output in enumerate(outputs):
+        if not output.is_contiguous() or output.storage_offset() != 0:
+            raise ArgumentError(
+                f"{what}: output {index} has strides {list(output.stride())}. An "
+                "engine's outputs are contiguous: return the tensor as allocated."
+            )
+    operators.require_only_allocated(outputs)
+    return outputs
 
 
 def _fake_outputs(
@@ -111,24 +177,6 @@ def _fake_outputs(
     except Exception as error:
         raise ShapesRejected(what) from error
     return as_tensors(outputs, what)
-
-
-def _require_callable(
-    launch_fn: Callable[..., Any],
-    what: str,
-    inputs: int,
-    outputs: int,
-    keywords: Mapping[str, Any],
-) -> None:
-    signature = inspect.signature(launch_fn)
-    try:
-        signature.bind(*[None] * (inputs + outputs), **keywords)
-    except TypeError as error:
-        raise ArgumentError(
-            f"{what} takes {signature}, and would be called with {inputs} inputs, "
-            f"{outputs} outputs of the meta function, and keywords "
-            f"{', '.join(keywords) or 'none'}: {error}."
-        ) from error
 
 
 def describe(function: Callable[..., Any]) -> str:
@@ -226,8 +274,11 @@ def _read_symbolic_constant(
     name: str, value: Any, is_constant: bool, where: str
 ) -> Constant:
     """A value that follows the shape, where only a constant can go."""
-    if isinstance(value, torch.SymInt) and value.node.expr.is_number:
-        return Constant(name, int(value.node.expr))
+    known = value.node.expr
+    if isinstance(value, torch.SymInt) and known.is_number:
+        return Constant(name, int(known))
+    if isinstance(value, torch.SymBool) and known in (sympy.true, sympy.false):
+        return Constant(name, bool(known))
     if is_constant:
         raise ArgumentError(
             f"{where}: a compile-time constant that follows a dynamic size ({value}). "

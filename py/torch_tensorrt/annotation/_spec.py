@@ -41,39 +41,27 @@ class KernelSpec(Fingerprinted):
 
     Attributes:
         launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
-            it launches exactly one kernel.
+            it launches exactly one kernel. None: the op's own body.
         configs: each a tactic: sorted (name, value) pairs.
         input_formats, output_formats: names of TensorRT tensor formats, one for each
             tensor or one for all; None is LINEAR.
+        returns_outputs: ``launch_fn`` is an op's body: it takes the op's arguments by
+            name, and allocates and returns its outputs. Config keys then override the
+            keywords of its launch.
     """
 
     backend: ClassVar[str]
     option_names: ClassVar[frozenset[str]] = frozenset()
 
-    launch_fn: Callable[..., Any]
+    launch_fn: Callable[..., Any] | None
     configs: tuple[Config, ...] = ((),)
     input_formats: Formats = None
     output_formats: Formats = None
+    returns_outputs: bool = False
 
     def __post_init__(self) -> None:
-        if not callable(self.launch_fn):
-            raise SpecError(
-                f"{self.backend}: the launch function is {self.launch_fn!r}, which "
-                "cannot be called. Pass the Python function that launches the kernel."
-            )
-        if type(self.launch_fn).__module__.partition(".")[0] == self.backend:
-            name = getattr(self.launch_fn, "__name__", self.launch_fn)
-            raise SpecError(
-                f"{self.backend}: {name} is a kernel. Pass the Python function that "
-                f"launches it: def launch(x, out): {name}[grid](x, out, ...)."
-            )
-        try:
-            inspect.signature(self.launch_fn)
-        except (TypeError, ValueError) as error:
-            raise SpecError(
-                f"{self.backend}: the launch function is {self.launch_fn!r}, which has "
-                "no signature. Pass the Python function that launches the kernel."
-            ) from error
+        if self.launch_fn is not None:
+            self._check_launch_fn(self.launch_fn)
         if not _is_configs(self.configs):
             raise SpecError(
                 f"{self.backend}: configs is {self.configs!r}; it must be a tuple, not "
@@ -95,36 +83,75 @@ class KernelSpec(Fingerprinted):
                         "Only LINEAR is, which is also the default."
                     )
 
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The launch function, which registering has found if it was not given."""
+        if self.launch_fn is None:
+            raise SpecError(
+                f"{self.backend}: no launch function. Only custom_op(op, impl=...) can "
+                "do without, where the op's own body launches the kernel."
+            )
+        return self.launch_fn
+
     def launch_keywords(self, config: Config) -> dict[str, Any]:
         """The part of ``config`` that the launch function takes."""
-        parameters = inspect.signature(self.launch_fn).parameters
+        if self.returns_outputs:
+            return {}
+        parameters = inspect.signature(self.function).parameters
         return {
             name: value
             for name, value in config
             if name in parameters or name not in self.option_names
         }
 
+    def kernel_keywords(self, config: Config) -> dict[str, Any]:
+        """The part of ``config`` that overrides keywords of the kernel's launch."""
+        return dict(config) if self.returns_outputs else {}
+
     def options(self, config: Config) -> dict[str, Any]:
         """The part of ``config`` that the compiler takes."""
         return {name: value for name, value in config if name in self.option_names}
 
+    def _check_launch_fn(self, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise SpecError(
+                f"{self.backend}: the launch function is {function!r}, which cannot be "
+                "called. Pass the Python function that launches the kernel."
+            )
+        if type(function).__module__.partition(".")[0] == self.backend:
+            name = getattr(function, "__name__", function)
+            raise SpecError(
+                f"{self.backend}: {name} is a kernel. Pass the Python function that "
+                f"launches it: def launch(x, out): {name}[grid](x, out, ...)."
+            )
+        try:
+            inspect.signature(function)
+        except (TypeError, ValueError) as error:
+            raise SpecError(
+                f"{self.backend}: the launch function is {function!r}, which has no "
+                "signature. Pass the Python function that launches the kernel."
+            ) from error
+
     def _check_config(self, number: int, config: Config) -> None:
-        parameters = inspect.signature(self.launch_fn).parameters.values()
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        taken = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
-        optional = [
-            p.name
-            for p in parameters
-            if p.default is not p.empty or p.kind is p.KEYWORD_ONLY
-        ]
         for name, value in config:
             if name in self.option_names and type(value) is not int:
                 raise SpecError(
                     f"{self.backend}: configs[{number}] has {name}={value!r}; it must "
                     "be an int."
                 )
-            is_known = takes_any or name in taken - {"stream"}
-            if not is_known and name not in self.option_names:
+        if self.launch_fn is None or self.returns_outputs:
+            return  # the kernel's own parameters, known when it is launched
+        parameters = inspect.signature(self.launch_fn).parameters.values()
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return
+        taken = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
+        optional = [
+            p.name
+            for p in parameters
+            if p.default is not p.empty or p.kind is p.KEYWORD_ONLY
+        ]
+        for name, _ in config:
+            if name not in taken - {"stream"} and name not in self.option_names:
                 valid = ", ".join([*optional, *sorted(self.option_names)])
                 function = getattr(self.launch_fn, "__qualname__", self.launch_fn)
                 raise SpecError(
@@ -133,7 +160,8 @@ class KernelSpec(Fingerprinted):
                 )
 
     def _identity(self) -> tuple[Any, ...]:
-        return self.launch_fn, self.configs, self.input_formats, self.output_formats
+        formats = (self.input_formats, self.output_formats)
+        return self.launch_fn, self.configs, formats, self.returns_outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +176,7 @@ class TritonSpec(KernelSpec):
 
 
 def triton(
-    launch_fn: Callable[..., Any],
+    launch_fn: Callable[..., Any] | None = None,
     configs: Sequence[Mapping[str, Any]] | None = None,
     input_formats: Any = None,
     output_formats: Any = None,
@@ -159,9 +187,12 @@ def triton(
     Args:
         launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
             it launches exactly one ``@triton.jit`` kernel on the tensors it is given.
+            None: the op is defined with ``torch.library.custom_op`` or ``triton_op``,
+            and its own body launches the kernel.
         configs: one dict for each tactic that TensorRT is to time. ``num_warps``,
-            ``num_stages`` and ``maxnreg`` go to Triton, other keys to ``launch_fn``.
-            None: one tactic, with the defaults of ``launch_fn``.
+            ``num_stages`` and ``maxnreg`` go to Triton, other keys to ``launch_fn``
+            (without one, they override keywords of the launch). None: the configs of
+            ``@triton.autotune``, or one tactic with the defaults.
         input_formats, output_formats: tensor formats; None is LINEAR (row-major).
         **keywords: config keys that hold in every config.
 

@@ -13,7 +13,18 @@ from functools import reduce
 from typing import Any, TypeAlias
 
 import sympy
-from torch.utils._sympy.functions import CleanDiv, FloorDiv, Max, Min, Mod, PythonMod
+from torch.utils._sympy.functions import (
+    CeilToInt,
+    CleanDiv,
+    FloorDiv,
+    FloorToInt,
+    IntTrueDiv,
+    Max,
+    Min,
+    Mod,
+    PythonMod,
+    TruncToInt,
+)
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from torch_tensorrt.annotation.errors import ArgumentError, SpecError
@@ -163,6 +174,24 @@ class _Translator:
             return self._trtp.ShapeExpr(0) - ceiling
         raise self._refused(expr)
 
+    def _rounded_quotient(self, expr: sympy.Expr) -> Any:
+        """``math.ceil(a / b)`` and its like: exact below 2**53, as floats are."""
+        (quotient,) = expr.args
+        if not isinstance(quotient, IntTrueDiv):
+            raise self._refused(expr)
+        base, divisor = quotient.args
+        self._require_positive(divisor, expr)
+        lower, upper = bounds(base, self._ranges)
+        if lower < 0 or upper >= 2**53:
+            raise self._refused(expr)
+        if isinstance(expr, CeilToInt):
+            return self._trtp.cdiv(self.visit(base), self.visit(divisor))
+        return self.visit(base) // self.visit(divisor)
+
+    def _abs(self, expr: sympy.Expr) -> Any:
+        (value,) = expr.args
+        return self._trtp.max(self.visit(value), self.visit(-value))
+
     def _mod(self, expr: sympy.Expr) -> Any:
         base, divisor = expr.args
         self._require_positive(divisor, expr)
@@ -194,6 +223,10 @@ class _Translator:
         sympy.Pow: _power,
         FloorDiv: _floor_div,
         CleanDiv: _floor_div,
+        CeilToInt: _rounded_quotient,
+        FloorToInt: _rounded_quotient,
+        TruncToInt: _rounded_quotient,
+        sympy.Abs: _abs,
         Mod: _mod,
         PythonMod: _mod,
         Max: _max,

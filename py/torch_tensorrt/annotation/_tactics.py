@@ -13,7 +13,7 @@ from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation._launch import LaunchRecord
 from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
 from torch_tensorrt.annotation._ptx import Kind
-from torch_tensorrt.annotation._record import record
+from torch_tensorrt.annotation._record import Call, record
 from torch_tensorrt.annotation._spec import Config, KernelSpec
 from torch_tensorrt.annotation._symbolic import bounds
 from torch_tensorrt.annotation._target import Target
@@ -31,11 +31,29 @@ _GRID_LIMITS = (2**31 - 1, 65535, 65535)  # "Technical Specifications", CUDA C++
 
 @dataclass(frozen=True)
 class Tactic:
-    """One (spec, config); ``number`` is positive and the same in every process."""
+    """One (spec, config); ``number`` is positive and the same in every process.
+
+    Attributes:
+        choice: the autotuner's config, where the spec has none of its own; None where
+            it is not known whether there is an autotuner.
+    """
 
     number: int
     spec: KernelSpec
     config: Config
+    choice: Config | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Config and choice, for people."""
+        return {**dict(self.config), **dict(self.choice or ())}
+
+    @property
+    def overrides(self) -> dict[str, Any] | None:
+        """Keywords of the kernel's launch."""
+        if self.choice is not None:
+            return dict(self.choice)
+        return self.spec.kernel_keywords(self.config) or None
 
 
 @dataclass(frozen=True)
@@ -79,7 +97,6 @@ class Plugin:
         meta: from fake inputs, and attributes by keyword, to fake outputs.
         tensors: names of the op's tensor arguments.
         attributes: names and types of its others.
-        tactics: every config of every kernel spec, numbered from 1.
     """
 
     def __init__(
@@ -95,12 +112,48 @@ class Plugin:
         self.meta = meta
         self.tensors = tuple(tensors)
         self.attributes = dict(attributes)
-        pairs = [(spec, config) for spec in spec.specs for config in spec.configs]
-        self.tactics = tuple(Tactic(n, *pair) for n, pair in enumerate(pairs, start=1))
         self._lock = threading.RLock()
         self._built: dict[tuple[int, str], Kernel | AnnotationError] = {}
+        self._tactics: dict[str, tuple[Tactic, ...]] = {}
 
-    def tactic(self, number: int) -> Tactic:
+    def tactics(
+        self, inputs: Sequence[TensorInfo], attributes: Mapping[str, Any]
+    ) -> tuple[Tactic, ...]:
+        """Every config of every kernel spec, numbered from 1.
+
+        A spec without configs has those of the autotuned kernel that it launches.
+        """
+        key = fingerprint(repr(tuple(inputs)), dict(attributes))
+        with self._lock:
+            if key not in self._tactics:
+                found = (
+                    (spec, config, choice)
+                    for spec in self.spec.specs
+                    for config in spec.configs
+                    for choice in self._choices(spec, config, inputs, attributes)
+                )
+                self._tactics[key] = tuple(
+                    Tactic(number, *parts)
+                    for number, parts in enumerate(found, start=1)
+                )
+            return self._tactics[key]
+
+    def _choices(
+        self,
+        spec: KernelSpec,
+        config: Config,
+        inputs: Sequence[TensorInfo],
+        attributes: Mapping[str, Any],
+    ) -> Sequence[Config | None]:
+        if config:
+            return [None]
+        try:
+            recorded = self.record(Tactic(0, spec, config), inputs, attributes)
+        except AnnotationError:
+            return [None]  # which it raises again as a tactic
+        return recorded.choices or [None]
+
+    def tactic(self, number: int, request: Request) -> Tactic:
         """The tactic of this number.
 
         Raises:
@@ -112,7 +165,7 @@ class Plugin:
                 f"{self.op}: no tactic can serve these inputs; the warnings before "
                 f"this say why. tta.dry_run({self.op!r}, ...) tries them one by one."
             )
-        return self.tactics[number - 1]
+        return self.tactics(request.inputs, request.attributes)[number - 1]
 
     def kernel(self, tactic: Tactic, request: Request) -> Kernel:
         """The kernel of ``tactic``; built on first use.
@@ -143,10 +196,14 @@ class Plugin:
         }
         recorded = record(
             backend(tactic.spec.backend),
-            tactic.spec.launch_fn,
+            tactic.spec.function,
             lambda *tensors: self.meta(*tensors, **attributes),
             inputs,
-            keywords,
+            Call(
+                keywords,
+                tactic.overrides,
+                self.tensors if tactic.spec.returns_outputs else None,
+            ),
         )
         for output in recorded.outputs.tensors:
             _dtypes.from_torch(output.dtype)

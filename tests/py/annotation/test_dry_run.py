@@ -341,3 +341,9 @@ def test_an_attribute_of_another_type_is_refused() -> None:
         SpecError, match=r"attribute k=2\.7 of dry::k must be of type i"
     ):
         tta.dry_run("dry::k", [torch.empty(8)], "sm_90", attributes={"k": 2.7})
+
+
+def test_an_input_without_a_dtype_is_refused(add: str) -> None:
+    x = torch_tensorrt.Input(shape=(8,))
+    with pytest.raises(SpecError, match=r"Name it: Input\(\.\.\., dtype=torch\.half\)"):
+        tta.dry_run(add, [x, x], "sm_90")

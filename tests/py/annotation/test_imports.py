@@ -40,6 +40,7 @@ ORDER = [
     # a kernel, compiled
     f"{ANNOTATION}._ptx",
     f"{ANNOTATION}.backends",
+    f"{ANNOTATION}.backends._triton_launch",
     f"{ANNOTATION}.backends._triton_signature",
     f"{ANNOTATION}.backends.triton",
     # tactics, and what is registered

@@ -14,7 +14,7 @@ import triton
 from kernels import add_kernel, info, launch_add, multiply_kernel, scale_kernel
 
 from torch_tensorrt.annotation._launch import Constant, LaunchRecord, Pointer, Scalar
-from torch_tensorrt.annotation._record import infer_outputs, record
+from torch_tensorrt.annotation._record import Call, infer_outputs, record
 from torch_tensorrt.annotation._symbolic import Range, evaluate, symbol
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.backends import backend
@@ -36,7 +36,7 @@ def recorded(
     meta: Callable[..., Any] = lambda x, *rest: torch.empty_like(x),
     **keywords: Any,
 ) -> LaunchRecord:
-    return record(backend("triton"), launch_fn, meta, inputs or (X, X), keywords)
+    return record(backend("triton"), launch_fn, meta, inputs or (X, X), Call(keywords))
 
 
 def launch(x: Any, y: Any, out: Any, n: Any, grid: Any = (1,), **options: Any) -> None:
@@ -271,21 +271,6 @@ def test_after_recording_triton_launches_as_before() -> None:
     with pytest.raises(LaunchCountError):
         recorded(lambda x, y, out: None)
     assert triton.JITFunction.run is before
-
-
-@pytest.mark.parametrize(
-    "decorate",
-    [
-        triton.autotune([triton.Config({"BLOCK": 16})], key=["n"]),
-        triton.heuristics({"BLOCK": lambda args: 16}),
-    ],
-    ids=["autotune", "heuristics"],
-)
-def test_decorated_kernels_are_refused_by_the_decorators_name(decorate: Any) -> None:
-    kernel = decorate(add_kernel)
-    name = "autotune" if "Auto" in type(kernel).__name__ else "heuristics"
-    with pytest.raises(UnsupportedKernelError, match=f"add_kernel: @triton.{name}"):
-        recorded(lambda x, y, out: kernel[(1,)](x, y, 5, out))
 
 
 def test_a_kernel_with_a_hook_is_refused() -> None:

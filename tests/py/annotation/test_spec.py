@@ -148,7 +148,7 @@ def test_an_option_that_the_launch_function_declares_goes_to_both() -> None:
 # --- The launch function --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("launch_fn", [None, "launch", 3], ids=repr)
+@pytest.mark.parametrize("launch_fn", ["launch", 3], ids=repr)
 def test_what_cannot_be_called_is_no_launch_function(launch_fn: Any) -> None:
     with pytest.raises(SpecError, match="which cannot be called"):
         triton(launch_fn)

@@ -40,9 +40,16 @@ class Backend(Protocol):
     """One kernel language."""
 
     def intercept(
-        self, on_launch: Callable[[Launch], None]
+        self,
+        on_launch: Callable[[Launch], None],
+        overrides: Mapping[str, Any] | None = None,
     ) -> AbstractContextManager[None]:
-        """While entered, launches of this thread are reported and not made."""
+        """While entered, launches of this thread are reported and not made.
+
+        Args:
+            overrides: keywords of the launch, in place of what it says; None lets an
+                autotuner take its first choice.
+        """
 
     def compile(
         self,

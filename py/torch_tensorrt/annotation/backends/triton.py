@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from torch._library.triton import set_wrap_triton_enabled
 from triton import knobs
 from triton.backends.compiler import GPUTarget
-from triton.backends.nvidia.compiler import CUDAOptions, get_ptxas, ptx_get_version
+from triton.backends.nvidia.compiler import get_ptxas, ptx_get_version
 from triton.compiler import ASTSource
 from triton.compiler import compile as triton_compile
 from triton.runtime.autotuner import Autotuner, Heuristics
@@ -23,9 +24,9 @@ from torch_tensorrt.annotation._launch import Launch, LaunchRecord
 from torch_tensorrt.annotation._ptx import Kind, Slot
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends import CompiledKernel
+from torch_tensorrt.annotation.backends._triton_launch import read_launch
 from torch_tensorrt.annotation.backends._triton_signature import Signature
 from torch_tensorrt.annotation.errors import (
-    ArgumentError,
     CompileError,
     TargetError,
     UnsupportedKernelError,
@@ -39,7 +40,11 @@ class TritonBackend:
     """Records ``kernel[grid](...)`` and compiles it with ``triton.compile``."""
 
     @contextlib.contextmanager
-    def intercept(self, on_launch: Callable[[Launch], None]) -> Iterator[None]:
+    def intercept(
+        self,
+        on_launch: Callable[[Launch], None],
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Iterator[None]:
         """Report the launches of this thread; other threads launch as ever."""
         thread = threading.get_ident()
         original = {cls: cls.run for cls in (JITFunction, Autotuner, Heuristics)}
@@ -52,12 +57,13 @@ class TritonBackend:
                     run = original[cls]
                     return run(kernel, *args, grid=grid, warmup=warmup, **keywords)
                 if not warmup:
-                    on_launch(_read_launch(kernel, args, grid, keywords))
+                    on_launch(read_launch(kernel, args, grid, keywords, overrides))
                 return None
 
             return run
 
-        with _recording:
+        # In the body of a torch.library.triton_op, wrap_triton is to call Triton.
+        with _recording, set_wrap_triton_enabled(False):
             for cls in original:
                 cls.run = replacement(cls)
             try:
@@ -93,63 +99,6 @@ class TritonBackend:
             ptxas=get_ptxas(target.capability).path,
             facts=signature.facts,
         )
-
-
-def _read_launch(
-    kernel: Any, args: tuple[Any, ...], grid: Any, keywords: Mapping[str, Any]
-) -> Launch:
-    if not isinstance(kernel, JITFunction):
-        kind = type(kernel).__name__
-        raise UnsupportedKernelError(
-            f"kernel {_name(kernel)}: @triton.{_DECORATOR[kind]} kernels cannot be "
-            "recorded. Launch the kernel without it, and give its choices as "
-            "tta.triton(launch_fn, configs=[...])."
-        )
-    if kernel.pre_run_hooks:
-        raise UnsupportedKernelError(
-            f"kernel {_name(kernel)}: it has a pre-run hook, which an engine does not "
-            "run. Remove the hook, or do its work in the kernel."
-        )
-    parameters = kernel.signature.parameters
-    bound = kernel.signature.bind(
-        *args, **{k: v for k, v in keywords.items() if k in parameters}
-    )
-    bound.apply_defaults()
-    options = {k: v for k, v in keywords.items() if k not in parameters}
-    for name in options:
-        if name not in CUDAOptions.__dataclass_fields__:
-            raise ArgumentError(
-                f"kernel {_name(kernel)}: launched with {name}=, which neither the "
-                f"kernel nor Triton takes. The kernel's: {', '.join(parameters)}."
-            )
-    if kernel.debug or knobs.runtime.debug:
-        options.setdefault("debug", True)
-    if callable(grid):
-        grid = grid(dict(bound.arguments))
-    if not isinstance(grid, tuple | list):
-        raise ArgumentError(
-            f"kernel {_name(kernel)}: the grid is {grid!r}; write it as a tuple: "
-            "kernel[(blocks,)](...)."
-        )
-    return Launch(
-        kernel=kernel,
-        name=_name(kernel),
-        grid=tuple(grid),
-        arguments=tuple(
-            (parameter.name, bound.arguments[parameter.name], parameter.is_constexpr)
-            for parameter in kernel.params
-        ),
-        options=options,
-    )
-
-
-_DECORATOR = {"Autotuner": "autotune", "Heuristics": "heuristics"}
-
-
-def _name(kernel: Any) -> str:
-    while not isinstance(kernel, JITFunction) and hasattr(kernel, "fn"):
-        kernel = kernel.fn
-    return str(getattr(kernel, "__name__", kernel))
 
 
 # The oldest PTX ISA that has an architecture as Triton emits it, from 9.0 on with the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import threading
 from collections.abc import Callable
@@ -186,6 +187,7 @@ class _Registration:
 def _register_impl(
     op: str, spec: CustomPluginSpec, undo: contextlib.ExitStack
 ) -> Plugin:
+    spec = _with_bodies(op, spec)
     if is_new := not _torch_op.exists(op):
         library = _torch_op.define(op, spec)
         undo.callback(library._destroy)
@@ -198,6 +200,17 @@ def _register_impl(
         register_aot(schema, plugin)
     undo.callback(_qdp.forget, op)
     return plugin
+
+
+def _with_bodies(op: str, spec: CustomPluginSpec) -> CustomPluginSpec:
+    """``spec`` with the op's own body where no launch function was given."""
+    specs = tuple(
+        dataclasses.replace(kernel, launch_fn=_torch_op.body(op), returns_outputs=True)
+        if kernel.launch_fn is None
+        else kernel
+        for kernel in spec.specs
+    )
+    return dataclasses.replace(spec, specs=specs)
 
 
 def _require_distinct_names(schema: OpSchema, spec: CustomPluginSpec) -> None:

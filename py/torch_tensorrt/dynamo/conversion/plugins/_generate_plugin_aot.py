@@ -42,13 +42,18 @@ def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
         """
         descs, attributes, (outputs,) = schema.split(args, {})
         numbers = []
-        for tactic in plugin.tactics:
+        try:
+            request = _request(descs, attributes)
+        except AnnotationError as error:  # no target: no tactic
+            _warn(f"{schema.op}: {error}")
+            return []
+        for tactic in plugin.tactics(request.inputs, attributes):
             try:
-                plugin.kernel(tactic, _request(descs, attributes))
+                plugin.kernel(tactic, request)
             except AnnotationError as error:
                 _warn(
                     f"{schema.op}: tactic {tactic.number} ({tactic.spec.backend}, "
-                    f"{dict(tactic.config)}) is left out: {error}"
+                    f"{tactic.settings}) is left out: {error}"
                 )
             else:
                 numbers.append(tactic.number)
@@ -77,7 +82,8 @@ def _aot_impl(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
 
     def aot_impl(*args: Any) -> tuple[str, str, Any, Any]:
         descs, attributes, (_, number) = schema.split(args, {})
-        kernel = plugin.kernel(plugin.tactic(number), _request(descs, attributes))
+        request = _request(descs, attributes)
+        kernel = plugin.kernel(plugin.tactic(number, request), request)
         params, extras = _launch(kernel, shape_symbols(descs))
         return kernel.entry, kernel.code, params, extras
 

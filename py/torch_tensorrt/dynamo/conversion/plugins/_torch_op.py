@@ -33,6 +33,28 @@ def exists(op: str) -> bool:
     return torch._C._jit_get_schemas_for_operator(f"{namespace}::{name}") != []
 
 
+def body(op: str) -> Callable[..., Any]:
+    """The Python function that runs ``op`` on CUDA.
+
+    Raises:
+        SpecError: it cannot be reached.
+    """
+    definition = torch._library.custom_ops.OPDEFS.get(op)
+    functions = definition._backend_fns if definition else {}
+    function = functions.get("cuda") or functions.get(None)
+    while function is not None and function.__module__.startswith("torch."):
+        # torch's own wrappers, of custom_op and of triton_op, keep it as `fn`
+        function = inspect.getclosurevars(inspect.unwrap(function)).nonlocals.get("fn")
+    if function is None:
+        raise SpecError(
+            f"{op}: its Python body cannot be reached. Define the op with "
+            "torch.library.custom_op or triton_op, or pass the function that launches "
+            "the kernel: tta.triton(launch_fn)."
+        )
+    found: Callable[..., Any] = function
+    return found
+
+
 def define(op: str, spec: CustomPluginSpec) -> torch.library.Library:
     """Define ``op`` from the spec's ``meta_impl``; on CUDA it runs the first config.
 
@@ -72,7 +94,7 @@ def _eager(
 ) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
     kernel = spec.specs[0]
     keywords = dict(spec.attributes) | kernel.launch_keywords(kernel.configs[0])
-    takes_stream = "stream" in inspect.signature(kernel.launch_fn).parameters
+    takes_stream = "stream" in inspect.signature(kernel.function).parameters
 
     def run(*args: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:
         bound = inspect.signature(meta).bind(*args)
@@ -90,7 +112,7 @@ def _eager(
         )
         if takes_stream:
             attributes["stream"] = torch.cuda.current_stream().cuda_stream
-        kernel.launch_fn(*inputs, *outputs, **keywords, **attributes)
+        kernel.function(*inputs, *outputs, **keywords, **attributes)
         return outputs if isinstance(result, tuple | list) else outputs[0]
 
     return run

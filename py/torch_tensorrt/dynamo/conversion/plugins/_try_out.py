@@ -39,20 +39,18 @@ def try_out(plugin: Plugin, schema: OpSchema) -> None:
         if outputs is not None:
             _require_agreement(plugin, schema, inputs, outputs)
             accepted.append(inputs)
-    for tactic in plugin.tactics:
-        failure: AnnotationError | None = None
-        for inputs in accepted:
-            try:
+    failure: AnnotationError | None = None
+    for inputs in accepted:
+        try:
+            for tactic in plugin.tactics(inputs, attributes):
                 plugin.record(tactic, inputs, attributes)
-            except AnnotationError as error:
-                # The launch function raised: it wants another rank or dtype.
-                is_users = type(error) is RecordError
-                failure = failure or (None if is_users else error)
-            else:
-                failure = None
-                break
-        if failure is not None:
-            raise failure
+        except AnnotationError as error:
+            # A plain RecordError is the launch function's own: it wants other inputs.
+            failure = failure or (None if type(error) is RecordError else error)
+        else:
+            return
+    if failure is not None:
+        raise failure
 
 
 def _outputs(

@@ -1,0 +1,153 @@
+"""One ``kernel[grid](...)``, as Triton's JIT would bind its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from triton import knobs
+from triton.backends.nvidia.compiler import CUDAOptions
+from triton.runtime.autotuner import Autotuner
+from triton.runtime.jit import JITFunction
+
+from torch_tensorrt.annotation._launch import Launch
+from torch_tensorrt.annotation._spec import Config
+from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
+
+
+def read_launch(
+    kernel: Any,
+    args: tuple[Any, ...],
+    grid: Any,
+    keywords: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None,
+) -> Launch:
+    """The launch of a kernel, through the decorators it may have.
+
+    Args:
+        overrides: take the place of keywords; None takes an autotuner's first choice.
+
+    Raises:
+        ArgumentError: the arguments do not fit the kernel.
+        UnsupportedKernelError: an engine cannot do what a decorator asks for.
+    """
+    choices: tuple[Config, ...] = ()
+    heuristics: list[Mapping[str, Any]] = []
+    while not isinstance(kernel, JITFunction):
+        if isinstance(kernel, Autotuner):
+            choices = _choices(kernel)
+        else:
+            heuristics.append(kernel.values)
+        kernel = kernel.fn
+    if kernel.pre_run_hooks:
+        raise UnsupportedKernelError(
+            f"kernel {kernel.__name__}: it has a pre-run hook, which an engine does "
+            "not run. Remove the hook, or do its work in the kernel."
+        )
+    if overrides is None:
+        overrides = dict(choices[0]) if choices else {}
+    arguments, options = _bind(kernel, args, keywords, overrides)
+    for values in heuristics:
+        for name, function in values.items():
+            arguments[name] = function({**arguments, **options})
+    _require_complete(kernel, arguments)
+    if callable(grid):
+        grid = grid(dict(arguments))
+    elif changed := _changed(kernel, args, keywords, overrides):
+        raise ArgumentError(
+            f"kernel {kernel.__name__}: the config sets {changed}, and the grid "
+            f"{grid!r} does not follow it. Write the grid as a function: "
+            "kernel[lambda meta: (triton.cdiv(n, meta['BLOCK']),)](...)."
+        )
+    if not isinstance(grid, tuple | list):
+        raise ArgumentError(
+            f"kernel {kernel.__name__}: the grid is {grid!r}; write it as a tuple: "
+            "kernel[(blocks,)](...)."
+        )
+    if kernel.debug or knobs.runtime.debug:
+        options.setdefault("debug", True)
+    return Launch(
+        kernel=kernel,
+        name=kernel.__name__,
+        grid=tuple(grid),
+        arguments=tuple(
+            (parameter.name, arguments[parameter.name], parameter.is_constexpr)
+            for parameter in kernel.params
+        ),
+        options=options,
+        choices=choices,
+    )
+
+
+def _choices(tuner: Autotuner) -> tuple[Config, ...]:
+    """The configs of an autotuner; TensorRT times them in its place."""
+    name = tuner.base_fn.__name__
+    asks = {
+        "prune_configs_by": tuner.early_config_prune or tuner.perf_model,
+        "reset_to_zero": tuner.reset_to_zero,
+        "restore_value": tuner.restore_value,
+        "pre_hook": tuner.user_defined_pre_hook
+        or any(config.pre_hook for config in tuner.configs),
+        "post_hook": tuner.user_defined_post_hook,
+    }
+    for what, is_asked in asks.items():
+        if is_asked:
+            raise UnsupportedKernelError(
+                f"kernel {name}: @triton.autotune with {what}, which TensorRT's "
+                "autotuner does not do. Launch the kernel without, and give the "
+                "configs that remain as tta.triton(..., configs=[...])."
+            )
+    return tuple(_as_config(config) for config in tuner.configs)
+
+
+def _as_config(config: Any) -> Config:
+    """A ``triton.Config`` as pairs; a cluster of one block is none."""
+    values = {k: v for k, v in config.all_kwargs().items() if (k, v) != ("num_ctas", 1)}
+    return tuple(sorted(values.items()))
+
+
+def _bind(
+    kernel: JITFunction[Any],
+    args: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The kernel's arguments, and the compiler's options."""
+    parameters = kernel.signature.parameters
+    given = {k: v for k, v in keywords.items() if k in parameters}
+    bound = kernel.signature.bind_partial(*args, **given)
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    options = {k: v for k, v in keywords.items() if k not in parameters}
+    for name, value in overrides.items():
+        (arguments if name in parameters else options)[name] = value
+    for name in options:
+        if name not in CUDAOptions.__dataclass_fields__:
+            raise ArgumentError(
+                f"kernel {kernel.__name__}: launched with {name}=, which neither the "
+                f"kernel nor Triton takes. The kernel's: {', '.join(parameters)}."
+            )
+    return arguments, options
+
+
+def _require_complete(kernel: JITFunction[Any], arguments: Mapping[str, Any]) -> None:
+    missing = [name for name in kernel.signature.parameters if name not in arguments]
+    if missing:
+        raise ArgumentError(
+            f"kernel {kernel.__name__}: launched without {', '.join(missing)}."
+        )
+
+
+def _changed(
+    kernel: JITFunction[Any],
+    args: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> str:
+    """What ``overrides`` set otherwise than the launch itself."""
+    launched, _ = _bind(kernel, args, keywords, {})
+    return ", ".join(
+        name
+        for name, value in overrides.items()
+        if name in launched and launched[name] is not value and launched[name] != value
+    )
