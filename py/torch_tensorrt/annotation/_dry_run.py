@@ -142,7 +142,7 @@ def _info(value: Any) -> TensorInfo:
         return TensorInfo(tuple(shape), dtype.to(torch.dtype))
     except TypeError as error:  # torch_tensorrt.Input without a dtype
         raise SpecError(
-            f"dry_run: an input of dtype {dtype}. Name it: Input(..., dtype=torch.half)."
+            f"dry_run: an input of dtype {dtype}. Name it: Input(..., dtype=...)."
         ) from error
 
 

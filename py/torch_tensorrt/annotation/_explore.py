@@ -18,6 +18,7 @@ from torch_tensorrt.annotation.errors import (
     AnnotationError,
     DynamicControlFlowError,
     RecordError,
+    UserCodeError,
 )
 
 _MOST_RUNS = 64
@@ -121,7 +122,7 @@ def _run(run: Trace, function: Callable[[Trace], Result], what: str) -> Result:
     except Exception as error:
         shapes = ", ".join(str(list(t.shape)) for t in run.inputs)
         cause = error.__cause__ if isinstance(error, ShapesRejected) else error
-        raise RecordError(
+        raise UserCodeError(
             f"{what} raised {type(cause).__name__} on fake tensors of shape {shapes}: "
             f"{cause}"
         ) from error

@@ -5,7 +5,8 @@ AnnotationError
 ├── TargetError          no GPU to compile for, or one that the toolchain does not know
 ├── DTypeError           a dtype that TensorRT, or a kernel, cannot take
 ├── RecordError          the launch function could not be turned into one launch
-│   ├── LaunchCountError     it launched nothing, or more than one kernel
+│   ├── UserCodeError        it raised, or the op's fake kernel did
+    │   ├── LaunchCountError     it launched nothing, or more than one kernel
 │   ├── ArgumentError        it passed the kernel something an engine cannot pass
 │   └── DynamicControlFlowError  it branches on a size that the profile leaves open
 ├── CompileError         the toolchain refused the kernel
@@ -34,6 +35,10 @@ class DTypeError(AnnotationError, TypeError):
 
 class RecordError(AnnotationError):
     """A launch function could not be turned into one recorded launch."""
+
+
+class UserCodeError(RecordError):
+    """A launch function, or a fake kernel, raised on the shapes it was tried on."""
 
 
 class LaunchCountError(RecordError):

@@ -345,5 +345,5 @@ def test_an_attribute_of_another_type_is_refused() -> None:
 
 def test_an_input_without_a_dtype_is_refused(add: str) -> None:
     x = torch_tensorrt.Input(shape=(8,))
-    with pytest.raises(SpecError, match=r"Name it: Input\(\.\.\., dtype=torch\.half\)"):
+    with pytest.raises(SpecError, match=r"Name it: Input\(\.\.\., dtype="):
         tta.dry_run(add, [x, x], "sm_90")

@@ -12,6 +12,7 @@ import triton.language as tl
 from kernels import add_kernel, launch_silu, silu_kernel
 from torch.library import custom_op, register_fake, triton_op, wrap_triton
 
+import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._registry import registered
@@ -147,9 +148,7 @@ def test_an_output_that_is_initialized_by_torch_is_refused(
         launch_silu(x, out)
         return out
 
-    with pytest.raises(
-        RecordError, match=r"output 0 comes from aten\.|writes a tensor"
-    ):
+    with pytest.raises(RecordError, match="output 0 comes from aten.zeros_like"):
         trt_plugins.custom_op(op(body), impl=tta.triton())
 
 
@@ -224,13 +223,10 @@ def test_heuristics_are_evaluated_with_what_is_known() -> None:
 
 
 def test_a_heuristic_that_follows_a_dynamic_size_is_refused() -> None:
-    import torch_tensorrt
-
     register_tuned()
-    dynamic = torch_tensorrt.Input(min_shape=(1,), opt_shape=(64,), max_shape=(4096,))
-    with pytest.raises(
-        ArgumentError, match="`EVEN`: a compile-time constant that foll"
-    ):
+    profile = {"min_shape": (1,), "opt_shape": (64,), "max_shape": (4096,)}
+    dynamic = torch_tensorrt.Input(**profile, dtype=torch.float16)
+    with pytest.raises(ArgumentError, match="`EVEN`: a compile-time constant that"):
         tta.dry_run("body::tuned", [dynamic], "sm_90")
 
 

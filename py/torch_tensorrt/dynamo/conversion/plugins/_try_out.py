@@ -13,9 +13,9 @@ from torch_tensorrt.annotation._tactics import Plugin
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
-    RecordError,
     RegistrationError,
     SpecError,
+    UserCodeError,
 )
 from torch_tensorrt.dynamo.conversion.plugins._guesses import guesses
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
@@ -45,8 +45,8 @@ def try_out(plugin: Plugin, schema: OpSchema) -> None:
             for tactic in plugin.tactics(inputs, attributes):
                 plugin.record(tactic, inputs, attributes)
         except AnnotationError as error:
-            # A plain RecordError is the launch function's own: it wants other inputs.
-            failure = failure or (None if type(error) is RecordError else error)
+            is_users = isinstance(error, UserCodeError)  # it wants other inputs
+            failure = failure or (None if is_users else error)
         else:
             return
     if failure is not None:
@@ -64,7 +64,7 @@ def _outputs(
             inputs,
             f"{schema.op}: the fake kernel",
         )
-    except RecordError as error:
+    except UserCodeError as error:
         cause = error.__cause__ and error.__cause__.__cause__
         if isinstance(cause, UnsupportedOperatorException | NotImplementedError):
             raise RegistrationError(
