@@ -26,6 +26,12 @@ class Case:
     meta: Callable[..., Any]
     dynamic: tuple[TensorInfo, ...]
     outputs: int = 1
+    tactics: int | None = None  # where not the spec's configs, but an autotuner's
+
+    @property
+    def count(self) -> int:
+        """How many tactics there are."""
+        return self.tactics or len(self.kernel.configs)
 
     @property
     def static(self) -> tuple[TensorInfo, ...]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from kernels import CASES, Case
-from test_launch_abi import built, shapes
+from kernels import Case
+from test_launch_abi import ALL, built, shapes
 
 from torch_tensorrt.annotation._target import current_target
 
@@ -15,7 +15,40 @@ pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no GPU here"
 )
 
+
+def gated(x: torch.Tensor, activation: Any) -> torch.Tensor:
+    gate, up = x.float().chunk(2, -1)
+    return activation(gate) * up  # type: ignore[no-any-return]
+
+
+def add_rms_norm(x: Any, residual: Any, weight: Any) -> tuple[Any, Any]:
+    total = x.float() + residual.float()
+    scale = torch.rsqrt((total**2).mean(-1, keepdim=True) + 1e-6)
+    return total * scale * weight.float(), total
+
+
+def rotary(x: Any, cos: Any, sin: Any) -> Any:
+    first, second = x.float().chunk(2, -1)
+    c, s = cos[None, :, None], sin[None, :, None]
+    return torch.cat([first * c - second * s, second * c + first * s], -1)
+
+
 REFERENCES: dict[str, Any] = {
+    "layer_norm": lambda x, w, b: torch.nn.functional.layer_norm(
+        x.float(), x.shape[-1:], w.float(), b.float(), 1e-5
+    ),
+    "add_rms_norm": add_rms_norm,
+    "swiglu": lambda x: gated(x, torch.nn.functional.silu),
+    "geglu": lambda x: gated(x, torch.nn.functional.gelu),
+    "rotary": rotary,
+    "swizzled_matmul": lambda a, b: a.float() @ b.float(),
+    "cross_entropy": lambda x, labels: torch.nn.functional.cross_entropy(
+        x.float(), labels, reduction="none"
+    ),
+    "dequantize": lambda q, scale: (q.view(*scale.shape, -1) * scale[..., None]).view(
+        q.shape
+    ),
+    "permute": lambda x: x.permute(0, 2, 1, 3),
     "add": lambda x, y: x + y,
     "add_ragged": lambda x, y: x + y,
     "silu": lambda x: torch.nn.functional.silu(x.float()),
@@ -44,7 +77,7 @@ def poisoned(like: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("is_dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_every_tactic_gives_the_eager_result(case: Case, is_dynamic: bool) -> None:
     from driver import LoadedKernel
 
@@ -75,7 +108,7 @@ def test_every_tactic_gives_the_eager_result(case: Case, is_dynamic: bool) -> No
                 torch.testing.assert_close(tensor, original, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_the_op_runs_eagerly_with_its_first_config(case: Case) -> None:
     built(case, case.static, current_target())
     op = getattr(torch.ops.abi, case.name)

@@ -10,16 +10,20 @@ from collections.abc import Sequence
 import pytest
 import torch
 from kernels import CASES, Case
+from model_kernels import MODEL_CASES
 
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._builder import BuiltLaunch, build
 from torch_tensorrt.annotation._expressions import Extents
 from torch_tensorrt.annotation._launch import Launch
+from torch_tensorrt.annotation._registry import registered
 from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._tactics import Tactic
 from torch_tensorrt.annotation._target import Target, compiling_for
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.backends import backend
 
+ALL = [*CASES, *MODEL_CASES]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
 
 
@@ -38,7 +42,7 @@ def built(
         return build(f"abi::{case.name}", inputs, {})
 
 
-def concrete(case: Case, config: int, extents: Extents) -> Launch:
+def concrete(case: Case, tactic: Tactic, extents: Extents) -> Launch:
     """What the launch function does with tensors of these extents: ordinary ints."""
     inputs = [
         torch.empty(shape, dtype=tensor.dtype, device="meta")
@@ -46,11 +50,11 @@ def concrete(case: Case, config: int, extents: Extents) -> Launch:
     ]
     outputs = case.meta(*inputs)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    keywords = case.kernel.launch_keywords(case.kernel.configs[config])
+    keywords = case.kernel.launch_keywords(tactic.config)
     if case.name == "min_max":
         keywords["stream"] = 0
     launches: list[Launch] = []
-    with backend("triton").intercept(launches.append):
+    with backend("triton").intercept(launches.append, tactic.overrides):
         case.kernel.launch_fn(*inputs, *outputs, **keywords)
     return launches[0]
 
@@ -93,15 +97,13 @@ def parameter_types(code: str, entry: str) -> list[str]:
 
 
 @pytest.mark.parametrize("is_dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_the_entry_takes_inputs_then_extras_then_outputs(
     case: Case, is_dynamic: bool
 ) -> None:
     inputs = case.dynamic if is_dynamic else case.static
     launches = built(case, inputs)
-    assert [launch.tactic for launch in launches] == list(
-        range(1, len(case.kernel.configs) + 1)
-    )
+    assert [launch.tactic for launch in launches] == list(range(1, case.count + 1))
     for launch in launches:
         extras = len(launch.extras(shapes(inputs, 0)[0]))
         assert parameter_types(launch.code, launch.entry) == (
@@ -110,15 +112,18 @@ def test_the_entry_takes_inputs_then_extras_then_outputs(
 
 
 @pytest.mark.parametrize("is_dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_grid_and_extras_are_those_of_the_launch_function(
     case: Case, is_dynamic: bool
 ) -> None:
     inputs = case.dynamic if is_dynamic else case.static
     launches = built(case, inputs)
-    points = shapes(inputs, 20)
-    for config, launch in enumerate(launches):
-        expected = [concrete(case, config, point) for point in points]
+    points = shapes(inputs, 50)
+    plugin = registered[f"abi::{case.name}"].plugin
+    assert plugin is not None
+    tactics = plugin.tactics(inputs, {})
+    for tactic, launch in zip(tactics, launches, strict=True):
+        expected = [concrete(case, tactic, point) for point in points]
         ints = [runtime_values(one) for one in expected]
         # Triton's JIT compiles in the integer 1; so does this, where it is always 1.
         passed = [
@@ -131,7 +136,7 @@ def test_grid_and_extras_are_those_of_the_launch_function(
             assert launch.extras(point) == tuple(values[name] for name in passed)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_the_block_is_the_one_the_code_requires(case: Case) -> None:
     for launch in built(case, case.dynamic):
         required = re.search(r"\.reqntid (\d+)", launch.code)
@@ -140,10 +145,10 @@ def test_the_block_is_the_one_the_code_requires(case: Case) -> None:
 
 
 @pytest.mark.parametrize("target", ARCHITECTURES)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_every_tactic_compiles_for_every_architecture(case: Case, target: str) -> None:
     launches = built(case, case.dynamic, target)
-    assert len(launches) == len(case.kernel.configs)
+    assert len(launches) == case.count
     assert len({launch.entry for launch in launches}) == len(launches)
     for launch in launches:
         assert re.search(rf"^\.target {target}a?$", launch.code, re.MULTILINE)
@@ -157,7 +162,7 @@ def test_one_registration_serves_each_floating_dtype(
     (case,) = (case for case in CASES if case.name == name)
     inputs = [TensorInfo(tensor.shape, dtype) for tensor in case.dynamic]
     launches = built(case, inputs)
-    assert len(launches) == len(case.kernel.configs)
+    assert len(launches) == case.count
     tokens = {torch.float32: "FP32", torch.float16: "FP16", torch.bfloat16: "BF16"}
     for launch in launches:
         assert set(launch.dtypes) == {tokens[dtype]}

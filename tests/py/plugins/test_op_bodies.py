@@ -148,7 +148,7 @@ def test_an_output_that_is_initialized_by_torch_is_refused(
         launch_silu(x, out)
         return out
 
-    with pytest.raises(RecordError, match="output 0 comes from aten.zeros_like"):
+    with pytest.raises(RecordError, match=r"output 0 comes from aten\.zeros_like"):
         trt_plugins.custom_op(op(body), impl=tta.triton())
 
 
