@@ -1,0 +1,234 @@
+"""What the facts of a record are worth to Triton kernels, and what recording costs.
+
+    python benchmarks/triton_facts.py [--json FILE]
+
+With a GPU: each kernel as TensorRT would launch it (through the CUDA driver, from the
+plugin's own code), against Triton's own JIT on the same tensors, against the same
+kernel compiled without facts, and against a device copy of as many bytes. Times are
+medians of ``triton.testing.do_bench``; only ratios within one run mean anything.
+
+Without: the time to record a launch alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from rich.console import Console
+from rich.table import Table
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "tests" / "py" / "annotation"))
+
+from kernels import CASES, launch_add, launch_rms_norm, launch_softmax  # noqa: E402
+from model_kernels import MODEL_CASES  # noqa: E402
+
+import torch_tensorrt.annotation as tta  # noqa: E402
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins  # noqa: E402
+from torch_tensorrt.annotation._builder import BuiltLaunch, build  # noqa: E402
+from torch_tensorrt.annotation._registry import registered  # noqa: E402
+from torch_tensorrt.annotation._symbolic import Range  # noqa: E402
+from torch_tensorrt.annotation._target import (  # noqa: E402
+    compiling_for,
+    current_target,
+)
+from torch_tensorrt.annotation._trace import TensorInfo  # noqa: E402
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    name: str
+    launch: Callable[..., None]
+    keywords: dict[str, Any]  # what is timed: the same for every contestant
+    inputs: Callable[[], list[torch.Tensor]]
+
+
+def rows(count: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(count, columns, device="cuda").to(dtype)
+
+
+CONTESTS = [
+    Case(
+        f"add fp16, 64 Mi, BLOCK {block}",
+        launch_add,
+        {"BLOCK": block},
+        lambda: [rows(16384, 4096, torch.float16) for _ in range(2)],
+    )
+    for block in (1024, 4096)
+] + [
+    Case(
+        "RMSNorm bf16, 16384 x 4096",
+        launch_rms_norm,
+        {},
+        lambda: [
+            rows(16384, 4096, torch.bfloat16),
+            rows(1, 4096, torch.bfloat16).view(-1),
+        ],
+    ),
+    Case(
+        "softmax fp16, 8192 x 8192",
+        launch_softmax,
+        {},
+        lambda: [rows(8192, 8192, torch.float16)],
+    ),
+]
+
+
+METAS: dict[int, Callable[..., torch.Tensor]] = {
+    1: lambda x: torch.empty_like(x),
+    2: lambda x, y: torch.empty_like(x),
+}
+
+
+@contextmanager
+def without_facts() -> Iterator[None]:
+    """Compile as a plain ahead-of-time compile does: nothing told of the arguments."""
+    from torch_tensorrt.annotation.backends import triton as backend
+
+    original = backend.Signature
+
+    class Plain(original):  # type: ignore[misc, valid-type]
+        @classmethod
+        def of(cls, record: Any, aligned: bool) -> Any:
+            return dataclasses.replace(original.of(record, aligned), hints={})
+
+    backend.Signature = Plain  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        backend.Signature = original  # type: ignore[misc]
+
+
+def built(case: Case, tensors: list[torch.Tensor]) -> BuiltLaunch:
+    """The launch TensorRT would make; the first dimension is dynamic."""
+    spec = tta.triton(case.launch, [case.keywords])
+    impl = tta.custom_plugin(spec, meta_impl=METAS[len(tensors)])
+    trt_plugins.custom_op("bench::op", impl=impl, supports_dynamic_shapes=True)
+    rows = Range(1, tensors[0].shape[0], tensors[0].shape[0])
+    inputs = [
+        TensorInfo((rows, *t.shape[1:]) if t.dim() > 1 else tuple(t.shape), t.dtype)
+        for t in tensors
+    ]
+    with compiling_for(current_target()):
+        (launch,) = build("bench::op", inputs, {})
+    registered.pop("bench::op").undo()
+    return launch
+
+
+def median(function: Callable[[], object]) -> float:
+    """Microseconds."""
+    return 1e3 * triton.testing.do_bench(function, rep=300, return_mode="median")
+
+
+def contest(case: Case) -> dict[str, Any]:
+    from driver import LoadedKernel
+
+    tensors = case.inputs()
+    out, expected = torch.empty_like(tensors[0]), torch.empty_like(tensors[0])
+    ours = LoadedKernel(built(case, tensors))
+    with without_facts():
+        plain = LoadedKernel(built(case, tensors))
+    case.launch(*tensors, expected, **case.keywords)
+    for kernel in (ours, plain):
+        out.fill_(float("nan"))
+        kernel(tensors, [out])
+        torch.testing.assert_close(out, expected, rtol=0, atol=0)
+    moved = sum(t.numel() * t.element_size() for t in (*tensors, out))
+    source = torch.empty(moved // 2, dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    times = {
+        "jit": median(lambda: case.launch(*tensors, out, **case.keywords)),
+        "ours": median(lambda: ours(tensors, [out])),
+        "plain": median(lambda: plain(tensors, [out])),
+        "copy": median(lambda: target.copy_(source)),
+    }
+    return {"case": case.name, "bytes": moved, "us": times}
+
+
+def recording() -> dict[str, float]:
+    """Median milliseconds to record each kernel of the tests, dynamic shapes."""
+    result = {}
+    for case in (*CASES, *MODEL_CASES):
+        name = f"bench::{case.name}"
+        trt_plugins.custom_op(name, impl=case.plugin, supports_dynamic_shapes=True)
+        plugin = registered[name].plugin
+        assert plugin is not None
+        tactic = plugin.tactics(case.dynamic, {})[0]
+        times = []
+        for _ in range(15):
+            start = time.perf_counter()
+            plugin.record(tactic, case.dynamic, {})
+            times.append(1e3 * (time.perf_counter() - start))
+        result[case.name] = statistics.median(times)
+        registered.pop(name).undo()
+    return result
+
+
+def environment() -> dict[str, str]:
+    found = {
+        "date": datetime.date.today().isoformat(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+    }
+    if torch.cuda.is_available():
+        query = ["--query-gpu=name,driver_version", "--format=csv,noheader"]
+        command = ["nvidia-smi", *query]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        name, driver = run.stdout.splitlines()[0].split(", ")
+        found |= {"gpu": name, "driver": driver, "target": str(current_target())}
+    return found
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    made = Table(title="Triton kernels, launched as an engine launches them")
+    for heading in ("kernel", "TB/s", "of JIT", "of plain", "of copy"):
+        made.add_column(heading, justify="left" if heading == "kernel" else "right")
+    for result in results:
+        us = result["us"]
+        made.add_row(
+            result["case"],
+            f"{result['bytes'] / us['ours'] / 1e6:.2f}",
+            *(f"{us[peer] / us['ours']:.3f} x" for peer in ("jit", "plain", "copy")),
+        )
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    options = parser.parse_args()
+    console = Console(width=100)
+    figures: dict[str, Any] = {
+        "environment": environment(),
+        "recording_ms": recording(),
+    }
+    if torch.cuda.is_available():
+        figures["kernels"] = [contest(case) for case in CONTESTS]
+        console.print(table(figures["kernels"]))
+    times = figures["recording_ms"]
+    console.print(
+        f"recording a launch: median {statistics.median(times.values()):.1f} ms, "
+        f"most {max(times.values()):.1f} ms ({max(times, key=times.get)})"
+    )
+    console.print(figures["environment"])
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
