@@ -15,7 +15,7 @@ from model_kernels import MODEL_CASES
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._builder import BuiltLaunch, build
 from torch_tensorrt.annotation._expressions import Extents
-from torch_tensorrt.annotation._launch import Launch
+from torch_tensorrt.annotation._launch import Constant, Launch
 from torch_tensorrt.annotation._registry import registered
 from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._tactics import Tactic
@@ -124,6 +124,11 @@ def test_grid_and_extras_are_those_of_the_launch_function(
     tactics = plugin.tactics(inputs, {})
     for tactic, launch in zip(tactics, launches, strict=True):
         expected = [concrete(case, tactic, point) for point in points]
+        recorded = {
+            a.name: a.value
+            for a in plugin.record(tactic, inputs, {}).arguments
+            if isinstance(a, Constant)
+        }
         ints = [runtime_values(one) for one in expected]
         # Triton's JIT compiles in the integer 1; so does this, where it is always 1.
         passed = [
@@ -134,6 +139,8 @@ def test_grid_and_extras_are_those_of_the_launch_function(
         for point, one, values in zip(points, expected, ints, strict=True):
             assert launch.grid(point) == (*one.grid, 1, 1)[:3]
             assert launch.extras(point) == tuple(values[name] for name in passed)
+            constants = {n: v for n, v, is_constexpr in one.arguments if is_constexpr}
+            assert constants.items() <= recorded.items()
 
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
