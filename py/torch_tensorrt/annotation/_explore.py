@@ -311,8 +311,9 @@ def _solutions(
 
 
 def _ends(extent: Range) -> list[int]:
-    """The ends of a range, and what lies beside them and between."""
-    ends = {extent.min, extent.min + 1, extent.opt, extent.max}
+    """The ends of a range, and one extent between."""
+    ends = {extent.min, extent.opt, extent.max}
+    ends |= {extent.min + 1} if len(ends) < 3 else set()
     return sorted(v for v in ends if v <= extent.max)
 
 

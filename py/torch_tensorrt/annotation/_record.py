@@ -275,18 +275,19 @@ def _read_symbolic_constant(
 ) -> Constant:
     """A value that follows the shape, where only a constant can go."""
     known = value.node.expr
+    shown = str(known) if len(str(known)) < 100 else f"{str(known)[:100]}..."
     if isinstance(value, torch.SymInt) and known.is_number:
         return Constant(name, int(known))
     if isinstance(value, torch.SymBool) and known in (sympy.true, sympy.false):
         return Constant(name, bool(known))
     if is_constant:
         raise ArgumentError(
-            f"{where}: a compile-time constant that follows a dynamic size ({value}). "
+            f"{where}: a compile-time constant that follows a dynamic size ({shown}). "
             "It would need a kernel for each size: make that dimension static."
         )
     raise ArgumentError(
         f"{where}: a {type(value).__name__.removeprefix('Sym').lower()} that is not "
-        f"constant ({value}). TensorRT passes 32-bit integers only: compute it inside "
+        f"constant ({shown}). TensorRT passes 32-bit integers only: compute it inside "
         "the kernel, or make the dimensions it depends on static."
     )
 
