@@ -13,6 +13,7 @@ from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation._launch import LaunchRecord
 from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
 from torch_tensorrt.annotation._ptx import Kind
+from torch_tensorrt.annotation._ptxas import Resources, settle
 from torch_tensorrt.annotation._record import Call, record
 from torch_tensorrt.annotation._spec import Config, KernelSpec
 from torch_tensorrt.annotation._symbolic import bounds
@@ -70,7 +71,7 @@ class Kernel:
     code: str
     record: LaunchRecord
     compiled: CompiledKernel
-    resources: _ptx.Resources
+    resources: Resources
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ def _build(plugin: Plugin, tactic: Tactic, request: Request) -> Kernel:
     unnamed = _ptx.reorder(compiled.code, compiled.slots, counts, "kernel")
     entry = _entry_name(plugin, tactic, recorded, unnamed)
     code = _ptx.reorder(compiled.code, compiled.slots, counts, entry)
-    code, resources = _ptx.settle(code, request.target.arch, compiled.ptxas)
+    code, resources = settle(code, request.target.arch, compiled.ptxas)
     return Kernel(entry, code, recorded, compiled, resources)
 
 

@@ -34,11 +34,13 @@ ORDER = [
     # a launch, recorded
     f"{ANNOTATION}._environment",
     f"{ANNOTATION}._trace",
+    f"{ANNOTATION}._samples",
     f"{ANNOTATION}._explore",
     f"{ANNOTATION}._launch",
     f"{ANNOTATION}._record",
     # a kernel, compiled
     f"{ANNOTATION}._ptx",
+    f"{ANNOTATION}._ptxas",
     f"{ANNOTATION}.backends",
     f"{ANNOTATION}.backends._triton_launch",
     f"{ANNOTATION}.backends._triton_signature",

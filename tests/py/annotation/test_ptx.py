@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from torch_tensorrt.annotation import _ptx
+from torch_tensorrt.annotation import _ptx, _ptxas
 from torch_tensorrt.annotation._ptx import Kind, Parameter, Slot
 from torch_tensorrt.annotation.errors import PTXError
 
@@ -360,12 +360,12 @@ def test_the_emitted_entry_header_is_the_golden_one() -> None:
 
 def test_only_the_target_changes() -> None:
     text = module(".param .u32 n").replace("sm_90", "sm_90a")
-    assert _ptx.retarget(text, "sm_90") == text.replace("sm_90a", "sm_90")
+    assert _ptxas.retarget(text, "sm_90") == text.replace("sm_90a", "sm_90")
 
 
 def test_the_options_of_the_target_stay() -> None:
     text = module(".param .u32 n").replace("sm_90", "sm_90a, debug")
-    assert ".target sm_100, debug\n" in _ptx.retarget(text, "sm_100")
+    assert ".target sm_100, debug\n" in _ptxas.retarget(text, "sm_100")
 
 
 # --- assemble, with the assembler that Triton brings ----------------------------------
@@ -375,7 +375,7 @@ def test_what_is_emitted_assembles() -> None:
     text = module(POINTER + "b", ".param .u32 n", POINTER + "a", POINTER + "scratch")
     text = text.replace("\tld.param.b64 \t%rd0, [scratch];\n", "")
     result = reorder(text, [OUT0, N0, IN0, UNUSED], (2, 1, 1))
-    assert _ptx.assemble(result, PTXAS, "sm_90").registers > 0
+    assert _ptxas.assemble(result, PTXAS, "sm_90").registers > 0
 
 
 def test_static_shared_memory_is_counted() -> None:
@@ -384,7 +384,7 @@ def test_static_shared_memory_is_counted() -> None:
         "\t.shared .align 4 .b8 buffer[512];\n\t.reg .b32 \t%t;\n"
         "\tmov.u32 \t%t, buffer;\n\tst.global.b32 \t[%rd0], %t;\n\tret;",
     )
-    assert _ptx.assemble(text, PTXAS, "sm_90").static_shared_memory == 512
+    assert _ptxas.assemble(text, PTXAS, "sm_90").static_shared_memory == 512
 
 
 def sums(values: int) -> str:
@@ -401,12 +401,12 @@ def sums(values: int) -> str:
 
 
 def test_spilled_bytes_are_counted() -> None:
-    resources = _ptx.assemble(sums(100), PTXAS, "sm_90")
+    resources = _ptxas.assemble(sums(100), PTXAS, "sm_90")
     assert resources.spills > 0
 
 
 def test_a_kernel_that_fits_its_registers_spills_nothing() -> None:
-    resources = _ptx.assemble(sums(4), PTXAS, "sm_90")
+    resources = _ptxas.assemble(sums(4), PTXAS, "sm_90")
     assert (resources.spills, resources.static_shared_memory) == (0, 0)
     assert 0 < resources.registers <= 24
 
@@ -414,12 +414,12 @@ def test_a_kernel_that_fits_its_registers_spills_nothing() -> None:
 def test_the_assemblers_refusal_is_an_error_in_its_own_words() -> None:
     text = module(".param .u32 n").replace("\tret;", "\tno.such.instruction;")
     with pytest.raises(PTXError, match=r"for sm_90:\n.*line 12; error"):
-        _ptx.assemble(text, PTXAS, "sm_90")
+        _ptxas.assemble(text, PTXAS, "sm_90")
 
 
 def test_code_of_a_newer_architecture_is_refused_for_an_older_one() -> None:
     with pytest.raises(PTXError, match="ptxas refuses the kernel for sm_80"):
-        _ptx.assemble(module(".param .u32 n"), PTXAS, "sm_80")
+        _ptxas.assemble(module(".param .u32 n"), PTXAS, "sm_80")
 
 
 # --- A kernel as Triton compiles it ---------------------------------------------------
@@ -464,5 +464,5 @@ def test_tritons_reordered_entry_takes_what_the_original_did(compiled: str) -> N
     scratch = [UNUSED] * (len(_ptx.parse(compiled).parameters) - 3)
     result = reorder(compiled, [OUT0, N0, IN0, *scratch], (1, 1, 1))
     arch = _ptx.parse(compiled).target
-    before = _ptx.assemble(compiled, PTXAS, arch)
-    assert _ptx.assemble(result, PTXAS, arch) == before
+    before = _ptxas.assemble(compiled, PTXAS, arch)
+    assert _ptxas.assemble(result, PTXAS, arch) == before

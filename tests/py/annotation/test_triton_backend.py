@@ -12,7 +12,8 @@ import triton.language as tl
 from kernels import add_kernel, info, launch_add, launch_matmul, launch_silu
 
 from torch_tensorrt.annotation._launch import LaunchRecord
-from torch_tensorrt.annotation._ptx import Kind, assemble, parse, reorder, settle
+from torch_tensorrt.annotation._ptx import Kind, parse, reorder
+from torch_tensorrt.annotation._ptxas import assemble, settle
 from torch_tensorrt.annotation._record import record
 from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._target import Target
