@@ -252,3 +252,40 @@ def test_the_python_implementation_runs_the_op_on_the_plugins_memory(
     finally:
         _qdp.forget("gen::k")
         library._destroy()
+
+
+@pytest.mark.parametrize("version", ["10.8.0.43", "10.14.1.48"])
+def test_a_tensorrt_without_usable_plugins_is_refused(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trt, "__version__", version)
+    with pytest.raises(RegistrationError, match=f"TensorRT {version} has no usable"):
+        _qdp.require_available()
+
+
+@pytest.mark.parametrize("version", ["10.9.0.34", "10.15.1.29", "11.0.0.114"])
+def test_every_other_tensorrt_is_taken(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trt, "__version__", version)
+    _qdp.require_available()
+
+
+def test_a_string_attribute_is_refused_where_tensorrt_would_garble_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class FieldOf1015(trt.PluginField):  # type: ignore[misc]
+        """Reads back as TensorRT 10.15's does: the first element, repeated."""
+
+        @property
+        def data(self) -> Any:
+            data = super().data
+            return np.full_like(data, data[0])
+
+    monkeypatch.setattr(trt, "PluginField", FieldOf1015)
+    expected = r"gen::mode, argument `mode`: TensorRT .* repeats the first character"
+    schema = 'mode(Tensor x, str mode="fast") -> Tensor'
+    with torch_op(schema, lambda x, mode: torch.empty_like(x)) as op:
+        with pytest.raises(RegistrationError, match=expected):
+            trt_plugins.generate_plugin(op)
+        assert op not in QDP_REGISTRY

@@ -44,6 +44,9 @@ def register_descriptor(schema: OpSchema) -> None:
     """Register shapes and dtypes (from the fake kernel) and the implementation."""
     import tensorrt.plugin as trtp
 
+    for name, kind in schema.attribute_types.items():
+        if kind is str:
+            _qdp.require_string_attributes(schema.op, name)
     trtp.register(schema.op)(_descriptor(schema))
     trtp.impl(schema.op)(_implementation(schema))
 

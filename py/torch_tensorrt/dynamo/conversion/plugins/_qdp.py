@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from packaging.version import Version
 
 from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo.conversion.plugins._schema import split_name
@@ -16,17 +17,42 @@ from torch_tensorrt.dynamo.conversion.plugins._schema import split_name
 def require_available() -> None:
     """Raise unless TensorRT's plugins can be used from here.
 
+    `ENABLED_FEATURES.qdp_plugin` is not asked: before Torch-TensorRT 2.13 it is also
+    off for TensorRT 10.15, where the plugins work.
+
     Raises:
-        RegistrationError: TensorRT is too old, or its plugins are broken (10.14).
+        RegistrationError: this is TensorRT-RTX, TensorRT has no plugins that are
+            compiled ahead of time (before 10.9), or its plugins are broken (10.14).
     """
+    import tensorrt as trt
+
     from torch_tensorrt._features import ENABLED_FEATURES
 
-    if not ENABLED_FEATURES.qdp_plugin:
-        import tensorrt as trt
-
+    version = Version(trt.__version__).release[:2]
+    if ENABLED_FEATURES.tensorrt_rtx or version < (10, 9) or version == (10, 14):
+        name = "TensorRT-RTX" if ENABLED_FEATURES.tensorrt_rtx else "TensorRT"
         raise RegistrationError(
-            f"TensorRT {trt.__version__} has no usable Quick Deployable Plugins. "
-            "Install 10.9 or newer, but not 10.14."
+            f"{name} {trt.__version__} has no usable Quick Deployable Plugins. "
+            "Install TensorRT 10.9 or newer, but not 10.14."
+        )
+
+
+def require_string_attributes(op: str, name: str) -> None:
+    """Raise if TensorRT would hand the string attribute ``name`` on changed.
+
+    TensorRT 10.15 does: every element it reads back from a field is the first one.
+
+    Raises:
+        RegistrationError: it would.
+    """
+    import tensorrt as trt
+
+    field = trt.PluginField(name, b"ab", trt.PluginFieldType.CHAR)
+    if field.data.tobytes() != b"ab":
+        raise RegistrationError(
+            f"{op}, argument `{name}`: TensorRT {trt.__version__} repeats the first "
+            "character of every string attribute in place of the others. Use an int, "
+            "or install TensorRT 10.16 or newer."
         )
 
 
