@@ -19,6 +19,7 @@ from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     DryRunError,
+    RedundantTactic,
     SpecError,
     TacticWarning,
 )
@@ -65,21 +66,16 @@ def dry_run(
     with compiling_for(target), warnings.catch_warnings():
         warnings.simplefilter("ignore", TacticWarning)  # the report says it
         request = Request(infos, attributes, current_target())
-        failures = _failures(plugin, request)
-        tactics = plugin.tactics(infos, attributes)
-        if failures and (strict or len(failures) == len(tactics)):
-            raise next(iter(failures.values()))
+        kernels = _kernels(plugin, request)
+        failures = [k for _, k in kernels if isinstance(k, AnnotationError)]
+        if failures and (strict or len(failures) == len(kernels)):
+            raise failures[0]
         launches = {launch.tactic: launch for launch in build(op, infos, attributes)}
     reports = [
-        _failed(tactic, failures[tactic.number])
-        if tactic.number in failures
-        else _report(
-            tactic,
-            launches[tactic.number],
-            plugin.kernel(tactic, request),
-            infos,
-        )
-        for tactic in tactics
+        _failed(tactic, kernel)
+        if isinstance(kernel, AnnotationError)
+        else _report(tactic, launches[tactic.number], kernel, infos)
+        for tactic, kernel in kernels
     ]
     return DryRunReport(op, request.target.arch, reports)
 
@@ -146,14 +142,19 @@ def _info(value: Any) -> TensorInfo:
         ) from error
 
 
-def _failures(plugin: Plugin, request: Request) -> dict[int, AnnotationError]:
-    failures = {}
+def _kernels(
+    plugin: Plugin, request: Request
+) -> list[tuple[Tactic, Kernel | AnnotationError]]:
+    """Each tactic's kernel, or why it has none."""
+    found: list[tuple[Tactic, Kernel | AnnotationError]] = []
     for tactic in plugin.tactics(request.inputs, request.attributes):
         try:
-            plugin.kernel(tactic, request)
+            found.append((tactic, plugin.kernel(tactic, request)))
+        except RedundantTactic:
+            continue
         except AnnotationError as error:
-            failures[tactic.number] = error
-    return failures
+            found.append((tactic, error))
+    return found
 
 
 def _failed(tactic: Tactic, error: AnnotationError) -> TacticReport:

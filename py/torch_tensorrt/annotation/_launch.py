@@ -24,23 +24,37 @@ class Launch:
             order.
         options: compiler options given at the launch.
         choices: what its autotuner would choose from; the first was taken.
+        grid: None where only the compiled kernel says it.
+        passes_layouts: tensors reach the kernel with their extents and strides.
     """
 
     kernel: Any
     name: str
-    grid: Sequence[Any]
+    grid: Sequence[Any] | None
     arguments: tuple[tuple[str, Any, bool], ...]
     options: Mapping[str, Any]
     choices: tuple[Config, ...] = ()
+    passes_layouts: bool = False
 
 
 @dataclass(frozen=True)
 class Pointer:
-    """The address of one of the plugin's tensors: inputs are counted first."""
+    """The address of one of the plugin's tensors: inputs are counted first.
+
+    Attributes:
+        shape, strides: of the view that was passed, in elements; empty where the
+            kernel gets nothing but the address.
+    """
 
     name: str
     tensor: int
     dtype: torch.dtype
+    shape: tuple[sympy.Expr, ...] = ()
+    strides: tuple[sympy.Expr, ...] = ()
+
+    def xreplace(self, rule: Rule) -> Pointer:
+        shape, strides = _replaced(self.shape, rule), _replaced(self.strides, rule)
+        return replace(self, shape=shape, strides=strides)
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,9 @@ class Scalar:
 
     name: str
     expr: sympy.Expr
+
+    def xreplace(self, rule: Rule) -> Scalar:
+        return Scalar(self.name, self.expr.xreplace(rule))
 
 
 @dataclass(frozen=True)
@@ -62,8 +79,14 @@ class Constant:
     def __post_init__(self) -> None:
         object.__setattr__(self, "type", type(self.value).__name__)
 
+    def xreplace(self, rule: Rule) -> Constant:
+        del rule
+        return self
+
 
 Argument: TypeAlias = Pointer | Scalar | Constant
+Grid: TypeAlias = tuple[sympy.Expr, sympy.Expr, sympy.Expr]
+Rule: TypeAlias = Mapping[sympy.Basic, sympy.Basic]
 
 
 @dataclass(frozen=True)
@@ -80,12 +103,9 @@ class Outputs:
 
     tensors: tuple[Output, ...]
 
-    def xreplace(self, rule: Mapping[sympy.Basic, sympy.Basic]) -> Outputs:
+    def xreplace(self, rule: Rule) -> Outputs:
         return Outputs(
-            tuple(
-                Output(tuple(e.xreplace(rule) for e in t.shape), t.dtype)
-                for t in self.tensors
-            )
+            tuple(Output(_replaced(t.shape, rule), t.dtype) for t in self.tensors)
         )
 
 
@@ -95,7 +115,7 @@ class LaunchRecord:
 
     Attributes:
         kernel: the toolchain's kernel object.
-        grid: blocks along x, y and z.
+        grid: blocks along x, y and z; None where only the compiled kernel says it.
         arguments: in the kernel's own parameter order.
         options: compiler options given at the launch.
         choices: what its autotuner would choose from; the first was taken.
@@ -105,7 +125,7 @@ class LaunchRecord:
 
     kernel: Any
     name: str
-    grid: tuple[sympy.Expr, sympy.Expr, sympy.Expr]
+    grid: Grid | None
     arguments: tuple[Argument, ...]
     options: tuple[tuple[str, Any], ...]
     choices: tuple[Config, ...]
@@ -117,14 +137,14 @@ class LaunchRecord:
         """The range of each dynamic extent."""
         return ranges_of(self.inputs)
 
-    def xreplace(self, rule: Mapping[sympy.Basic, sympy.Basic]) -> LaunchRecord:
-        x, y, z = self.grid
+    def xreplace(self, rule: Rule) -> LaunchRecord:
         return replace(
             self,
-            grid=(x.xreplace(rule), y.xreplace(rule), z.xreplace(rule)),
-            arguments=tuple(
-                Scalar(a.name, a.expr.xreplace(rule)) if isinstance(a, Scalar) else a
-                for a in self.arguments
-            ),
+            grid=None if self.grid is None else _replaced(self.grid, rule),
+            arguments=tuple(argument.xreplace(rule) for argument in self.arguments),
             outputs=self.outputs.xreplace(rule),
         )
+
+
+def _replaced(exprs: tuple[sympy.Expr, ...], rule: Rule) -> Any:
+    return tuple(expr.xreplace(rule) for expr in exprs)

@@ -16,6 +16,7 @@ from torch_tensorrt.annotation._explore import ShapesRejected, trace, trace_some
 from torch_tensorrt.annotation._launch import (
     Argument,
     Constant,
+    Grid,
     Launch,
     LaunchRecord,
     Output,
@@ -207,7 +208,9 @@ def _read_outputs(run: Trace, tensors: Iterable[torch.Tensor]) -> Outputs:
     )
 
 
-def _read_grid(run: Trace, launch: Launch) -> tuple[Any, Any, Any]:
+def _read_grid(run: Trace, launch: Launch) -> Grid | None:
+    if launch.grid is None:
+        return None
     if not 1 <= len(launch.grid) <= 3:
         raise ArgumentError(
             f"kernel {launch.name}: the grid has {len(launch.grid)} dimensions; "
@@ -234,7 +237,10 @@ def _read_arguments(
     for name, value, is_constant in launch.arguments:
         where = f"kernel {launch.name}, argument `{name}`"
         if isinstance(value, torch.Tensor):
-            yield _read_pointer(name, value, owners, where)
+            pointer = _read_pointer(name, value, owners, where)
+            yield (
+                _with_layout(run, pointer, value) if launch.passes_layouts else pointer
+            )
         elif isinstance(value, torch.SymInt) and not is_constant:
             yield Scalar(name, run.expr(value))
         elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
@@ -268,6 +274,14 @@ def _read_pointer(
             "start: pass the tensor and the offset."
         )
     return Pointer(name, owner, tensor.dtype)
+
+
+def _with_layout(run: Trace, pointer: Pointer, tensor: torch.Tensor) -> Pointer:
+    return replace(
+        pointer,
+        shape=tuple(map(run.expr, tensor.shape)),
+        strides=tuple(map(run.expr, tensor.stride())),
+    )
 
 
 def _read_symbolic_constant(

@@ -45,6 +45,8 @@ class KernelSpec(Fingerprinted):
         configs: each a tactic: sorted (name, value) pairs.
         input_formats, output_formats: names of TensorRT tensor formats, one for each
             tensor or one for all; None is LINEAR.
+        fact_sets: which of what is known of the arguments the compiler is told; each
+            is a tactic, where it changes the kernel.
         returns_outputs: ``launch_fn`` is an op's body: it takes the op's arguments by
             name, and allocates and returns its outputs. Config keys then override the
             keywords of its launch.
@@ -57,6 +59,7 @@ class KernelSpec(Fingerprinted):
     configs: tuple[Config, ...] = ((),)
     input_formats: Formats = None
     output_formats: Formats = None
+    fact_sets: tuple[str, ...] = ("",)
     returns_outputs: bool = False
 
     def __post_init__(self) -> None:
@@ -161,7 +164,8 @@ class KernelSpec(Fingerprinted):
 
     def _identity(self) -> tuple[Any, ...]:
         formats = (self.input_formats, self.output_formats)
-        return self.launch_fn, self.configs, formats, self.returns_outputs
+        how = (self.fact_sets, self.returns_outputs)
+        return self.launch_fn, self.configs, formats, how
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,16 +1,16 @@
-"""Specs x configs -> numbered tactics, and each tactic's kernel for given inputs."""
+"""Specs x configs x fact sets -> numbered tactics, and each one's kernel."""
 
 from __future__ import annotations
 
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch_tensorrt.annotation import _dtypes, _ptx
 from torch_tensorrt.annotation._fingerprint import fingerprint
-from torch_tensorrt.annotation._launch import LaunchRecord
+from torch_tensorrt.annotation._launch import Grid, LaunchRecord
 from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
 from torch_tensorrt.annotation._ptx import Kind
 from torch_tensorrt.annotation._ptxas import Resources, settle
@@ -24,6 +24,7 @@ from torch_tensorrt.annotation.errors import (
     AnnotationError,
     ArgumentError,
     CompileError,
+    RedundantTactic,
     UnsupportedKernelError,
 )
 
@@ -32,17 +33,19 @@ _GRID_LIMITS = (2**31 - 1, 65535, 65535)  # "Technical Specifications", CUDA C++
 
 @dataclass(frozen=True)
 class Tactic:
-    """One (spec, config); ``number`` is positive and the same in every process.
+    """One kernel to time; ``number`` is positive and the same in every process.
 
     Attributes:
         choice: the autotuner's config, where the spec has none of its own; None where
             it is not known whether there is an autotuner.
+        fact_set: which facts the compiler is told.
     """
 
     number: int
     spec: KernelSpec
     config: Config
     choice: Config | None = None
+    fact_set: str = ""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -65,6 +68,7 @@ class Kernel:
         entry: its unique name.
         code: PTX whose entry takes inputs, extras, outputs.
         resources: as the assembler reports them.
+        digest: of the code, whatever the entry's name.
     """
 
     entry: str
@@ -72,6 +76,7 @@ class Kernel:
     record: LaunchRecord
     compiled: CompiledKernel
     resources: Resources
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class Plugin:
     def tactics(
         self, inputs: Sequence[TensorInfo], attributes: Mapping[str, Any]
     ) -> tuple[Tactic, ...]:
-        """Every config of every kernel spec, numbered from 1.
+        """Every config and fact set of every kernel spec, numbered from 1.
 
         A spec without configs has those of the autotuned kernel that it launches.
         """
@@ -128,10 +133,11 @@ class Plugin:
         with self._lock:
             if key not in self._tactics:
                 found = (
-                    (spec, config, choice)
+                    (spec, config, choice, fact_set)
                     for spec in self.spec.specs
                     for config in spec.configs
                     for choice in self._choices(spec, config, inputs, attributes)
+                    for fact_set in spec.fact_sets
                 )
                 self._tactics[key] = tuple(
                     Tactic(number, *parts)
@@ -173,6 +179,7 @@ class Plugin:
 
         Raises:
             AnnotationError: it cannot be recorded, or compiled, or launched.
+            RedundantTactic: another fact set gives the same kernel.
         """
         key = (tactic.number, request.key)
         with self._lock:
@@ -231,23 +238,43 @@ def _build_or_error(
 
 def _build(plugin: Plugin, tactic: Tactic, request: Request) -> Kernel:
     recorded = plugin.record(tactic, request.inputs, request.attributes)
-    _check_grid(recorded)
     compiled = backend(tactic.spec.backend).compile(
         recorded,
         request.target,
         tactic.spec.options(tactic.config),
         plugin.spec.aligned,
+        tactic.fact_set,
     )
+    _check_grid(recorded, compiled.grid)
     counts = {
         Kind.INPUT: len(request.inputs),
         Kind.EXTRA: len(compiled.extras),
         Kind.OUTPUT: len(recorded.outputs.tensors),
     }
     unnamed = _ptx.reorder(compiled.code, compiled.slots, counts, "kernel")
-    entry = _entry_name(plugin, tactic, recorded, unnamed)
+    digest = fingerprint(_ptx.without_debug_info(unnamed))
+    _require_new(plugin, tactic, request, digest)
+    entry = _entry_name(plugin, tactic, recorded, digest)
     code = _ptx.reorder(compiled.code, compiled.slots, counts, entry)
     code, resources = settle(code, request.target.arch, compiled.ptxas)
-    return Kernel(entry, code, recorded, compiled, resources)
+    return Kernel(entry, code, recorded, compiled, resources, digest)
+
+
+def _require_new(plugin: Plugin, tactic: Tactic, request: Request, digest: str) -> None:
+    """Raise where an earlier fact set of the same config gave the same code."""
+    for earlier in plugin.tactics(request.inputs, request.attributes):
+        if earlier.number >= tactic.number:
+            return
+        if replace(earlier, number=tactic.number, fact_set=tactic.fact_set) != tactic:
+            continue
+        try:
+            kernel = plugin.kernel(earlier, request)
+        except AnnotationError:
+            continue  # reported as that tactic's
+        if kernel.digest == digest:
+            raise RedundantTactic(
+                f"tactic {tactic.number} has the code of tactic {earlier.number}."
+            )
 
 
 def _entry_name(
@@ -256,7 +283,7 @@ def _entry_name(
     """Unique to op, tactic, dtypes and code: TensorRT confuses equal names."""
     dtypes = [t.dtype for t in recorded.inputs]
     dtypes += [t.dtype for t in recorded.outputs.tensors]
-    digest = fingerprint(plugin.op, dtypes, _ptx.without_debug_info(code))
+    digest = fingerprint(plugin.op, dtypes, code)
     op = re.sub(r"\W", "_", plugin.op)
     return f"{op}_t{tactic.number}_{digest[:12]}"
 
@@ -274,8 +301,8 @@ def _check_outputs_written(recorded: LaunchRecord) -> None:
             )
 
 
-def _check_grid(recorded: LaunchRecord) -> None:
-    for axis, size, limit in zip("xyz", recorded.grid, _GRID_LIMITS, strict=True):
+def _check_grid(recorded: LaunchRecord, grid: Grid) -> None:
+    for axis, size, limit in zip("xyz", grid, _GRID_LIMITS, strict=True):
         lower, upper = bounds(size, recorded.ranges)
         if lower < 1 or upper > limit:
             raise ArgumentError(

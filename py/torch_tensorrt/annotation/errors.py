@@ -6,11 +6,12 @@ AnnotationError
 ├── DTypeError           a dtype that TensorRT, or a kernel, cannot take
 ├── RecordError          the launch function could not be turned into one launch
 │   ├── UserCodeError        it raised, or the op's fake kernel did
-    │   ├── LaunchCountError     it launched nothing, or more than one kernel
+│   ├── LaunchCountError     it launched nothing, or more than one kernel
 │   ├── ArgumentError        it passed the kernel something an engine cannot pass
 │   └── DynamicControlFlowError  it branches on a size that the profile leaves open
 ├── CompileError         the toolchain refused the kernel
 ├── UnsupportedKernelError   it compiled, and TensorRT cannot launch the result
+├── RedundantTactic      its kernel is another tactic's; users never see it
 ├── PTXError             the compiled text is not what was expected
 ├── RegistrationError    the op cannot be registered, or is registered otherwise
 └── DryRunError          the plugin could not be driven as TensorRT's builder does
@@ -59,6 +60,10 @@ class CompileError(AnnotationError):
 
 class UnsupportedKernelError(AnnotationError):
     """The kernel compiled, but TensorRT has no way to launch what came out."""
+
+
+class RedundantTactic(AnnotationError):
+    """The tactic's kernel is that of another one: it is left out without a word."""
 
 
 class PTXError(AnnotationError):

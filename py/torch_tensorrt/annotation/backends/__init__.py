@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch_tensorrt.annotation._launch import Launch, LaunchRecord
+from torch_tensorrt.annotation._launch import Grid, Launch, LaunchRecord
 from torch_tensorrt.annotation._ptx import Slot
 from torch_tensorrt.annotation._target import Target
 
@@ -21,6 +21,7 @@ class CompiledKernel:
         code: PTX.
         slots: for each parameter of the entry, what TensorRT is to pass.
         extras: the expressions of the extra arguments, by index.
+        grid: blocks along x, y and z.
         block: threads along x, y and z.
         shared_memory: dynamic shared memory, in bytes.
         ptxas: path of the toolchain's assembler.
@@ -30,6 +31,7 @@ class CompiledKernel:
     code: str
     slots: tuple[Slot, ...]
     extras: tuple[Any, ...]
+    grid: Grid
     block: tuple[int, int, int]
     shared_memory: int
     ptxas: str
@@ -57,14 +59,17 @@ class Backend(Protocol):
         target: Target,
         options: Mapping[str, Any],
         aligned: bool,
+        fact_set: str = "",
     ) -> CompiledKernel:
         """Compile the recorded launch, with no GPU needed.
 
         Args:
             options: compiler options of the config; they override the launch's.
             aligned: every tensor starts at a multiple of 16 bytes.
+            fact_set: which facts to tell, one of the spec's ``fact_sets``.
 
         Raises:
+            RedundantTactic: this fact set says nothing here that another does not.
             CompileError: the toolchain refuses the kernel.
             UnsupportedKernelError: TensorRT cannot launch what it makes.
             TargetError: it does not know the target.

@@ -78,7 +78,10 @@ class TritonBackend:
         target: Target,
         options: Mapping[str, Any],
         aligned: bool,
+        fact_set: str = "",
     ) -> CompiledKernel:
+        del fact_set  # there is one: what Triton's own JIT would tell
+        assert record.grid is not None, "a Triton launch has a grid"
         _require_known(target)
         signature = Signature.of(record, aligned)
         compiled = _compile(
@@ -94,6 +97,7 @@ class TritonBackend:
             code=code,
             slots=(*signature.slots, *[Slot(Kind.UNUSED)] * scratch),
             extras=signature.extras,
+            grid=record.grid,
             block=entry.block or (metadata.num_warps * 32, 1, 1),
             shared_memory=metadata.shared,
             ptxas=get_ptxas(target.capability).path,

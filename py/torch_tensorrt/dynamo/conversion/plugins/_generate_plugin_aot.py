@@ -14,7 +14,11 @@ from torch_tensorrt.annotation._symbolic import Range, to_tensorrt
 from torch_tensorrt.annotation._tactics import Kernel, Plugin, Request
 from torch_tensorrt.annotation._target import current_target
 from torch_tensorrt.annotation._trace import TensorInfo
-from torch_tensorrt.annotation.errors import AnnotationError, TacticWarning
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    RedundantTactic,
+    TacticWarning,
+)
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
     named,
     shape_symbols,
@@ -50,6 +54,8 @@ def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
         for tactic in plugin.tactics(request.inputs, attributes):
             try:
                 plugin.kernel(tactic, request)
+            except RedundantTactic:
+                continue
             except AnnotationError as error:
                 _warn(
                     f"{schema.op}: tactic {tactic.number} ({tactic.spec.backend}, "
@@ -121,7 +127,7 @@ def _launch(kernel: Kernel, symbols: Mapping[sympy.Symbol, Any]) -> tuple[Any, A
     ranges = kernel.record.ranges
     params = trtp.KernelLaunchParams()
     params.grid_x, params.grid_y, params.grid_z = (
-        to_tensorrt(size, symbols, ranges) for size in kernel.record.grid
+        to_tensorrt(size, symbols, ranges) for size in kernel.compiled.grid
     )
     params.block_x, params.block_y, params.block_z = kernel.compiled.block
     params.shared_mem = kernel.compiled.shared_memory
