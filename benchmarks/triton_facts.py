@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import functools
 import json
 import platform
 import statistics
@@ -40,6 +41,7 @@ from model_kernels import MODEL_CASES  # noqa: E402
 import torch_tensorrt.annotation as tta  # noqa: E402
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins  # noqa: E402
 from torch_tensorrt.annotation._builder import BuiltLaunch, build  # noqa: E402
+from torch_tensorrt.annotation._driver import LoadedKernel  # noqa: E402
 from torch_tensorrt.annotation._registry import registered  # noqa: E402
 from torch_tensorrt.annotation._symbolic import Range  # noqa: E402
 from torch_tensorrt.annotation._target import (  # noqa: E402
@@ -129,23 +131,36 @@ def built(case: Case, tensors: list[torch.Tensor]) -> BuiltLaunch:
     return launch
 
 
+def as_launched(
+    launch: BuiltLaunch, tensors: list[torch.Tensor], out: torch.Tensor
+) -> Callable[[], None]:
+    kernel = LoadedKernel(launch.code, launch.entry)
+    extents = tuple(tuple(tensor.shape) for tensor in tensors)
+    return functools.partial(
+        kernel.launch,
+        launch.grid(extents),
+        launch.block(extents),
+        launch.shared_memory(extents),
+        ([tensor.data_ptr() for tensor in tensors], [out.data_ptr()]),
+        launch.extras(extents),
+    )
+
+
 def median(function: Callable[[], object]) -> float:
     """Microseconds."""
     return 1e3 * triton.testing.do_bench(function, rep=300, return_mode="median")
 
 
 def contest(case: Case) -> dict[str, Any]:
-    from driver import LoadedKernel
-
     tensors = case.inputs()
     out, expected = torch.empty_like(tensors[0]), torch.empty_like(tensors[0])
-    ours = LoadedKernel(built(case, tensors))
+    ours = as_launched(built(case, tensors), tensors, out)
     with without_facts():
-        plain = LoadedKernel(built(case, tensors))
+        plain = as_launched(built(case, tensors), tensors, out)
     case.launch(*tensors, expected, **case.keywords)
-    for kernel in (ours, plain):
+    for launch in (ours, plain):
         out.fill_(float("nan"))
-        kernel(tensors, [out])
+        launch()
         # Another layout adds up in another order: one unit in the last place.
         torch.testing.assert_close(out, expected, rtol=2**-7, atol=1e-4)
     moved = sum(t.numel() * t.element_size() for t in (*tensors, out))
@@ -153,8 +168,8 @@ def contest(case: Case) -> dict[str, Any]:
     target = torch.empty_like(source)
     times = {
         "jit": median(lambda: case.launch(*tensors, out, **case.keywords)),
-        "ours": median(lambda: ours(tensors, [out])),
-        "plain": median(lambda: plain(tensors, [out])),
+        "ours": median(ours),
+        "plain": median(plain),
         "copy": median(lambda: target.copy_(source)),
     }
     return {"case": case.name, "bytes": moved, "us": times}

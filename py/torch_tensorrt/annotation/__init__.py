@@ -31,6 +31,7 @@ Hand over the function that launches your kernel; every config is a tactic::
 
 from torch_tensorrt.annotation import errors as errors
 from torch_tensorrt.annotation._dry_run import dry_run as dry_run
+from torch_tensorrt.annotation._execute import execute as execute
 from torch_tensorrt.annotation._plugin_spec import (
     CustomPluginSpec as CustomPluginSpec,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "custom_plugin",
     "dry_run",
     "errors",
+    "execute",
     "normalize_impl_to_spec",
     "triton",
 ]

@@ -37,6 +37,7 @@ class BuiltLaunch:
     dtypes: tuple[str, ...]
     entry: str
     code: str
+    _outputs: tuple[tuple[Any, ...], ...]
     _grid: tuple[Any, ...]
     _block: tuple[Any, ...]
     _shared_memory: Any
@@ -54,6 +55,10 @@ class BuiltLaunch:
         """Dynamic shared memory, in bytes."""
         value: int = self._shared_memory.value(extents)
         return value
+
+    def outputs(self, extents: Extents) -> Extents:
+        """The extents of each output."""
+        return tuple(tuple(e.value(extents) for e in shape) for shape in self._outputs)
 
     def extras(self, extents: Extents) -> tuple[int, ...]:
         """The 32-bit arguments between the inputs and the outputs."""
@@ -163,6 +168,10 @@ def _launches(
                 dtypes=tuple(_dtypes.from_tensorrt(t).token for t, _ in combination),
                 entry=entry,
                 code=code,
+                _outputs=tuple(
+                    tuple(expr._expr for expr in desc.shape_expr)
+                    for desc in plugin.output_descs
+                ),
                 _grid=tuple(
                     e._expr for e in (params.grid_x, params.grid_y, params.grid_z)
                 ),

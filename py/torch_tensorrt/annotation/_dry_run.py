@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from torch_tensorrt.annotation import _ptx
 from torch_tensorrt.annotation._builder import BuiltLaunch, build, corner
+from torch_tensorrt.annotation._execute import MakeInputs, random_inputs
+from torch_tensorrt.annotation._execute import execute as run_tactics
+from torch_tensorrt.annotation._expressions import Extents
+from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._registry import registered
 from torch_tensorrt.annotation._report import DryRunReport, ShapeReport, TacticReport
 from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._tactics import Kernel, Plugin, Request, Tactic
-from torch_tensorrt.annotation._target import Target, compiling_for, current_target
+from torch_tensorrt.annotation._target import (
+    Target,
+    compiling_for,
+    current_target,
+    runs_here,
+)
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
@@ -22,6 +32,7 @@ from torch_tensorrt.annotation.errors import (
     RedundantTactic,
     SpecError,
     TacticWarning,
+    UserCodeError,
 )
 
 
@@ -31,24 +42,35 @@ def dry_run(
     target: Target | str | None = None,
     *,
     attributes: Mapping[str, Any] | None = None,
+    reference: Callable[..., Any] | None = None,
+    make_inputs: MakeInputs | None = None,
+    tolerance: float | None = None,
     strict: bool = False,
+    execute: bool | None = None,
 ) -> DryRunReport:
     """What TensorRT would embed for an op registered with ``custom_op(impl=...)``.
 
     The builder's calls are made on the real plugin object; no engine is built, and
-    neither TensorRT's builder nor a GPU is needed.
+    TensorRT's builder is not needed. On a GPU that the code is for, every tactic is
+    also run as an engine would, checked and timed, at one ragged shape more than the
+    profile names; elsewhere it is only compiled.
 
     Args:
         op: ``"ns::name"``.
-        inputs: the op's tensor inputs, in order: tensors (only shape and dtype count),
-            or ``torch_tensorrt.Input`` with a static shape or a min/opt/max profile.
+        inputs: the op's tensor inputs, in order: tensors, or ``torch_tensorrt.Input``
+            with a static shape or a min/opt/max profile. Tensors on the GPU are run on
+            as they are; of all else only shape and dtype count.
         target: a :class:`Target`, or text such as ``"sm_90"``; None for ``TTA_TARGET``
             or the current GPU.
         attributes: values of the op's other arguments, by name.
-        strict: raise if any tactic would be left out.
+        reference, make_inputs, tolerance: how tactics are checked, see
+            :func:`execute`; without a reference it is the op itself, run eagerly.
+        strict: raise if any tactic would be left out, or is wrong.
+        execute: whether to run the tactics; None runs them where they can be.
 
     Raises:
-        DryRunError: the op is not registered with kernels of its own.
+        DryRunError: the op is not registered with kernels of its own; there is no GPU
+            to run them on, with ``execute``; a tactic is wrong, with ``strict``.
         TargetError: there is nothing to compile for.
         AnnotationError: no tactic is left (with ``strict``: one is left out); the
             error is the first one's own.
@@ -63,21 +85,103 @@ def dry_run(
         raise SpecError(f"dry_run: inputs is {type(inputs).__name__}; pass a list.")
     infos = tuple(_info(value) for value in inputs)
     _check_arguments(plugin, infos, attributes)
-    with compiling_for(target), warnings.catch_warnings():
-        warnings.simplefilter("ignore", TacticWarning)  # the report says it
+    with compiling_for(target):
         request = Request(infos, attributes, current_target())
+    if execute is None:
+        execute = runs_here(request.target)
+    report = _compile(plugin, request, strict, with_ragged=execute)
+    if not execute:
+        return report
+    report = run_tactics(
+        report,
+        reference or _eager(plugin, attributes),
+        make_inputs or _on_gpu(inputs),
+        tolerance,
+    )
+    if strict and not report.ok:
+        raise DryRunError(f"{op}: a tactic is wrong.\n{report}")
+    return report
+
+
+def _compile(
+    plugin: Plugin, request: Request, strict: bool, with_ragged: bool
+) -> DryRunReport:
+    with compiling_for(request.target), warnings.catch_warnings():
+        warnings.simplefilter("ignore", TacticWarning)  # the report says it
         kernels = _kernels(plugin, request)
         failures = [k for _, k in kernels if isinstance(k, AnnotationError)]
         if failures and (strict or len(failures) == len(kernels)):
             raise failures[0]
-        launches = {launch.tactic: launch for launch in build(op, infos, attributes)}
+        built = build(plugin.op, request.inputs, request.attributes)
+    launches = {launch.tactic: launch for launch in built}
+    points = _points(plugin, request, with_ragged)
     reports = [
         _failed(tactic, kernel)
         if isinstance(kernel, AnnotationError)
-        else _report(tactic, launches[tactic.number], kernel, infos)
+        else _report(tactic, launches[tactic.number], kernel, points)
         for tactic, kernel in kernels
     ]
-    return DryRunReport(op, request.target.arch, reports)
+    return DryRunReport(plugin.op, request.target.arch, reports)
+
+
+def _eager(plugin: Plugin, attributes: Mapping[str, Any]) -> Callable[..., Any]:
+    namespace, _, name = plugin.op.partition("::")
+    function = getattr(getattr(torch.ops, namespace), name)
+
+    def eager(*tensors: torch.Tensor) -> Any:
+        named = dict(zip(plugin.tensors, tensors, strict=True))
+        return function(**named, **attributes)
+
+    return eager
+
+
+def _on_gpu(inputs: Sequence[Any]) -> MakeInputs | None:
+    """The tensors of a dry run that are on the GPU, among random ones."""
+    if not any(isinstance(t, torch.Tensor) and t.is_cuda for t in inputs):
+        return None
+    dtypes = [_info(value).dtype for value in inputs]
+
+    def make(dims: Extents) -> Sequence[torch.Tensor]:
+        return [
+            given if isinstance(given, torch.Tensor) and given.is_cuda else random
+            for given, random in zip(inputs, random_inputs(dims, dtypes), strict=True)
+        ]
+
+    return make
+
+
+def _points(plugin: Plugin, request: Request, with_ragged: bool) -> dict[str, Extents]:
+    """The shapes to look at, by name; ``ragged`` is one that divides by nothing."""
+    inputs = request.inputs
+    if not any(isinstance(extent, Range) for t in inputs for extent in t.shape):
+        return {"static": corner(inputs, "opt")}
+    points = {which: corner(inputs, which) for which in ("min", "opt", "max")}
+    if with_ragged:
+        ragged = _ragged(inputs)
+        static = [
+            TensorInfo(extents, t.dtype)
+            for extents, t in zip(ragged, inputs, strict=True)
+        ]
+        meta = partial(plugin.meta, **request.attributes)
+        try:
+            infer_outputs(meta, static, plugin.op)
+        except UserCodeError:
+            return points  # the op has no such shape
+        points["ragged"] = ragged
+    return points
+
+
+def _ragged(inputs: Sequence[TensorInfo]) -> Extents:
+    """Odd extents two thirds up each range; equal ranges stay equal."""
+    return tuple(
+        tuple(
+            min(e.max, (e.min + (e.max - e.min) * 2 // 3) | 1)
+            if isinstance(e, Range)
+            else e
+            for e in tensor.shape
+        )
+        for tensor in inputs
+    )
 
 
 def _plugin(op: str) -> Plugin:
@@ -164,15 +268,13 @@ def _failed(tactic: Tactic, error: AnnotationError) -> TacticReport:
 
 
 def _report(
-    tactic: Tactic, launch: BuiltLaunch, kernel: Kernel, inputs: Sequence[TensorInfo]
+    tactic: Tactic,
+    launch: BuiltLaunch,
+    kernel: Kernel,
+    points: Mapping[str, Extents],
 ) -> TacticReport:
     entry = _ptx.parse(launch.code)
     resources = kernel.resources
-    is_dynamic = any(isinstance(e, Range) for t in inputs for e in t.shape)
-    points = {
-        name: corner(inputs, "opt" if name == "static" else name)
-        for name in (("min", "opt", "max") if is_dynamic else ("static",))
-    }
     return TacticReport(
         tactic=tactic.number,
         backend=tactic.spec.backend,
@@ -193,6 +295,8 @@ def _report(
                 grid=launch.grid(extents),
                 block=launch.block(extents),
                 extras=launch.extras(extents),
+                outputs=launch.outputs(extents),
+                shared_memory=launch.shared_memory(extents),
             )
             for name, extents in points.items()
         ),

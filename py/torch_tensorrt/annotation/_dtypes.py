@@ -61,6 +61,11 @@ def from_tensorrt(dtype: Any) -> DType:
         ) from None
 
 
+def from_token(token: str) -> DType:
+    """The row of what ``AutoTuneCombination`` calls a dtype."""
+    return next(row for row in _TABLE if row.token == token)
+
+
 def to_tensorrt(dtype: torch.dtype) -> Any:
     """The ``trt.DataType`` of a torch dtype."""
     import tensorrt as trt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,13 @@ class ShapeReport:
         dims: extents of each input.
         grid, block: blocks, and threads a block, along x, y, z.
         extras: the 32-bit arguments between the inputs and the outputs.
+        outputs: extents of each output.
+        shared_memory: dynamic, in bytes a block.
+        ok: whether the kernel was run, and did what it should; None if it was not run.
+        failure: what it did wrong.
+        max_error: of any output element, relative to it and to the output's root mean
+            square together.
+        time_us, spread_us: median and interquartile range of a launch's duration.
     """
 
     name: str
@@ -25,6 +33,13 @@ class ShapeReport:
     grid: tuple[int, ...]
     block: tuple[int, ...]
     extras: tuple[int, ...]
+    outputs: tuple[tuple[int, ...], ...] = ()
+    shared_memory: int = 0
+    ok: bool | None = None
+    failure: str = ""
+    max_error: float | None = None
+    time_us: float | None = None
+    spread_us: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,11 @@ class TacticReport:
     shapes: tuple[ShapeReport, ...] = ()
     error: str | None = None
 
+    @property
+    def ok(self) -> bool:
+        """Whether it would be offered to TensorRT, and did nothing wrong if run."""
+        return self.error is None and all(s.ok is not False for s in self.shapes)
+
 
 @dataclass(frozen=True)
 class DryRunReport:
@@ -73,8 +93,31 @@ class DryRunReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every tactic would be offered to TensorRT."""
-        return all(tactic.error is None for tactic in self.tactics)
+        """Whether every tactic is: offered to TensorRT, and right where it was run."""
+        return all(tactic.ok for tactic in self.tactics)
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """The names of the shapes that tactics were looked at for."""
+        offered = (t.shapes for t in self.tactics if t.error is None)
+        return tuple(shape.name for shape in next(offered, ()))
+
+    @property
+    def best(self) -> TacticReport | None:
+        """The fastest at opt, which TensorRT would pick; None if none was run."""
+        timed = [
+            (shape.time_us, tactic.tactic, tactic)
+            for tactic in self.tactics
+            for shape in tactic.shapes
+            if shape.name in ("opt", "static") and tactic.ok and shape.time_us
+        ]
+        return min(timed)[2] if timed else None
+
+    @classmethod
+    def from_json(cls, text: str) -> DryRunReport:
+        """Read back what :meth:`to_json` wrote, on this machine or another."""
+        data = json.loads(text)
+        return cls(data["op"], data["target"], list(map(_from_dict, data["tactics"])))
 
     def to_json(self) -> str:
         """The report as JSON, under the names of its attributes."""
@@ -98,17 +141,52 @@ class DryRunReport:
         """The table, for ``rich.print``."""
         from rich.table import Table
 
-        table = Table(title=f"{self.op} for {self.target}", title_justify="left")
-        for heading, justify in _COLUMNS:
+        was_run = any(s.ok is not None for t in self.tactics for s in t.shapes)
+        table = Table(
+            title=f"{self.op} for {self.target}",
+            title_justify="left",
+            caption="\n".join(self._failures()) or None,
+            caption_justify="left",
+        )
+        for heading, justify in _COLUMNS if was_run else _COLUMNS[:-1]:
             table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
         for tactic in self.tactics:
-            table.add_row(*_row(tactic), end_section=True)
+            cells = _row(tactic)
+            cells[0] += "\nbest" if tactic is self.best else ""
+            table.add_row(*cells[: len(table.columns)], end_section=True)
         return table
+
+    def _failures(self) -> list[str]:
+        return [
+            f"tactic {tactic.tactic}, {shape.name}: {shape.failure}"
+            for tactic in self.tactics
+            for shape in tactic.shapes
+            if shape.failure
+        ]
+
+
+def _from_dict(data: dict[str, Any]) -> TacticReport:
+    """The tactic whose attributes these are; JSON has lists for tuples."""
+    fields = {k: v if k == "config" else _as_tuple(v) for k, v in data.items()}
+    shapes = (ShapeReport(**dict(shape)) for shape in fields.pop("shapes"))
+    return TacticReport(**fields, shapes=tuple(shapes))
+
+
+def _as_tuple(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_tuple(item) for key, item in value.items()}
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def _as_dict(tactic: TacticReport) -> dict[str, Any]:
     """``asdict`` that leaves config values, which may be anything, as they are."""
-    return {**vars(tactic), "shapes": [vars(shape) for shape in tactic.shapes]}
+    return {**vars(tactic), "shapes": [_shape_dict(shape) for shape in tactic.shapes]}
+
+
+def _shape_dict(shape: ShapeReport) -> dict[str, Any]:
+    """JSON has no infinity."""
+    is_infinite = shape.max_error is not None and not math.isfinite(shape.max_error)
+    return {**vars(shape), "max_error": None if is_infinite else shape.max_error}
 
 
 _WIDTH = 150
@@ -124,6 +202,7 @@ _COLUMNS = (
     ("shape", "left"),
     ("grid", "right"),
     ("extras", "right"),
+    ("time", "right"),
 )
 
 
@@ -143,7 +222,14 @@ def _row(tactic: TacticReport) -> list[str]:
         "\n".join(f"{s.name} {', '.join(map(_times, s.dims))}" for s in tactic.shapes),
         "\n".join(_times(s.grid) for s in tactic.shapes),
         "\n".join(", ".join(map(str, s.extras)) for s in tactic.shapes),
+        "\n".join(map(_outcome, tactic.shapes)),
     ]
+
+
+def _outcome(shape: ShapeReport) -> str:
+    if shape.ok is None:
+        return "not run"
+    return f"{shape.time_us:.1f} us" if shape.ok else "WRONG"
 
 
 def _times(extents: Sequence[int]) -> str:

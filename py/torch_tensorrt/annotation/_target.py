@@ -145,6 +145,18 @@ def current_target() -> Target:
     )
 
 
+def runs_here(target: Target) -> bool:
+    """Whether the GPU at hand, if there is one, runs code for ``target``."""
+    if not torch.cuda.is_available():
+        return False
+    major, minor = torch.cuda.get_device_capability()
+    if target.arch.endswith("a"):
+        return target.capability == 10 * major + minor
+    if target.arch.endswith("f"):
+        return 10 * major <= target.capability <= 10 * major + minor
+    return target.capability <= 10 * major + minor
+
+
 @cache
 def _driver_ptx_isa() -> str | None:
     version = ctypes.c_int()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def squares(dtype: torch.dtype = torch.float16) -> list[torch.Tensor]:
 
 
 def test_a_profile_is_reported_at_min_opt_and_max(add: str) -> None:
-    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90")
+    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90", execute=False)
     assert [
         [(s.name, s.dims[0], s.grid, s.extras) for s in tactic.shapes]
         for tactic in report.tactics
@@ -87,6 +88,62 @@ def test_a_static_shape_is_reported_once(add: str) -> None:
     assert [[s.name for s in t.shapes] for t in report.tactics] == [["static"]] * 2
     assert report.tactics[0].shapes[0].grid == (12, 1, 1)
     assert report.tactics[0].dtypes == ("FP32", "FP32", "FP32")
+
+
+def test_a_report_is_read_back_from_json(add: str) -> None:
+    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90", execute=False)
+    assert tta.DryRunReport.from_json(report.to_json()) == report
+
+
+def timed(report: tta.DryRunReport, times: dict[int, float]) -> tta.DryRunReport:
+    """As if run on a GPU, with these microseconds at every shape."""
+    tactics = [
+        replace(
+            tactic,
+            shapes=tuple(
+                replace(s, ok=True, max_error=0.0, time_us=times[tactic.tactic])
+                for s in tactic.shapes
+            ),
+        )
+        for tactic in report.tactics
+    ]
+    return replace(report, tactics=tactics)
+
+
+def test_the_fastest_tactic_is_the_best_and_marked(add: str) -> None:
+    report = timed(tta.dry_run(add, [PROFILE, PROFILE], "sm_90"), {1: 3.0, 2: 2.0})
+    assert report.best is not None
+    assert report.best.tactic == 2
+    assert "best" in str(report)
+    assert "2.0 us" in str(report)
+
+
+def test_a_tactic_that_was_wrong_is_not_the_best(add: str) -> None:
+    report = timed(tta.dry_run(add, [PROFILE, PROFILE], "sm_90"), {1: 3.0, 2: 2.0})
+    first, second = report.tactics
+    wrong = replace(second.shapes[0], ok=False, failure="output 0: 1 of 4", max_error=9)
+    report = replace(
+        report,
+        tactics=[first, replace(second, shapes=(wrong, *second.shapes[1:]))],
+    )
+    assert report.best == first
+    assert not report.ok
+    assert "tactic 2, min: output 0: 1 of 4" in str(report)
+
+
+def test_what_was_only_compiled_has_no_times(add: str) -> None:
+    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90", execute=False)
+    assert "time" not in str(report)
+    assert report.best is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_running_a_report_without_a_gpu_is_refused(add: str) -> None:
+    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90")
+    with pytest.raises(DryRunError, match="no GPU here"):
+        tta.execute(report, torch.add)
+    with pytest.raises(DryRunError, match="no GPU here"):
+        tta.dry_run(add, [PROFILE, PROFILE], "sm_90", execute=True)
 
 
 def test_an_input_of_static_shape_may_be_a_torch_tensorrt_input(add: str) -> None:
@@ -314,13 +371,13 @@ def test_a_ptx_isa_that_lacks_the_architecture_is_refused(add: str) -> None:
 
 
 def test_many_threads_may_dry_run_at_once(add: str) -> None:
-    expected = str(tta.dry_run(add, [PROFILE, PROFILE], "sm_90"))
+    def run() -> str:
+        return str(tta.dry_run(add, [PROFILE, PROFILE], "sm_90", execute=False))
+
+    expected = run()
     with ThreadPoolExecutor(6) as pool:
-        runs = [
-            pool.submit(tta.dry_run, add, [PROFILE, PROFILE], "sm_90")
-            for _ in range(24)
-        ]
-    assert {str(run.result()) for run in runs} == {expected}
+        runs = [pool.submit(run) for _ in range(24)]
+    assert {run.result() for run in runs} == {expected}
 
 
 def test_inputs_that_are_no_list_are_refused(add: str) -> None:
