@@ -45,6 +45,7 @@ def tracing() -> Iterator[None]:
         stack.enter_context(shape_config.patch(size_oblivious))  # type: ignore[attr-defined]
         stack.enter_context(_patched(builtins, "min", _symbolic(min, torch.sym_min)))
         stack.enter_context(_patched(builtins, "max", _symbolic(max, torch.sym_max)))
+        stack.enter_context(_patched(builtins, "divmod", _divmod(divmod)))
         if not torch.cuda.is_available():
             stack.enter_context(_patched(torch.cuda, "device", _NoDevice))
             stack.enter_context(_patched(torch.cuda, "current_stream", _NoStream))
@@ -89,6 +90,17 @@ def _symbolic(builtin: Callable[..., Any], function: Callable[..., Any]) -> Any:
         return builtin(*args, **kwargs)
 
     return choose
+
+
+def _divmod(builtin: Callable[..., Any]) -> Any:
+    """``divmod``, which torch's symbolic sizes do not have."""
+
+    def both(a: Any, b: Any) -> Any:
+        if isinstance(a, torch.SymInt) or isinstance(b, torch.SymInt):
+            return a // b, a % b
+        return builtin(a, b)
+
+    return both
 
 
 class _NoDevice(contextlib.nullcontext[None]):

@@ -59,13 +59,13 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Scalar:
-    """An integer computed from the extents."""
+    """An integer, or a condition, computed from the extents."""
 
     name: str
-    expr: sympy.Expr
+    expr: sympy.Basic
 
-    def xreplace(self, rule: Rule) -> Scalar:
-        return Scalar(self.name, self.expr.xreplace(rule))
+    def xreplace(self, rule: Rule) -> Scalar | Constant:
+        return scalar(self.name, self.expr.xreplace(rule))
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,13 @@ class Constant:
     def xreplace(self, rule: Rule) -> Constant:
         del rule
         return self
+
+
+def scalar(name: str, expr: sympy.Basic) -> Scalar | Constant:
+    """A scalar; a condition that is decided is a constant."""
+    if expr in (sympy.true, sympy.false):
+        return Constant(name, expr == sympy.true)
+    return Scalar(name, expr)
 
 
 Argument: TypeAlias = Pointer | Scalar | Constant

@@ -23,6 +23,7 @@ from torch_tensorrt.annotation._launch import (
     Outputs,
     Pointer,
     Scalar,
+    scalar,
 )
 from torch_tensorrt.annotation._trace import TensorInfo, Trace, as_tensors
 from torch_tensorrt.annotation.errors import ArgumentError, LaunchCountError
@@ -241,8 +242,8 @@ def _read_arguments(
             yield (
                 _with_layout(run, pointer, value) if launch.passes_layouts else pointer
             )
-        elif isinstance(value, torch.SymInt) and not is_constant:
-            yield Scalar(name, run.expr(value))
+        elif isinstance(value, torch.SymInt | torch.SymBool) and not is_constant:
+            yield scalar(name, run.expr(value))
         elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
             yield _read_symbolic_constant(name, value, is_constant, where)
         elif _is_integer(value) and not is_constant:

@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import FrameSummary
 from typing import Any, TypeVar
 
 import sympy
@@ -123,9 +124,9 @@ class Trace:
         with tracing(), self._mode:
             return function(self)
 
-    def expr(self, size: int | torch.SymInt) -> sympy.Expr:
+    def expr(self, size: int | torch.SymInt | torch.SymBool) -> Any:
         """The expression of a size, over the symbols of ``_symbolic.symbol``."""
-        if isinstance(size, torch.SymInt):
+        if isinstance(size, torch.SymInt | torch.SymBool):
             return size.node.expr.xreplace(self._canonical)
         return sympy.Integer(operator.index(size))
 
@@ -134,8 +135,8 @@ class Trace:
         return [
             Guard(
                 guard.expr.xreplace(self._canonical),
-                str(guard.sloc).strip("()"),
-                _is_torchs(guard.sloc),
+                _where(guard.sloc.framework_loc),
+                _is_torchs(guard.sloc.framework_loc),
             )
             for guard in self._env.guards
         ]
@@ -160,6 +161,13 @@ def as_tensors(value: Any, what: str) -> tuple[torch.Tensor, ...]:
     return tensors
 
 
-def _is_torchs(location: Any) -> bool:
-    frame = location.framework_loc
-    return frame is None or Path(frame.filename).is_relative_to(torch.__path__[0])
+def _where(frame: FrameSummary | str | None) -> str:
+    if isinstance(frame, FrameSummary):
+        return f"{frame.filename}:{frame.lineno} in {frame.name}"
+    return str(frame)
+
+
+def _is_torchs(frame: FrameSummary | str | None) -> bool:
+    if not isinstance(frame, FrameSummary):
+        return True
+    return Path(frame.filename).is_relative_to(torch.__path__[0])

@@ -98,6 +98,26 @@ def launch_scale(x, out, alpha=0.3):
 
 
 @triton.jit
+def tail_kernel(x_ptr, out_ptr, n, is_even, size, is_long, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    if is_even:
+        x = x * 2
+    if is_long:
+        x = x + size
+    tl.store(out_ptr + offsets, x, mask=offsets < n)
+
+
+def launch_tail(x, out, BLOCK=256):
+    """Conditions on sizes as arguments, and quotients of either sign."""
+    n = x.numel()
+    quotient, remainder = divmod(n - 700, 16)
+    tail_kernel[(triton.cdiv(n, BLOCK),)](
+        x, out, n, n % 2 == 0, quotient * 16 + remainder, x.shape[0] > 20, BLOCK
+    )
+
+
+@triton.jit
 def softmax_kernel(out_ptr, x_ptr, x_stride, out_stride, columns, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     offsets = tl.arange(0, BLOCK)
@@ -262,6 +282,12 @@ CASES = [
         tta.triton(launch_scale, [{"alpha": 0.3}, {"alpha": 0.3, "num_stages": 1}]),
         lambda x: torch.empty_like(x),
         (info(BATCH, Range(1, 64, 4096), dtype=torch.float32),),
+    ),
+    Case(
+        "tail",
+        tta.triton(launch_tail, BLOCKS),
+        lambda x: torch.empty_like(x),
+        (info(BATCH, 75, dtype=torch.float32),),
     ),
     Case(
         "softmax",

@@ -62,6 +62,9 @@ REFERENCES: dict[str, Any] = {
     "add_ragged": lambda x, y: x + y,
     "silu": lambda x: torch.nn.functional.silu(x.float()),
     "scale": lambda x: -x * 0.3,
+    "tail": lambda x: (
+        x * (1 + (x.numel() % 2 == 0)) + (x.numel() - 700) * (x.shape[0] > 20)
+    ),
     "softmax": lambda x: torch.softmax(x.float(), -1),
     "rms_norm": lambda x, w: (
         x.float() * torch.rsqrt((x.float() ** 2).mean(-1, keepdim=True) + 1e-6) * w

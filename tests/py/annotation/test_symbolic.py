@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,15 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tensorrt.plugin._tensor import SymIntExpr
-from torch.utils._sympy.functions import CeilDiv, FloorDiv, Max, Min, Mod, PythonMod
+from torch.utils._sympy.functions import (
+    BitwiseFn_bitwise_and,
+    CeilDiv,
+    FloorDiv,
+    Max,
+    Min,
+    Mod,
+    PythonMod,
+)
 
 from torch_tensorrt.annotation._expressions import dimensions, expression_builder
 from torch_tensorrt.annotation._symbolic import (
@@ -26,9 +35,9 @@ from torch_tensorrt.annotation._symbolic import (
     evaluate,
     facts,
     symbol,
-    to_tensorrt,
 )
 from torch_tensorrt.annotation._trace import TensorInfo, Trace, ranges_of
+from torch_tensorrt.annotation._translate import to_tensorrt
 from torch_tensorrt.annotation.errors import ArgumentError, SpecError
 
 n, m, k = (symbol(0, axis) for axis in range(3))
@@ -98,10 +107,18 @@ DIVISIONS: dict[str, tuple[Any, Any, Any]] = {
     ),
     "-(-{} // {})": (lambda a, b: -(-a // b), None, lambda a, b: -FloorDiv(-a, b)),
 }
+COMPARISONS: dict[str, tuple[Any, Any, Any]] = {
+    "({} == {})": (operator.eq, None, sympy.Eq),
+    "({} != {})": (operator.ne, None, sympy.Ne),
+    "({} < {})": (operator.lt, None, sympy.Lt),
+    "({} <= {})": (operator.le, None, sympy.Le),
+    "({} > {})": (operator.gt, None, sympy.Gt),
+    "({} >= {})": (operator.ge, None, sympy.Ge),
+}
 
 
 def combine(text: str, first: Formula, second: Formula) -> Formula:
-    ints, torchs, sympys = {**BINARY, **DIVISIONS}[text]
+    ints, torchs, sympys = {**BINARY, **DIVISIONS, **COMPARISONS}[text]
     torchs, sympys = torchs or ints, sympys or ints
     return Formula(
         text.format(first, second),
@@ -118,7 +135,7 @@ ranges_of_extents = st.lists(extents, min_size=3, max_size=3).map(
 profiles = st.tuples(ranges_of_extents, ranges_of_extents, ranges_of_extents)
 variables = st.integers(0, 2).map(variable)
 divisors = st.one_of(
-    st.sampled_from((1, 2, 3, 4, 7, 8, 16, 64, 128, 1000)).map(constant),
+    st.sampled_from((1, 2, 3, 4, 7, 8, 16, 64, 128, 1000, -1, -4, -7)).map(constant),
     variables.map(lambda v: combine("max({}, {})", v, constant(1))),
 )
 formulas = st.recursive(
@@ -205,6 +222,29 @@ def test_tensorrt_computes_what_python_computes_or_the_expression_is_refused(
         return
     for shape in shapes_in(profile):
         assert translated.value((shape,)) == formula.on_ints(shape)
+
+
+conditions = st.builds(
+    combine, st.sampled_from(sorted(COMPARISONS)), formulas, formulas
+)
+
+
+@examples(250)
+@given(conditions, profiles)
+def test_a_condition_is_one_where_it_holds_and_zero_elsewhere(
+    condition: Formula, profile: tuple[Range, ...]
+) -> None:
+    expr = condition.on_sympy(SYMBOLS)
+    known = facts(expr, ranges(*profile))
+    try:
+        translated = translate(expr, profile)
+    except ArgumentError:
+        return
+    for shape in shapes_in(profile):
+        value = int(condition.on_ints(shape))
+        assert translated.value((shape,)) == value
+        assert evaluate(expr, dict(zip(SYMBOLS, shape, strict=True))) == value
+        assert known.lower <= value <= known.upper
 
 
 @settings(examples(80), phases=[Phase.generate])  # too slow to be made smaller
@@ -396,18 +436,54 @@ def test_a_dynamic_divisor_is_translated_where_it_is_positive() -> None:
     assert translate(FloorDiv(n * 8, m), (WIDE, WIDE)).value(((9, 7),)) == 10
 
 
-def test_a_remainder_is_translated_where_nothing_is_negative() -> None:
+def test_a_remainder_is_translated() -> None:
     assert translate(Mod(n, 4), (WIDE,)).value(((11,),)) == 3
+
+
+@pytest.mark.parametrize("divisor", [4, -4, 7, -7, Max(m, 1), -Max(m, 1)], ids=str)
+def test_quotients_and_remainders_of_any_sign_are_pythons(divisor: Any) -> None:
+    value, by = n - 5, sympy.sympify(divisor)
+    quotient = translate(FloorDiv(value, by), (WIDE, WIDE))
+    remainder = translate(PythonMod(value, by), (WIDE, WIDE))
+    for size in range(1, 65):
+        b = evaluate(by, {m: 3})
+        assert quotient.value(((size, 3),)) == (size - 5) // b
+        assert remainder.value(((size, 3),)) == (size - 5) % b
+
+
+@pytest.mark.parametrize("mask", [0, 1, 15, 255, -1, -2, -16])
+def test_a_bit_mask_is_a_remainder_or_rounds_down(mask: int) -> None:
+    masked = BitwiseFn_bitwise_and(n - 5, sympy.Integer(mask), evaluate=False)
+    translated = translate(masked, (WIDE,))
+    for size in range(1, 65):
+        assert translated.value(((size,),)) == (size - 5) & mask
 
 
 @pytest.mark.parametrize(
     "expr",
     [
-        pytest.param(FloorDiv(n - 5, 4), id="a quotient of either sign"),
-        pytest.param(PythonMod(n - 5, 4), id="a remainder of either sign"),
+        sympy.And(n > 4, m < 9),
+        sympy.Or(n > 40, m < 9),
+        sympy.Not(sympy.And(n > 4, sympy.Ne(m, 9))),
+    ],
+    ids=str,
+)
+def test_conditions_are_combined(expr: sympy.Basic) -> None:
+    translated = translate(expr, (WIDE, WIDE))
+    for shape in itertools.product(range(1, 65, 3), repeat=2):
+        values = dict(zip(SYMBOLS, shape, strict=False))
+        assert translated.value((shape,)) == evaluate(expr, values)
+
+
+@pytest.mark.parametrize(
+    "expr",
+    [
         pytest.param(FloorDiv(n, m - 1), id="a divisor that may be zero"),
-        pytest.param(FloorDiv(n, -4), id="a negative divisor"),
-        pytest.param(PythonMod(n, -4), id="a negative modulus"),
+        pytest.param(FloorDiv(n, m - 5), id="a divisor of either sign"),
+        pytest.param(
+            BitwiseFn_bitwise_and(n, sympy.Integer(5), evaluate=False),
+            id="a mask with holes",
+        ),
         pytest.param(n / 2, id="a fraction"),
         pytest.param(2**n, id="a power with a dynamic exponent"),
         pytest.param(sympy.Function("gamma")(n), id="a function TensorRT lacks"),

@@ -16,11 +16,12 @@ import sympy
 from torch_tensorrt.annotation import _dtypes
 from torch_tensorrt.annotation._launch import Constant, LaunchRecord, Pointer, Scalar
 from torch_tensorrt.annotation._ptx import Kind, Slot
-from torch_tensorrt.annotation._symbolic import Facts, facts
+from torch_tensorrt.annotation._symbolic import Facts, facts, is_condition
 from torch_tensorrt.annotation.errors import ArgumentError
 
 _ALIGNMENT = 16
 _INTEGERS = ("i32", "u32", "i64", "u64")
+_BOOLS = ("u1", "i1")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class _Builder:
     ) -> None:
         if isinstance(argument, Pointer):
             self._add_pointer(index, argument, parameter)
+        elif isinstance(argument, Scalar) and is_condition(argument.expr):
+            self._add_condition(argument, parameter)
         elif isinstance(argument, Scalar):
             self._add_integer(index, argument, parameter)
         elif parameter.is_constexpr or argument.value is None:
@@ -122,6 +125,12 @@ class _Builder:
         self._pass(argument.name, annotation or "i32", argument.expr)
         self._tell(index, argument.name, parameter, known.divisor % _ALIGNMENT == 0)
 
+    def _add_condition(self, argument: Scalar, parameter: Any) -> None:
+        annotation = parameter.annotation_type or None
+        if annotation not in (None, *_BOOLS):
+            raise self._refused(argument.name, annotation, "a bool")
+        self._pass(argument.name, "u1", argument.expr)
+
     def _add_wide(self, argument: Scalar, known: Facts) -> None:
         if known.constant is None:
             raise ArgumentError(
@@ -153,7 +162,7 @@ class _Builder:
     def _bits(self, argument: Constant, parameter: Any) -> int:
         """The 32-bit integer whose bytes are the argument's."""
         annotation = parameter.annotation_type or None
-        if isinstance(argument.value, bool) and annotation in (None, "u1", "i1"):
+        if isinstance(argument.value, bool) and annotation in (None, *_BOOLS):
             return int(argument.value)
         if type(argument.value) is float and annotation in (None, "fp32"):
             return _float_bits(argument.value)

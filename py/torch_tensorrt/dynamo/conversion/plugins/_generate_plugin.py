@@ -11,8 +11,9 @@ import torch
 
 from torch_tensorrt.annotation import _dtypes
 from torch_tensorrt.annotation._record import infer_outputs
-from torch_tensorrt.annotation._symbolic import INT32_MAX, Range, symbol, to_tensorrt
+from torch_tensorrt.annotation._symbolic import INT32_MAX, Range, symbol
 from torch_tensorrt.annotation._trace import TensorInfo, ranges_of
+from torch_tensorrt.annotation._translate import to_tensorrt
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
 from torch_tensorrt.dynamo.conversion.plugins._schema import (

@@ -10,10 +10,11 @@ from typing import Any
 import sympy
 
 from torch_tensorrt.annotation import _dtypes
-from torch_tensorrt.annotation._symbolic import Range, to_tensorrt
+from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._tactics import Kernel, Plugin, Request
 from torch_tensorrt.annotation._target import current_target
 from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._translate import to_tensorrt
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     RedundantTactic,
