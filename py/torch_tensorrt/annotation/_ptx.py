@@ -116,9 +116,30 @@ def reorder(
             f"entry {entry.name} has {len(entry.parameters)} parameters, "
             f"{len(slots)} were expected: {', '.join(map(str, entry.parameters))}."
         )
+    declared, body = _take(slots, entry, text[match.end() :])
+    order = [
+        Slot(kind, index)
+        for kind in (Kind.INPUT, Kind.EXTRA, Kind.OUTPUT)
+        for index in range(counts[kind])
+    ]
+    if unknown := set(declared) - set(order):
+        raise PTXError(f"entry {entry.name}: no such arguments: {unknown}.")
+    parameters = _declare(order, declared, name)
+    header = (
+        f".visible .entry {name}(\n\t"
+        + ",\n\t".join(map(str, parameters))
+        + f"\n){match['directives']}{{"
+    )
+    result = text[: match.start()] + header + body
+    _verify(result, order)
+    return result
+
+
+def _take(
+    slots: Sequence[Slot], entry: Entry, body: str
+) -> tuple[dict[Slot, Parameter], str]:
+    """The parameter that holds each slot, and the body that reads no other."""
     declared: dict[Slot, Parameter] = {}
-    aliases: dict[str, str] = {}
-    body = text[match.end() :]
     for slot, parameter in zip(slots, entry.parameters, strict=True):
         if slot.kind is Kind.UNUSED:
             _require_unused(parameter, body)
@@ -127,32 +148,24 @@ def reorder(
         if slot.kind is Kind.EXTRA and parameter.type in _WIDE:
             body = _widen(body, parameter)
         if slot in declared:
-            aliases[parameter.name] = declared[slot].name
+            body = _identifier(parameter.name).sub(declared[slot].name, body)
         declared.setdefault(slot, replace(parameter, type=_TYPE[slot.kind]))
-    order = [
-        Slot(kind, index)
-        for kind in (Kind.INPUT, Kind.EXTRA, Kind.OUTPUT)
-        for index in range(counts[kind])
-    ]
-    if unknown := set(declared) - set(order):
-        raise PTXError(f"entry {entry.name}: no such arguments: {unknown}.")
+    return declared, body
+
+
+def _declare(
+    order: Sequence[Slot], declared: Mapping[Slot, Parameter], name: str
+) -> list[Parameter]:
+    """The parameters in TensorRT's order; those that nothing reads get new names."""
     prefix = name
-    while any(p.name.startswith(f"{prefix}_") for p in entry.parameters):
+    while any(p.name.startswith(f"{prefix}_") for p in declared.values()):
         prefix += "_"
-    parameters = [
+    return [
         declared.get(
             slot, Parameter(_TYPE[slot.kind], f"{prefix}_{slot.kind.value}_{i}")
         )
         for i, slot in enumerate(order)
     ]
-    header = (
-        f".visible .entry {name}(\n\t"
-        + ",\n\t".join(map(str, parameters))
-        + f"\n){match['directives']}{{"
-    )
-    result = text[: match.start()] + header + _rename(body, aliases)
-    _verify(result, order)
-    return result
 
 
 def without_debug_info(text: str) -> str:
@@ -228,12 +241,6 @@ def _require_unused(parameter: Parameter, body: str) -> None:
         raise PTXError(
             f"parameter {parameter} was said to be unused, and the kernel reads it."
         )
-
-
-def _rename(body: str, names: Mapping[str, str]) -> str:
-    for old, new in names.items():
-        body = _identifier(old).sub(new, body)
-    return body
 
 
 def _identifier(name: str) -> re.Pattern[str]:

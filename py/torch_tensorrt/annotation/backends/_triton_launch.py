@@ -31,19 +31,7 @@ def read_launch(
         ArgumentError: the arguments do not fit the kernel.
         UnsupportedKernelError: an engine cannot do what a decorator asks for.
     """
-    choices: tuple[Config, ...] = ()
-    heuristics: list[Mapping[str, Any]] = []
-    while not isinstance(kernel, JITFunction):
-        if isinstance(kernel, Autotuner):
-            choices = _choices(kernel)
-        else:
-            heuristics.append(kernel.values)
-        kernel = kernel.fn
-    if kernel.pre_run_hooks:
-        raise UnsupportedKernelError(
-            f"kernel {kernel.__name__}: it has a pre-run hook, which an engine does "
-            "not run. Remove the hook, or do its work in the kernel."
-        )
+    kernel, choices, heuristics = _unwrapped(kernel)
     if overrides is None:
         overrides = dict(choices[0]) if choices else {}
     arguments, options = _bind(kernel, args, keywords, overrides)
@@ -53,12 +41,8 @@ def read_launch(
     _require_complete(kernel, arguments)
     if callable(grid):
         grid = grid(dict(arguments))
-    elif changed := _changed(kernel, args, keywords, overrides):
-        raise ArgumentError(
-            f"kernel {kernel.__name__}: the config sets {changed}, and the grid "
-            f"{grid!r} does not follow it. Write the grid as a function: "
-            "kernel[lambda meta: (triton.cdiv(n, meta['BLOCK']),)](...)."
-        )
+    else:
+        _require_fixed(kernel, grid, _changed(kernel, args, keywords, overrides))
     if not isinstance(grid, tuple | list):
         raise ArgumentError(
             f"kernel {kernel.__name__}: the grid is {grid!r}; write it as a tuple: "
@@ -77,6 +61,36 @@ def read_launch(
         options=options,
         choices=choices,
     )
+
+
+def _unwrapped(
+    kernel: Any,
+) -> tuple[JITFunction[Any], tuple[Config, ...], list[Mapping[str, Any]]]:
+    """The kernel under its decorators, the autotuner's configs, and the heuristics."""
+    choices: tuple[Config, ...] = ()
+    heuristics: list[Mapping[str, Any]] = []
+    while not isinstance(kernel, JITFunction):
+        if isinstance(kernel, Autotuner):
+            choices = _choices(kernel)
+        else:
+            heuristics.append(kernel.values)
+        kernel = kernel.fn
+    if kernel.pre_run_hooks:
+        raise UnsupportedKernelError(
+            f"kernel {kernel.__name__}: it has a pre-run hook, which an engine does "
+            "not run. Remove the hook, or do its work in the kernel."
+        )
+    return kernel, choices, heuristics
+
+
+def _require_fixed(kernel: JITFunction[Any], grid: Any, changed: str) -> None:
+    """A grid that is no function cannot follow what a config sets."""
+    if changed:
+        raise ArgumentError(
+            f"kernel {kernel.__name__}: the config sets {changed}, and the grid "
+            f"{grid!r} does not follow it. Write the grid as a function: "
+            "kernel[lambda meta: (triton.cdiv(n, meta['BLOCK']),)](...)."
+        )
 
 
 def _choices(tuner: Autotuner) -> tuple[Config, ...]:
