@@ -7,10 +7,10 @@ LIBRARY := py/torch_tensorrt/annotation py/torch_tensorrt/dynamo/conversion/plug
 SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types wheel export clean
+.PHONY: help setup demo test lint types wheel wheelhouse test-gpu export clean
 
 help:  ## print the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
 
 setup: $(STAMP)  ## build .venv (PYTHON=... names the interpreter)
 
@@ -35,6 +35,12 @@ wheel: setup  ## build the wheel and the sdist into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	@rm -rf overlay/*.egg-info
 
+wheelhouse: setup  ## collect in wheelhouse/ what a GPU machine without a network needs
+	$(BIN)/python tools/offline/wheelhouse.py wheelhouse
+
+test-gpu:  ## run the tests on the GPU here; offline, from wheelhouse/
+	tools/offline/run.sh -m pytest -n 8 -p no:benchmark tests $(PYTEST)
+
 export:  ## copy the library into a Torch-TensorRT checkout: UPSTREAM=dir
 	@test -d "$(UPSTREAM)/py/torch_tensorrt" || \
 		{ echo "UPSTREAM must name a Torch-TensorRT checkout: make export UPSTREAM=dir"; exit 1; }
@@ -45,5 +51,5 @@ export:  ## copy the library into a Torch-TensorRT checkout: UPSTREAM=dir
 	done
 
 clean:  ## remove what was built, .venv included
-	rm -rf $(VENV) build dist *.egg-info overlay/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) wheelhouse build dist *.egg-info overlay/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find overlay py tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
