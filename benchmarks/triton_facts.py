@@ -63,31 +63,37 @@ def rows(count: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(count, columns, device="cuda").to(dtype)
 
 
-CONTESTS = [
-    Case(
-        f"add fp16, 64 Mi, BLOCK {block}",
-        launch_add,
-        {"BLOCK": block},
-        lambda: [rows(16384, 4096, torch.float16) for _ in range(2)],
-    )
-    for block in (1024, 4096)
-] + [
-    Case(
-        "RMSNorm bf16, 16384 x 4096",
-        launch_rms_norm,
-        {},
-        lambda: [
-            rows(16384, 4096, torch.bfloat16),
-            rows(1, 4096, torch.bfloat16).view(-1),
-        ],
-    ),
-    Case(
-        "softmax fp16, 8192 x 8192",
-        launch_softmax,
-        {},
-        lambda: [rows(8192, 8192, torch.float16)],
-    ),
-]
+CONTESTS = (
+    [
+        Case(
+            f"add fp16, 64 Mi, BLOCK {block}",
+            launch_add,
+            {"BLOCK": block},
+            lambda: [rows(16384, 4096, torch.float16) for _ in range(2)],
+        )
+        for block in (1024, 4096)
+    ]
+    + [
+        Case(
+            f"RMSNorm bf16, 16384 x 4096, num_warps {num_warps}",
+            launch_rms_norm,
+            {"num_warps": num_warps},
+            lambda: [
+                rows(16384, 4096, torch.bfloat16),
+                rows(1, 4096, torch.bfloat16).view(-1),
+            ],
+        )
+        for num_warps in (2, 4, 8)
+    ]
+    + [
+        Case(
+            "softmax fp16, 8192 x 8192",
+            launch_softmax,
+            {},
+            lambda: [rows(8192, 8192, torch.float16)],
+        ),
+    ]
+)
 
 
 METAS: dict[int, Callable[..., torch.Tensor]] = {

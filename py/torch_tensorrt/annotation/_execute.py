@@ -42,8 +42,8 @@ def execute(
     Args:
         report: of :func:`dry_run`.
         reference: from the inputs, on the GPU, to the expected outputs.
-        make_inputs: from the extents of each input to the tensors; None for normally
-            distributed floats, and integers that are less than every extent.
+        make_inputs: from the extents of each input to the tensors; None for
+            :func:`random_inputs`.
         tolerance: the largest error allowed, relative to the element and to the root
             mean square of the output together; None for the dtype's.
 
@@ -109,15 +109,17 @@ class _Case:
 def random_inputs(
     shapes: Shapes, dtypes: Sequence[torch.dtype]
 ) -> tuple[torch.Tensor, ...]:
-    """Normally distributed floats; integers from 0 that index into any dimension."""
-    extents = [extent for shape in shapes for extent in shape]
-    end = max(1, min([*extents, 100]))
+    """Normally distributed floats; bytes and bools of any value; other integers, which
+    may be indices, from 0 to less than every extent."""
+    smallest = min([extent for shape in shapes for extent in shape], default=1)
+    ends = {torch.bool: 2, torch.uint8: 256, torch.int8: 128}
 
     def random(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         if dtype.is_floating_point:
             return torch.randn(shape, device="cuda").to(dtype)
-        last = 2 if dtype == torch.bool else end
-        return torch.randint(0, last, shape, device="cuda").to(dtype)
+        start = -128 if dtype == torch.int8 else 0
+        end = ends.get(dtype, max(1, smallest))
+        return torch.randint(start, end, shape, device="cuda").to(dtype)
 
     return tuple(map(random, shapes, dtypes))
 

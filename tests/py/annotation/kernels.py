@@ -158,10 +158,11 @@ def rms_norm_kernel(x_ptr, weight_ptr, out_ptr, stride, N, eps, BLOCK: tl.conste
     tl.store(out_ptr + row * stride + offsets, y, mask=mask)
 
 
-def launch_rms_norm(x, weight, out, eps=1e-6):
+def launch_rms_norm(x, weight, out, eps=1e-6, num_warps=4):
     N = x.shape[-1]
+    BLOCK = triton.next_power_of_2(N)
     rms_norm_kernel[(x.numel() // N,)](
-        x, weight, out, x.stride(-2), N, eps, BLOCK=triton.next_power_of_2(N)
+        x, weight, out, x.stride(-2), N, eps, BLOCK=BLOCK, num_warps=num_warps
     )
 
 
