@@ -86,7 +86,8 @@ def dry_run(
     infos = tuple(_info(value) for value in inputs)
     _check_arguments(plugin, infos, attributes)
     with compiling_for(target):
-        request = Request(infos, attributes, current_target())
+        everything = (*infos, *plugin.weight_infos)
+        request = Request(everything, attributes, current_target())
     if execute is None:
         execute = runs_here(request.target)
     report = _compile(plugin, request, strict, with_ragged=execute)
@@ -97,6 +98,7 @@ def dry_run(
         reference or _eager(plugin, attributes),
         make_inputs or _on_gpu(inputs),
         tolerance,
+        plugin.weights,
     )
     if strict and not report.ok:
         raise DryRunError(f"{op}: a tactic is wrong.\n{report}")
@@ -121,7 +123,7 @@ def _compile(
         else _report(tactic, launches[tactic.number], kernel, points)
         for tactic, kernel in kernels
     ]
-    return DryRunReport(plugin.op, request.target.arch, reports)
+    return DryRunReport(plugin.op, request.target.arch, reports, tuple(plugin.weights))
 
 
 def _eager(plugin: Plugin, attributes: Mapping[str, Any]) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -31,6 +31,7 @@ def execute(
     reference: Callable[..., Any],
     make_inputs: MakeInputs | None = None,
     tolerance: float | None = None,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> DryRunReport:
     """Launch every tactic of a report at each of its shapes; check, and time it.
 
@@ -41,11 +42,12 @@ def execute(
 
     Args:
         report: of :func:`dry_run`.
-        reference: from the inputs, on the GPU, to the expected outputs.
+        reference: from the op's inputs, on the GPU, to the expected outputs.
         make_inputs: from the extents of each input to the tensors; None for
             :func:`random_inputs`.
         tolerance: the largest error allowed, relative to the element and to the root
             mean square of the output together; None for the dtype's.
+        weights: the plugin's constants, by name.
 
     Returns:
         The report, with ``ok``, ``max_error`` and ``time_us`` of each shape.
@@ -56,6 +58,13 @@ def execute(
     """
     if not torch.cuda.is_available():
         raise DryRunError(f"{report.op}: there is no GPU here to run kernels on.")
+    weights = weights or {}
+    if set(weights) != set(report.weights):
+        raise DryRunError(
+            f"{report.op}: its weights are {', '.join(report.weights) or 'none'}; got "
+            f"{', '.join(weights) or 'none'}. Pass weights={{name: tensor}}."
+        )
+    constants = [weights[name].cuda() for name in report.weights]
     tactics, kernels = [], {}
     for tactic in report.tactics:
         try:
@@ -69,7 +78,9 @@ def execute(
         for position, tactic in enumerate(tactics):
             if tactic.error is None:
                 shapes = list(tactic.shapes)
-                case = case or _Case.of(tactic, shapes[index], reference, make_inputs)
+                case = case or _Case.of(
+                    tactic, shapes[index], reference, make_inputs, constants
+                )
                 kernel = kernels[tactic.tactic]
                 shapes[index] = _run(kernel, tactic, shapes[index], case, tolerance)
                 tactics[position] = replace(tactic, shapes=tuple(shapes))
@@ -91,18 +102,21 @@ class _Case:
         shape: ShapeReport,
         reference: Callable[..., Any],
         make_inputs: MakeInputs | None,
+        weights: Sequence[torch.Tensor],
     ) -> _Case:
+        dims = shape.dims[: len(shape.dims) - len(weights)]
         dtypes = [_dtypes.from_token(token).torch for token in tactic.dtypes]
         if make_inputs is None:
-            originals = random_inputs(shape.dims, dtypes[: len(shape.dims)])
+            tensors = random_inputs(dims, dtypes[: len(dims)])
         else:
-            originals = tuple(t.cuda() for t in make_inputs(shape.dims))
+            tensors = tuple(t.cuda() for t in make_inputs(dims))
+        originals = (*tensors, *weights)
         given = [(tuple(t.shape), t.dtype) for t in originals]
         wanted = list(zip(shape.dims, dtypes, strict=False))
         if given != wanted:
-            raise DryRunError(f"make_inputs made {given}; it was to make {wanted}.")
+            raise DryRunError(f"the inputs are {given}; they were to be {wanted}.")
         inputs = tuple(map(GuardedTensor.copy_of, originals))
-        expected = reference(*[tensor.clone() for tensor in originals])
+        expected = reference(*[tensor.clone() for tensor in tensors])
         return cls(inputs, originals, as_tensors(expected, "the reference"))
 
 

@@ -79,7 +79,9 @@ def custom_plugin(
             knows already.
         aligned: promise that every tensor starts at a multiple of 16 bytes, as
             TensorRT's own and torch's do. False gives up vector loads.
-        **attributes: build-time constants, passed to every launch function by name.
+        **attributes: tensors are weights: constants of the engine, passed to every
+            launch function between the inputs and the outputs, in this order; they must
+            not change afterwards. All else is passed by name.
 
     Raises:
         SpecError: an argument is of the wrong kind.

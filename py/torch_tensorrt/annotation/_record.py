@@ -141,8 +141,8 @@ def _call_with_outputs(
     except TypeError as error:
         raise ArgumentError(
             f"{what} takes {signature}, and would be called with {len(run.inputs)} "
-            f"inputs, {len(outputs)} outputs of the meta function, and keywords "
-            f"{', '.join(keywords) or 'none'}: {error}."
+            f"inputs (weights included), {len(outputs)} outputs of the meta function, "
+            f"and keywords {', '.join(keywords) or 'none'}: {error}."
         ) from error
     launch_fn(*run.inputs, *outputs, **keywords)
 

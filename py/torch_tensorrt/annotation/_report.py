@@ -85,11 +85,13 @@ class DryRunReport:
         op: ``"ns::name"``.
         target: what was compiled for.
         tactics: in order, those that were left out included.
+        weights: names of the constants that end each ``dims``.
     """
 
     op: str
     target: str
     tactics: list[TacticReport]
+    weights: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -117,7 +119,8 @@ class DryRunReport:
     def from_json(cls, text: str) -> DryRunReport:
         """Read back what :meth:`to_json` wrote, on this machine or another."""
         data = json.loads(text)
-        return cls(data["op"], data["target"], list(map(_from_dict, data["tactics"])))
+        tactics = list(map(_from_dict, data["tactics"]))
+        return cls(data["op"], data["target"], tactics, tuple(data["weights"]))
 
     def to_json(self) -> str:
         """The report as JSON, under the names of its attributes."""
@@ -125,6 +128,7 @@ class DryRunReport:
             "op": self.op,
             "target": self.target,
             "ok": self.ok,
+            "weights": self.weights,
             "tactics": [_as_dict(tactic) for tactic in self.tactics],
         }
         return json.dumps(data, indent=2, default=str)

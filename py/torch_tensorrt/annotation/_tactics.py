@@ -103,6 +103,8 @@ class Plugin:
         meta: from fake inputs, and attributes by keyword, to fake outputs.
         tensors: names of the op's tensor arguments.
         attributes: names and types of its others.
+        weights: constants that follow the tensors among the plugin's inputs; on the
+            host, contiguous.
     """
 
     def __init__(
@@ -118,9 +120,15 @@ class Plugin:
         self.meta = meta
         self.tensors = tuple(tensors)
         self.attributes = dict(attributes)
+        self.weights = {n: w.detach().cpu().contiguous() for n, w in spec.weights}
         self._lock = threading.RLock()
         self._built: dict[tuple[int, str], Kernel | AnnotationError] = {}
         self._tactics: dict[str, tuple[Tactic, ...]] = {}
+
+    @property
+    def weight_infos(self) -> tuple[TensorInfo, ...]:
+        """What TensorRT says of the weights."""
+        return tuple(TensorInfo(tuple(w.shape), w.dtype) for w in self.weights.values())
 
     def tactics(
         self, inputs: Sequence[TensorInfo], attributes: Mapping[str, Any]

@@ -1,8 +1,4 @@
-"""The converter: what it adds to a network for a node of an exported program.
-
-TensorRT's network cannot exist without its builder: ``RecordingNetwork`` takes its
-place, and keeps what it is asked to add.
-"""
+"""The converter: what it adds to a network for a node of an exported program."""
 
 from __future__ import annotations
 
@@ -11,68 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorrt as trt
 import torch
 from kernels import BLOCKS, add_kernel, launch_add, launch_min_max, launch_silu
+from network import convert, nodes, tensor
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo._settings import CompilationSettings
-from torch_tensorrt.dynamo.conversion._ConversionContext import ConversionContext
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import (
     DYNAMO_CONVERTERS,
     ConverterPriority,
 )
-
-
-class FakeTensor(trt.ITensor):  # type: ignore[misc]
-    """An ``ITensor`` without a network: made with ``__new__`` alone."""
-
-    label: str
-
-
-def tensor(label: str) -> Any:
-    made = FakeTensor.__new__(FakeTensor)
-    made.label = label
-    return made
-
-
-class RecordedLayer:
-    def __init__(self, inputs: list[Any], plugin: Any, aot: bool) -> None:
-        self.inputs, self.plugin, self.aot = inputs, plugin, aot
-        self.name = ""
-
-    def get_output(self, index: int) -> Any:
-        return tensor(f"{self.name}:{index}")
-
-
-class RecordingNetwork:
-    """Creates each plugin as ``INetworkDefinition.add_plugin`` does, and keeps it."""
-
-    def __init__(self) -> None:
-        self.layers: list[RecordedLayer] = []
-
-    def add_plugin(self, create: Any, aot: bool) -> RecordedLayer:
-        kind = trt.QuickPluginCreationRequest
-        inputs, _, plugin = create(kind.STRICT_AOT if aot else kind.STRICT_JIT)
-        self.layers.append(RecordedLayer(inputs, plugin, aot))
-        return self.layers[-1]
-
-
-def nodes(module: torch.nn.Module, *args: Any, **export: Any) -> list[Any]:
-    """The calls of this test's ops in the exported module."""
-    program = torch.export.export(module, args, **export)
-    return [n for n in program.graph.nodes if "conv." in str(n.target)]
-
-
-def convert(node: Any, *args: Any, **kwargs: Any) -> tuple[RecordedLayer, Any]:
-    """Dispatch ``node`` as Torch-TensorRT does, and convert it."""
-    network = RecordingNetwork()
-    converter, _, _ = DYNAMO_CONVERTERS[node]
-    result = converter(ConversionContext(network), node.target, args, kwargs, node.name)
-    (layer,) = network.layers
-    return layer, result
 
 
 def silu_meta(x: torch.Tensor) -> torch.Tensor:

@@ -272,12 +272,6 @@ def test_outputs_sized_from_data_are_refused() -> None:
         )
 
 
-def test_weights_are_refused_by_name() -> None:
-    spec = tta.custom_plugin(tta.triton(launch_silu), silu_meta, W=torch.ones(3))
-    with pytest.raises(SpecError, match="weight 'W': weights are not supported"):
-        trt_plugins.custom_op("reg::silu", impl=spec)
-
-
 def test_something_that_is_no_spec_is_refused() -> None:
     with pytest.raises(SpecError, match=r"impl=123 is not a plugin"):
         trt_plugins.custom_op("reg::silu", impl=123)

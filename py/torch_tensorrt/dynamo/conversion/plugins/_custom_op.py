@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.fx.node import Node
 
+from torch_tensorrt.annotation import _dtypes
 from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation._plugin_spec import (
     CustomPluginSpec,
@@ -127,11 +129,12 @@ class _ConverterOptions:
 def _require_supported(
     op: str, spec: CustomPluginSpec, options: _ConverterOptions
 ) -> None:
-    if spec.weights:
-        raise SpecError(
-            f"{op}: weight {spec.weights[0][0]!r}: weights are not supported. Pass the "
-            "tensor to the op as an ordinary input."
-        )
+    for name, weight in spec.weights:
+        if _dtypes.from_torch(weight.dtype).torch == torch.uint8:
+            raise SpecError(
+                f"{op}: weight {name!r}: TensorRT has no constants of dtype uint8. "
+                "Convert it to int8 or int32, or pass it to the op as an input."
+            )
     if options.requires_output_allocator:
         raise SpecError(
             f"{op}: requires_output_allocator=True: an ahead-of-time kernel cannot "
@@ -174,7 +177,9 @@ class _Registration:
             if self.aot_register is not None:
                 self.aot_register()
             overload = OpSchema.of(self.op).overload
-            converter = generate_plugin_converter(self.op, **vars(self.options))
+            converter = generate_plugin_converter(
+                self.op, **vars(self.options), weights=plugin.weights if plugin else {}
+            )
             undo.callback(forget_converter, overload, converter)
             return RegisteredOp(
                 plugin, self.identity, self.location, undo.close, self.carry_out
@@ -191,7 +196,8 @@ def _register_impl(
     if is_new := not _torch_op.exists(op):
         library = _torch_op.define(op, spec)
         undo.callback(library._destroy)
-    schema = OpSchema.of(op, spec.meta_impl if is_new else None)
+    weights = [name for name, _ in spec.weights]
+    schema = OpSchema.of(op, spec.meta_impl if is_new else None, weights)
     _require_distinct_names(schema, spec)
     plugin = Plugin(op, spec, schema.meta, schema.tensors, schema.attribute_types)
     try_out(plugin, schema)
@@ -204,6 +210,12 @@ def _register_impl(
 
 def _with_bodies(op: str, spec: CustomPluginSpec) -> CustomPluginSpec:
     """``spec`` with the op's own body where no launch function was given."""
+    if spec.weights and any(kernel.launch_fn is None for kernel in spec.specs):
+        raise SpecError(
+            f"{op}: weight {spec.weights[0][0]!r}: the op's own body takes the op's "
+            "arguments alone. Pass the function that takes inputs, weights and "
+            "outputs: tta.triton(launch_fn)."
+        )
     specs = tuple(
         dataclasses.replace(kernel, launch_fn=_torch_op.body(op), returns_outputs=True)
         if kernel.launch_fn is None
@@ -216,13 +228,13 @@ def _with_bodies(op: str, spec: CustomPluginSpec) -> CustomPluginSpec:
 def _require_distinct_names(schema: OpSchema, spec: CustomPluginSpec) -> None:
     """The launch function gets all of these as keywords."""
     configured = {n for k in spec.specs for config in k.configs for n, _ in config}
-    for name in schema.attributes:
-        if name in configured | dict(spec.attributes).keys():
+    for name in (*schema.attributes, *set(schema.tensors) & set(schema.weights)):
+        if name in configured | {*dict(spec.attributes), *schema.weights}:
             raise SpecError(
-                f"{schema.op}: {name!r} is an argument of the op, and a config key or "
-                "attribute of the plugin as well. Rename one of them."
+                f"{schema.op}: {name!r} is an argument of the op, and a config key, "
+                "attribute or weight of the plugin as well. Rename one of them."
             )
-    for name in (*schema.tensors, *schema.attributes):
+    for name in (*schema.tensors, *schema.attributes, *schema.weights):
         if name in _RESERVED:
             raise SpecError(
                 f"{schema.op}: an argument is named {name!r}, which TensorRT's plugins "

@@ -124,7 +124,7 @@ def _implementation(schema: OpSchema) -> Callable[..., Any]:
         tensors, attributes, (outputs,) = schema.split(args, {})
         external = torch.cuda.ExternalStream(stream)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(external):
-            named = dict(zip(schema.tensors, map(_as_torch, tensors), strict=True))
+            named = dict(zip(schema.tensors, map(_as_torch, tensors), strict=False))
             results = schema.overload(**named, **attributes)
             results = results if isinstance(results, tuple | list) else (results,)
             for output, result in zip(outputs, results, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch.fx.node import Argument, Node, Target
 
 from torch_tensorrt.annotation.errors import RegistrationError
@@ -28,6 +29,7 @@ def generate_plugin_converter(
     supports_dynamic_shapes: bool = False,
     requires_output_allocator: bool = False,
     use_aot_if_available: bool = True,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> Callable[..., Any]:
     """Register the converter of an op whose plugin is registered.
 
@@ -38,6 +40,7 @@ def generate_plugin_converter(
         supports_dynamic_shapes: convert nodes with dynamic input shapes, too.
         requires_output_allocator: the plugin's output sizes depend on data.
         use_aot_if_available: embed the ahead-of-time kernel where the plugin has one.
+        weights: constants that the plugin takes after the op's tensors.
 
     Returns:
         The converter.
@@ -54,7 +57,7 @@ def generate_plugin_converter(
             "Call generate_plugin first."
         )
     aot = use_aot_if_available and definition.aot_impl_func is not None
-    converter = _converter(schema, aot)
+    converter = _converter(schema, aot, weights or {})
     dynamo_tensorrt_converter(
         schema.overload,
         capability_validator=capability_validator,
@@ -76,7 +79,9 @@ def forget_converter(overload: Any, converter: Callable[..., Any]) -> None:
         DYNAMO_ATEN_CONVERTERS[overload] = left
 
 
-def _converter(schema: OpSchema, aot: bool) -> Callable[..., Any]:
+def _converter(
+    schema: OpSchema, aot: bool, weights: Mapping[str, torch.Tensor]
+) -> Callable[..., Any]:
     import tensorrt.plugin as trtp
 
     namespace, op_name = split_name(schema.op)
@@ -90,9 +95,10 @@ def _converter(schema: OpSchema, aot: bool) -> Callable[..., Any]:
     ) -> Any | Sequence[Any]:
         plugin = getattr(getattr(trtp.op, namespace), op_name)
         values, attributes = schema.bind(args, kwargs)
+        given = dict(zip(schema.tensors, values, strict=True)) | dict(weights)
         tensors = [
             get_trt_tensor(ctx, value, f"{name}_{argument}")
-            for argument, value in zip(schema.tensors, values, strict=True)
+            for argument, value in given.items()
         ]
         layer = ctx.net.add_plugin(
             plugin(*tensors, **_as_attributes(schema, attributes)), aot=aot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,7 @@ class OpSchema:
         fake: the fake kernel, if it need not be reached through the overload.
         tensors: names of the tensor arguments.
         attributes: the other arguments' names and annotations.
+        weights: names of constants that the plugin takes after the op's tensors.
     """
 
     op: str
@@ -57,9 +58,15 @@ class OpSchema:
     fake: Callable[..., Any] | None
     tensors: tuple[str, ...]
     attributes: Mapping[str, Any]
+    weights: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, op: str, fake: Callable[..., Any] | None = None) -> OpSchema:
+    def of(
+        cls,
+        op: str,
+        fake: Callable[..., Any] | None = None,
+        weights: Sequence[str] = (),
+    ) -> OpSchema:
         """The schema of a registered op.
 
         Raises:
@@ -89,7 +96,7 @@ class OpSchema:
                 attributes[argument.name] = kind.annotation
         if not tensors:
             raise RegistrationError(f"{op}: a plugin needs at least one tensor input.")
-        return cls(op, overload, fake, tuple(tensors), attributes)
+        return cls(op, overload, fake, tuple(tensors), attributes, tuple(weights))
 
     @property
     def attribute_types(self) -> dict[str, type]:
@@ -119,8 +126,9 @@ class OpSchema:
         return tuple[(kind,) * self.num_outputs]  # type: ignore[misc]
 
     def meta(self, *tensors: torch.Tensor, **attributes: Any) -> Any:
-        """The op's outputs for (fake) tensors in this order, and attributes by name."""
-        named = dict(zip(self.tensors, tensors, strict=True))
+        """The op's outputs for the plugin's (fake) inputs, and attributes by name."""
+        names = (*self.tensors, *self.weights)
+        named = dict(list(zip(names, tensors, strict=True))[: len(self.tensors)])
         return (self.fake or self.overload)(**named, **attributes)
 
     def bind(
@@ -144,9 +152,9 @@ class OpSchema:
     def signature(
         self, tensor: Any, trailing: Mapping[str, Any], returns: Any
     ) -> inspect.Signature:
-        """``(tensors..., attributes..., trailing...) -> returns``."""
+        """``(tensors..., weights..., attributes..., trailing...) -> returns``."""
         annotations = {
-            **dict.fromkeys(self.tensors, tensor),
+            **dict.fromkeys((*self.tensors, *self.weights), tensor),
             **self.attributes,
             **trailing,
         }
@@ -159,11 +167,12 @@ class OpSchema:
     def split(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
-        """A callback's arguments: tensors, attributes as Python scalars, the rest."""
-        names = [*self.tensors, *self.attributes]
+        """A callback's arguments: inputs, attributes as Python scalars, the rest."""
+        inputs = (*self.tensors, *self.weights)
+        names = [*inputs, *self.attributes]
         named = dict(zip(names, args, strict=False)) | dict(kwargs)
         return (
-            tuple(named[name] for name in self.tensors),
+            tuple(named[name] for name in inputs),
             {name: unwrap(named[name]) for name in self.attributes},
             args[len(names) :],
         )

@@ -6,6 +6,7 @@ import inspect
 import json
 import typing
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -94,6 +95,7 @@ def _eager(
 ) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
     kernel = spec.specs[0]
     keywords = dict(spec.attributes) | kernel.launch_keywords(kernel.configs[0])
+    weights = _on_device(spec)
     takes_stream = "stream" in inspect.signature(kernel.function).parameters
 
     def run(*args: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:
@@ -112,10 +114,23 @@ def _eager(
         )
         if takes_stream:
             attributes["stream"] = torch.cuda.current_stream().cuda_stream
-        kernel.function(*inputs, *outputs, **keywords, **attributes)
+        constants = weights(outputs[0].device)
+        kernel.function(*inputs, *constants, *outputs, **keywords, **attributes)
         return outputs if isinstance(result, tuple | list) else outputs[0]
 
     return run
+
+
+def _on_device(
+    spec: CustomPluginSpec,
+) -> Callable[[torch.device], tuple[torch.Tensor, ...]]:
+    """The spec's weights, moved to each device once."""
+
+    @cache
+    def on(device: torch.device) -> tuple[torch.Tensor, ...]:
+        return tuple(w.detach().to(device).contiguous() for _, w in spec.weights)
+
+    return on
 
 
 def _schema(op: str, meta: Callable[..., Any]) -> str:

@@ -34,7 +34,8 @@ def try_out(plugin: Plugin, schema: OpSchema) -> None:
     """
     attributes = schema.neutral_attributes()
     accepted: list[tuple[TensorInfo, ...]] = []
-    for inputs in guesses(len(schema.tensors)):
+    for guess in guesses(len(schema.tensors)):
+        inputs = (*guess, *plugin.weight_infos)
         outputs = _outputs(plugin, schema, inputs)
         if outputs is not None:
             _require_agreement(plugin, schema, inputs, outputs)
@@ -84,7 +85,8 @@ def _require_agreement(
     if meta is None or schema.attributes:
         return
     try:
-        found = infer_outputs(meta, inputs, "the meta function")
+        tensors = inputs[: len(schema.tensors)]
+        found = infer_outputs(meta, tensors, "the meta function")
     except AnnotationError:
         return
     if found != outputs:
