@@ -70,6 +70,9 @@ def build(
 ) -> list[BuiltLaunch]:
     """Every launch that the plugin offers for these inputs, tactics in order.
 
+    Args:
+        attributes: text, or arrays, as :class:`AttributeKind` encodes them.
+
     Raises:
         DryRunError: the plugin is not registered, or TensorRT's rules are broken.
     """
@@ -101,7 +104,6 @@ def _build(
 
 
 def _create(op: str, attributes: Mapping[str, Any]) -> Any:
-    import numpy as np
     import tensorrt as trt
 
     namespace, _, name = op.partition("::")
@@ -112,14 +114,14 @@ def _create(op: str, attributes: Mapping[str, Any]) -> Any:
             f"custom_op({op!r}, impl=...)."
         )
     kinds = {
-        float: trt.PluginFieldType.FLOAT64,
-        int: trt.PluginFieldType.INT64,
-        bool: trt.PluginFieldType.INT8,
+        "float64": trt.PluginFieldType.FLOAT64,
+        "int64": trt.PluginFieldType.INT64,
+        "bool": trt.PluginFieldType.INT8,
     }
     fields = [
         trt.PluginField(key, value.encode(), trt.PluginFieldType.CHAR)
         if isinstance(value, str)
-        else trt.PluginField(key, np.array([value]), kinds[type(value)])
+        else trt.PluginField(key, value, kinds[value.dtype.name])
         for key, value in attributes.items()
     ]
     return creator.create_plugin(

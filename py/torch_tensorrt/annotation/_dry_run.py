@@ -114,7 +114,11 @@ def _compile(
         failures = [k for _, k in kernels if isinstance(k, AnnotationError)]
         if failures and (strict or len(failures) == len(kernels)):
             raise failures[0]
-        built = build(plugin.op, request.inputs, request.attributes)
+        encoded = {
+            name: plugin.attributes[name].encode(value)
+            for name, value in request.attributes.items()
+        }
+        built = build(plugin.op, request.inputs, encoded)
     launches = {launch.tactic: launch for launch in built}
     points = _points(plugin, request, with_ragged)
     reports = [
@@ -213,10 +217,10 @@ def _check_arguments(
             f"{', '.join(attributes) or 'none'}. Pass attributes={{name: value}}."
         )
     for name, kind in plugin.attributes.items():
-        if type(attributes[name]) is not kind:
+        if not kind.holds(attributes[name]):
             raise SpecError(
                 f"dry_run: attribute {name}={attributes[name]!r} of {plugin.op} must "
-                f"be of type {kind.__name__}."
+                f"be of type {kind}."
             )
 
 

@@ -141,7 +141,7 @@ def _call_with_outputs(
     except TypeError as error:
         raise ArgumentError(
             f"{what} takes {signature}, and would be called with {len(run.inputs)} "
-            f"inputs (weights included), {len(outputs)} outputs of the meta function, "
+            f"inputs, {len(outputs)} outputs of the meta function, "
             f"and keywords {', '.join(keywords) or 'none'}: {error}."
         ) from error
     launch_fn(*run.inputs, *outputs, **keywords)

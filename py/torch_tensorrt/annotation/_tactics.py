@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch_tensorrt.annotation import _dtypes, _ptx
+from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation._launch import Grid, LaunchRecord
 from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
@@ -102,7 +103,7 @@ class Plugin:
         spec: what was registered.
         meta: from fake inputs, and attributes by keyword, to fake outputs.
         tensors: names of the op's tensor arguments.
-        attributes: names and types of its others.
+        attributes: names and kinds of its others.
         weights: constants that follow the tensors among the plugin's inputs; on the
             host, contiguous.
     """
@@ -113,7 +114,7 @@ class Plugin:
         spec: CustomPluginSpec,
         meta: Callable[..., Any],
         tensors: Sequence[str],
-        attributes: Mapping[str, type],
+        attributes: Mapping[str, AttributeKind],
     ) -> None:
         self.op = op
         self.spec = spec

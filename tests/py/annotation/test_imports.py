@@ -28,6 +28,7 @@ ORDER = [
     f"{ANNOTATION}._target",
     f"{ANNOTATION}._symbolic",
     f"{ANNOTATION}._translate",
+    f"{ANNOTATION}._attributes",
     f"{ANNOTATION}._fingerprint",
     # what a user hands over
     f"{ANNOTATION}._spec",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,6 +166,62 @@ def test_attributes_reach_the_launch_function() -> None:
         for k in (1, 4)
     ]
     assert grids == [8, 2]
+
+
+@torch.library.custom_op("conv::window", mutates_args=())
+def window(
+    x: torch.Tensor,
+    sizes: Sequence[int],
+    eps: float | None,
+    mask: Sequence[bool],
+) -> torch.Tensor:
+    raise NotImplementedError
+
+
+@window.register_fake
+def _(x: torch.Tensor, sizes: Any, eps: Any, mask: Any) -> torch.Tensor:
+    return x.new_empty(*sizes)
+
+
+class Window(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return window(x, [2, 8], None, [False])  # type: ignore[no-any-return]
+
+
+def test_lists_and_optionals_reach_the_launch_function() -> None:
+    seen: list[Any] = []
+
+    def launch(x: Any, out: Any, sizes: Any, eps: Any, mask: Any) -> None:
+        seen[:] = [sizes, eps, mask]
+        launch_silu(out, out)
+
+    trt_plugins.custom_op("conv::window", impl=tta.triton(launch))
+    (node,) = nodes(Window(), torch.randn(4, 4))
+    layer, _ = convert(node, tensor("x"), *node.args[1:])
+    values = {name: value.tolist() for name, value in layer.plugin.attrs.items()}
+    assert values == {"sizes": [1, 2, 8], "eps": [0.0], "mask": [1, 0]}
+    attributes = {"sizes": [2, 8], "eps": None, "mask": [False]}
+    x = torch.empty(4, 4)
+    report = tta.dry_run(
+        "conv::window", [x], "sm_90", attributes=attributes, execute=False
+    )
+    assert seen == [[2, 8], None, [False]]
+    assert report.tactics[0].shapes[0].outputs == ((2, 8),)
+    tta.dry_run(
+        "conv::window",
+        [x],
+        "sm_90",
+        attributes={**attributes, "eps": 0.5},
+        execute=False,
+    )
+    assert seen[1] == 0.5
+
+
+def test_an_attribute_that_varies_at_run_time_is_refused() -> None:
+    register_axpy()
+    (node,) = nodes(Axpy(), torch.randn(2, 3), torch.randn(2, 3))
+    with pytest.raises(RegistrationError, match=r"`alpha`: .* must be a float"):
+        convert(node, tensor("x"), tensor("alpha"), tensor("y"))
 
 
 def test_a_high_priority_converter_goes_first() -> None:

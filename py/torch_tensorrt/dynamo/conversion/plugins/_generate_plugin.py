@@ -10,15 +10,15 @@ import sympy
 import torch
 
 from torch_tensorrt.annotation import _dtypes
+from torch_tensorrt.annotation._attributes import (
+    np_scalar_attr_annotation as np_scalar_attr_annotation,  # torch_tensorrt.kernels
+)
 from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._symbolic import INT32_MAX, Range, symbol
 from torch_tensorrt.annotation._trace import TensorInfo, ranges_of
 from torch_tensorrt.annotation._translate import to_tensorrt
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
-from torch_tensorrt.dynamo.conversion.plugins._schema import (
-    np_scalar_attr_annotation as np_scalar_attr_annotation,  # torch_tensorrt.kernels
-)
 
 # An extent the descriptor is not told: torch.export, too, takes a dynamic dimension for
 # one that does not broadcast (2 or more). The hint is divisible by what heads and
@@ -45,8 +45,8 @@ def register_descriptor(schema: OpSchema) -> None:
     """Register shapes and dtypes (from the fake kernel) and the implementation."""
     import tensorrt.plugin as trtp
 
-    for name, kind in schema.attribute_types.items():
-        if kind is str:
+    for name, kind in schema.attributes.items():
+        if kind.element is str:
             _qdp.require_string_attributes(schema.op, name)
     trtp.register(schema.op)(_descriptor(schema))
     trtp.impl(schema.op)(_implementation(schema))

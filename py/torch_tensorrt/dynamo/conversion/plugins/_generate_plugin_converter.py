@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch.fx.node import Argument, Node, Target
 
@@ -100,9 +99,8 @@ def _converter(
             get_trt_tensor(ctx, value, f"{name}_{argument}")
             for argument, value in given.items()
         ]
-        layer = ctx.net.add_plugin(
-            plugin(*tensors, **_as_attributes(schema, attributes)), aot=aot
-        )
+        encoded = {n: schema.attributes[n].encode(v) for n, v in attributes.items()}
+        layer = ctx.net.add_plugin(plugin(*tensors, **encoded), aot=aot)
         if layer is None:
             raise RegistrationError(
                 f"{schema.op}, node {name}: TensorRT did not add the plugin layer. Its "
@@ -113,13 +111,3 @@ def _converter(
         return outputs[0] if len(outputs) == 1 else outputs
 
     return convert
-
-
-def _as_attributes(schema: OpSchema, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Attribute values as their annotations want them: strings and 1-element arrays."""
-    return {
-        name: values[name]
-        if annotation is str
-        else np.asarray([values[name]], dtype=annotation.__args__[1].__args__[0])
-        for name, annotation in schema.attributes.items()
-    }

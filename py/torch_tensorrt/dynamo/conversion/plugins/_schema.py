@@ -8,36 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation.errors import RegistrationError, SpecError
-
-
-def np_scalar_attr_annotation(dtype: Any) -> Any:
-    """The annotation of a scalar plugin attribute: a one-element array of ``dtype``.
-
-    ``numpy.typing.NDArray`` would do only where it is not a type alias (NumPy < 2.5).
-    """
-    return np.ndarray[Any, np.dtype[dtype]]
-
-
-@dataclass(frozen=True)
-class _AttributeType:
-    schema_type: Any
-    annotation: Any
-    python: type
-
-
-# Builtin annotations would make TensorRT call int() on an array, which NumPy rejects.
-_ATTRIBUTE_TYPES = (
-    _AttributeType(
-        torch._C.FloatType.get(), np_scalar_attr_annotation(np.float64), float
-    ),
-    _AttributeType(torch._C.IntType.get(), np_scalar_attr_annotation(np.int64), int),
-    _AttributeType(torch._C.BoolType.get(), np_scalar_attr_annotation(np.bool_), bool),
-    _AttributeType(torch._C.StringType.get(), str, str),
-)
 
 
 @dataclass(frozen=True)
@@ -49,7 +23,7 @@ class OpSchema:
         overload: what is converted.
         fake: the fake kernel, if it need not be reached through the overload.
         tensors: names of the tensor arguments.
-        attributes: the other arguments' names and annotations.
+        attributes: the other arguments' names and kinds.
         weights: names of constants that the plugin takes after the op's tensors.
     """
 
@@ -57,7 +31,7 @@ class OpSchema:
     overload: Any
     fake: Callable[..., Any] | None
     tensors: tuple[str, ...]
-    attributes: Mapping[str, Any]
+    attributes: Mapping[str, AttributeKind]
     weights: tuple[str, ...] = ()
 
     @classmethod
@@ -82,7 +56,7 @@ class OpSchema:
                 "it with torch.library.custom_op, or give impl= with a meta_impl."
             ) from error
         tensors: list[str] = []
-        attributes: dict[str, Any] = {}
+        attributes: dict[str, AttributeKind] = {}
         for argument in overload._schema.arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
                 raise RegistrationError(
@@ -92,29 +66,19 @@ class OpSchema:
             if argument.type.isSubtypeOf(torch._C.TensorType.get()):
                 tensors.append(argument.name)
             else:
-                kind = _attribute_type(op, argument)
-                attributes[argument.name] = kind.annotation
+                attributes[argument.name] = _attribute_kind(op, argument)
         if not tensors:
             raise RegistrationError(f"{op}: a plugin needs at least one tensor input.")
         return cls(op, overload, fake, tuple(tensors), attributes, tuple(weights))
 
-    @property
-    def attribute_types(self) -> dict[str, type]:
-        """The Python type of each attribute."""
-        return {
-            argument.name: _attribute_type(self.op, argument).python
-            for argument in self.overload._schema.arguments
-            if argument.name in self.attributes
-        }
-
     def neutral_attributes(self) -> dict[str, Any]:
-        """A value for each attribute: its default, or the type's own (0 is 1)."""
+        """A value for each attribute: its default, or the kind's own."""
         arguments = {a.name: a for a in self.overload._schema.arguments}
         return {
-            name: arguments[name].default_value
+            name: kind.convert(arguments[name].default_value)
             if arguments[name].has_default_value()
-            else (kind(1) if kind in (int, float) else kind())
-            for name, kind in self.attribute_types.items()
+            else kind.neutral()
+            for name, kind in self.attributes.items()
         }
 
     @property
@@ -143,11 +107,20 @@ class OpSchema:
         if missing:
             raise RegistrationError(f"{self.op}: called without {', '.join(missing)}.")
         attributes = {
-            a.name: _attribute_type(self.op, a).python(unwrap(values[a.name]))
-            for a in arguments
-            if a.name in self.attributes
+            name: self._constant(name, kind, values[name])
+            for name, kind in self.attributes.items()
         }
         return [values[name] for name in self.tensors], attributes
+
+    def _constant(self, name: str, kind: AttributeKind, value: Any) -> Any:
+        try:
+            return kind.convert(value)
+        except (TypeError, ValueError) as error:
+            raise RegistrationError(
+                f"{self.op}, argument `{name}`: {value!r}; it must be a {kind} that is "
+                "known when the engine is built. Pass what varies at run time as a "
+                "tensor."
+            ) from error
 
     def signature(
         self, tensor: Any, trailing: Mapping[str, Any], returns: Any
@@ -155,7 +128,7 @@ class OpSchema:
         """``(tensors..., weights..., attributes..., trailing...) -> returns``."""
         annotations = {
             **dict.fromkeys((*self.tensors, *self.weights), tensor),
-            **self.attributes,
+            **{name: kind.annotation for name, kind in self.attributes.items()},
             **trailing,
         }
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -167,13 +140,13 @@ class OpSchema:
     def split(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
-        """A callback's arguments: inputs, attributes as Python scalars, the rest."""
+        """A callback's arguments: inputs, attributes as Python values, the rest."""
         inputs = (*self.tensors, *self.weights)
         names = [*inputs, *self.attributes]
         named = dict(zip(names, args, strict=False)) | dict(kwargs)
         return (
             tuple(named[name] for name in inputs),
-            {name: unwrap(named[name]) for name in self.attributes},
+            {name: k.decode(named[name]) for name, k in self.attributes.items()},
             args[len(names) :],
         )
 
@@ -198,18 +171,27 @@ def _is_name(text: str) -> bool:
     return is_word and not text.startswith("_")
 
 
-def unwrap(value: Any) -> Any:
-    """A scalar attribute, whatever array TensorRT made of it, as a Python scalar."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.item()
-    return value
+_ELEMENTS = (
+    (torch._C.FloatType.get(), float),
+    (torch._C.IntType.get(), int),
+    (torch._C.BoolType.get(), bool),
+    (torch._C.StringType.get(), str),
+)
 
 
-def _attribute_type(op: str, argument: Any) -> _AttributeType:
-    for kind in _ATTRIBUTE_TYPES:
-        if argument.type.isSubtypeOf(kind.schema_type):
-            return kind
+def _attribute_kind(op: str, argument: Any) -> AttributeKind:
+    inner, shape = argument.type, {}
+    for kind, name in (("OptionalType", "is_optional"), ("ListType", "is_list")):
+        if inner.kind() == kind:
+            inner, shape[name] = inner.getElementType(), True
+    try:
+        for element, python in _ELEMENTS:
+            if inner.isSubtypeOf(element):
+                return AttributeKind(python, **shape)
+    except SpecError as error:
+        raise RegistrationError(f"{op}, argument `{argument.name}`: {error}") from error
     raise RegistrationError(
         f"{op}, argument `{argument.name}`: type {argument.type} cannot be a plugin "
-        "attribute. Use Tensor, float, int, bool or str."
+        "attribute. Use Tensor, float, int, bool or str, or a list or optional of the "
+        "numbers."
     )

@@ -1,0 +1,102 @@
+"""Attributes: what is given comes back from the array TensorRT keeps it in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torch_tensorrt.annotation._attributes import AttributeKind
+from torch_tensorrt.annotation.errors import SpecError
+
+INTS = st.integers(-(2**63), 2**63 - 1)
+FLOATS = st.floats(allow_nan=False)
+
+
+def lists(values: Any) -> Any:
+    return st.lists(values, max_size=5)
+
+
+KINDS: list[tuple[AttributeKind, Any]] = [
+    (AttributeKind(float), FLOATS),
+    (AttributeKind(int), INTS),
+    (AttributeKind(bool), st.booleans()),
+    (AttributeKind(str), st.text()),
+    (AttributeKind(int, is_list=True), lists(INTS)),
+    (AttributeKind(float, is_list=True), lists(FLOATS)),
+    (AttributeKind(bool, is_list=True), lists(st.booleans())),
+    (AttributeKind(int, is_optional=True), st.none() | INTS),
+    (AttributeKind(float, is_optional=True), st.none() | FLOATS),
+    (AttributeKind(bool, is_optional=True), st.none() | st.booleans()),
+    (AttributeKind(int, True, True), st.none() | lists(INTS)),
+]
+
+
+@given(st.data())
+@pytest.mark.parametrize(("kind", "values"), KINDS, ids=lambda k: str(k)[:30])
+def test_what_is_encoded_is_decoded(
+    kind: AttributeKind, values: Any, data: st.DataObject
+) -> None:
+    value = data.draw(values)
+    assert kind.holds(value)
+    assert kind.convert(value) == value
+    encoded = kind.encode(value)
+    decoded = kind.decode(encoded)
+    assert decoded == value
+    assert kind.holds(decoded)
+    if kind.element is not str:
+        assert encoded.ndim == 1
+        assert encoded.size > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "converted"),
+    [
+        (AttributeKind(float), 1, 1.0),
+        (AttributeKind(float), np.float32(0.5), 0.5),
+        (AttributeKind(int), np.array([3]), 3),
+        (AttributeKind(int, is_list=True), np.array([3, 4]), [3, 4]),
+        (AttributeKind(int, is_list=True), (3, 4), [3, 4]),
+    ],
+    ids=repr,
+)
+def test_what_a_graph_may_hold_is_converted(
+    kind: AttributeKind, value: Any, converted: Any
+) -> None:
+    result = kind.convert(value)
+    assert result == converted
+    assert kind.holds(result)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (AttributeKind(float), None),
+        (AttributeKind(int), 1.5),
+        (AttributeKind(int), "1"),
+        (AttributeKind(int), [1, 2]),
+        (AttributeKind(bool), b"x"),
+        (AttributeKind(int, is_list=True), 3),
+        (AttributeKind(int, is_list=True), [1, 2.5]),
+        (AttributeKind(int, is_list=True), None),
+    ],
+    ids=repr,
+)
+def test_another_kind_of_value_is_refused(kind: AttributeKind, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        kind.convert(value)
+
+
+@pytest.mark.parametrize("shape", [{"is_list": True}, {"is_optional": True}])
+def test_text_is_neither_listed_nor_left_out(shape: dict[str, bool]) -> None:
+    with pytest.raises(SpecError, match="text attribute"):
+        AttributeKind(str, **shape)
+
+
+def test_one_is_neither_a_float_nor_a_bool() -> None:
+    assert not AttributeKind(float).holds(1)
+    assert not AttributeKind(bool).holds(1)
+    assert not AttributeKind(int).holds(True)
