@@ -14,6 +14,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -56,25 +57,61 @@ _unknown: dict[int, Any] = {}  # keeps what is told apart by its id, so that ids
 def fingerprint(*values: Any) -> str:
     """A hex digest of ``values``; ``1``, ``1.0`` and ``True`` differ.
 
-    A value of a kind that cannot be told across processes counts as itself alone: the
-    digest then holds in this process only.
+    A value of a kind that cannot be told across processes, or that refers to too much,
+    counts as itself alone: the digest then holds in this process only.
     """
     digest = hashlib.sha256()
-    for token in _Encoder().tokens(values):
-        digest.update(f"{len(token)}:{token}".encode())
+    encoder = _Encoder()
+    for value in values:
+        try:
+            tokens = list(encoder.tokens(value))
+        except _TooMuch:
+            encoder, tokens = _Encoder(), [_itself(value)]
+        for token in ("value", *tokens):
+            digest.update(f"{len(token)}:{token}".encode())
     return digest.hexdigest()
+
+
+def _itself(value: Any) -> str:
+    _unknown.setdefault(id(value), value)
+    return f"@{id(value)}"
+
+
+@dataclass
+class _Budget:
+    """What launch functions refer to is far less."""
+
+    values: int = 10_000
+    depth: int = 100
+
+
+class _TooMuch(Exception):
+    """A value refers to more than a budget allows."""
 
 
 class _Encoder:
     """Says a value in tokens; an object met again is said by its number."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: _Budget | None = None) -> None:
+        self._budget = budget or _Budget()  # shared with the encoders of set members
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # ids stay unique while what they name lives
 
     def tokens(self, value: Any) -> Iterator[str]:
         if (atom := _atom(value)) is not None:
             yield atom
+            return
+        self._budget.values -= 1
+        self._budget.depth -= 1
+        if self._budget.values < 0 or self._budget.depth < 0:
+            raise _TooMuch
+        yield from self._composite(value)
+        self._budget.depth += 1
+
+    def _composite(self, value: Any) -> Iterator[str]:
+        if isinstance(value, set | frozenset):
+            yield f"{_qualified_name(type(value))}[{len(value)}]"
+            yield from sorted(map(self._digest, value))
         elif (parts := _parts(value)) is not None:
             yield f"{_qualified_name(type(value))}[{len(parts)}]"
             for part in parts:
@@ -98,8 +135,12 @@ class _Encoder:
             if type(getattr(value, "__dict__", None)) is dict:
                 yield from self.tokens(vars(value))
             else:
-                _unknown.setdefault(id(value), value)
-                yield f"@{id(value)}"
+                yield _itself(value)
+
+    def _digest(self, member: Any) -> str:
+        """A set has no order but that of its members' digests."""
+        tokens = _Encoder(self._budget).tokens(member)
+        return hashlib.sha256("\0".join(tokens).encode()).hexdigest()
 
     def _kernel(self, value: Any) -> Iterator[str]:
         """A ``JITFunction``, or what wraps one; another object of Triton's."""
@@ -170,8 +211,6 @@ def _parts(value: Any) -> Sequence[Any] | None:
         return list(value)
     if isinstance(value, Mapping):
         return [(key, value[key]) for key in sorted(value, key=repr)]
-    if isinstance(value, set | frozenset):
-        return sorted(fingerprint(item) for item in value)
     if isinstance(value, enum.Enum):
         return [value.name, value.value]
     if isinstance(value, MethodType):
@@ -226,8 +265,10 @@ def _bytecode(code: CodeType) -> str:
 
 
 def _names(code: CodeType) -> set[str]:
+    """The names it uses, without those that pytest puts into assertions."""
     nested = (_names(c) for c in code.co_consts if isinstance(c, CodeType))
-    return set(code.co_names).union(*nested)
+    own = {name for name in code.co_names if not name.startswith("@")}
+    return own.union(*nested)
 
 
 def _tensor(tensor: torch.Tensor) -> str:

@@ -78,5 +78,9 @@ class DryRunError(AnnotationError):
     """A registered plugin could not be driven as TensorRT's builder does."""
 
 
+class FallbackWarning(UserWarning):
+    """A node stays in PyTorch, and why no tactic can serve it."""
+
+
 class TacticWarning(UserWarning):
     """A tactic is left out, and why; the others stand."""

@@ -11,14 +11,14 @@ import sys
 import textwrap
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 import torch_tensorrt.annotation as tta
-from torch_tensorrt.annotation._fingerprint import fingerprint
+from torch_tensorrt.annotation._fingerprint import _Encoder, fingerprint
 
 MODULE = """
 import functools
@@ -497,3 +497,29 @@ def test_a_function_typed_in_without_source_differs_by_its_code(load: Loader) ->
 def test_a_non_ascii_name_is_no_error(load: Loader) -> None:
     module = load("größe = 3\ndef länge(x, out):\n    return x + größe\n")
     assert fingerprint(module.länge) == fingerprint(module.länge)
+
+
+def test_an_assertion_that_pytest_rewrote_refers_to_nothing_of_pytests() -> None:
+    def launch(x: Any) -> None:
+        assert x == 1
+
+    assert any(name.startswith("@pytest") for name in launch.__code__.co_names)
+    assert not any("name=@" in token for token in _Encoder().tokens(launch))
+
+
+class Node:
+    """Refers to all nodes there are."""
+
+    nodes: ClassVar[list[Node]] = []
+
+    def __init__(self) -> None:
+        self.others = {1: Node.nodes, 2: frozenset(Node.nodes)}
+        Node.nodes.append(self)
+
+
+def test_what_refers_to_too_much_counts_as_itself() -> None:
+    for _ in range(12):
+        Node()
+    first, second = Node(), Node()
+    assert fingerprint(first) == fingerprint(first)
+    assert fingerprint(first) != fingerprint(second)

@@ -69,6 +69,7 @@ ORDER = [
     f"{PLUGINS}._generate_plugin",
     f"{PLUGINS}._generate_plugin_aot",
     f"{PLUGINS}._generate_plugin_converter",
+    f"{PLUGINS}._capability",
     f"{PLUGINS}._custom_op",
     PLUGINS,
 ]

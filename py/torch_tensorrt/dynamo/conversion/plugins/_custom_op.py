@@ -25,6 +25,7 @@ from torch_tensorrt.annotation.errors import RegistrationError, SpecError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import ConverterPriority
 from torch_tensorrt.dynamo.conversion.plugins import _qdp, _torch_op
+from torch_tensorrt.dynamo.conversion.plugins._capability import capability_of
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
     generate_plugin,
     register_descriptor,
@@ -51,6 +52,7 @@ def custom_op(
     use_aot_if_available: bool = True,
     impl: Any = None,
     replace: bool = False,
+    strict: bool = False,
     _aot_register: Callable[[], None] | None = None,
 ) -> None:
     """Make every call of a torch op a TensorRT plugin layer.
@@ -67,6 +69,8 @@ def custom_op(
             from ``meta_impl`` and runs the first config on CUDA. Without ``impl`` the
             engine calls the op's Python implementation.
         replace: take the place of what was registered under this name before.
+        strict: with ``impl``, raise for a node that no tactic can serve. Otherwise it
+            stays in PyTorch, with a :class:`FallbackWarning` that says why.
         _aot_register: registers an ahead-of-time implementation of its own, between
             plugin and converter (``torch_tensorrt.kernels`` does).
 
@@ -99,7 +103,9 @@ def custom_op(
     )
     if spec is not None:
         _require_supported(op_name, spec, options)
-    registration = _Registration(op_name, spec, options, _aot_register, _caller())
+    registration = _Registration(
+        op_name, spec, options, strict, _aot_register, _caller()
+    )
     with _lock:
         earlier = registered.get(op_name)
         if earlier is not None and not replace:
@@ -149,13 +155,15 @@ class _Registration:
     op: str
     spec: CustomPluginSpec | None
     options: _ConverterOptions
+    strict: bool
     aot_register: Callable[[], None] | None
     location: str
 
     @property
     def identity(self) -> str:
         spec = self.spec and self.spec.fingerprint
-        return fingerprint(spec, vars(self.options), self.aot_register)
+        how = vars(self.options) | {"strict": self.strict}
+        return fingerprint(spec, how, self.aot_register)
 
     def require_same(self, earlier: RegisteredOp) -> None:
         if earlier.identity != self.identity:
@@ -168,17 +176,20 @@ class _Registration:
         """All steps; what was done is undone if one fails."""
         undo = contextlib.ExitStack()
         try:
-            plugin = None
+            plugin, options = None, self.options
             if self.spec is None:
                 generate_plugin(self.op)
                 undo.callback(_qdp.forget, self.op)
             else:
                 plugin = _register_impl(self.op, self.spec, undo)
+                also = options.capability_validator
+                validator = capability_of(plugin, also, self.strict)
+                options = dataclasses.replace(options, capability_validator=validator)
             if self.aot_register is not None:
                 self.aot_register()
             overload = OpSchema.of(self.op).overload
             converter = generate_plugin_converter(
-                self.op, **vars(self.options), weights=plugin.weights if plugin else {}
+                self.op, **vars(options), weights=plugin.weights if plugin else {}
             )
             undo.callback(forget_converter, overload, converter)
             return RegisteredOp(
