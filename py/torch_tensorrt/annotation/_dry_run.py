@@ -291,6 +291,7 @@ def _report(
         entry=launch.entry,
         code=launch.code,
         ptx_isa=entry.version,
+        retargeted=kernel.compiled.retargeted,
         registers=resources.registers,
         shared_memory=kernel.compiled.shared_memory + resources.static_shared_memory,
         spills=resources.spills,

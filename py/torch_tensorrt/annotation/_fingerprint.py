@@ -49,7 +49,9 @@ _KERNEL_SETTINGS = (
     "do_not_specialize",
     "do_not_specialize_on_alignment",
     "noinline",
+    "_compiler_options",
 )
+_LANGUAGES = ("triton", "cuda")
 _unknown: dict[int, Any] = {}  # keeps what is told apart by its id, so that ids are
 
 
@@ -91,7 +93,7 @@ class _Encoder:
             yield from self._class(value)
         elif isinstance(value, FunctionType):
             yield from self._function(value)
-        elif _package(type(value)) == "triton":
+        elif _package(type(value)) in _LANGUAGES:
             yield from self._kernel(value)
         else:
             yield from self._class(type(value))
@@ -102,9 +104,10 @@ class _Encoder:
                 yield f"@{id(value)}"
 
     def _kernel(self, value: Any) -> Iterator[str]:
-        """A ``JITFunction``, or what wraps one; another object of Triton's."""
-        yield f"triton={type(value).__name__}"
-        if callable(inner := getattr(value, "fn", None)):
+        """A kernel, or what wraps one; another object of its language."""
+        yield f"{_package(type(value))}={type(value).__name__}"
+        inner = getattr(value, "fn", None) or getattr(value, "_pyfunc", None)
+        if callable(inner):
             settings = [getattr(value, name, None) for name in _KERNEL_SETTINGS]
             yield from self.tokens((inner, str(settings)))
         else:

@@ -44,6 +44,11 @@ ORDER = [
     f"{ANNOTATION}._ptx",
     f"{ANNOTATION}._ptxas",
     f"{ANNOTATION}.backends",
+    f"{ANNOTATION}.backends._cutile_launch",
+    f"{ANNOTATION}.backends._cutile_signature",
+    f"{ANNOTATION}.backends._cutile_ptx",
+    f"{ANNOTATION}.backends._cutile_toolchain",
+    f"{ANNOTATION}.backends.cutile",
     f"{ANNOTATION}.backends._triton_launch",
     f"{ANNOTATION}.backends._triton_signature",
     f"{ANNOTATION}.backends.triton",
@@ -74,6 +79,7 @@ ORDER = [
 ]
 LEAVES = ORDER[: ORDER.index(f"{ANNOTATION}._spec")]
 TOOLCHAINS = {"triton", "cutlass", "cuda.tile"}
+PACKAGE_OF = {"cutile": "cuda.tile", "triton": "triton"}  # of a backend
 
 
 def modules() -> dict[str, Path]:
@@ -143,7 +149,7 @@ def test_only_a_backend_imports_its_toolchain(module: str) -> None:
     found = {t for t in TOOLCHAINS for n in names if f"{n}.".startswith(f"{t}.")}
     own = module.rpartition(".")[2].lstrip("_").partition("_")[0]
     is_backend = module.startswith(f"{ANNOTATION}.backends.")
-    assert found <= ({own} if is_backend else set())
+    assert found <= ({PACKAGE_OF[own]} if is_backend else set())
 
 
 def test_the_reading_of_imports_sees_what_is_there() -> None:
@@ -199,7 +205,8 @@ def test_importing_loads_no_toolchain(states: list[dict[str, Any]]) -> None:
     before, after = states
     added = set(after["modules"]) - set(before["modules"])
     assert {name.partition(".")[0] for name in added} & TOOLCHAINS == set()
-    assert f"{ANNOTATION}.backends.triton" not in after["modules"]
+    for backend in PACKAGE_OF:
+        assert f"{ANNOTATION}.backends.{backend}" not in after["modules"]
 
 
 @pytest.mark.parametrize("what", ["plugins", "ops", "environment", "filters", "files"])
