@@ -269,7 +269,11 @@ def _kernels(
 
 def _failed(tactic: Tactic, error: AnnotationError) -> TacticReport:
     return TacticReport(
-        tactic.number, tactic.spec.backend, tactic.settings, error=str(error)
+        tactic.number,
+        tactic.spec.backend,
+        tactic.settings,
+        facts=tactic.fact_set,
+        error=str(error),
     )
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 # Their version stands for their code.
-_NAMED_PACKAGES = frozenset(
+NAMED_PACKAGES = frozenset(
     [
         "torch",
         "torch_tensorrt",
@@ -115,7 +115,7 @@ class _Encoder:
 
     def _class(self, cls: type) -> Iterator[str]:
         yield f"class={_qualified_name(cls)}"
-        if _package(cls) not in _NAMED_PACKAGES:
+        if _package(cls) not in NAMED_PACKAGES:
             members = {
                 name: getattr(member, "__func__", member)
                 for name, member in vars(cls).items()
@@ -187,8 +187,8 @@ def _parts(value: Any) -> Sequence[Any] | None:
 def _is_named(value: Any) -> bool:
     """Whether ``value`` is code that its package's version stands for."""
     if isinstance(value, ModuleType):
-        return value.__name__.partition(".")[0] in _NAMED_PACKAGES
-    return isinstance(value, FunctionType) and _package(value) in _NAMED_PACKAGES
+        return value.__name__.partition(".")[0] in NAMED_PACKAGES
+    return isinstance(value, FunctionType) and _package(value) in NAMED_PACKAGES
 
 
 def _package(value: Any) -> str:

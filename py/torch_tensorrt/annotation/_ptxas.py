@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch_tensorrt.annotation._ptx import parse
-from torch_tensorrt.annotation.errors import PTXError
+from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
 
+_TOO_MUCH_SHARED = re.compile(
+    r"uses too much shared data \(0x([0-9a-f]+) bytes, 0x([0-9a-f]+) max\)"
+)
 _TARGET = re.compile(r"^(\.target\s+)(sm_\w+)", re.MULTILINE)
 
 
@@ -37,14 +40,15 @@ def settle(text: str, arch: str, ptxas: str) -> tuple[str, Resources]:
 
     Raises:
         PTXError: the assembler refuses it.
+        UnsupportedKernelError: it needs more static shared memory than there is.
     """
     emitted = parse(text).target
     if arch != emitted and arch == emitted.rstrip("af"):
         plain = retarget(text, arch)
         try:
             return plain, assemble(plain, ptxas, arch)
-        except PTXError:
-            pass  # it uses the architecture-specific instructions: as emitted, then
+        except (PTXError, UnsupportedKernelError):
+            pass  # it uses what only the specific architecture has: as emitted, then
     return text, assemble(text, ptxas, emitted)
 
 
@@ -53,12 +57,19 @@ def assemble(text: str, ptxas: str, arch: str) -> Resources:
 
     Raises:
         PTXError: ``ptxas`` refuses it; the message is its own.
+        UnsupportedKernelError: it needs more static shared memory than there is.
     """
     with tempfile.TemporaryDirectory(prefix="tta-") as folder:
         source = Path(folder, "kernel.ptx")
         source.write_text(text)
         command = [ptxas, "-v", f"--gpu-name={arch}", source.name, "-o", "kernel.cubin"]
         run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if over := _TOO_MUCH_SHARED.search(run.stderr):
+        needed, limit = (int(number, 16) for number in over.groups())
+        raise UnsupportedKernelError(
+            f"kernel {parse(text).name}: it needs {needed} bytes of static shared "
+            f"memory; {arch} has {limit} for a block. Take smaller tiles."
+        )
     if run.returncode != 0:
         raise PTXError(f"ptxas refuses the kernel for {arch}:\n{run.stderr.strip()}")
     return Resources(

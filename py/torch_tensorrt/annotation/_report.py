@@ -217,7 +217,7 @@ def _row(tactic: TacticReport) -> list[str]:
     config = ", ".join(f"{k}={v}" for k, v in tactic.config.items())
     head = [str(tactic.tactic), f"{tactic.backend}\n{config}"]
     if tactic.error is not None:
-        return [*head, f"left out: {tactic.error}"]
+        return [*head, f"{tactic.facts} left out: {tactic.error}".lstrip()]
     return [
         *head,
         f"{tactic.entry}\n{tactic.facts}\n{' '.join(tactic.dtypes)}",

@@ -54,6 +54,12 @@ class Tactic:
         return {**dict(self.config), **dict(self.choice or ())}
 
     @property
+    def description(self) -> str:
+        """Backend, config and fact set, for people."""
+        told = [self.fact_set] if self.fact_set else []
+        return ", ".join([self.spec.backend, str(self.settings), *told])
+
+    @property
     def overrides(self) -> dict[str, Any] | None:
         """Keywords of the kernel's launch."""
         if self.choice is not None:

@@ -114,7 +114,7 @@ def transpose_kernel(x, out, TM: Int, TN: Int):
 
 def launch_transpose(x, out, TM=32, TN=32):
     M, N = x.shape
-    grid = [ct.cdiv(M, TM), ct.cdiv(N, TN)]
+    grid = (ct.cdiv(M, TM), ct.cdiv(N, TN))
     ct.launch(stream(), grid, transpose_kernel, (x, out, TM, TN))
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import cuda.tile as ct
@@ -18,6 +19,7 @@ from cuda.tile._annotated_function import (
 )
 from cuda.tile._compiler_options import CompilerOptions
 
+from torch_tensorrt.annotation._fingerprint import NAMED_PACKAGES
 from torch_tensorrt.annotation._launch import Launch
 from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
 
@@ -25,6 +27,7 @@ Tree: TypeAlias = "tuple[Tree, ...] | None"  # of a parameter's value; None is a
 
 _recording = threading.RLock()
 _OPTIONS = frozenset(CompilerOptions.__dataclass_fields__)
+_WITHOUT_LAUNCHES = NAMED_PACKAGES - {"cuda"}  # thousands of modules
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,13 @@ def launches_replaced(on_launch: Callable[..., None]) -> Iterator[None]:
 
 def _places(function: Any) -> Iterator[tuple[Any, str]]:
     """The modules that hold ``function``, by the name they give it."""
-    for module in tuple(sys.modules.values()):
-        for name, value in tuple(getattr(module, "__dict__", {}).items()):
+    for full_name, module in tuple(sys.modules.items()):
+        package = full_name.partition(".")[0]
+        if package in _WITHOUT_LAUNCHES or not isinstance(module, ModuleType):
+            continue
+        # Not module.__dict__, which makes a lazy module load.
+        names = ModuleType.__getattribute__(module, "__dict__")
+        for name, value in tuple(names.items()):
             if value is function:
                 yield module, name
 

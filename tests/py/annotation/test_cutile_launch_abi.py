@@ -1,0 +1,189 @@
+"""What TensorRT would launch is what ``ct.launch`` would, for every cuTile kernel."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from kernels import Case
+from test_launch_abi import (
+    ARCHITECTURES,
+    concrete,
+    parameter_types,
+    register,
+    runtime_values,
+    shapes,
+)
+
+from torch_tensorrt.annotation._builder import BuiltLaunch, build
+from torch_tensorrt.annotation._launch import Constant, Launch
+from torch_tensorrt.annotation._ptx import parse
+from torch_tensorrt.annotation._registry import registered
+from torch_tensorrt.annotation._tactics import Request, Tactic
+from torch_tensorrt.annotation._target import Target, compiling_for
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    RedundantTactic,
+    UnsupportedKernelError,
+)
+
+pytest.importorskip("cuda.tile")
+from cutile_kernels import CUTILE_CASES  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::torch_tensorrt.annotation.errors.TacticWarning"
+)
+
+# What may be refused, and why.
+REFUSED = {("matmul", "sm_80"), ("attention", "sm_80")}
+TOO_MUCH_SHARED = r"\d+ bytes of static shared memory; sm_80 has 49152 for a block"
+
+
+class Built:
+    """A case, compiled once: its launches as TensorRT gets them, and what they are."""
+
+    def __init__(self, case: Case, arch: str, is_dynamic: bool) -> None:
+        self.inputs = case.dynamic if is_dynamic else case.static
+        register(case)
+        plugin = registered[f"abi::{case.name}"].plugin
+        assert plugin is not None
+        self.tactics: dict[int, Tactic] = {}
+        self.refused: list[AnnotationError] = []
+        with compiling_for(arch):
+            self.launches: list[BuiltLaunch] = build(
+                f"abi::{case.name}", self.inputs, {}
+            )
+            request = Request(self.inputs, {}, Target(arch))
+            for tactic in plugin.tactics(self.inputs, {}):
+                try:
+                    plugin.kernel(tactic, request)
+                    self.tactics[tactic.number] = tactic
+                except RedundantTactic:
+                    pass
+                except AnnotationError as error:
+                    self.refused.append(error)
+        self.records = {
+            number: plugin.record(tactic, self.inputs, {})
+            for number, tactic in self.tactics.items()
+        }
+        self.concrete = {
+            number: [(p, concrete(case, tactic, p)) for p in shapes(self.inputs, 25)]
+            for number, tactic in self.tactics.items()
+        }
+
+
+@cache
+def built(name: str, arch: str = "sm_90", is_dynamic: bool = True) -> Built:
+    (case,) = (case for case in CUTILE_CASES if case.name == name)
+    return Built(case, arch, is_dynamic)
+
+
+each_case = pytest.mark.parametrize("case", CUTILE_CASES, ids=lambda case: case.name)
+static_and_dynamic = pytest.mark.parametrize(
+    "is_dynamic", [False, True], ids=["static", "dynamic"]
+)
+
+
+@static_and_dynamic
+@each_case
+def test_the_entry_takes_inputs_then_extras_then_outputs(
+    case: Case, is_dynamic: bool
+) -> None:
+    found = built(case.name, is_dynamic=is_dynamic)
+    assert found.launches
+    assert found.refused == []
+    for launch in found.launches:
+        extras = launch.extras(shapes(found.inputs, 0)[0])
+        assert parameter_types(launch.code, launch.entry) == (
+            ["u64"] * len(found.inputs) + ["u32"] * len(extras) + ["u64"]
+        )
+        assert ".hidden" not in launch.code
+
+
+@static_and_dynamic
+@each_case
+def test_grid_and_extras_are_those_of_the_launch_function(
+    case: Case, is_dynamic: bool
+) -> None:
+    found = built(case.name, is_dynamic=is_dynamic)
+    for launch in found.launches:
+        constants = {
+            argument.name: argument.value
+            for argument in found.records[launch.tactic].arguments
+            if isinstance(argument, Constant)
+        }
+        for point, one in found.concrete[launch.tactic]:
+            assert launch.grid(point) == (*one.grid, 1, 1)[:3]  # type: ignore[misc]
+            assert launch.extras(point) == tuple(runtime_values(one).values())
+            baked = {name: value for name, value, fixed in one.arguments if fixed}
+            assert baked.items() <= constants.items()
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@each_case
+def test_every_tactic_compiles_for_every_architecture_or_says_why_not(
+    case: Case, arch: str
+) -> None:
+    found = built(case.name, arch)
+    assert len({launch.entry for launch in found.launches}) == len(found.launches)
+    for launch in found.launches:
+        entry = parse(launch.code)
+        assert entry.target.rstrip("a") == arch
+        assert launch.block(shapes(found.inputs, 0)[0]) == entry.block
+        assert launch.shared_memory(shapes(found.inputs, 0)[0]) == 0
+    assert [launch.tactic for launch in found.launches] == list(found.tactics)
+    assert {t.config for t in found.tactics.values()} == set(case.kernel.configs)
+    if (case.name, arch) not in REFUSED:
+        assert found.refused == []
+    for error in found.refused:
+        assert isinstance(error, UnsupportedKernelError)
+        assert re.search(TOO_MUCH_SHARED, str(error))
+
+
+def strides_of(tensor: torch.Tensor) -> list[tuple[int, int]]:
+    return list(zip(tensor.shape, tensor.stride(), strict=True))
+
+
+@static_and_dynamic
+@each_case
+def test_what_the_compiler_is_told_is_true_of_every_launch(
+    case: Case, is_dynamic: bool
+) -> None:
+    """The text of the facts is checked against ordinary tensors."""
+    found = built(case.name, is_dynamic=is_dynamic)
+    plugin_facts = told(found)
+    for number, facts in plugin_facts.items():
+        for _, one in found.concrete[number]:
+            for fact in facts:
+                assert holds(fact, one), fact
+
+
+def told(found: Built) -> dict[int, list[str]]:
+    from torch_tensorrt.annotation.backends import backend
+
+    cutile = backend("cutile")
+    result = {}
+    for number, tactic in found.tactics.items():
+        options = tactic.spec.options(tactic.config)
+        compiled = cutile.compile(
+            found.records[number], Target("sm_90"), options, True, tactic.fact_set
+        )
+        name, _, facts = compiled.facts.partition(": ")
+        assert name == tactic.fact_set
+        result[number] = facts.split()
+    return result
+
+
+def holds(fact: str, launch: Launch) -> bool:
+    """Whether ``x.shape[1]=64``, ``x.strides[0]%8`` or ``x%16`` is true of a launch."""
+    values: dict[str, Any] = runtime_values(launch)
+    arrays = [n for n, v, _ in launch.arguments if isinstance(v, torch.Tensor)]
+    name, operator, number = re.fullmatch(r"(.+)([=%])(\d+)", fact).groups()  # type: ignore[union-attr]
+    if name in arrays:
+        return operator == "%" and int(number) in (8, 16)
+    if operator == "=":
+        return bool(values[name] == int(number))
+    return bool(values[name] % int(number) == 0)
