@@ -63,7 +63,7 @@ def rms_norm_kernel(x, weight, out, eps: ct.Constant[float], TILE: Int):
         ct.store(out, index=(row, j), tile=ct.astype(y, out.dtype))
 
 
-def launch_rms_norm(x, weight, out, eps=1e-6, TILE=512):
+def launch_rms_norm(x, weight, out, eps=1e-6, TILE=1024):
     N = x.shape[-1]
     rows = x.view(-1, N)
     arguments = (rows, weight, out.view(-1, N), eps, TILE)
@@ -248,7 +248,7 @@ CUTILE_CASES = [
         "rms_norm",
         tta.cutile(launch_rms_norm),
         lambda x, weight: torch.empty_like(x),
-        (info(BATCH, Range(1, 16, 32), 1024), info(1024)),
+        (info(BATCH, Range(1, 16, 32), 2560), info(2560)),
     ),
     Case(
         "softmax",

@@ -19,11 +19,13 @@ from test_launch_abi import (
 )
 
 from torch_tensorrt.annotation._builder import BuiltLaunch, build
-from torch_tensorrt.annotation._launch import Constant, Launch
+from torch_tensorrt.annotation._expressions import Extents
+from torch_tensorrt.annotation._launch import Constant, Launch, LaunchRecord
 from torch_tensorrt.annotation._ptx import parse
 from torch_tensorrt.annotation._registry import registered
 from torch_tensorrt.annotation._tactics import Request, Tactic
 from torch_tensorrt.annotation._target import Target, compiling_for
+from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     RedundantTactic,
@@ -31,7 +33,7 @@ from torch_tensorrt.annotation.errors import (
 )
 
 pytest.importorskip("cuda.tile")
-from cutile_kernels import CUTILE_CASES  # noqa: E402
+from cutile_kernels import CUTILE_CASES
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::torch_tensorrt.annotation.errors.TacticWarning"
@@ -65,14 +67,24 @@ class Built:
                     pass
                 except AnnotationError as error:
                     self.refused.append(error)
-        self.records = {
-            number: plugin.record(tactic, self.inputs, {})
-            for number, tactic in self.tactics.items()
-        }
-        self.concrete = {
-            number: [(p, concrete(case, tactic, p)) for p in shapes(self.inputs, 25)]
-            for number, tactic in self.tactics.items()
-        }
+        first = {tactic.config: tactic for tactic in reversed(self.tactics.values())}
+        self._record = cache(lambda c: plugin.record(first[c], self.inputs, {}))
+        points = shapes(self.inputs, 25)
+        self._concrete = cache(
+            lambda config: [(p, concrete(case, first[config], p)) for p in points]
+        )
+
+    def record(self, number: int) -> LaunchRecord:
+        """What was recorded for a tactic: fact sets share it."""
+        found: LaunchRecord = self._record(self.tactics[number].config)
+        return found
+
+    def concrete(self, number: int) -> list[tuple[Extents, Launch]]:
+        """What the launch function does with tensors of ordinary extents."""
+        found: list[tuple[Extents, Launch]] = self._concrete(
+            self.tactics[number].config
+        )
+        return found
 
 
 @cache
@@ -112,10 +124,10 @@ def test_grid_and_extras_are_those_of_the_launch_function(
     for launch in found.launches:
         constants = {
             argument.name: argument.value
-            for argument in found.records[launch.tactic].arguments
+            for argument in found.record(launch.tactic).arguments
             if isinstance(argument, Constant)
         }
-        for point, one in found.concrete[launch.tactic]:
+        for point, one in found.concrete(launch.tactic):
             assert launch.grid(point) == (*one.grid, 1, 1)[:3]  # type: ignore[misc]
             assert launch.extras(point) == tuple(runtime_values(one).values())
             baked = {name: value for name, value, fixed in one.arguments if fixed}
@@ -143,10 +155,6 @@ def test_every_tactic_compiles_for_every_architecture_or_says_why_not(
         assert re.search(TOO_MUCH_SHARED, str(error))
 
 
-def strides_of(tensor: torch.Tensor) -> list[tuple[int, int]]:
-    return list(zip(tensor.shape, tensor.stride(), strict=True))
-
-
 @static_and_dynamic
 @each_case
 def test_what_the_compiler_is_told_is_true_of_every_launch(
@@ -156,20 +164,18 @@ def test_what_the_compiler_is_told_is_true_of_every_launch(
     found = built(case.name, is_dynamic=is_dynamic)
     plugin_facts = told(found)
     for number, facts in plugin_facts.items():
-        for _, one in found.concrete[number]:
+        for _, one in found.concrete(number):
             for fact in facts:
                 assert holds(fact, one), fact
 
 
 def told(found: Built) -> dict[int, list[str]]:
-    from torch_tensorrt.annotation.backends import backend
-
     cutile = backend("cutile")
     result = {}
     for number, tactic in found.tactics.items():
         options = tactic.spec.options(tactic.config)
         compiled = cutile.compile(
-            found.records[number], Target("sm_90"), options, True, tactic.fact_set
+            found.record(number), Target("sm_90"), options, True, tactic.fact_set
         )
         name, _, facts = compiled.facts.partition(": ")
         assert name == tactic.fact_set
