@@ -20,7 +20,7 @@ import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation._launch import Constant, LaunchRecord, Pointer, Scalar
 from torch_tensorrt.annotation._ptx import Kind, parse
-from torch_tensorrt.annotation._ptxas import assemble, settle
+from torch_tensorrt.annotation._ptxas import assemble, settle, to_cubin
 from torch_tensorrt.annotation._record import record
 from torch_tensorrt.annotation._symbolic import Range, symbol
 from torch_tensorrt.annotation._target import Target
@@ -563,20 +563,49 @@ def test_a_cubin_without_ptx_is_refused() -> None:
         _cutile_ptx.embedded_ptx(cubin)
 
 
+def machine_code(text: str, ptxas: str) -> bytes:
+    sections = dict(_cutile_ptx._sections(to_cubin(text, ptxas, parse(text).target)))
+    return sections[b".text.kernel"]
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "sm_120"])
+def test_a_plain_kernel_has_the_machine_code_of_the_kernel_of_tiles(arch: str) -> None:
+    """``ct.launch`` launches the marked one with blocks of a single thread."""
+    launch = recorded(kernels.launch_batch_matmul, info(4, 64, 64), info(4, 64, 64))
+    cubin = _cutile_toolchain.compile_cubin(
+        launch.kernel.kernel, "k", constraints(launch, "async8"), arch, True
+    )
+    marked = _cutile_ptx.embedded_ptx(cubin)
+    plain = _cutile_ptx.as_plain_kernel(marked)
+    changed = set(marked.splitlines()) ^ set(plain.splitlines())
+    assert {line.split()[0] for line in changed} == {".language"}
+    ptxas = _cutile_toolchain.ptxas()
+    assert machine_code(plain, ptxas) == machine_code(marked, ptxas) != b""
+
+
 def test_the_toolchains_isa_is_kept_where_none_is_named() -> None:
     result = matmul(64, 64, 64)
     assert result.retargeted == ""
-    assert ".language" in result.code
+    assert parse(result.code).version == "9.4"
 
 
-def test_an_older_isa_is_set_where_the_assembler_accepts_it_and_is_reported() -> None:
+def test_an_older_isa_is_set_where_the_code_stays_the_same_and_is_reported() -> None:
     ours = matmul(64, 64, 64)
     older = matmul(64, 64, 64, target=Target("sm_90", ptx_isa="9.0"))
     assert parse(older.code).version == "9.0"
-    assert ".language" not in older.code
     assert older.retargeted == parse(ours.code).version
     changed = set(ours.code.splitlines()) ^ set(older.code.splitlines())
-    assert {line.split()[0] for line in changed} == {".version", ".language"}
+    assert changed == {".version 9.4", ".version 9.0"}
+    assert machine_code(ours.code, ours.ptxas) == machine_code(older.code, ours.ptxas)
+
+
+def test_an_older_isa_that_gives_other_code_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    codes = iter([{b".text.kernel": b"1"}, {b".text.kernel": b"2"}])
+    monkeypatch.setattr(_cutile_ptx, "_machine_code", lambda cubin: next(codes))
+    with pytest.raises(UnsupportedKernelError, match="it gives other machine code"):
+        matmul(64, 64, 64, target=Target("sm_90", ptx_isa="9.0"))
 
 
 def test_a_newer_isa_than_the_toolchains_changes_nothing() -> None:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 
 from torch_tensorrt.annotation._ptx import parse
-from torch_tensorrt.annotation._ptxas import assemble
+from torch_tensorrt.annotation._ptxas import to_cubin
 from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
 
 _SECTION = b".nv_debug_ptx_txt"
@@ -15,7 +15,7 @@ _SOURCE = b".nv_intermediate_source_section"
 _HIDDEN = re.compile(r"\.hidden\s+\.param\b")
 _CLUSTER = re.compile(r"^\s*\.(reqnctapercluster|explicitcluster|maxclusterrank)", re.M)
 _VERSION = re.compile(r"^(\.version\s+)\d+\.\d+", re.M)
-_LANGUAGE = re.compile(r"^\.language\s+\d+\n", re.M)
+_LANGUAGE = re.compile(r"^\s*\.language\s+\d+\s*\n", re.M)
 
 
 def embedded_ptx(cubin: bytes) -> str:
@@ -72,23 +72,37 @@ def require_self_contained(text: str, kernel: str) -> None:
         )
 
 
-def at_version(text: str, version: str, kernel: str, ptxas: str) -> str:
-    """``text`` as PTX of an older ISA.
+def as_plain_kernel(text: str) -> str:
+    """``text`` as a kernel that is launched with the threads it requires.
 
-    ``.language`` goes, which older versions do not know, and the instructions stay:
-    ``ptxas`` refuses those that the older ISA does not have.
+    ``.language`` marks a kernel of tiles, which ``ct.launch`` launches with one thread
+    a block. Without the mark its machine code is the same, and TensorRT's launch is any
+    other kernel's.
+    """
+    return _LANGUAGE.sub("", text)
+
+
+def at_version(text: str, version: str, kernel: str, ptxas: str) -> str:
+    """``text`` as PTX of an older ISA, which the assembler makes the same code of.
 
     Raises:
-        UnsupportedKernelError: it has such instructions.
+        UnsupportedKernelError: it does not.
     """
     entry = parse(text)
-    older = _LANGUAGE.sub("", _VERSION.sub(rf"\g<1>{version}", text, count=1))
+    older = _VERSION.sub(rf"\g<1>{version}", text, count=1)
     try:
-        assemble(older, ptxas, entry.target)
+        code = _machine_code(to_cubin(older, ptxas, entry.target))
+        if code == _machine_code(to_cubin(text, ptxas, entry.target)):
+            return older
+        reason: Exception = PTXError("it gives other machine code.")
     except PTXError as error:
-        raise UnsupportedKernelError(
-            f"kernel {kernel}: cuTile emits PTX {entry.version} for {entry.target}, "
-            f"and the driver takes {version} at most. The kernel needs more than that: "
-            f"{error}\nUpdate the driver, or try another config."
-        ) from error
-    return older
+        reason = error
+    raise UnsupportedKernelError(
+        f"kernel {kernel}: cuTile emits PTX {entry.version} for {entry.target}, and "
+        f"the driver takes {version} at most. As that, {reason}\nUpdate the driver, or "
+        "try another config."
+    ) from reason
+
+
+def _machine_code(cubin: bytes) -> dict[bytes, bytes]:
+    return {n: code for n, code in _sections(cubin) if n.startswith(b".text.")}

@@ -15,6 +15,7 @@ from torch_tensorrt.annotation.backends._cutile_launch import (
     read_launch,
 )
 from torch_tensorrt.annotation.backends._cutile_ptx import (
+    as_plain_kernel,
     at_version,
     embedded_ptx,
     require_self_contained,
@@ -69,6 +70,7 @@ class CuTileBackend:
         cubin = compile_cubin(kernel, record.name, signature.parameters, arch, told.tma)
         code = embedded_ptx(cubin)
         require_self_contained(code, record.name)
+        code = as_plain_kernel(code)
         emitted = _ptx.parse(code)
         if emitted.block is None:
             raise PTXError(f"kernel {record.name}: cuTile's code names no block size.")
