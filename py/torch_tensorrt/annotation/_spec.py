@@ -6,13 +6,17 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
+from torch_tensorrt.annotation._configs import (
+    Config,
+    Formats,
+    as_configs,
+    as_formats,
+    is_configs,
+)
 from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation.errors import SpecError
-
-Config: TypeAlias = tuple[tuple[str, Any], ...]
-Formats: TypeAlias = tuple[str, ...] | None
 
 
 class Fingerprinted:
@@ -67,7 +71,7 @@ class KernelSpec(Fingerprinted):
     def __post_init__(self) -> None:
         if self.launch_fn is not None:
             self._check_launch_fn(self.launch_fn)
-        if not _is_configs(self.configs):
+        if not is_configs(self.configs):
             raise SpecError(
                 f"{self.backend}: configs is {self.configs!r}; it must be a tuple, not "
                 f"empty, of tuples of (name, value) pairs, as tta.{self.backend}() "
@@ -125,7 +129,8 @@ class KernelSpec(Fingerprinted):
                 "called. Pass the Python function that launches the kernel."
             )
         if f"{type(function).__module__}.".startswith(f"{self.package}."):
-            name = getattr(function, "__name__", "kernel")
+            python = getattr(function, "_pyfunc", function)
+            name = getattr(python, "__name__", "kernel")
             raise SpecError(
                 f"{self.backend}: {name} is a kernel. Pass the Python function that "
                 f"launches it: def launch(x, out): {self.call.format(name)}."
@@ -214,9 +219,9 @@ def triton(
     """
     return TritonSpec(
         launch_fn,
-        _as_configs(TritonSpec.backend, configs, keywords),
-        _as_formats(input_formats),
-        _as_formats(output_formats),
+        as_configs(TritonSpec.backend, configs, keywords),
+        as_formats(input_formats),
+        as_formats(output_formats),
     )
 
 
@@ -302,58 +307,8 @@ def cutile(
         fact_sets = (fact_sets,)
     return CuTileSpec(
         launch_fn,
-        _as_configs(CuTileSpec.backend, configs, keywords),
-        _as_formats(input_formats),
-        _as_formats(output_formats),
+        as_configs(CuTileSpec.backend, configs, keywords),
+        as_formats(input_formats),
+        as_formats(output_formats),
         tuple(fact_sets),
     )
-
-
-def _is_configs(configs: Any) -> bool:
-    return (
-        isinstance(configs, tuple)
-        and configs != ()
-        and all(isinstance(config, tuple) for config in configs)
-        and all(
-            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
-            for config in configs
-            for pair in config
-        )
-    )
-
-
-def _as_configs(
-    backend: str, configs: Any, keywords: Mapping[str, Any]
-) -> tuple[Config, ...]:
-    if configs is None:
-        configs = [{}]
-    if isinstance(configs, Mapping | str) or not isinstance(configs, Sequence):
-        raise SpecError(
-            f"{backend}: configs is {configs!r}; it must be a list of dicts, one for "
-            "each tactic: configs=[{'BLOCK': 256}, {'BLOCK': 1024}]."
-        )
-    if not configs:
-        raise SpecError(f"{backend}: configs is empty. Leave it out for one tactic.")
-    return tuple(
-        _as_config(backend, number, config, keywords)
-        for number, config in enumerate(configs)
-    )
-
-
-def _as_config(
-    backend: str, number: int, config: Any, keywords: Mapping[str, Any]
-) -> Config:
-    if not isinstance(config, Mapping) or not all(isinstance(k, str) for k in config):
-        raise SpecError(
-            f"{backend}: configs[{number}] is {config!r}; it must be a dict from names "
-            "to values."
-        )
-    return tuple(sorted({**keywords, **config}.items()))
-
-
-def _as_formats(formats: Any) -> Formats:
-    if formats is None:
-        return None
-    if isinstance(formats, str) or not isinstance(formats, Sequence):
-        formats = (formats,)
-    return tuple(getattr(f, "name", None) or str(f) for f in formats)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
@@ -389,6 +389,55 @@ def test_a_scalar_that_passes_32_bits_is_refused() -> None:
 
     with pytest.raises(ArgumentError, match=r"`what`: 1048576\*d0_0 reaches 4294967"):
         compiled(launch_fn, info(Range(1, 2, 4096)))
+
+
+@ct.kernel
+def nested_kernel(inputs, out, tiles: tuple[ct.Constant[int], ...], scales):
+    total = ct.zeros((tiles[0],), dtype=ct.float32)
+    for index in ct.static_iter(range(2)):
+        tile = ct.load(inputs[index], index=(ct.bid(0),), shape=(tiles[0],))
+        total = total + ct.astype(tile, ct.float32) * scales[index]
+    ct.store(out, index=(ct.bid(0),), tile=ct.astype(total, out.dtype))
+
+
+def test_tuples_of_arrays_and_scalars_are_passed_item_by_item() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        scales = (0.5, 2.0)
+        ct.launch(0, (1,), nested_kernel, ((x, y), out, (64,), scales))
+
+    launch = recorded(launch_fn, info(64), info(DYNAMIC))
+    assert [a.name for a in launch.arguments] == [
+        *("inputs[0]", "inputs[1]", "out", "tiles[0]", "scales[0]", "scales[1]")
+    ]
+    result = compiled(launch_fn, info(64), info(DYNAMIC))
+    assert result.extras[:2] == (64, 1)
+    assert result.extras[2] == symbol(1, 0)
+    assert_passes_tensorrts_arguments(result, inputs=2)
+
+
+@ct.kernel
+def static_kernel(
+    x: Annotated[ct.Array, ct.ArrayAnnotation(static_shape_dims=(-1,))], out: Any
+) -> None:
+    tile = ct.load(x, index=(ct.bid(0), 0), shape=(1, x.shape[1]))
+    ct.store(out, index=(ct.bid(0), 0), tile=tile)
+
+
+def launch_static(x: Any, out: Any) -> None:
+    ct.launch(0, (x.shape[0],), static_kernel, (x, out))
+
+
+@pytest.mark.parametrize("fact_set", FACT_SETS)
+def test_an_extent_that_the_kernel_declares_static_is_always_told(
+    fact_set: str,
+) -> None:
+    facts = compiled(launch_static, info(DYNAMIC, 64), fact_set=fact_set).facts
+    assert "x.shape[1]=64" in facts.split()
+
+
+def test_an_extent_that_the_kernel_declares_static_must_be() -> None:
+    with pytest.raises(ArgumentError, match=r"`x`: shape\[1\] is declared static, and"):
+        compiled(launch_static, info(4, DYNAMIC))
 
 
 # --- What comes out -------------------------------------------------------------------

@@ -31,6 +31,7 @@ ORDER = [
     f"{ANNOTATION}._attributes",
     f"{ANNOTATION}._fingerprint",
     # what a user hands over
+    f"{ANNOTATION}._configs",
     f"{ANNOTATION}._spec",
     f"{ANNOTATION}._plugin_spec",
     # a launch, recorded
@@ -77,7 +78,7 @@ ORDER = [
     f"{PLUGINS}._custom_op",
     PLUGINS,
 ]
-LEAVES = ORDER[: ORDER.index(f"{ANNOTATION}._spec")]
+LEAVES = ORDER[: ORDER.index(f"{ANNOTATION}._configs")]
 TOOLCHAINS = {"triton", "cutlass", "cuda.tile"}
 PACKAGE_OF = {"cutile": "cuda.tile", "triton": "triton"}  # of a backend
 

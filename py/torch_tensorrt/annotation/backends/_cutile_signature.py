@@ -138,12 +138,12 @@ class _Builder:
         if base > 1:
             self.told.append(f"{pointer.name}%{base}")
         unit = max(1, self._set.granule // pointer.dtype.itemsize)
-        fixed = range(len(extents)) if self._set.constant_extents else ()
-        static = {axis % len(extents) for axis in annotation.static_shape_dims}
-        shape = self._hints(f"{pointer.name}.shape", extents, unit, {*fixed, *static})
-        stride = self._hints(
-            f"{pointer.name}.strides", strides, unit, set(range(len(strides)))
-        )
+        static = self._static(pointer, "shape", extents, annotation.static_shape_dims)
+        self._static(pointer, "strides", strides, annotation.static_stride_dims)
+        every = set(range(len(extents)))
+        fixed = every if self._set.constant_extents else static
+        shape = self._hints(f"{pointer.name}.shape", extents, unit, fixed)
+        stride = self._hints(f"{pointer.name}.strides", strides, unit, every)
         group = self._alias_group(pointer)
         return compilation.ArrayConstraint(
             getattr(ct, _dtypes.from_torch(pointer.dtype).cutile),
@@ -175,6 +175,20 @@ class _Builder:
             self.slots.append(Slot(Kind.EXTRA, len(self.extras)))
             self.extras.append(expr)
         return known
+
+    def _static(
+        self, pointer: Pointer, what: str, known: Sequence[Facts], axes: Sequence[int]
+    ) -> set[int]:
+        """The axes that the kernel declares static, which are constants to it."""
+        rank = len(known)
+        for axis in axes:
+            if -rank <= axis < rank and known[axis].constant is None:
+                raise ArgumentError(
+                    f"kernel {self._record.name}, array `{pointer.name}`: "
+                    f"{what}[{axis % rank}] is declared static, and is not the same "
+                    "for every shape of the profile. Make its dimension static."
+                )
+        return {axis % rank for axis in axes if -rank <= axis < rank}
 
     def _hints(
         self, what: str, known: Sequence[Facts], unit: int, fixed: set[int]
