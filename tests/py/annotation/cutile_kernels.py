@@ -279,7 +279,7 @@ CUTILE_CASES = [
     ),
     Case(
         "linear_gelu",
-        tta.cutile(launch_linear_gelu),
+        tta.cutile(launch_linear_gelu, TM=32, TN=32),
         lambda x, weight, bias: x.new_empty(*x.shape[:-1], weight.shape[0]),
         (info(BATCH, LENGTH, 128), info(192, 128), info(192)),
     ),
@@ -291,9 +291,9 @@ CUTILE_CASES = [
     ),
     Case(
         "attention",
-        tta.cutile(launch_attention),
+        tta.cutile(launch_attention, TM=32),
         lambda q, k, v: torch.empty_like(q),
-        (info(BATCH, 4, LENGTH, 64),) * 3,
+        (info(BATCH, 4, LENGTH, 32),) * 3,
     ),
     Case(
         "scale",

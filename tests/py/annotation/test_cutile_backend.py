@@ -614,7 +614,7 @@ def test_a_cubin_without_ptx_is_refused() -> None:
 
 def machine_code(text: str, ptxas: str) -> bytes:
     sections = dict(_cutile_ptx._sections(to_cubin(text, ptxas, parse(text).target)))
-    return sections[b".text.kernel"]
+    return sections[f".text.{parse(text).name}".encode()]
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "sm_120"])

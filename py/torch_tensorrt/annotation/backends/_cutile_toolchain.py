@@ -22,7 +22,6 @@ from torch_tensorrt.annotation.errors import (
     ToolchainError,
 )
 
-SYMBOL = "kernel"
 _FIRST_WITH_TMA = 90
 
 
@@ -71,7 +70,9 @@ def compile_cubin(
     has_tma = int(arch.removeprefix("sm_")) >= _FIRST_WITH_TMA
     restricted = contextlib.nullcontext() if tma or not has_tma else _without_tma()
     signature = compilation.KernelSignature(
-        parameters, compilation.CallingConvention.cutile_python_v2(), SYMBOL
+        parameters,
+        compilation.CallingConvention.cutile_python_v2(),
+        re.sub(r"\W", "_", name, flags=re.ASCII),
     )
     output = io.BytesIO()
     try:
