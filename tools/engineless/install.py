@@ -55,6 +55,10 @@ WITHOUT_DEPENDENCIES = (
     'triton==3.8.0; python_version < "3.11"',  # the last one for Python 3.10
 )
 
+# cuTile and its compiler, which needs no GPU to compile for one. Its PTX is the
+# toolkit's, so that is pinned too.
+CUTILE = ("cuda-tile[tileiras]==1.7.0", "cuda-toolkit==13.4.3")
+
 # Only an sdist on PyPI: `import tensorrt`, pure Python over the bindings.
 TENSORRT_PACKAGE = f"tensorrt-cu13=={TENSORRT}"
 
@@ -145,7 +149,7 @@ def beside_tensorrt(directory: Path) -> None:
 def engineless(directory: Path) -> None:
     """Create an environment with everything of TensorRT that PyPI has."""
     venv.create(directory, symlinks=True, with_pip=True)
-    pip(directory, "install", TORCH, *SUPPORT)
+    pip(directory, "install", TORCH, *SUPPORT, *CUTILE)
     pip(directory, "install", "--no-deps", *WITHOUT_DEPENDENCIES)
     pip(directory, "install", "--no-deps", "--no-build-isolation", TENSORRT_PACKAGE)
     complete_site(site_packages(directory))

@@ -42,16 +42,20 @@ from torch_tensorrt.annotation._plugin_spec import (
     normalize_impl_to_spec as normalize_impl_to_spec,
 )
 from torch_tensorrt.annotation._report import DryRunReport as DryRunReport
+from torch_tensorrt.annotation._spec import CuTileSpec as CuTileSpec
 from torch_tensorrt.annotation._spec import TritonSpec as TritonSpec
+from torch_tensorrt.annotation._spec import cutile as cutile
 from torch_tensorrt.annotation._spec import triton as triton
 from torch_tensorrt.annotation._target import Target as Target
 
 __all__ = [
+    "CuTileSpec",
     "CustomPluginSpec",
     "DryRunReport",
     "Target",
     "TritonSpec",
     "custom_plugin",
+    "cutile",
     "dry_run",
     "errors",
     "execute",

@@ -269,7 +269,11 @@ def _kernels(
 
 def _failed(tactic: Tactic, error: AnnotationError) -> TacticReport:
     return TacticReport(
-        tactic.number, tactic.spec.backend, tactic.settings, error=str(error)
+        tactic.number,
+        tactic.spec.backend,
+        tactic.settings,
+        facts=tactic.fact_set,
+        error=str(error),
     )
 
 
@@ -291,6 +295,7 @@ def _report(
         entry=launch.entry,
         code=launch.code,
         ptx_isa=entry.version,
+        retargeted=kernel.compiled.retargeted,
         registers=resources.registers,
         shared_memory=kernel.compiled.shared_memory + resources.static_shared_memory,
         spills=resources.spills,

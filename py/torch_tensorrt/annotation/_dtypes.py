@@ -15,25 +15,27 @@ class DType:
     """One element type under each of its names.
 
     ``tensorrt`` is the member of ``trt.DataType``, ``token`` what
-    ``AutoTuneCombination`` calls it, ``triton`` what a Triton signature does.
+    ``AutoTuneCombination`` calls it, ``triton`` what a Triton signature does, and
+    ``cutile`` its name in ``cuda.tile``.
     """
 
     torch: torch.dtype
     tensorrt: str
     token: str
     triton: str
+    cutile: str
 
 
 _TABLE = (
-    DType(torch.float32, "FLOAT", "FP32", "fp32"),
-    DType(torch.float16, "HALF", "FP16", "fp16"),
-    DType(torch.bfloat16, "BF16", "BF16", "bf16"),
-    DType(torch.float8_e4m3fn, "FP8", "FP8", "fp8e4nv"),
-    DType(torch.int64, "INT64", "INT64", "i64"),
-    DType(torch.int32, "INT32", "INT32", "i32"),
-    DType(torch.int8, "INT8", "INT8", "i8"),
-    DType(torch.uint8, "UINT8", "UINT8", "u8"),
-    DType(torch.bool, "BOOL", "BOOL", "i1"),
+    DType(torch.float32, "FLOAT", "FP32", "fp32", "float32"),
+    DType(torch.float16, "HALF", "FP16", "fp16", "float16"),
+    DType(torch.bfloat16, "BF16", "BF16", "bf16", "bfloat16"),
+    DType(torch.float8_e4m3fn, "FP8", "FP8", "fp8e4nv", "float8_e4m3fn"),
+    DType(torch.int64, "INT64", "INT64", "i64", "int64"),
+    DType(torch.int32, "INT32", "INT32", "i32", "int32"),
+    DType(torch.int8, "INT8", "INT8", "i8", "int8"),
+    DType(torch.uint8, "UINT8", "UINT8", "u8", "uint8"),
+    DType(torch.bool, "BOOL", "BOOL", "i1", "bool_"),
 )
 _BY_TORCH = {row.torch: row for row in _TABLE}
 _BY_TENSORRT = {row.tensorrt: row for row in _TABLE}

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 # Their version stands for their code.
-_NAMED_PACKAGES = frozenset(
+NAMED_PACKAGES = frozenset(
     [
         "torch",
         "torch_tensorrt",
@@ -50,7 +50,9 @@ _KERNEL_SETTINGS = (
     "do_not_specialize",
     "do_not_specialize_on_alignment",
     "noinline",
+    "_compiler_options",
 )
+_LANGUAGES = ("triton", "cuda")
 _unknown: dict[int, Any] = {}  # keeps what is told apart by its id, so that ids are
 
 
@@ -128,7 +130,7 @@ class _Encoder:
             yield from self._class(value)
         elif isinstance(value, FunctionType):
             yield from self._function(value)
-        elif _package(type(value)) == "triton":
+        elif _package(type(value)) in _LANGUAGES:
             yield from self._kernel(value)
         else:
             yield from self._class(type(value))
@@ -143,9 +145,10 @@ class _Encoder:
         return hashlib.sha256("\0".join(tokens).encode()).hexdigest()
 
     def _kernel(self, value: Any) -> Iterator[str]:
-        """A ``JITFunction``, or what wraps one; another object of Triton's."""
-        yield f"triton={type(value).__name__}"
-        if callable(inner := getattr(value, "fn", None)):
+        """A kernel, or what wraps one; another object of its language."""
+        yield f"{_package(type(value))}={type(value).__name__}"
+        inner = getattr(value, "fn", None) or getattr(value, "_pyfunc", None)
+        if callable(inner):
             settings = [getattr(value, name, None) for name in _KERNEL_SETTINGS]
             yield from self.tokens((inner, str(settings)))
         else:
@@ -153,7 +156,7 @@ class _Encoder:
 
     def _class(self, cls: type) -> Iterator[str]:
         yield f"class={_qualified_name(cls)}"
-        if _package(cls) not in _NAMED_PACKAGES:
+        if _package(cls) not in NAMED_PACKAGES:
             members = {
                 name: getattr(member, "__func__", member)
                 for name, member in vars(cls).items()
@@ -223,8 +226,8 @@ def _parts(value: Any) -> Sequence[Any] | None:
 def _is_named(value: Any) -> bool:
     """Whether ``value`` is code that its package's version stands for."""
     if isinstance(value, ModuleType):
-        return value.__name__.partition(".")[0] in _NAMED_PACKAGES
-    return isinstance(value, FunctionType) and _package(value) in _NAMED_PACKAGES
+        return value.__name__.partition(".")[0] in NAMED_PACKAGES
+    return isinstance(value, FunctionType) and _package(value) in NAMED_PACKAGES
 
 
 def _package(value: Any) -> str:

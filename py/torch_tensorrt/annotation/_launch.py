@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import sympy
 import torch
 
-from torch_tensorrt.annotation._spec import Config
+from torch_tensorrt.annotation._configs import Config
 from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._trace import TensorInfo, ranges_of
 

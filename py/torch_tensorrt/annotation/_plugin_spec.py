@@ -73,7 +73,7 @@ def custom_plugin(
     """A plugin made of one kernel spec, or of several that compute the same.
 
     Args:
-        spec: what :func:`triton` made, or a list of such.
+        spec: what :func:`triton` or :func:`cutile` made, or a list of such.
         meta_impl: from the op's inputs (fake tensors) to its outputs, as in
             ``lambda x: torch.empty_like(x)``. May be left out for an op that torch
             knows already.

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch_tensorrt.annotation._ptx import parse
-from torch_tensorrt.annotation.errors import PTXError
+from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
 
+_TOO_MUCH_SHARED = re.compile(
+    r"uses too much shared data \(0x([0-9a-f]+) bytes, 0x([0-9a-f]+) max\)"
+)
 _TARGET = re.compile(r"^(\.target\s+)(sm_\w+)", re.MULTILINE)
 
 
@@ -37,14 +40,15 @@ def settle(text: str, arch: str, ptxas: str) -> tuple[str, Resources]:
 
     Raises:
         PTXError: the assembler refuses it.
+        UnsupportedKernelError: it needs more static shared memory than there is.
     """
     emitted = parse(text).target
     if arch != emitted and arch == emitted.rstrip("af"):
         plain = retarget(text, arch)
         try:
             return plain, assemble(plain, ptxas, arch)
-        except PTXError:
-            pass  # it uses the architecture-specific instructions: as emitted, then
+        except (PTXError, UnsupportedKernelError):
+            pass  # it uses what only the specific architecture has: as emitted, then
     return text, assemble(text, ptxas, emitted)
 
 
@@ -53,20 +57,42 @@ def assemble(text: str, ptxas: str, arch: str) -> Resources:
 
     Raises:
         PTXError: ``ptxas`` refuses it; the message is its own.
+        UnsupportedKernelError: it needs more static shared memory than there is.
     """
-    with tempfile.TemporaryDirectory(prefix="tta-") as folder:
-        source = Path(folder, "kernel.ptx")
-        source.write_text(text)
-        command = [ptxas, "-v", f"--gpu-name={arch}", source.name, "-o", "kernel.cubin"]
-        run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if run.returncode != 0:
-        raise PTXError(f"ptxas refuses the kernel for {arch}:\n{run.stderr.strip()}")
+    _, said = _run(text, ptxas, arch)
     return Resources(
-        registers=_number(r"Used (\d+) registers", run.stderr),
-        spills=_number(r"(\d+) bytes spill stores", run.stderr)
-        + _number(r"(\d+) bytes spill loads", run.stderr),
-        static_shared_memory=_number(r"(\d+) bytes smem", run.stderr),
+        registers=_number(r"Used (\d+) registers", said),
+        spills=_number(r"(\d+) bytes spill stores", said)
+        + _number(r"(\d+) bytes spill loads", said),
+        static_shared_memory=_number(r"(\d+) bytes smem", said),
     )
+
+
+def to_cubin(text: str, ptxas: str, arch: str) -> bytes:
+    """Assemble ``text`` into a CUBIN.
+
+    Raises:
+        PTXError, UnsupportedKernelError: as :func:`assemble`.
+    """
+    return _run(text, ptxas, arch)[0]
+
+
+def _run(text: str, ptxas: str, arch: str) -> tuple[bytes, str]:
+    """The CUBIN, and what the assembler says."""
+    with tempfile.TemporaryDirectory(prefix="tta-") as folder:
+        source, cubin = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source.write_text(text)
+        command = [ptxas, "-v", f"--gpu-name={arch}", source.name, "-o", cubin.name]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if run.returncode == 0:
+            return cubin.read_bytes(), run.stderr
+    if over := _TOO_MUCH_SHARED.search(run.stderr):
+        needed, limit = (int(number, 16) for number in over.groups())
+        raise UnsupportedKernelError(
+            f"kernel {parse(text).name}: it needs {needed} bytes of static shared "
+            f"memory; {arch} has {limit} for a block. Take smaller tiles."
+        )
+    raise PTXError(f"ptxas refuses the kernel for {arch}:\n{run.stderr.strip()}")
 
 
 def retarget(text: str, arch: str) -> str:

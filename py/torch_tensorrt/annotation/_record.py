@@ -194,7 +194,7 @@ def _only(launches: list[Launch], what: str) -> Launch:
     if not launches:
         raise LaunchCountError(
             f"{what} launched no kernel. It must launch exactly one, "
-            "kernel[grid](...), whatever the sizes are."
+            "whatever the sizes are, in the language of its spec."
         )
     seen = ", ".join(launch.name for launch in launches)
     raise LaunchCountError(
@@ -222,7 +222,7 @@ def _read_grid(run: Trace, launch: Launch) -> Grid | None:
         if not _is_integer(size):
             raise ArgumentError(
                 f"kernel {launch.name}: the grid holds {size!r}, which is not an int. "
-                "Divide with // or triton.cdiv."
+                "Divide with //, triton.cdiv or ct.cdiv."
             )
     x, y, z = (run.expr(size) for size in sizes)
     return x, y, z

@@ -51,6 +51,8 @@ class TacticReport:
         target: architecture of the code (``sm_90a`` where it needs the ``a`` features).
         code: the text that TensorRT gets.
         ptx_isa: the code's PTX version.
+        retargeted: the version it was lowered from, where the compiler emitted a newer
+            one than the driver takes.
         registers: a thread.
         shared_memory: dynamic and static, in bytes a block.
         spills: bytes spilled to local memory, loads and stores.
@@ -65,6 +67,7 @@ class TacticReport:
     entry: str = ""
     code: str = field(default="", repr=False)
     ptx_isa: str = ""
+    retargeted: str = ""
     registers: int = 0
     shared_memory: int = 0
     spills: int = 0
@@ -214,11 +217,11 @@ def _row(tactic: TacticReport) -> list[str]:
     config = ", ".join(f"{k}={v}" for k, v in tactic.config.items())
     head = [str(tactic.tactic), f"{tactic.backend}\n{config}"]
     if tactic.error is not None:
-        return [*head, f"left out: {tactic.error}"]
+        return [*head, f"{tactic.facts} left out: {tactic.error}".lstrip()]
     return [
         *head,
         f"{tactic.entry}\n{tactic.facts}\n{' '.join(tactic.dtypes)}",
-        f"{tactic.target}\nPTX {tactic.ptx_isa}",
+        f"{tactic.target}\n{_isa(tactic)}",
         str(tactic.registers),
         str(tactic.shared_memory),
         str(tactic.spills),
@@ -234,6 +237,11 @@ def _outcome(shape: ShapeReport) -> str:
     if shape.ok is None:
         return "not run"
     return f"{shape.time_us:.1f} us" if shape.ok else "WRONG"
+
+
+def _isa(tactic: TacticReport) -> str:
+    lowered = f", from {tactic.retargeted}" if tactic.retargeted else ""
+    return f"PTX {tactic.ptx_isa}{lowered}"
 
 
 def _times(extents: Sequence[int]) -> str:

@@ -6,13 +6,17 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
+from torch_tensorrt.annotation._configs import (
+    Config,
+    Formats,
+    as_configs,
+    as_formats,
+    is_configs,
+)
 from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation.errors import SpecError
-
-Config: TypeAlias = tuple[tuple[str, Any], ...]
-Formats: TypeAlias = tuple[str, ...] | None
 
 
 class Fingerprinted:
@@ -53,6 +57,8 @@ class KernelSpec(Fingerprinted):
     """
 
     backend: ClassVar[str]
+    package: ClassVar[str]  # of the toolchain: a kernel is an object of it
+    call: ClassVar[str]  # how a kernel is launched, for messages
     option_names: ClassVar[frozenset[str]] = frozenset()
 
     launch_fn: Callable[..., Any] | None
@@ -65,10 +71,11 @@ class KernelSpec(Fingerprinted):
     def __post_init__(self) -> None:
         if self.launch_fn is not None:
             self._check_launch_fn(self.launch_fn)
-        if not _is_configs(self.configs):
+        if not is_configs(self.configs):
             raise SpecError(
                 f"{self.backend}: configs is {self.configs!r}; it must be a tuple, not "
-                "empty, of tuples of (name, value) pairs, as tta.triton() makes it."
+                f"empty, of tuples of (name, value) pairs, as tta.{self.backend}() "
+                "makes it."
             )
         seen: set[str] = set()
         for number, config in enumerate(self.configs):
@@ -121,11 +128,12 @@ class KernelSpec(Fingerprinted):
                 f"{self.backend}: the launch function is {function!r}, which cannot be "
                 "called. Pass the Python function that launches the kernel."
             )
-        if type(function).__module__.partition(".")[0] == self.backend:
-            name = getattr(function, "__name__", function)
+        if f"{type(function).__module__}.".startswith(f"{self.package}."):
+            python = getattr(function, "_pyfunc", function)
+            name = getattr(python, "__name__", "kernel")
             raise SpecError(
                 f"{self.backend}: {name} is a kernel. Pass the Python function that "
-                f"launches it: def launch(x, out): {name}[grid](x, out, ...)."
+                f"launches it: def launch(x, out): {self.call.format(name)}."
             )
         try:
             inspect.signature(function)
@@ -174,6 +182,8 @@ class TritonSpec(KernelSpec):
     Triton's own; every other key is a keyword of the launch function."""
 
     backend: ClassVar[str] = "triton"
+    package: ClassVar[str] = "triton"
+    call: ClassVar[str] = "{}[grid](x, out, ...)"
     option_names: ClassVar[frozenset[str]] = frozenset(
         {"num_warps", "num_stages", "maxnreg"}
     )
@@ -209,57 +219,96 @@ def triton(
     """
     return TritonSpec(
         launch_fn,
-        _as_configs(TritonSpec.backend, configs, keywords),
-        _as_formats(input_formats),
-        _as_formats(output_formats),
+        as_configs(TritonSpec.backend, configs, keywords),
+        as_formats(input_formats),
+        as_formats(output_formats),
     )
 
 
-def _is_configs(configs: Any) -> bool:
-    return (
-        isinstance(configs, tuple)
-        and configs != ()
-        and all(isinstance(config, tuple) for config in configs)
-        and all(
-            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
-            for config in configs
-            for pair in config
-        )
+@dataclass(frozen=True, eq=False)
+class CuTileSpec(KernelSpec):
+    """A cuTile kernel. Config keys ``num_ctas``, ``occupancy``, ``opt_level`` and
+    ``num_worker_warps`` are those of ``ct.kernel``; every other key is a keyword of the
+    launch function."""
+
+    backend: ClassVar[str] = "cutile"
+    package: ClassVar[str] = "cuda.tile"
+    call: ClassVar[str] = "ct.launch(stream, grid, {}, (x, out, ...))"
+    option_names: ClassVar[frozenset[str]] = frozenset(
+        {"num_ctas", "occupancy", "opt_level", "num_worker_warps"}
     )
+    known_fact_sets: ClassVar[tuple[str, ...]] = ("vector16", "async8", "strides")
+
+    fact_sets: tuple[str, ...] = known_fact_sets
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "tma" in self.fact_sets:
+            raise SpecError(
+                "cutile: fact set 'tma' needs tensor maps, which only cuTile's own "
+                "launch of its CUBIN fills, and TensorRT takes PTX. Leave it out."
+            )
+        known = set(self.fact_sets) <= set(self.known_fact_sets)
+        distinct = len(set(self.fact_sets)) == len(self.fact_sets)
+        if not (self.fact_sets and known and distinct):
+            raise SpecError(
+                f"cutile: fact_sets is {list(self.fact_sets)}; it must hold one or "
+                f"more of {', '.join(self.known_fact_sets)}, each once."
+            )
 
 
-def _as_configs(
-    backend: str, configs: Any, keywords: Mapping[str, Any]
-) -> tuple[Config, ...]:
-    if configs is None:
-        configs = [{}]
-    if isinstance(configs, Mapping | str) or not isinstance(configs, Sequence):
-        raise SpecError(
-            f"{backend}: configs is {configs!r}; it must be a list of dicts, one for "
-            "each tactic: configs=[{'BLOCK': 256}, {'BLOCK': 1024}]."
-        )
-    if not configs:
-        raise SpecError(f"{backend}: configs is empty. Leave it out for one tactic.")
-    return tuple(
-        _as_config(backend, number, config, keywords)
-        for number, config in enumerate(configs)
+def cutile(
+    launch_fn: Callable[..., Any] | None = None,
+    configs: Sequence[Mapping[str, Any]] | None = None,
+    input_formats: Any = None,
+    output_formats: Any = None,
+    fact_sets: Sequence[str] = CuTileSpec.known_fact_sets,
+    **keywords: Any,
+) -> CuTileSpec:
+    """A kernel that ``launch_fn`` launches with cuTile.
+
+    What the compiler is told of the arrays decides between code that differs by a
+    factor of 20, and telling it more is not always better. So each config is tried with
+    each of ``fact_sets``, all true for every shape of the profile:
+
+    - ``"vector16"``: all that is known up to 16 bytes (constant extents and strides,
+      divisibility, alignment), with TMA off, whose tensor maps PTX cannot pass;
+    - ``"async8"``: the same up to 8 bytes, from which the compiler makes ``cp.async``;
+    - ``"strides"``: constant strides alone.
+
+    Sets that give the same code are one tactic.
+
+    Args:
+        launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
+            it calls ``ct.launch`` exactly once, on the tensors it is given or views of
+            them. None: the op is defined with ``torch.library.custom_op``, and its own
+            body launches the kernel.
+        configs: one dict for each kernel that TensorRT is to time, once for each fact
+            set. ``num_ctas``, ``occupancy``, ``opt_level`` and ``num_worker_warps`` go
+            to cuTile, other keys to ``launch_fn``. Left out: its defaults.
+        input_formats, output_formats: tensor formats; None is LINEAR (row-major).
+        fact_sets: those to try, and so how many variants there are at most.
+        **keywords: config keys that hold in every config.
+
+    Raises:
+        SpecError: a config is no dict, names something unknown, or is there twice; a
+            fact set is not known.
+
+    Example::
+
+        def launch(x, out, TILE=1024):
+            stream = torch.cuda.current_stream()
+            n = x.numel()
+            ct.launch(stream, (ct.cdiv(n, TILE),), kernel, (x.reshape(-1), out, TILE))
+
+        tta.cutile(launch, configs=[{"TILE": 1024}, {"TILE": 4096, "occupancy": 2}])
+    """
+    if isinstance(fact_sets, str):
+        fact_sets = (fact_sets,)
+    return CuTileSpec(
+        launch_fn,
+        as_configs(CuTileSpec.backend, configs, keywords),
+        as_formats(input_formats),
+        as_formats(output_formats),
+        tuple(fact_sets),
     )
-
-
-def _as_config(
-    backend: str, number: int, config: Any, keywords: Mapping[str, Any]
-) -> Config:
-    if not isinstance(config, Mapping) or not all(isinstance(k, str) for k in config):
-        raise SpecError(
-            f"{backend}: configs[{number}] is {config!r}; it must be a dict from names "
-            "to values."
-        )
-    return tuple(sorted({**keywords, **config}.items()))
-
-
-def _as_formats(formats: Any) -> Formats:
-    if formats is None:
-        return None
-    if isinstance(formats, str) or not isinstance(formats, Sequence):
-        formats = (formats,)
-    return tuple(getattr(f, "name", None) or str(f) for f in formats)

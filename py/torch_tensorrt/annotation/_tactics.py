@@ -10,13 +10,14 @@ from typing import Any
 
 from torch_tensorrt.annotation import _dtypes, _ptx
 from torch_tensorrt.annotation._attributes import AttributeKind
+from torch_tensorrt.annotation._configs import Config
 from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation._launch import Grid, LaunchRecord
 from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
 from torch_tensorrt.annotation._ptx import Kind
 from torch_tensorrt.annotation._ptxas import Resources, settle
 from torch_tensorrt.annotation._record import Call, record
-from torch_tensorrt.annotation._spec import Config, KernelSpec
+from torch_tensorrt.annotation._spec import KernelSpec
 from torch_tensorrt.annotation._symbolic import bounds
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._trace import TensorInfo
@@ -52,6 +53,12 @@ class Tactic:
     def settings(self) -> dict[str, Any]:
         """Config and choice, for people."""
         return {**dict(self.config), **dict(self.choice or ())}
+
+    @property
+    def description(self) -> str:
+        """Backend, config and fact set, for people."""
+        told = [self.fact_set] if self.fact_set else []
+        return ", ".join([self.spec.backend, str(self.settings), *told])
 
     @property
     def overrides(self) -> dict[str, Any] | None:

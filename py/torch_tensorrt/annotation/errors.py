@@ -2,6 +2,7 @@
 
 AnnotationError
 ├── SpecError            what was handed over is wrong: a config, an op name, a format
+├── ToolchainError       a kernel language, or its compiler, is not installed
 ├── TargetError          no GPU to compile for, or one that the toolchain does not know
 ├── DTypeError           a dtype that TensorRT, or a kernel, cannot take
 ├── RecordError          the launch function could not be turned into one launch
@@ -24,6 +25,10 @@ class AnnotationError(Exception):
 
 class SpecError(AnnotationError, ValueError):
     """A spec is wrong in itself, whatever it is used for."""
+
+
+class ToolchainError(AnnotationError):
+    """A kernel language or its compiler is missing, or is not one that is known."""
 
 
 class TargetError(AnnotationError):

@@ -22,7 +22,7 @@ class Case:
     """A spec, the fake kernel of its op, and a profile for its inputs."""
 
     name: str
-    kernel: Any  # the tta.triton spec
+    kernel: Any  # what tta.triton, or tta.cutile, made
     meta: Callable[..., Any]
     dynamic: tuple[TensorInfo, ...]
     outputs: int = 1

@@ -36,7 +36,7 @@ def test_these_rows_are_the_whole_table() -> None:
     assert tuple(ROWS) == _dtypes._TABLE
 
 
-@pytest.mark.parametrize("column", ["torch", "tensorrt", "token", "triton"])
+@pytest.mark.parametrize("column", ["torch", "tensorrt", "token", "triton", "cutile"])
 def test_no_name_is_there_twice(column: str) -> None:
     names = [getattr(row, column) for row in ROWS]
     assert len(set(names)) == len(names)
@@ -96,3 +96,10 @@ def test_the_refusal_is_both_a_type_error_and_one_of_ours() -> None:
     with pytest.raises(AnnotationError) as caught:
         _dtypes.to_tensorrt(torch.float64)
     assert isinstance(caught.value, TypeError)
+
+
+@every_row
+def test_cutile_calls_its_dtype_so(row: DType) -> None:
+    ct = pytest.importorskip("cuda.tile")
+    dtype = getattr(ct, row.cutile)
+    assert dtype.bitwidth == 8 * row.torch.itemsize

@@ -31,6 +31,7 @@ ORDER = [
     f"{ANNOTATION}._attributes",
     f"{ANNOTATION}._fingerprint",
     # what a user hands over
+    f"{ANNOTATION}._configs",
     f"{ANNOTATION}._spec",
     f"{ANNOTATION}._plugin_spec",
     # a launch, recorded
@@ -44,6 +45,11 @@ ORDER = [
     f"{ANNOTATION}._ptx",
     f"{ANNOTATION}._ptxas",
     f"{ANNOTATION}.backends",
+    f"{ANNOTATION}.backends._cutile_launch",
+    f"{ANNOTATION}.backends._cutile_signature",
+    f"{ANNOTATION}.backends._cutile_ptx",
+    f"{ANNOTATION}.backends._cutile_toolchain",
+    f"{ANNOTATION}.backends.cutile",
     f"{ANNOTATION}.backends._triton_launch",
     f"{ANNOTATION}.backends._triton_signature",
     f"{ANNOTATION}.backends.triton",
@@ -73,8 +79,9 @@ ORDER = [
     f"{PLUGINS}._custom_op",
     PLUGINS,
 ]
-LEAVES = ORDER[: ORDER.index(f"{ANNOTATION}._spec")]
+LEAVES = ORDER[: ORDER.index(f"{ANNOTATION}._configs")]
 TOOLCHAINS = {"triton", "cutlass", "cuda.tile"}
+PACKAGE_OF = {"cutile": "cuda.tile", "triton": "triton"}  # of a backend
 
 
 def modules() -> dict[str, Path]:
@@ -144,7 +151,7 @@ def test_only_a_backend_imports_its_toolchain(module: str) -> None:
     found = {t for t in TOOLCHAINS for n in names if f"{n}.".startswith(f"{t}.")}
     own = module.rpartition(".")[2].lstrip("_").partition("_")[0]
     is_backend = module.startswith(f"{ANNOTATION}.backends.")
-    assert found <= ({own} if is_backend else set())
+    assert found <= ({PACKAGE_OF[own]} if is_backend else set())
 
 
 def test_the_reading_of_imports_sees_what_is_there() -> None:
@@ -200,7 +207,8 @@ def test_importing_loads_no_toolchain(states: list[dict[str, Any]]) -> None:
     before, after = states
     added = set(after["modules"]) - set(before["modules"])
     assert {name.partition(".")[0] for name in added} & TOOLCHAINS == set()
-    assert f"{ANNOTATION}.backends.triton" not in after["modules"]
+    for backend in PACKAGE_OF:
+        assert f"{ANNOTATION}.backends.{backend}" not in after["modules"]
 
 
 @pytest.mark.parametrize("what", ["plugins", "ops", "environment", "filters", "files"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import re
 import struct
 from collections.abc import Sequence
+from unittest import mock
 
 import pytest
 import torch
@@ -51,23 +53,33 @@ def concrete(case: Case, tactic: Tactic, extents: Extents) -> Launch:
     outputs = case.meta(*inputs)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     keywords = case.kernel.launch_keywords(tactic.config)
-    if case.name == "min_max":
+    if "stream" in inspect.signature(case.kernel.launch_fn).parameters:
         keywords["stream"] = 0
     launches: list[Launch] = []
-    with backend("triton").intercept(launches.append, tactic.overrides):
+    language = backend(case.kernel.backend)
+    with (
+        mock.patch.object(torch.cuda, "current_stream"),
+        language.intercept(launches.append, tactic.overrides),
+    ):
         case.kernel.launch_fn(*inputs, *outputs, **keywords)
     return launches[0]
 
 
 def runtime_values(launch: Launch) -> dict[str, int]:
-    """The scalars the launch passes, floats as the integers of their bits."""
-    return {
-        name: struct.unpack("<i", struct.pack("<f", value))[0]
-        if isinstance(value, float)
-        else int(value)
-        for name, value, is_constexpr in launch.arguments
-        if isinstance(value, int | float) and not is_constexpr
-    }
+    """The scalars the launch passes, in order: floats as the integers of their bits.
+
+    With layouts, an array passes its extents and strides.
+    """
+    values: dict[str, int] = {}
+    for name, value, is_constexpr in launch.arguments:
+        if isinstance(value, torch.Tensor) and launch.passes_layouts:
+            for what, sizes in (("shape", value.shape), ("strides", value.stride())):
+                values |= {f"{name}.{what}[{i}]": n for i, n in enumerate(sizes)}
+        elif isinstance(value, float) and not is_constexpr:
+            values[name] = struct.unpack("<i", struct.pack("<f", value))[0]
+        elif isinstance(value, int) and not is_constexpr:
+            values[name] = int(value)
+    return values
 
 
 def shapes(inputs: Sequence[TensorInfo], count: int) -> list[Extents]:

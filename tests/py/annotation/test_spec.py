@@ -1,4 +1,4 @@
-"""What ``tta.triton`` takes, and what it says of what it does not."""
+"""What ``tta.triton`` and its like take, and what they say of what they do not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tensorrt as trt
 from kernels import launch_silu, silu_kernel
 
 import torch_tensorrt.annotation as tta
-from torch_tensorrt.annotation import TritonSpec, triton
+from torch_tensorrt.annotation import TritonSpec, cutile, triton
 from torch_tensorrt.annotation.errors import AnnotationError, SpecError
 
 
@@ -250,3 +250,53 @@ def test_an_option_that_is_no_int_is_refused(value: Any) -> None:
 def test_a_kernel_is_no_launch_function() -> None:
     with pytest.raises(SpecError, match=r"silu_kernel is a kernel\. Pass the Py"):
         tta.triton(silu_kernel)
+
+
+# --- cuTile ---------------------------------------------------------------------------
+
+
+def test_a_cutile_config_may_set_what_the_kernel_decorator_takes() -> None:
+    spec = cutile(launch, [{"BLOCK": 64, "occupancy": 2, "num_ctas": 1}])
+    (config,) = spec.configs
+    assert spec.options(config) == {"occupancy": 2, "num_ctas": 1}
+    assert spec.launch_keywords(config) == {"BLOCK": 64}
+
+
+def test_a_cutile_config_with_an_option_of_tritons_is_refused() -> None:
+    message = r"cutile: configs\[0\] names 'num_warps'.*BLOCK, alpha, num_ctas"
+    with pytest.raises(SpecError, match=message):
+        cutile(launch, [{"num_warps": 4}])
+
+
+def test_a_cutile_kernel_is_tried_with_every_fact_set_unless_some_are_named() -> None:
+    assert cutile(launch).fact_sets == ("vector16", "async8", "strides")
+    assert cutile(launch, fact_sets=["async8"]).fact_sets == ("async8",)
+    assert cutile(launch, fact_sets="async8") == cutile(launch, fact_sets=("async8",))
+    assert cutile(launch, fact_sets="async8") != cutile(launch)
+
+
+@pytest.mark.parametrize("names", [[], ["strides", "strides"], ["all"]], ids=str)
+def test_fact_sets_that_are_not_known_are_refused(names: list[str]) -> None:
+    with pytest.raises(SpecError, match="one or more of vector16, async8, strides"):
+        cutile(launch, fact_sets=names)
+
+
+def test_the_fact_set_of_tensor_maps_is_refused_with_the_reason() -> None:
+    with pytest.raises(SpecError, match=r"'tma' needs tensor maps, .* takes PTX"):
+        cutile(launch, fact_sets=["strides", "tma"])
+
+
+def test_a_cutile_kernel_in_place_of_its_launch_function_is_refused() -> None:
+    ct = pytest.importorskip("cuda.tile")
+
+    @ct.kernel
+    def relu(x: Any, out: Any) -> None: ...
+
+    with pytest.raises(
+        SpecError, match=r"relu is a kernel.*ct.launch\(stream, grid, r"
+    ):
+        cutile(relu)
+
+
+def test_a_cutile_spec_is_not_a_triton_spec() -> None:
+    assert cutile(launch) != triton(launch)

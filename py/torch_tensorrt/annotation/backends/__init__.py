@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch_tensorrt.annotation._launch import Grid, Launch, LaunchRecord
 from torch_tensorrt.annotation._ptx import Slot
 from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation.errors import ToolchainError
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class CompiledKernel:
         shared_memory: dynamic shared memory, in bytes.
         ptxas: path of the toolchain's assembler.
         facts: what the compiler was told, for people.
+        retargeted: the PTX ISA that the compiler emitted, where the code was lowered
+            from it to that of the driver.
     """
 
     code: str
@@ -36,6 +39,7 @@ class CompiledKernel:
     shared_memory: int
     ptxas: str
     facts: str
+    retargeted: str = ""
 
 
 class Backend(Protocol):
@@ -76,11 +80,25 @@ class Backend(Protocol):
         """
 
 
-_CLASSES = {"triton": ("torch_tensorrt.annotation.backends.triton", "TritonBackend")}
+_CLASSES = {
+    "cutile": ("torch_tensorrt.annotation.backends.cutile", "CuTileBackend"),
+    "triton": ("torch_tensorrt.annotation.backends.triton", "TritonBackend"),
+}
 
 
 def backend(name: str) -> Backend:
-    """The backend of a spec's ``backend`` name; its toolchain is imported here."""
+    """The backend of a spec's ``backend`` name; its toolchain is imported here.
+
+    Raises:
+        ToolchainError: the toolchain is not installed, or is not one that is known.
+    """
     module, cls = _CLASSES[name]
-    result: Backend = getattr(importlib.import_module(module), cls)()
+    try:
+        found = getattr(importlib.import_module(module), cls)
+    except ImportError as error:
+        raise ToolchainError(
+            f"{name}: {error}. Install it: "
+            f"pip install 'torch-tensorrt-annotation[{name}]'."
+        ) from error
+    result: Backend = found()
     return result

@@ -10,8 +10,8 @@ from triton.backends.nvidia.compiler import CUDAOptions
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
+from torch_tensorrt.annotation._configs import Config
 from torch_tensorrt.annotation._launch import Launch
-from torch_tensorrt.annotation._spec import Config
 from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
 
 

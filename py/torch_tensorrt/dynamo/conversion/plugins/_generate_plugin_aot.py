@@ -59,8 +59,8 @@ def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
                 continue
             except AnnotationError as error:
                 _warn(
-                    f"{schema.op}: tactic {tactic.number} ({tactic.spec.backend}, "
-                    f"{tactic.settings}) is left out: {error}"
+                    f"{schema.op}: tactic {tactic.number} ({tactic.description}) is "
+                    f"left out: {error}"
                 )
             else:
                 numbers.append(tactic.number)
