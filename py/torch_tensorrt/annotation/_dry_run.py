@@ -47,13 +47,13 @@ def dry_run(
     tolerance: float | None = None,
     strict: bool = False,
     execute: bool | None = None,
+    ragged: bool | None = None,
 ) -> DryRunReport:
     """What TensorRT would embed for an op registered with ``custom_op(impl=...)``.
 
     The builder's calls are made on the real plugin object; no engine is built, and
     TensorRT's builder is not needed. On a GPU that the code is for, every tactic is
-    also run as an engine would, checked and timed, at one ragged shape more than the
-    profile names; elsewhere it is only compiled.
+    also run as an engine would, checked and timed; elsewhere it is only compiled.
 
     Args:
         op: ``"ns::name"``.
@@ -67,6 +67,8 @@ def dry_run(
             :func:`execute`; without a reference it is the op itself, run eagerly.
         strict: raise if any tactic would be left out, or is wrong.
         execute: whether to run the tactics; None runs them where they can be.
+        ragged: whether to look at one shape that divides by nothing, beside those of
+            the profile; None where they are run.
 
     Raises:
         DryRunError: the op is not registered with kernels of its own; there is no GPU
@@ -90,7 +92,8 @@ def dry_run(
         request = Request(everything, attributes, current_target())
     if execute is None:
         execute = runs_here(request.target)
-    report = _compile(plugin, request, strict, with_ragged=execute)
+    with_ragged = execute if ragged is None else ragged
+    report = _compile(plugin, request, strict, with_ragged)
     if not execute:
         return report
     report = run_tactics(

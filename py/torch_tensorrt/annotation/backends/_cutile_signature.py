@@ -20,7 +20,13 @@ from cuda.tile import compilation
 from torch_tensorrt.annotation import _dtypes
 from torch_tensorrt.annotation._launch import Constant, LaunchRecord, Pointer, Scalar
 from torch_tensorrt.annotation._ptx import Kind, Slot
-from torch_tensorrt.annotation._symbolic import Facts, Ranges, bounds, facts
+from torch_tensorrt.annotation._symbolic import (
+    Facts,
+    Ranges,
+    bounds,
+    facts,
+    is_condition,
+)
 from torch_tensorrt.annotation.backends._cutile_launch import Tree
 from torch_tensorrt.annotation.errors import ArgumentError
 
@@ -220,7 +226,8 @@ class _Builder:
                 "TensorRT passes 32-bit integers only. Narrow the profile, or compute "
                 "it in the kernel from the arrays' shapes."
             )
-        dtype = annotation.scalar.dtype if annotation.scalar else ct.int32
+        natural = ct.bool_ if is_condition(argument.expr) else ct.int32
+        dtype = annotation.scalar.dtype if annotation.scalar else natural
         return self._pass(dtype, argument.expr)
 
     def _pass(self, dtype: Any, expr: sympy.Expr) -> Any:
