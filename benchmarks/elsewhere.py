@@ -17,7 +17,6 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation import _dtypes
 from torch_tensorrt.annotation._builder import corner
-from torch_tensorrt.annotation._registry import registered
 from torch_tensorrt.annotation._target import current_target
 from torch_tensorrt.annotation._trace import as_tensors
 from torch_tensorrt.annotation.errors import AnnotationError
@@ -32,7 +31,7 @@ def compile_op(path: Path, plugin: Any, inputs: Sequence[Any], target: str) -> N
     report = tta.dry_run(
         "elsewhere::op", inputs, target, execute=False, ragged=True, strict=False
     )
-    registered.pop("elsewhere::op").undo()
+    tta.unregister("elsewhere::op")
     path.write_text(report.to_json())
     left_out = [f"tactic {t.tactic}: {t.error}" for t in report.tactics if t.error]
     print(path.name, f"{len(report.tactics)} tactics", *left_out, flush=True)

@@ -14,12 +14,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import functools
-import json
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 from rich.console import Console
 from rich.table import Table
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "tests" / "py" / "annotation"))
 
+from elsewhere import environment, median_us, write  # noqa: E402
 from kernels import CASES, launch_add, launch_rms_norm, launch_softmax  # noqa: E402
 from model_kernels import MODEL_CASES  # noqa: E402
 
@@ -133,7 +129,7 @@ def built(case: Case, tensors: list[torch.Tensor]) -> BuiltLaunch:
     ]
     with compiling_for(current_target()):
         (launch,) = build("bench::op", inputs, {})
-    registered.pop("bench::op").undo()
+    tta.unregister("bench::op")
     return launch
 
 
@@ -152,11 +148,6 @@ def as_launched(
     )
 
 
-def median(function: Callable[[], object]) -> float:
-    """Microseconds."""
-    return 1e3 * triton.testing.do_bench(function, rep=300, return_mode="median")
-
-
 def contest(case: Case) -> dict[str, Any]:
     tensors = case.inputs()
     out, expected = torch.empty_like(tensors[0]), torch.empty_like(tensors[0])
@@ -173,10 +164,10 @@ def contest(case: Case) -> dict[str, Any]:
     source = torch.empty(moved // 2, dtype=torch.int8, device="cuda")
     target = torch.empty_like(source)
     times = {
-        "jit": median(lambda: case.launch(*tensors, out, **case.keywords)),
-        "ours": median(ours),
-        "plain": median(plain),
-        "copy": median(lambda: target.copy_(source)),
+        "jit": median_us(lambda: case.launch(*tensors, out, **case.keywords)),
+        "ours": median_us(ours),
+        "plain": median_us(plain),
+        "copy": median_us(lambda: target.copy_(source)),
     }
     return {"case": case.name, "bytes": moved, "us": times}
 
@@ -196,24 +187,8 @@ def recording() -> dict[str, float]:
             plugin.record(tactic, case.dynamic, {})
             times.append(1e3 * (time.perf_counter() - start))
         result[case.name] = statistics.median(times)
-        registered.pop(name).undo()
+        tta.unregister(name)
     return result
-
-
-def environment() -> dict[str, str]:
-    found = {
-        "date": datetime.date.today().isoformat(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-    }
-    if torch.cuda.is_available():
-        query = ["--query-gpu=name,driver_version", "--format=csv,noheader"]
-        command = ["nvidia-smi", *query]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
-        name, driver = run.stdout.splitlines()[0].split(", ")
-        found |= {"gpu": name, "driver": driver, "target": str(current_target())}
-    return found
 
 
 def table(results: list[dict[str, Any]]) -> Table:
@@ -247,9 +222,7 @@ def main() -> None:
         f"recording a launch: median {statistics.median(times.values()):.1f} ms, "
         f"most {max(times.values()):.1f} ms ({max(times, key=times.get)})"
     )
-    console.print(figures["environment"])
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write(options.json, figures)
 
 
 if __name__ == "__main__":

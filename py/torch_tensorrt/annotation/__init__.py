@@ -41,6 +41,7 @@ from torch_tensorrt.annotation._plugin_spec import (
 from torch_tensorrt.annotation._plugin_spec import (
     normalize_impl_to_spec as normalize_impl_to_spec,
 )
+from torch_tensorrt.annotation._registry import unregister as unregister
 from torch_tensorrt.annotation._report import DryRunReport as DryRunReport
 from torch_tensorrt.annotation._spec import CuTileSpec as CuTileSpec
 from torch_tensorrt.annotation._spec import TritonSpec as TritonSpec
@@ -61,4 +62,5 @@ __all__ = [
     "execute",
     "normalize_impl_to_spec",
     "triton",
+    "unregister",
 ]

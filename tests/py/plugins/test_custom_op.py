@@ -97,6 +97,14 @@ def test_an_op_can_be_registered_again_after_it_was_undone() -> None:
         registered.pop("reg::silu").undo()
 
 
+def test_an_op_is_unregistered_by_name() -> None:
+    trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    tta.unregister("reg::silu")
+    assert traces("reg::silu") == []
+    with pytest.raises(RegistrationError, match="reg::silu: not registered with"):
+        tta.unregister("reg::silu")
+
+
 def test_a_new_op_has_the_schema_of_its_meta_function() -> None:
     def meta(
         x: torch.Tensor, y: torch.Tensor, alpha: float = 0.5, mode: str = "a b"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from torch_tensorrt.annotation._plugin_spec import (
     CustomPluginSpec,
     normalize_impl_to_spec,
 )
-from torch_tensorrt.annotation._registry import RegisteredOp, registered
+from torch_tensorrt.annotation._registry import RegisteredOp, lock, registered
 from torch_tensorrt.annotation._tactics import Plugin
 from torch_tensorrt.annotation.errors import RegistrationError, SpecError
 from torch_tensorrt.dynamo._settings import CompilationSettings
@@ -38,7 +37,6 @@ from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_converter import 
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
 from torch_tensorrt.dynamo.conversion.plugins._try_out import try_out
 
-_lock = threading.RLock()
 _RESERVED = frozenset({"outputs", "stream", "tactic"})
 
 
@@ -106,7 +104,7 @@ def custom_op(
     registration = _Registration(
         op_name, spec, options, strict, _aot_register, _caller()
     )
-    with _lock:
+    with lock:
         earlier = registered.get(op_name)
         if earlier is not None and not replace:
             registration.require_same(earlier)
