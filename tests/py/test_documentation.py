@@ -26,9 +26,10 @@ def test_the_readmes_python_runs_as_it_is(tmp_path: Path) -> None:
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks))
     output = run(script)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     assert "my::silu for sm_90" in output
-    assert output.count("PTX ") == 2
+    assert "my::silu_of_either for sm_90" in output
+    assert output.count("PTX ") == 4
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,9 @@ WITHOUT_DEPENDENCIES = (
     'triton==3.8.0; python_version < "3.11"',  # the last one for Python 3.10
 )
 
+# CuTe DSL, in the flavour that emits the newer PTX ISAs. It does not ask for torch.
+CUTE_DSL = "nvidia-cutlass-dsl[cu13]==4.8.1"
+
 # cuTile and its compiler, which needs no GPU to compile for one. Its PTX is the
 # toolkit's, so that is pinned too.
 CUTILE = ("cuda-tile[tileiras]==1.7.0", "cuda-toolkit==13.4.3")
@@ -142,14 +145,14 @@ def beside_tensorrt(directory: Path) -> None:
         # `system_site_packages` means the base interpreter's; this one is a venv.
         outer = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
         (site_packages(directory) / "_outer_environment.pth").write_text(outer)
-    pip(directory, "install", "setuptools>=77", "wheel")
+    pip(directory, "install", "setuptools>=77", "wheel", CUTE_DSL)
     install_project(directory)
 
 
 def engineless(directory: Path) -> None:
     """Create an environment with everything of TensorRT that PyPI has."""
     venv.create(directory, symlinks=True, with_pip=True)
-    pip(directory, "install", TORCH, *SUPPORT, *CUTILE)
+    pip(directory, "install", TORCH, CUTE_DSL, *SUPPORT, *CUTILE)
     pip(directory, "install", "--no-deps", *WITHOUT_DEPENDENCIES)
     pip(directory, "install", "--no-deps", "--no-build-isolation", TENSORRT_PACKAGE)
     complete_site(site_packages(directory))

@@ -43,19 +43,23 @@ from torch_tensorrt.annotation._plugin_spec import (
 )
 from torch_tensorrt.annotation._registry import unregister as unregister
 from torch_tensorrt.annotation._report import DryRunReport as DryRunReport
+from torch_tensorrt.annotation._spec import CuTeDSLSpec as CuTeDSLSpec
 from torch_tensorrt.annotation._spec import CuTileSpec as CuTileSpec
 from torch_tensorrt.annotation._spec import TritonSpec as TritonSpec
+from torch_tensorrt.annotation._spec import cutedsl as cutedsl
 from torch_tensorrt.annotation._spec import cutile as cutile
 from torch_tensorrt.annotation._spec import triton as triton
 from torch_tensorrt.annotation._target import Target as Target
 
 __all__ = [
+    "CuTeDSLSpec",
     "CuTileSpec",
     "CustomPluginSpec",
     "DryRunReport",
     "Target",
     "TritonSpec",
     "custom_plugin",
+    "cutedsl",
     "cutile",
     "dry_run",
     "errors",

@@ -15,8 +15,8 @@ class DType:
     """One element type under each of its names.
 
     ``tensorrt`` is the member of ``trt.DataType``, ``token`` what
-    ``AutoTuneCombination`` calls it, ``triton`` what a Triton signature does, and
-    ``cutile`` its name in ``cuda.tile``.
+    ``AutoTuneCombination`` calls it, ``triton`` what a Triton signature does,
+    ``cutile`` its name in ``cuda.tile``, and ``cutedsl`` that of CuTe DSL's class.
     """
 
     torch: torch.dtype
@@ -24,18 +24,21 @@ class DType:
     token: str
     triton: str
     cutile: str
+    cutedsl: str
 
 
 _TABLE = (
-    DType(torch.float32, "FLOAT", "FP32", "fp32", "float32"),
-    DType(torch.float16, "HALF", "FP16", "fp16", "float16"),
-    DType(torch.bfloat16, "BF16", "BF16", "bf16", "bfloat16"),
-    DType(torch.float8_e4m3fn, "FP8", "FP8", "fp8e4nv", "float8_e4m3fn"),
-    DType(torch.int64, "INT64", "INT64", "i64", "int64"),
-    DType(torch.int32, "INT32", "INT32", "i32", "int32"),
-    DType(torch.int8, "INT8", "INT8", "i8", "int8"),
-    DType(torch.uint8, "UINT8", "UINT8", "u8", "uint8"),
-    DType(torch.bool, "BOOL", "BOOL", "i1", "bool_"),
+    DType(torch.float32, "FLOAT", "FP32", "fp32", "float32", "Float32"),
+    DType(torch.float16, "HALF", "FP16", "fp16", "float16", "Float16"),
+    DType(torch.bfloat16, "BF16", "BF16", "bf16", "bfloat16", "BFloat16"),
+    DType(
+        torch.float8_e4m3fn, "FP8", "FP8", "fp8e4nv", "float8_e4m3fn", "Float8E4M3FN"
+    ),
+    DType(torch.int64, "INT64", "INT64", "i64", "int64", "Int64"),
+    DType(torch.int32, "INT32", "INT32", "i32", "int32", "Int32"),
+    DType(torch.int8, "INT8", "INT8", "i8", "int8", "Int8"),
+    DType(torch.uint8, "UINT8", "UINT8", "u8", "uint8", "Uint8"),
+    DType(torch.bool, "BOOL", "BOOL", "i1", "bool_", "Boolean"),
 )
 _BY_TORCH = {row.torch: row for row in _TABLE}
 _BY_TENSORRT = {row.tensorrt: row for row in _TABLE}

@@ -53,6 +53,8 @@ _KERNEL_SETTINGS = (
     "_compiler_options",
 )
 _LANGUAGES = ("triton", "cuda")
+# What CuTe DSL makes of a launcher, and what stands in for it while it is recorded.
+_COMPILED = frozenset({"JitCompiledFunction", "JitExecutor", "CompiledLater"})
 _unknown: dict[int, Any] = {}  # keeps what is told apart by its id, so that ids are
 
 
@@ -170,7 +172,7 @@ class _Encoder:
         yield from self.tokens((function.__defaults__, function.__kwdefaults__))
         for cell in function.__closure__ or ():
             yield from self.tokens(_content(cell))
-        names = sorted(_names(function.__code__))
+        names = sorted(_names(_code(function)))
         yield from self._named(function.__globals__, names)
 
     def _named(
@@ -203,6 +205,8 @@ def _atom(value: Any) -> str | None:
         return _tensor(value)
     if isinstance(value, ModuleType):
         return f"module={value.__name__}"
+    if _is_compiled(value):
+        return f"compiled={_qualified_name(type(value))}"
     if isinstance(value, BuiltinFunctionType) or _is_named(value):
         return f"code={_qualified_name(value)}"
     return None
@@ -213,7 +217,9 @@ def _parts(value: Any) -> Sequence[Any] | None:
     if isinstance(value, tuple | list):
         return list(value)
     if isinstance(value, Mapping):
-        return [(key, value[key]) for key in sorted(value, key=repr)]
+        # A launch function keeps what it compiled; its source stands for that.
+        lasting = [key for key in value if not _is_compiled(value[key])]
+        return [(key, value[key]) for key in sorted(lasting, key=repr)]
     if isinstance(value, enum.Enum):
         return [value.name, value.value]
     if isinstance(value, MethodType):
@@ -228,6 +234,10 @@ def _is_named(value: Any) -> bool:
     if isinstance(value, ModuleType):
         return value.__name__.partition(".")[0] in NAMED_PACKAGES
     return isinstance(value, FunctionType) and _package(value) in NAMED_PACKAGES
+
+
+def _is_compiled(value: Any) -> bool:
+    return any(base.__name__ in _COMPILED for base in type(value).__mro__)
 
 
 def _package(value: Any) -> str:
@@ -249,10 +259,16 @@ def _content(cell: CellType) -> Any:
 def _source(function: FunctionType) -> str:
     if function.__name__ != "<lambda>":  # the lines of a lambda may hold several
         try:
-            return textwrap.dedent(inspect.getsource(function.__code__))
+            return textwrap.dedent(inspect.getsource(_code(function)))
         except (OSError, TypeError):
             pass  # typed into an interpreter, or made by exec: the bytecode says it
-    return _bytecode(function.__code__)
+    return _bytecode(_code(function))
+
+
+def _code(function: FunctionType) -> CodeType:
+    """The code as written; CuTe DSL puts its own in the place once it has traced it."""
+    code: CodeType = getattr(function, "_original_code", function.__code__)
+    return code
 
 
 def _bytecode(code: CodeType) -> str:

@@ -79,7 +79,7 @@ def parse(text: str) -> Entry:
     Raises:
         PTXError: there is not exactly one, or its header is not understood.
     """
-    match = _find_entry(text)
+    match = find_entry(text)
     directives = match["directives"]
     block = _BLOCK.search(directives)
     code = _without_comments(text)
@@ -110,7 +110,7 @@ def reorder(
     Raises:
         PTXError: the slots do not fit the entry.
     """
-    match, entry = _find_entry(text), parse(text)
+    match, entry = find_entry(text), parse(text)
     if len(slots) != len(entry.parameters):
         raise PTXError(
             f"entry {entry.name} has {len(entry.parameters)} parameters, "
@@ -148,7 +148,7 @@ def _take(
         if slot.kind is Kind.EXTRA and parameter.type in _WIDE:
             body = _widen(body, parameter)
         if slot in declared:
-            body = _identifier(parameter.name).sub(declared[slot].name, body)
+            body = identifier(parameter.name).sub(declared[slot].name, body)
         declared.setdefault(slot, replace(parameter, type=_TYPE[slot.kind]))
     return declared, body
 
@@ -187,7 +187,12 @@ def _without_comments(text: str) -> str:
     return _COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
 
 
-def _find_entry(text: str) -> re.Match[str]:
+def find_entry(text: str) -> re.Match[str]:
+    """Where ``text`` declares its one entry: name, parameters and directives.
+
+    Raises:
+        PTXError: there is not exactly one.
+    """
     matches = list(_ENTRY.finditer(_without_comments(text)))
     if len(matches) != 1:
         names = ", ".join(m["name"] for m in matches) or "none"
@@ -228,7 +233,7 @@ def _widen(body: str, parameter: Parameter) -> str:
         rf"(ld\.param)\.[usb]64(\s+%\w+,\s*\[{re.escape(parameter.name)}\];)"
     )
     result, loads = load.subn(r"\1.s32\2", body)
-    if loads != len(_identifier(parameter.name).findall(_without_comments(body))):
+    if loads != len(identifier(parameter.name).findall(_without_comments(body))):
         raise PTXError(
             f"parameter {parameter} is 64 bits wide and not read as one integer, so "
             "TensorRT's 32 bits cannot take its place."
@@ -237,13 +242,14 @@ def _widen(body: str, parameter: Parameter) -> str:
 
 
 def _require_unused(parameter: Parameter, body: str) -> None:
-    if _identifier(parameter.name).search(_without_comments(body)):
+    if identifier(parameter.name).search(_without_comments(body)):
         raise PTXError(
             f"parameter {parameter} was said to be unused, and the kernel reads it."
         )
 
 
-def _identifier(name: str) -> re.Pattern[str]:
+def identifier(name: str) -> re.Pattern[str]:
+    """Matches ``name`` where it is not a part of a longer name."""
     return re.compile(rf"(?<![\w$%]){re.escape(name)}(?![\w$])")
 
 

@@ -2,19 +2,81 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
+import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from torch_tensorrt.annotation._ptx import parse
-from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
+from torch_tensorrt.annotation._target import newest_ptx_isa
+from torch_tensorrt.annotation.errors import (
+    CompileError,
+    PTXError,
+    UnsupportedKernelError,
+)
 
 _TOO_MUCH_SHARED = re.compile(
     r"uses too much shared data \(0x([0-9a-f]+) bytes, 0x([0-9a-f]+) max\)"
 )
 _TARGET = re.compile(r"^(\.target\s+)(sm_\w+)", re.MULTILINE)
+
+
+# Where Python packages keep one.
+_IN_PACKAGES = {
+    "nvidia": ("cu*/bin/ptxas", "cuda_nvcc/bin/ptxas"),
+    "triton": ("backends/nvidia/bin/ptxas*",),
+}
+
+
+@dataclass(frozen=True)
+class Assembler:
+    """A ``ptxas``, and the newest PTX ISA it takes: 88 for 8.8."""
+
+    path: str
+    ptx_version: int
+
+
+@cache
+def find_ptxas() -> Assembler:
+    """The newest ``ptxas`` of this environment, for toolchains that bring none.
+
+    Raises:
+        CompileError: there is none.
+    """
+    found = [(_cuda_version(path), path) for path in _candidates()]
+    if not found:
+        raise CompileError(
+            "there is no ptxas here, which every kernel is assembled with. Install "
+            "nvidia-cuda-nvcc, or set CUDA_HOME."
+        )
+    version, path = max(found)
+    return Assembler(path, int(newest_ptx_isa(version).replace(".", "")))
+
+
+def _candidates() -> Iterator[str]:
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    for path in (Path(home, "bin", "ptxas"), shutil.which("ptxas")):
+        if path is not None and os.access(path, os.X_OK):
+            yield str(path)
+    for package, patterns in _IN_PACKAGES.items():
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            for pattern in patterns:
+                yield from map(str, sorted(Path(folder).glob(pattern)))
+
+
+def _cuda_version(ptxas: str) -> tuple[int, int]:
+    text = subprocess.run(
+        [ptxas, "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    match = re.search(r"release (\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 @dataclass(frozen=True)

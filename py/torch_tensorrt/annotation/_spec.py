@@ -16,6 +16,7 @@ from torch_tensorrt.annotation._configs import (
     is_configs,
 )
 from torch_tensorrt.annotation._fingerprint import fingerprint
+from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.errors import SpecError
 
 
@@ -128,7 +129,8 @@ class KernelSpec(Fingerprinted):
                 f"{self.backend}: the launch function is {function!r}, which cannot be "
                 "called. Pass the Python function that launches the kernel."
             )
-        if f"{type(function).__module__}.".startswith(f"{self.package}."):
+        is_kernel = getattr(function, "_decorator_kind", "") == "kernel"  # CuTe DSL's
+        if is_kernel or f"{type(function).__module__}.".startswith(f"{self.package}."):
             python = getattr(function, "_pyfunc", function)
             name = getattr(python, "__name__", "kernel")
             raise SpecError(
@@ -311,4 +313,75 @@ def cutile(
         as_formats(input_formats),
         as_formats(output_formats),
         tuple(fact_sets),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CuTeDSLSpec(KernelSpec):
+    """A CuTe DSL kernel. Config keys are keywords of the launch function, or
+    ``Constexpr`` parameters of a ``@cute.jit`` one.
+
+    Attributes:
+        arch: compile for this variant of the GPU, as in ``"sm_90a"``; None leaves out
+            what the kernel does not need.
+    """
+
+    backend: ClassVar[str] = "cutedsl"
+    package: ClassVar[str] = "cutlass"
+    call: ClassVar[str] = "{}(x, out).launch(grid=..., block=...)"
+
+    arch: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.arch is not None:
+            Target(self.arch)  # which says what is wrong with it
+
+    def options(self, config: Config) -> dict[str, Any]:
+        return {} if self.arch is None else {"arch": self.arch}
+
+    def _identity(self) -> tuple[Any, ...]:
+        return (*super()._identity(), self.arch)
+
+
+def cutedsl(
+    launch_fn: Callable[..., Any] | None = None,
+    configs: Sequence[Mapping[str, Any]] | None = None,
+    input_formats: Any = None,
+    output_formats: Any = None,
+    arch: str | None = None,
+    **keywords: Any,
+) -> CuTeDSLSpec:
+    """A kernel that ``launch_fn`` launches with CuTe DSL.
+
+    Args:
+        launch_fn: a ``@cute.jit`` function of ``cute.Tensor`` inputs, weights and
+            outputs, or an object with such a ``__call__``; or a Python function of
+            torch tensors that calls one, or what ``cute.compile`` makes of it, on what
+            ``from_dlpack`` makes of them. None: the op's own body does.
+        configs: one dict for each tactic that TensorRT is to time, of keywords for
+            ``launch_fn``: the ``Constexpr`` parameters of a ``@cute.jit`` function.
+        input_formats: TensorRT tensor formats of the inputs; only LINEAR is supported.
+        output_formats: as ``input_formats``.
+        arch: variant of the architecture to compile for, as ``"sm_90a"``.
+        **keywords: added to every config.
+
+    Raises:
+        SpecError: a config is no dict, names something unknown, or is there twice.
+
+    Example::
+
+        @cute.jit
+        def launch(x: cute.Tensor, out: cute.Tensor, THREADS: cutlass.Constexpr = 256):
+            blocks = cute.ceil_div(cute.size(x), THREADS)
+            kernel(x, out).launch(grid=(blocks, 1, 1), block=(THREADS, 1, 1))
+
+        tta.cutedsl(launch, configs=[{"THREADS": 128}, {"THREADS": 256}])
+    """
+    return CuTeDSLSpec(
+        launch_fn,
+        as_configs(CuTeDSLSpec.backend, configs, keywords),
+        as_formats(input_formats),
+        as_formats(output_formats),
+        arch=arch,
     )

@@ -18,9 +18,9 @@ from torch_tensorrt.annotation.errors import TargetError
 _ENVIRONMENT = "TTA_TARGET"
 _override: ContextVar[Target | None] = ContextVar("tta_target", default=None)
 
-# CUDA version -> the newest PTX ISA its driver loads ("Release Notes" table of the PTX
-# ISA manual).
-_DRIVER_PTX_ISA = {
+# CUDA version -> the newest PTX ISA its driver and assembler take ("Release Notes"
+# table of the PTX ISA manual).
+_PTX_ISA = {
     (12, 0): "8.0",
     (12, 1): "8.1",
     (12, 2): "8.2",
@@ -162,10 +162,15 @@ def _driver_ptx_isa() -> str | None:
     version = ctypes.c_int()
     if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) != 0:
         raise TargetError("the CUDA driver does not say its version. Name a target.")
-    cuda = (version.value // 1000, version.value % 1000 // 10)
-    if cuda < min(_DRIVER_PTX_ISA):
-        raise TargetError(
-            f"the driver supports CUDA {cuda[0]}.{cuda[1]}; 12.0 or newer is needed."
-        )
-    known = max(pair for pair in _DRIVER_PTX_ISA if pair <= cuda)
-    return _DRIVER_PTX_ISA[known]
+    return newest_ptx_isa((version.value // 1000, version.value % 1000 // 10))
+
+
+def newest_ptx_isa(cuda: tuple[int, int]) -> str:
+    """The newest PTX ISA that this version of CUDA is known to take.
+
+    Raises:
+        TargetError: it is too old.
+    """
+    if cuda < min(_PTX_ISA):
+        raise TargetError(f"this is CUDA {cuda[0]}.{cuda[1]}; 12.0 or newer is needed.")
+    return _PTX_ISA[max(pair for pair in _PTX_ISA if pair <= cuda)]

@@ -36,7 +36,9 @@ def test_these_rows_are_the_whole_table() -> None:
     assert tuple(ROWS) == _dtypes._TABLE
 
 
-@pytest.mark.parametrize("column", ["torch", "tensorrt", "token", "triton", "cutile"])
+@pytest.mark.parametrize(
+    "column", ["torch", "tensorrt", "token", "triton", "cutile", "cutedsl"]
+)
 def test_no_name_is_there_twice(column: str) -> None:
     names = [getattr(row, column) for row in ROWS]
     assert len(set(names)) == len(names)

@@ -50,6 +50,18 @@ ORDER = [
     f"{ANNOTATION}.backends._cutile_ptx",
     f"{ANNOTATION}.backends._cutile_toolchain",
     f"{ANNOTATION}.backends.cutile",
+    f"{ANNOTATION}.backends._cutedsl_types",
+    f"{ANNOTATION}.backends._cutedsl_values",
+    f"{ANNOTATION}.backends._cutedsl_arithmetic",
+    f"{ANNOTATION}.backends._cutedsl_memory",
+    f"{ANNOTATION}.backends._cutedsl_mlir",
+    f"{ANNOTATION}.backends._cutedsl_host",
+    f"{ANNOTATION}.backends._cutedsl_entry",
+    f"{ANNOTATION}.backends._cutedsl_launch",
+    f"{ANNOTATION}.backends._cutedsl_intercept",
+    f"{ANNOTATION}.backends._cutedsl_arguments",
+    f"{ANNOTATION}.backends._cutedsl_compile",
+    f"{ANNOTATION}.backends.cutedsl",
     f"{ANNOTATION}.backends._triton_launch",
     f"{ANNOTATION}.backends._triton_signature",
     f"{ANNOTATION}.backends.triton",
@@ -81,7 +93,11 @@ ORDER = [
 ]
 LEAVES = ORDER[: ORDER.index(f"{ANNOTATION}._configs")]
 TOOLCHAINS = {"triton", "cutlass", "cuda.tile"}
-PACKAGE_OF = {"cutile": "cuda.tile", "triton": "triton"}  # of a backend
+PACKAGE_OF = {
+    "cutedsl": "cutlass",
+    "cutile": "cuda.tile",
+    "triton": "triton",
+}  # of a backend
 
 
 def modules() -> dict[str, Path]:

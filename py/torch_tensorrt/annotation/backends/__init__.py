@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import torch
 
 from torch_tensorrt.annotation._launch import Grid, Launch, LaunchRecord
 from torch_tensorrt.annotation._ptx import Slot
@@ -57,6 +59,14 @@ class Backend(Protocol):
                 autotuner take its first choice.
         """
 
+    def run(
+        self,
+        launch_fn: Callable[..., Any],
+        tensors: Sequence[torch.Tensor],
+        keywords: Mapping[str, Any],
+    ) -> None:
+        """Call a launch function on a GPU, with the op's inputs and outputs."""
+
     def compile(
         self,
         record: LaunchRecord,
@@ -81,6 +91,7 @@ class Backend(Protocol):
 
 
 _CLASSES = {
+    "cutedsl": ("torch_tensorrt.annotation.backends.cutedsl", "CuTeDSLBackend"),
     "cutile": ("torch_tensorrt.annotation.backends.cutile", "CuTileBackend"),
     "triton": ("torch_tensorrt.annotation.backends.triton", "TritonBackend"),
 }

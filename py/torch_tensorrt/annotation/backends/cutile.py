@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from torch_tensorrt.annotation import _ptx
 from torch_tensorrt.annotation._launch import Launch, LaunchRecord
@@ -52,6 +54,15 @@ class CuTileBackend:
 
         with launches_replaced(report):
             yield
+
+    def run(
+        self,
+        launch_fn: Callable[..., Any],
+        tensors: Sequence[torch.Tensor],
+        keywords: Mapping[str, Any],
+    ) -> None:
+        """Call a launch function on a GPU, with the op's inputs and outputs."""
+        launch_fn(*tensors, **keywords)
 
     def compile(
         self,

@@ -6,10 +6,11 @@ import contextlib
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import torch
 from torch._library.triton import set_wrap_triton_enabled
 from triton import knobs
 from triton.backends.compiler import GPUTarget
@@ -71,6 +72,15 @@ class TritonBackend:
             finally:
                 for cls, run in original.items():
                     cls.run = run
+
+    def run(
+        self,
+        launch_fn: Callable[..., Any],
+        tensors: Sequence[torch.Tensor],
+        keywords: Mapping[str, Any],
+    ) -> None:
+        """Call a launch function on a GPU, with the op's inputs and outputs."""
+        launch_fn(*tensors, **keywords)
 
     def compile(
         self,

@@ -14,6 +14,7 @@ import torch
 from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
 from torch_tensorrt.annotation._record import describe, infer_outputs
 from torch_tensorrt.annotation._trace import as_tensors
+from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import AnnotationError, SpecError
 from torch_tensorrt.dynamo.conversion.plugins._guesses import guesses
 from torch_tensorrt.dynamo.conversion.plugins._schema import split_name
@@ -105,8 +106,8 @@ def _eager(
         attributes = {
             n: v for n, v in values.items() if not isinstance(v, torch.Tensor)
         }
-        tensors = [v for v in values.values() if isinstance(v, torch.Tensor)]
-        inputs = [tensor.contiguous() for tensor in tensors]
+        given = [v for v in values.values() if isinstance(v, torch.Tensor)]
+        inputs = [tensor.contiguous() for tensor in given]
         result = meta(*args)
         outputs = tuple(
             torch.empty(o.shape, dtype=o.dtype, device=o.device)
@@ -114,8 +115,9 @@ def _eager(
         )
         if takes_stream:
             attributes["stream"] = torch.cuda.current_stream().cuda_stream
-        constants = weights(outputs[0].device)
-        kernel.function(*inputs, *constants, *outputs, **keywords, **attributes)
+        tensors = (*inputs, *weights(outputs[0].device), *outputs)
+        everything = {**keywords, **attributes}
+        backend(kernel.backend).run(kernel.function, tensors, everything)
         return outputs if isinstance(result, tuple | list) else outputs[0]
 
     return run
