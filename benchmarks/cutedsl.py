@@ -1,30 +1,41 @@
-"""CuTe DSL kernels on a GPU: compiled beforehand, launched as an engine would.
+"""CuTe DSL kernels on a GPU: that every tactic is right, and how fast some are.
 
     python benchmarks/cutedsl.py compile DIR [--target sm_90,ptx_isa=8.8]
     python benchmarks/cutedsl.py run DIR [--json FILE]
 
-The first needs CuTe DSL and no GPU; the second a GPU and no CuTe DSL, which may be on
-another machine. Every tactic of the tests' kernels is checked against torch at each
-shape of its profile; some are timed against a device copy of as many bytes, the matrix
-product against cuBLAS.
+The first step needs CuTe DSL and no GPU; the second a GPU and no CuTe DSL, which may be
+on another machine. Every tactic of the tests' kernels is checked against torch at each
+shape of its profile. Three are timed at full size, beside a device copy of as many
+bytes, or cuBLAS.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "tests" / "py" / "annotation"))
 
-import torch_tensorrt  # noqa: E402
-import torch_tensorrt.annotation as tta  # noqa: E402
+from elsewhere import (  # noqa: E402
+    compile_cases,
+    compile_op,
+    copy_us,
+    environment,
+    median_us,
+    run_cases,
+    run_report,
+    write,
+)
+
+N = 4096
+ROWS, COLUMNS = 16384, 4096
 
 
 def main() -> None:
@@ -32,128 +43,73 @@ def main() -> None:
     parser.add_argument("step", choices=["compile", "run"])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--target", default="sm_90,ptx_isa=8.8")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
     if options.step == "compile":
-        options.directory.mkdir(parents=True, exist_ok=True)
         compile_all(options.directory, options.target)
     else:
-        results = run_all(options.directory)
-        print(json.dumps(results, indent=2))
-        if options.json:
-            options.json.write_text(json.dumps(results, indent=2) + "\n")
+        run_all(options.directory, options.json)
 
 
 def compile_all(directory: Path, target: str) -> None:
-    """One report for each kernel and kind of shape, as JSON."""
     from cutedsl_kernels import CUTEDSL_CASES, Gemm, launch_rms_norm, launch_wide_add
 
-    import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-    from torch_tensorrt.annotation._builder import corner
+    import torch_tensorrt.annotation as tta
 
-    def report(name: str, key: str, plugin: Any, inputs: list[Any]) -> None:
-        trt_plugins.custom_op(
-            f"cute::{name}", impl=plugin, supports_dynamic_shapes=True
-        )
-        made = tta.dry_run(f"cute::{name}", inputs, target, execute=False, strict=True)
-        (directory / f"{key}.json").write_text(made.to_json())
-        print(made)
-
-    for case in CUTEDSL_CASES:
-        for kind, tensors in (("static", case.static), ("dynamic", case.dynamic)):
-            inputs = [
-                torch_tensorrt.Input(
-                    **{f"{w}_shape": corner([t], w)[0] for w in ("min", "opt", "max")},
-                    dtype=t.dtype,
-                )
-                for t in tensors
-            ]
-            report(case.name, f"{case.name}.{kind}", case.plugin, inputs)
-
-    def timed(name: str, spec: Any, meta: Callable[..., Any], *shapes: Any) -> None:
+    compile_cases(directory, CUTEDSL_CASES, target)
+    add = tta.cutedsl(launch_wide_add, [{"BLOCK": n} for n in (128, 256, 512)])
+    rms_norm = tta.cutedsl(launch_rms_norm, [{"THREADS": n} for n in (128, 256, 512)])
+    gemm = [tta.cutedsl(Gemm()), tta.cutedsl(Gemm((128, 128, 32)))]
+    big, weight, square = (ROWS, COLUMNS), (COLUMNS,), (N, N)
+    timed: list[tuple[str, Any, Any, list[tuple[int, ...]]]] = [
+        ("add", add, lambda x, y: torch.empty_like(x), [big, big]),
+        ("rms_norm", rms_norm, lambda x, w: torch.empty_like(x), [big, weight]),
+        ("matmul", gemm, lambda a, b: a.new_empty(N, N), [square, square]),
+    ]
+    for name, spec, meta, shapes in timed:
+        tensors = [torch.empty(s, dtype=torch.float16, device="meta") for s in shapes]
         plugin = tta.custom_plugin(spec, meta_impl=meta)
-        inputs = [torch.empty(s, dtype=torch.float16, device="meta") for s in shapes]
-        report(f"{name}_timed", f"{name}.timed", plugin, inputs)
-
-    threads = [{"THREADS": n} for n in (128, 256, 512)]
-    blocks = [{"BLOCK": n} for n in (128, 256, 512, 1024)]
-    timed(
-        "cute_wide_add",
-        tta.cutedsl(launch_wide_add, blocks),
-        lambda x, y: torch.empty_like(x),
-        *[(16384, 4096)] * 2,
-    )
-    timed(
-        "cute_rms_norm",
-        tta.cutedsl(launch_rms_norm, threads),
-        lambda x, w: torch.empty_like(x),
-        (16384, 4096),
-        (4096,),
-    )
-    timed(
-        "cute_matmul",
-        [tta.cutedsl(Gemm()), tta.cutedsl(Gemm((128, 128, 32)))],
-        lambda a, b: a.new_empty(a.shape[0], b.shape[0]),
-        *[(4096, 4096)] * 2,
-    )
+        compile_op(directory / f"{name}.timed.json", plugin, tensors, target)
 
 
-def run_all(directory: Path) -> list[dict[str, Any]]:
-    """Each report's tactics, checked and timed."""
+def run_all(directory: Path, json: Path | None) -> None:
     from cutedsl_references import REFERENCES
 
-    results = []
-    for path in sorted(directory.glob("*.json")):
-        name, kind = path.stem.split(".")
-        reference = REFERENCES[name]
-        report = tta.DryRunReport.from_json(path.read_text())
-        report = tta.execute(report, reference)
-        print(report, flush=True)
-        result: dict[str, Any] = {
-            "kernel": name,
-            "shapes": kind,
-            "ok": report.ok,
-            "times_us": {
-                f"{t.tactic} {t.config}": [shape.time_us for shape in t.shapes]
-                for t in report.tactics
-            },
-            "max_error": max(s.max_error for t in report.tactics for s in t.shapes),
+    figures: dict[str, Any] = {"environment": environment()}
+    figures["kernels"] = run_cases(directory, REFERENCES)
+    a, b = (torch.randn(N, N, device="cuda").half() for _ in range(2))
+    matrix, row = 2 * ROWS * COLUMNS, 2 * COLUMNS
+    amounts = {"add": 3 * matrix, "rms_norm": 2 * matrix + row, "matmul": 2 * N**3}
+    for name, reference in (
+        ("add", lambda x, y: x + y),
+        ("rms_norm", REFERENCES["cute_rms_norm"]),
+        ("matmul", lambda a, b: a @ b.t()),
+    ):
+        report = run_report(directory / f"{name}.timed.json", reference)
+        times = {
+            f"tactic {t.tactic} {t.config or ''}": t.shapes[0].time_us
+            for t in report.tactics
+            if t.error is None
         }
-        if kind == "timed":
-            result |= peers(name, report)
-        results.append(result)
-    return results
+        is_matmul = name == "matmul"
+        peer = median_us(lambda: a @ b.t()) if is_matmul else copy_us(amounts[name])
+        times["cuBLAS" if is_matmul else "device copy"] = peer
+        figures[name] = times
+        unit = "TFLOP/s" if is_matmul else "TB/s"
+        Console(width=100).print(table(name, times, unit, amounts[name], peer))
+    write(json, figures)
 
 
-def peers(name: str, report: Any) -> dict[str, Any]:
-    """The best tactic beside a copy of as many bytes, or cuBLAS."""
-    from triton.testing import do_bench
-
-    (shape,) = report.best.shapes
-    tensors = [
-        torch.randn(s, device="cuda").half() for s in (*shape.dims, *shape.outputs)
-    ]
-    moved = sum(t.numel() * t.element_size() for t in tensors)
-    time = shape.time_us
-    if name == "cute_matmul":
-        a, b, _ = tensors
-        peer = 1000 * do_bench(lambda: a @ b.t(), return_mode="median")
-        flops = 2 * a.shape[0] * a.shape[1] * b.shape[0]
-        return {
-            "best_us": time,
-            "cublas_us": peer,
-            "of_cublas": peer / time,
-            "tflops": flops / time / 1e6,
-        }
-    source = torch.empty(moved // 2, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    peer = 1000 * do_bench(lambda: target.copy_(source), return_mode="median")
-    return {
-        "best_us": time,
-        "copy_us": peer,
-        "of_copy": peer / time,
-        "tb_per_s": moved / time / 1e6,
-    }
+def table(
+    name: str, times: dict[str, float], unit: str, amount: int, peer: float
+) -> Table:
+    made = Table(title=f"CuTe DSL, {name}, fp16", title_justify="left")
+    for heading in ("kernel", "us", unit, "of the last"):
+        made.add_column(heading, justify="left" if heading == "kernel" else "right")
+    for label, time in times.items():
+        rate = f"{amount / time / 1e6:.2f}"
+        made.add_row(label, f"{time:.1f}", rate, f"{peer / time:.3f} x")
+    return made
 
 
 if __name__ == "__main__":

@@ -421,6 +421,18 @@ def test_a_block_that_follows_the_shape_is_refused() -> None:
         compiled(launch_sized_block, info(1025))
 
 
+@pytest.mark.parametrize("block", [(1024, 1, 1), (1, 1024, 1), (2, 2, 64)], ids=str)
+def test_a_block_that_cute_dsl_compiles_wrongly_is_refused(
+    block: tuple[int, int, int],
+) -> None:
+    @cute.jit
+    def launch(x: cute.Tensor, out: cute.Tensor):
+        copy_kernel(x, out, cute.size(x)).launch(grid=(1, 1, 1), block=block)
+
+    with pytest.raises(UnsupportedKernelError, match="the most there can be"):
+        compiled(launch, info(50))
+
+
 def test_a_tensor_whose_offsets_pass_32_bits_is_refused() -> None:
     for extent in (Range(1, 2, 2**20), 2**20):
         with pytest.raises(ArgumentError, match="`x`: a tensor of up to 4294967296"):

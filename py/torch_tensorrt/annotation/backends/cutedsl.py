@@ -41,6 +41,9 @@ from torch_tensorrt.annotation.errors import UnsupportedKernelError
 _compiling = threading.RLock()  # CuTe DSL's compiler is not thread-safe
 _CLUSTER, _COOPERATIVE, _DEPENDENT = 4, 2, 6  # cudaLaunchAttributeID
 _MOST_THREADS = 1024  # "Technical Specifications", CUDA C++ programming guide
+# Found in 4.8.1: in a block of 1024, i = block_idx * block_dim + thread_idx was taken
+# for less than any extent, so that i % rows and i // rows became i and 0.
+_MOST_ALONG = (1024, 1024, 64)
 
 
 class CuTeDSLBackend:
@@ -179,6 +182,13 @@ def _block(launch: HostLaunch, name: str) -> tuple[int, int, int]:
             f"kernel {name}: blocks of {x}x{y}x{z} threads; CUDA launches "
             f"{_MOST_THREADS} at most."
         )
+    for axis, size, most in zip("xyz", (x, y, z), _MOST_ALONG, strict=True):
+        if size == most:
+            raise UnsupportedKernelError(
+                f"kernel {name}: its blocks have {size} threads along {axis}, the most "
+                "there can be. CuTe DSL takes block_dim() for less than that, and "
+                f"compiles what is computed from it wrongly: launch {size // 2}."
+            )
     return x, y, z
 
 
