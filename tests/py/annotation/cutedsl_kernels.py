@@ -143,8 +143,12 @@ def launch_wide_add(
     x: cute.Tensor, y: cute.Tensor, out: cute.Tensor, BLOCK: Constexpr = 256
 ):
     """Vectors of 16 bytes, which the divisibility of the size alone allows."""
-    tiler = (1, 128 // x.element_type.width)
-    tiles = [cute.zipped_divide(t, tiler) for t in (x, y, out)]
+    flat = [
+        cute.make_tensor(t.iterator, cute.make_layout(cute.size(t)))
+        for t in (x, y, out)
+    ]
+    tiler = (128 // x.element_type.width,)
+    tiles = [cute.zipped_divide(t, tiler) for t in flat]
     count = cute.size(tiles[0], mode=[1])
     wide_add_kernel(*tiles).launch(
         grid=(cute.ceil_div(count, BLOCK), 1, 1), block=(BLOCK, 1, 1)
