@@ -11,10 +11,13 @@ import enum
 import functools
 import hashlib
 import inspect
+import os
 import sys
 import textwrap
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -64,16 +67,28 @@ def fingerprint(*values: Any) -> str:
     A value of a kind that cannot be told across processes, or that refers to too much,
     counts as itself alone: the digest then holds in this process only.
     """
+    return _digest(values)[0]
+
+
+def stable_fingerprint(*values: Any) -> str | None:
+    """:func:`fingerprint`, where it holds in every process; None elsewhere."""
+    digest, is_stable = _digest(values)
+    return digest if is_stable else None
+
+
+def _digest(values: tuple[Any, ...]) -> tuple[str, bool]:
+    """A digest, and whether every process has the same one."""
     digest = hashlib.sha256()
-    encoder = _Encoder()
+    encoder, is_stable = _Encoder(), True
     for value in values:
         try:
             tokens = list(encoder.tokens(value))
         except _TooMuch:
-            encoder, tokens = _Encoder(), [_itself(value)]
+            encoder, tokens, is_stable = _Encoder(), [_itself(value)], False
         for token in ("value", *tokens):
             digest.update(f"{len(token)}:{token}".encode())
-    return digest.hexdigest()
+        is_stable = is_stable and encoder.is_stable
+    return digest.hexdigest(), is_stable
 
 
 def _itself(value: Any) -> str:
@@ -94,9 +109,14 @@ class _TooMuch(Exception):
 
 
 class _Encoder:
-    """Says a value in tokens; an object met again is said by its number."""
+    """Says a value in tokens; an object met again is said by its number.
+
+    Attributes:
+        is_stable: another process says all of it so far in the same tokens.
+    """
 
     def __init__(self, budget: _Budget | None = None) -> None:
+        self.is_stable = True
         self._budget = budget or _Budget()  # shared with the encoders of set members
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # ids stay unique while what they name lives
@@ -139,12 +159,19 @@ class _Encoder:
             if type(getattr(value, "__dict__", None)) is dict:
                 yield from self.tokens(vars(value))
             else:
-                yield _itself(value)
+                yield self._itself(value)
+
+    def _itself(self, value: Any) -> str:
+        """A value that nothing but its identity tells from others."""
+        self.is_stable = False
+        return _itself(value)
 
     def _digest(self, member: Any) -> str:
         """A set has no order but that of its members' digests."""
-        tokens = _Encoder(self._budget).tokens(member)
-        return hashlib.sha256("\0".join(tokens).encode()).hexdigest()
+        encoder = _Encoder(self._budget)
+        tokens = "\0".join(encoder.tokens(member))
+        self.is_stable = self.is_stable and encoder.is_stable
+        return hashlib.sha256(tokens.encode()).hexdigest()
 
     def _kernel(self, value: Any) -> Iterator[str]:
         """A kernel, or what wraps one; another object of its language."""
@@ -152,9 +179,11 @@ class _Encoder:
         inner = getattr(value, "fn", None) or getattr(value, "_pyfunc", None)
         if callable(inner):
             settings = [getattr(value, name, None) for name in _KERNEL_SETTINGS]
-            yield from self.tokens((inner, str(settings)))
+            # What is compiled is the text at decoration, whatever the file says now.
+            yield from self.tokens((inner, str(settings), getattr(value, "src", None)))
         else:
-            yield repr(value)
+            said = repr(value)
+            yield self._itself(value) if " at 0x" in said else said
 
     def _class(self, cls: type) -> Iterator[str]:
         yield f"class={_qualified_name(cls)}"
@@ -170,15 +199,17 @@ class _Encoder:
         yield f"function={_qualified_name(function)}"
         yield _source(function)
         yield from self.tokens((function.__defaults__, function.__kwdefaults__))
-        for cell in function.__closure__ or ():
-            yield from self.tokens(_content(cell))
         names = sorted(_names(_code(function)))
-        yield from self._named(function.__globals__, names)
+        free = function.__code__.co_freevars
+        cells = zip(free, function.__closure__ or (), strict=True)
+        closure = {name: _content(cell) for name, cell in cells}
+        yield from self._named(closure, free, names)
+        yield from self._named(function.__globals__, names, names)
 
     def _named(
-        self, namespace: Mapping[str, Any], names: Sequence[str]
+        self, namespace: Mapping[str, Any], names: Sequence[str], members: Sequence[str]
     ) -> Iterator[str]:
-        """What code may mean by ``name``, and by ``module.name``."""
+        """What code may mean by ``name``, and by ``module.member``."""
         for name in names:
             if name not in namespace:
                 continue
@@ -188,7 +219,7 @@ class _Encoder:
             is_users = isinstance(value, ModuleType) and not _is_named(value)
             if is_users and id(value) not in self._seen:
                 self._seen[id(value)] = len(self._seen)
-                yield from self._named(vars(value), names)
+                yield from self._named(vars(value), members, members)
 
 
 def _atom(value: Any) -> str | None:
@@ -259,9 +290,14 @@ def _content(cell: CellType) -> Any:
 def _source(function: FunctionType) -> str:
     if function.__name__ != "<lambda>":  # the lines of a lambda may hold several
         try:
-            return textwrap.dedent(inspect.getsource(_code(function)))
+            source = textwrap.dedent(inspect.getsource(_code(function)))
         except (OSError, TypeError):
             pass  # typed into an interpreter, or made by exec: the bytecode says it
+        else:
+            if _is_older_than_process(_code(function).co_filename):
+                return source
+            # The file may say by now what the function does not do.
+            return source + _bytecode(_code(function))
     return _bytecode(_code(function))
 
 
@@ -269,6 +305,21 @@ def _code(function: FunctionType) -> CodeType:
     """The code as written; CuTe DSL puts its own in the place once it has traced it."""
     code: CodeType = getattr(function, "_original_code", function.__code__)
     return code
+
+
+def _is_older_than_process(file: str) -> bool:
+    try:
+        return Path(file).stat().st_mtime < _process_start()
+    except OSError:  # a notebook's cell, which is text in memory
+        return True
+
+
+@functools.cache
+def _process_start() -> float:
+    """In seconds since the epoch."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), starttime
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot
 
 
 def _bytecode(code: CodeType) -> str:

@@ -41,6 +41,7 @@ ORDER = [
     f"{ANNOTATION}._explore",
     f"{ANNOTATION}._launch",
     f"{ANNOTATION}._record",
+    f"{ANNOTATION}._checks",
     # a kernel, compiled
     f"{ANNOTATION}._ptx",
     f"{ANNOTATION}._ptxas",
@@ -65,6 +66,13 @@ ORDER = [
     f"{ANNOTATION}.backends._triton_launch",
     f"{ANNOTATION}.backends._triton_signature",
     f"{ANNOTATION}.backends.triton",
+    f"{ANNOTATION}._encoding",
+    f"{ANNOTATION}._job",
+    f"{ANNOTATION}._entry",
+    f"{ANNOTATION}._cache",
+    f"{ANNOTATION}._progress",
+    f"{ANNOTATION}._workers",
+    f"{ANNOTATION}._compile",
     # tactics, and what is registered
     f"{ANNOTATION}._tactics",
     f"{ANNOTATION}._registry",
