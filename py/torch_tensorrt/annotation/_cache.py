@@ -8,6 +8,7 @@ whole, whoever writes at the same time, and whenever a writer dies.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -28,6 +29,7 @@ from torch_tensorrt.annotation._entry import (
 from torch_tensorrt.annotation._job import Job, Outcome
 from torch_tensorrt.annotation.errors import CacheWarning
 
+_LOGGER = logging.getLogger(__name__)
 _VARIABLE = "TTA_CACHE_DIR"
 _FORMAT = "v1"
 
@@ -170,11 +172,9 @@ class KernelCache:
             raise
 
     def _discard(self, path: Path, error: DamagedError) -> None:
-        warnings.warn(
+        _warn(
             f"the kernel cache's {path} is damaged: {error}. It is discarded, and the "
-            "kernel compiled again.",
-            CacheWarning,
-            stacklevel=2,
+            "kernel compiled again."
         )
         try:
             path.unlink(missing_ok=True)
@@ -183,12 +183,17 @@ class KernelCache:
 
     def _do_without(self, verb: str, error: OSError) -> None:
         self._can["read" if verb == "read" else "write"] = False
-        warnings.warn(
+        _warn(
             f"the kernel cache in {self.root} cannot be {verb}: {error}. This process "
-            f"goes on without; {_VARIABLE} names another directory.",
-            CacheWarning,
-            stacklevel=2,
+            f"goes on without; {_VARIABLE} names another directory."
         )
+
+
+def _warn(message: str) -> None:
+    try:
+        warnings.warn(message, CacheWarning, stacklevel=2)
+    except CacheWarning:  # warnings are errors, but a cache is no reason to fail
+        _LOGGER.warning(message)
 
 
 def _make_private(folder: Path) -> None:

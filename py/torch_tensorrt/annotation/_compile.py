@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from torch_tensorrt.annotation._cache import cache_folder, kernel_cache
-from torch_tensorrt.annotation._job import Job, Outcome
+from torch_tensorrt.annotation._job import Job, Outcome, as_ours
 from torch_tensorrt.annotation._progress import progress
 from torch_tensorrt.annotation._workers import (
     compile_in_workers,
@@ -36,7 +36,12 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
             cache.store(missing[index], outcome)
             advance()
 
-        _compile(missing, done)
+        try:
+            _compile(missing, done)
+        except Exception as error:  # no process to be had, or an environment variable
+            failure = as_ours(what, error)
+            for job in missing:
+                compiled.setdefault(id(job), failure)
     by_key = {job.key: compiled[id(job)] for job in missing}
     return [
         outcome or compiled.get(id(job)) or by_key[job.key]

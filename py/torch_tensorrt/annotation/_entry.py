@@ -13,7 +13,6 @@ from torch_tensorrt.annotation._ptx import Kind, Slot
 from torch_tensorrt.annotation._ptxas import Resources
 from torch_tensorrt.annotation.backends import CompiledKernel
 from torch_tensorrt.annotation.errors import (
-    AnnotationError,
     ArgumentError,
     RedundantTactic,
     UnsupportedKernelError,

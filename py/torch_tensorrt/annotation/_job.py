@@ -102,10 +102,8 @@ class Job:
         """Compile and assemble it; no error but this package's own comes out."""
         try:
             return self._run()
-        except AnnotationError as error:
-            return error
         except Exception as error:
-            return unexpected(self.what, error)
+            return as_ours(self.what, error)
 
     def _run(self) -> Assembled:
         compiled = backend(self.backend).compile(
@@ -117,11 +115,13 @@ class Job:
         return Assembled(compiled, _ptx.parse(code).target, resources, digest)
 
 
-def unexpected(what: str, error: Exception) -> CompileError:
-    """What stands for an error that none of this package is.
+def as_ours(what: str, error: Exception) -> AnnotationError:
+    """``error``, or what stands for it where it is none of this package's.
 
     TensorRT must see no other: it ends the process for one in autotune.
     """
+    if isinstance(error, AnnotationError):
+        return error
     result = CompileError(
         f"{what}: unexpected {type(error).__name__}: {error}. Please report this."
     )

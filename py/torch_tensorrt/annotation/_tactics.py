@@ -14,7 +14,7 @@ from torch_tensorrt.annotation._checks import check_grid, check_outputs_written
 from torch_tensorrt.annotation._compile import compile_all
 from torch_tensorrt.annotation._configs import Config
 from torch_tensorrt.annotation._fingerprint import fingerprint
-from torch_tensorrt.annotation._job import Assembled, Job, Outcome, unexpected
+from torch_tensorrt.annotation._job import Assembled, Job, Outcome, as_ours
 from torch_tensorrt.annotation._launch import LaunchRecord
 from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
 from torch_tensorrt.annotation._ptxas import Resources
@@ -256,10 +256,8 @@ def _job(plugin: Plugin, tactic: Tactic, request: Request) -> Job | AnnotationEr
     what = f"{plugin.op}, tactic {tactic.number}"
     try:
         recorded = plugin.record(tactic, request.inputs, request.attributes)
-    except AnnotationError as error:
-        return error
     except Exception as error:
-        return unexpected(what, error)
+        return as_ours(what, error)
     return Job(
         what,
         tactic.spec.backend,

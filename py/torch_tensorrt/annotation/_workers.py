@@ -9,6 +9,7 @@ compilers only: it touches neither the GPU nor TensorRT.
 from __future__ import annotations
 
 import gc
+import math
 import multiprocessing
 import os
 import signal
@@ -41,7 +42,7 @@ def worker_count() -> int:
     """
     if multiprocessing.current_process().daemon:
         return 1
-    return int(_positive(_WORKERS, len(os.sched_getaffinity(0))))
+    return math.ceil(_positive(_WORKERS, len(os.sched_getaffinity(0))))
 
 
 def compile_in_workers(
@@ -191,6 +192,6 @@ def _positive(variable: str, default: float) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise SpecError(f"{variable}={text!r} in the environment: not a number over 0.")
     return value
