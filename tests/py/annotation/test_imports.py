@@ -79,6 +79,8 @@ ORDER = [
     # the dry run
     f"{ANNOTATION}._expressions",
     f"{ANNOTATION}._builder",
+    f"{ANNOTATION}._html",
+    f"{ANNOTATION}._plot",
     f"{ANNOTATION}._report",
     f"{ANNOTATION}._driver",
     f"{ANNOTATION}._guarded",
@@ -86,6 +88,10 @@ ORDER = [
     f"{ANNOTATION}._execute",
     f"{ANNOTATION}._dry_run",
     ANNOTATION,
+    f"{ANNOTATION}._cli_inputs",
+    f"{ANNOTATION}._cli_env",
+    f"{ANNOTATION}._cli",
+    f"{ANNOTATION}.__main__",
     # TensorRT's registries
     f"{PLUGINS}._schema",
     f"{PLUGINS}._guesses",

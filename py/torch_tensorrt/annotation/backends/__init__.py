@@ -112,6 +112,7 @@ _CLASSES = {
     "cutile": ("torch_tensorrt.annotation.backends.cutile", "CuTileBackend"),
     "triton": ("torch_tensorrt.annotation.backends.triton", "TritonBackend"),
 }
+NAMES = tuple(_CLASSES)
 
 
 def backend(name: str) -> Backend:
