@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 REPEATS = 3
-COLD, WARM = 24, 100  # tactics
+COLD, WARM = 48, 100  # tactics
 
 # What to reach, from "Speed" of the project's design; None where nothing is said.
 TARGETS = {
