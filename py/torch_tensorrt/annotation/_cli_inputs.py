@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from torch_tensorrt.annotation import _dtypes
+from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation._symbolic import Extent, Range
 from torch_tensorrt.annotation.errors import SpecError
 
@@ -75,7 +76,9 @@ def read_inputs(
     return [_input(name, given.get(name), ranges.get(name)) for name in names]
 
 
-def read_attributes(texts: Sequence[str], kinds: Mapping[str, type]) -> dict[str, Any]:
+def read_attributes(
+    texts: Sequence[str], kinds: Mapping[str, AttributeKind]
+) -> dict[str, Any]:
     """The op's other arguments, each ``NAME=VALUE``.
 
     Raises:
@@ -98,19 +101,13 @@ def read_attributes(texts: Sequence[str], kinds: Mapping[str, type]) -> dict[str
     return values
 
 
-def _value(text: str, value: str, kind: type) -> Any:
-    if kind is str:
+def _value(text: str, value: str, kind: AttributeKind) -> Any:
+    if kind.element is str:
         return value
-    problem = f"--attribute {text}: it must be of type {kind.__name__}."
     try:
-        result = ast.literal_eval(value)
-    except (ValueError, SyntaxError) as error:
-        raise UsageError(problem) from error
-    if kind is float and type(result) is int:
-        return float(result)
-    if type(result) is not kind:
-        raise UsageError(problem)
-    return result
+        return kind.convert(ast.literal_eval(value))
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise UsageError(f"--attribute {text}: it must be of type {kind}.") from error
 
 
 def _by_name(

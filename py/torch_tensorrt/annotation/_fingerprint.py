@@ -10,14 +10,9 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
-import inspect
-import os
 import sys
-import textwrap
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -30,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from torch_tensorrt.annotation._source import source, written_code
 
 # Their version stands for their code.
 NAMED_PACKAGES = frozenset(
@@ -197,9 +194,9 @@ class _Encoder:
 
     def _function(self, function: FunctionType) -> Iterator[str]:
         yield f"function={_qualified_name(function)}"
-        yield _source(function)
+        yield source(function)
         yield from self.tokens((function.__defaults__, function.__kwdefaults__))
-        names = sorted(_names(_code(function)))
+        names = sorted(_names(written_code(function)))
         free = function.__code__.co_freevars
         cells = zip(free, function.__closure__ or (), strict=True)
         closure = {name: _content(cell) for name, cell in cells}
@@ -285,53 +282,6 @@ def _content(cell: CellType) -> Any:
         return cell.cell_contents
     except ValueError:
         return "an empty cell"
-
-
-def _source(function: FunctionType) -> str:
-    if function.__name__ != "<lambda>":  # the lines of a lambda may hold several
-        try:
-            source = textwrap.dedent(inspect.getsource(_code(function)))
-        except (OSError, TypeError):
-            pass  # typed into an interpreter, or made by exec: the bytecode says it
-        else:
-            if _is_older_than_process(_code(function).co_filename):
-                return source
-            # The file may say by now what the function does not do.
-            return source + _bytecode(_code(function))
-    return _bytecode(_code(function))
-
-
-def _code(function: FunctionType) -> CodeType:
-    """The code as written; CuTe DSL puts its own in the place once it has traced it."""
-    code: CodeType = getattr(function, "_original_code", function.__code__)
-    return code
-
-
-def _is_older_than_process(file: str) -> bool:
-    try:
-        return Path(file).stat().st_mtime < _process_start()
-    except OSError:  # a notebook's cell, which is text in memory
-        return True
-
-
-@functools.cache
-def _process_start() -> float:
-    """In seconds since the epoch."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), starttime
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot
-
-
-def _bytecode(code: CodeType) -> str:
-    def constant(value: Any) -> str:
-        if isinstance(value, CodeType):
-            return _bytecode(value)
-        return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
-
-    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
-    names = (code.co_names, code.co_varnames)
-    constants = list(map(constant, code.co_consts))
-    return repr((counts, code.co_flags, code.co_code.hex(), constants, names))
 
 
 def _names(code: CodeType) -> set[str]:

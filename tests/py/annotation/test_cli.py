@@ -14,6 +14,7 @@ import torch
 
 import torch_tensorrt.annotation as tta
 from torch_tensorrt.annotation import _cli
+from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation._cli import FAILED, OK, USAGE
 from torch_tensorrt.annotation._cli_inputs import (
     UsageError,
@@ -286,10 +287,16 @@ def test_inputs_that_fit_nothing_are_refused(
 
 
 def test_attributes_have_the_ops_types() -> None:
-    kinds = {"k": int, "alpha": float, "flag": bool, "mode": str}
-    texts = ["k=3", "alpha=2", "flag=True", "mode=a=b"]
+    kinds = {
+        "k": AttributeKind(int),
+        "alpha": AttributeKind(float),
+        "flag": AttributeKind(bool),
+        "mode": AttributeKind(str),
+        "sizes": AttributeKind(int, is_list=True),
+    }
+    texts = ["k=3", "alpha=2", "flag=True", "mode=a=b", "sizes=[1, 2]"]
     assert read_attributes(texts, kinds) == {
-        "k": 3, "alpha": 2.0, "flag": True, "mode": "a=b",
+        "k": 3, "alpha": 2.0, "flag": True, "mode": "a=b", "sizes": [1, 2],
     }  # fmt: skip
 
 
@@ -305,10 +312,10 @@ def test_attributes_have_the_ops_types() -> None:
 )
 def test_an_attribute_that_is_none_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        read_attributes([text], {"k": int})
+        read_attributes([text], {"k": AttributeKind(int)})
     assert message in str(caught.value)
 
 
 def test_a_missing_attribute_is_named() -> None:
     with pytest.raises(UsageError, match="nothing is said of k: add --attribute k="):
-        read_attributes([], {"k": int})
+        read_attributes([], {"k": AttributeKind(int)})

@@ -29,6 +29,7 @@ ORDER = [
     f"{ANNOTATION}._symbolic",
     f"{ANNOTATION}._translate",
     f"{ANNOTATION}._attributes",
+    f"{ANNOTATION}._source",
     f"{ANNOTATION}._fingerprint",
     # what a user hands over
     f"{ANNOTATION}._configs",
