@@ -113,6 +113,7 @@ def test_a_copys_speed_is_in_the_json(report: DryRunReport) -> None:
 def test_a_plot_shows_what_was_right_and_a_copy(
     report: DryRunReport, tmp_path: Path
 ) -> None:
+    pytest.importorskip("matplotlib")
     axes = report.plot()
     heights = sorted(bar.get_height() for bar in axes.patches)
     assert heights == [2.0, 4.0, 5.0]  # of the wrong one nothing
