@@ -15,6 +15,14 @@ sys.path.insert(0, str(Path(__file__).parent / "annotation"))
 
 
 @pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test has a kernel cache of its own."""
+    folder = tmp_path / "kernel-cache"
+    monkeypatch.setenv("TTA_CACHE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
 def unregister() -> Iterator[None]:
     """What a test registers is gone after it."""
     yield

@@ -260,6 +260,7 @@ def _kernels(
 ) -> list[tuple[Tactic, Kernel | AnnotationError]]:
     """Each tactic's kernel, or why it has none."""
     found: list[tuple[Tactic, Kernel | AnnotationError]] = []
+    plugin.prepare(request)
     for tactic in plugin.tactics(request.inputs, request.attributes):
         try:
             found.append((tactic, plugin.kernel(tactic, request)))

@@ -41,6 +41,7 @@ _TABLE = (
     DType(torch.bool, "BOOL", "BOOL", "i1", "bool_", "Boolean"),
 )
 _BY_TORCH = {row.torch: row for row in _TABLE}
+TOKENS = tuple(row.token for row in _TABLE)
 _BY_TENSORRT = {row.tensorrt: row for row in _TABLE}
 
 

@@ -14,6 +14,7 @@ from torch_tensorrt.annotation import _dtypes
 from torch_tensorrt.annotation._compare import compare
 from torch_tensorrt.annotation._driver import LoadedKernel
 from torch_tensorrt.annotation._guarded import POISONS, GuardedTensor
+from torch_tensorrt.annotation._progress import progress
 from torch_tensorrt.annotation._report import DryRunReport, ShapeReport, TacticReport
 from torch_tensorrt.annotation._trace import as_tensors
 from torch_tensorrt.annotation.errors import DryRunError
@@ -50,7 +51,8 @@ def execute(
         weights: the plugin's constants, by name.
 
     Returns:
-        The report, with ``ok``, ``max_error`` and ``time_us`` of each shape.
+        The report, with ``ok``, ``max_error`` and ``time_us`` of each shape, and what
+        a copy on this GPU reaches.
 
     Raises:
         DryRunError: there is no GPU here, the driver lacks its Python bindings, or a
@@ -73,18 +75,29 @@ def execute(
             tactics.append(tactic)
         except DryRunError as error:
             tactics.append(replace(tactic, error=str(error)))
-    for index, _ in enumerate(report.shapes):
-        case = None
-        for position, tactic in enumerate(tactics):
-            if tactic.error is None:
-                shapes = list(tactic.shapes)
-                case = case or _Case.of(
-                    tactic, shapes[index], reference, make_inputs, constants
-                )
-                kernel = kernels[tactic.tactic]
-                shapes[index] = _run(kernel, tactic, shapes[index], case, tolerance)
-                tactics[position] = replace(tactic, shapes=tuple(shapes))
-    return replace(report, tactics=tactics)
+    with progress(f"running {report.op}", len(report.shapes) * len(kernels)) as step:
+        for index, _ in enumerate(report.shapes):
+            case = None
+            for position, tactic in enumerate(tactics):
+                if tactic.error is None:
+                    shapes = list(tactic.shapes)
+                    shape = shapes[index]
+                    case = case or _Case.of(
+                        tactic, shape, reference, make_inputs, constants
+                    )
+                    kernel = kernels[tactic.tactic]
+                    shapes[index] = _run(kernel, tactic, shape, case, tolerance)
+                    tactics[position] = replace(tactic, shapes=tuple(shapes))
+                    step()
+    return replace(report, tactics=tactics, copy_gbps=_copy_gbps())
+
+
+def _copy_gbps() -> float:
+    """GB/s, read and written, of a copy between two buffers of the GPU."""
+    source = torch.empty(_FLUSHED, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    microseconds, _ = _time(lambda: target.copy_(source))
+    return 2 * _FLUSHED / microseconds / 1e3
 
 
 @dataclass(frozen=True)
@@ -233,7 +246,7 @@ def _check(
     return max_error, problems
 
 
-def _time(launch: Callable[[], None]) -> tuple[float, float]:
+def _time(launch: Callable[[], Any]) -> tuple[float, float]:
     """Median and interquartile range of a launch, in microseconds, with a cold L2."""
     flushed = torch.empty(_FLUSHED, dtype=torch.uint8, device="cuda")
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
-import inspect
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import (
@@ -27,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from torch_tensorrt.annotation._source import source, written_code
 
 # Their version stands for their code.
 NAMED_PACKAGES = frozenset(
@@ -64,16 +64,28 @@ def fingerprint(*values: Any) -> str:
     A value of a kind that cannot be told across processes, or that refers to too much,
     counts as itself alone: the digest then holds in this process only.
     """
+    return _digest(values)[0]
+
+
+def stable_fingerprint(*values: Any) -> str | None:
+    """:func:`fingerprint`, where it holds in every process; None elsewhere."""
+    digest, is_stable = _digest(values)
+    return digest if is_stable else None
+
+
+def _digest(values: tuple[Any, ...]) -> tuple[str, bool]:
+    """A digest, and whether every process has the same one."""
     digest = hashlib.sha256()
-    encoder = _Encoder()
+    encoder, is_stable = _Encoder(), True
     for value in values:
         try:
             tokens = list(encoder.tokens(value))
         except _TooMuch:
-            encoder, tokens = _Encoder(), [_itself(value)]
+            encoder, tokens, is_stable = _Encoder(), [_itself(value)], False
         for token in ("value", *tokens):
             digest.update(f"{len(token)}:{token}".encode())
-    return digest.hexdigest()
+        is_stable = is_stable and encoder.is_stable
+    return digest.hexdigest(), is_stable
 
 
 def _itself(value: Any) -> str:
@@ -94,9 +106,14 @@ class _TooMuch(Exception):
 
 
 class _Encoder:
-    """Says a value in tokens; an object met again is said by its number."""
+    """Says a value in tokens; an object met again is said by its number.
+
+    Attributes:
+        is_stable: another process says all of it so far in the same tokens.
+    """
 
     def __init__(self, budget: _Budget | None = None) -> None:
+        self.is_stable = True
         self._budget = budget or _Budget()  # shared with the encoders of set members
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # ids stay unique while what they name lives
@@ -139,12 +156,19 @@ class _Encoder:
             if type(getattr(value, "__dict__", None)) is dict:
                 yield from self.tokens(vars(value))
             else:
-                yield _itself(value)
+                yield self._itself(value)
+
+    def _itself(self, value: Any) -> str:
+        """A value that nothing but its identity tells from others."""
+        self.is_stable = False
+        return _itself(value)
 
     def _digest(self, member: Any) -> str:
         """A set has no order but that of its members' digests."""
-        tokens = _Encoder(self._budget).tokens(member)
-        return hashlib.sha256("\0".join(tokens).encode()).hexdigest()
+        encoder = _Encoder(self._budget)
+        tokens = "\0".join(encoder.tokens(member))
+        self.is_stable = self.is_stable and encoder.is_stable
+        return hashlib.sha256(tokens.encode()).hexdigest()
 
     def _kernel(self, value: Any) -> Iterator[str]:
         """A kernel, or what wraps one; another object of its language."""
@@ -152,9 +176,11 @@ class _Encoder:
         inner = getattr(value, "fn", None) or getattr(value, "_pyfunc", None)
         if callable(inner):
             settings = [getattr(value, name, None) for name in _KERNEL_SETTINGS]
-            yield from self.tokens((inner, str(settings)))
+            # What is compiled is the text at decoration, whatever the file says now.
+            yield from self.tokens((inner, str(settings), getattr(value, "src", None)))
         else:
-            yield repr(value)
+            said = repr(value)
+            yield self._itself(value) if " at 0x" in said else said
 
     def _class(self, cls: type) -> Iterator[str]:
         yield f"class={_qualified_name(cls)}"
@@ -168,17 +194,19 @@ class _Encoder:
 
     def _function(self, function: FunctionType) -> Iterator[str]:
         yield f"function={_qualified_name(function)}"
-        yield _source(function)
+        yield source(function)
         yield from self.tokens((function.__defaults__, function.__kwdefaults__))
-        for cell in function.__closure__ or ():
-            yield from self.tokens(_content(cell))
-        names = sorted(_names(_code(function)))
-        yield from self._named(function.__globals__, names)
+        names = sorted(_names(written_code(function)))
+        free = function.__code__.co_freevars
+        cells = zip(free, function.__closure__ or (), strict=True)
+        closure = {name: _content(cell) for name, cell in cells}
+        yield from self._named(closure, free, names)
+        yield from self._named(function.__globals__, names, names)
 
     def _named(
-        self, namespace: Mapping[str, Any], names: Sequence[str]
+        self, namespace: Mapping[str, Any], names: Sequence[str], members: Sequence[str]
     ) -> Iterator[str]:
-        """What code may mean by ``name``, and by ``module.name``."""
+        """What code may mean by ``name``, and by ``module.member``."""
         for name in names:
             if name not in namespace:
                 continue
@@ -188,7 +216,7 @@ class _Encoder:
             is_users = isinstance(value, ModuleType) and not _is_named(value)
             if is_users and id(value) not in self._seen:
                 self._seen[id(value)] = len(self._seen)
-                yield from self._named(vars(value), names)
+                yield from self._named(vars(value), members, members)
 
 
 def _atom(value: Any) -> str | None:
@@ -254,33 +282,6 @@ def _content(cell: CellType) -> Any:
         return cell.cell_contents
     except ValueError:
         return "an empty cell"
-
-
-def _source(function: FunctionType) -> str:
-    if function.__name__ != "<lambda>":  # the lines of a lambda may hold several
-        try:
-            return textwrap.dedent(inspect.getsource(_code(function)))
-        except (OSError, TypeError):
-            pass  # typed into an interpreter, or made by exec: the bytecode says it
-    return _bytecode(_code(function))
-
-
-def _code(function: FunctionType) -> CodeType:
-    """The code as written; CuTe DSL puts its own in the place once it has traced it."""
-    code: CodeType = getattr(function, "_original_code", function.__code__)
-    return code
-
-
-def _bytecode(code: CodeType) -> str:
-    def constant(value: Any) -> str:
-        if isinstance(value, CodeType):
-            return _bytecode(value)
-        return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
-
-    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
-    names = (code.co_names, code.co_varnames)
-    constants = list(map(constant, code.co_consts))
-    return repr((counts, code.co_flags, code.co_code.hex(), constants, names))
 
 
 def _names(code: CodeType) -> set[str]:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 from torch_tensorrt.annotation._ptx import parse
@@ -57,6 +58,33 @@ def find_ptxas() -> Assembler:
         )
     version, path = max(found)
     return Assembler(path, int(newest_ptx_isa(version).replace(".", "")))
+
+
+# The packages that bring them, by a part of the path.
+_PACKAGES = {
+    "/triton/backends/": "triton",
+    "/nvidia/cuda_nvcc/": "nvidia-cuda-nvcc-cu12",
+    "/nvidia/cu": "nvidia-cuda-nvcc",
+}
+
+
+@cache
+def ptxas_versions() -> str | None:
+    """What :func:`find_ptxas` chooses from; None if there is nothing.
+
+    Packages say their versions; only what else there is has to be started.
+    """
+    return ", ".join(sorted(set(map(_version, _candidates())))) or None
+
+
+def _version(path: str) -> str:
+    for part, package in _PACKAGES.items():
+        if part in path:
+            try:
+                return f"{package} {metadata.version(package)}"
+            except metadata.PackageNotFoundError:
+                continue
+    return f"CUDA {_cuda_version(path)}"
 
 
 def _candidates() -> Iterator[str]:

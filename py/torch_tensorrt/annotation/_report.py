@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch_tensorrt.annotation._html import render
+from torch_tensorrt.annotation._plot import draw
+
 
 @dataclass(frozen=True)
 class ShapeReport:
@@ -89,12 +92,14 @@ class DryRunReport:
         target: what was compiled for.
         tactics: in order, those that were left out included.
         weights: names of the constants that end each ``dims``.
+        copy_gbps: GB/s, read and written, of a copy on the GPU they were run on.
     """
 
     op: str
     target: str
     tactics: list[TacticReport]
     weights: tuple[str, ...] = ()
+    copy_gbps: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -123,7 +128,8 @@ class DryRunReport:
         """Read back what :meth:`to_json` wrote, on this machine or another."""
         data = json.loads(text)
         tactics = list(map(_from_dict, data["tactics"]))
-        return cls(data["op"], data["target"], tactics, tuple(data["weights"]))
+        weights = tuple(data["weights"])
+        return cls(data["op"], data["target"], tactics, weights, data.get("copy_gbps"))
 
     def to_json(self) -> str:
         """The report as JSON, under the names of its attributes."""
@@ -132,9 +138,26 @@ class DryRunReport:
             "target": self.target,
             "ok": self.ok,
             "weights": self.weights,
+            "copy_gbps": self.copy_gbps,
             "tactics": [_as_dict(tactic) for tactic in self.tactics],
         }
         return json.dumps(data, indent=2, default=str)
+
+    def to_html(self) -> str:
+        """The report, with all code, as one HTML page."""
+        return render(self)
+
+    def plot(self, axes: Any = None) -> Any:
+        """The times of every tactic and shape, against a copy of as many bytes.
+
+        Args:
+            axes: matplotlib's, to draw into; None makes a figure, which
+                ``report.plot().figure.savefig("times.png")`` writes.
+
+        Raises:
+            DryRunError: nothing was run, or matplotlib is not installed.
+        """
+        return draw(self, axes)
 
     def __str__(self) -> str:
         from rich.console import Console

@@ -8,29 +8,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch_tensorrt.annotation import _dtypes, _ptx
+from torch_tensorrt.annotation import _dtypes
 from torch_tensorrt.annotation._attributes import AttributeKind
+from torch_tensorrt.annotation._checks import check_grid, check_outputs_written
+from torch_tensorrt.annotation._compile import compile_all
 from torch_tensorrt.annotation._configs import Config
 from torch_tensorrt.annotation._fingerprint import fingerprint
-from torch_tensorrt.annotation._launch import Grid, LaunchRecord
+from torch_tensorrt.annotation._job import Assembled, Job, Outcome, as_ours
+from torch_tensorrt.annotation._launch import LaunchRecord
 from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
-from torch_tensorrt.annotation._ptx import Kind
-from torch_tensorrt.annotation._ptxas import Resources, settle
+from torch_tensorrt.annotation._ptxas import Resources
 from torch_tensorrt.annotation._record import Call, record
 from torch_tensorrt.annotation._spec import KernelSpec
-from torch_tensorrt.annotation._symbolic import bounds
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, backend
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
-    ArgumentError,
-    CompileError,
     RedundantTactic,
     UnsupportedKernelError,
 )
-
-_GRID_LIMITS = (2**31 - 1, 65535, 65535)  # "Technical Specifications", CUDA C++ guide
 
 
 @dataclass(frozen=True)
@@ -200,11 +197,30 @@ class Plugin:
         key = (tactic.number, request.key)
         with self._lock:
             if key not in self._built:
-                self._built[key] = _build_or_error(self, tactic, request)
+                self._prepare([tactic], request)
             found = self._built[key]
         if isinstance(found, AnnotationError):
             raise found
         return found
+
+    def prepare(self, request: Request) -> None:
+        """Build the kernels of all tactics: together, which is faster."""
+        with self._lock:
+            tactics = self.tactics(request.inputs, request.attributes)
+            self._prepare(
+                [t for t in tactics if (t.number, request.key) not in self._built],
+                request,
+            )
+
+    def _prepare(self, tactics: Sequence[Tactic], request: Request) -> None:
+        jobs = [_job(self, tactic, request) for tactic in tactics]
+        outcomes = iter(compile_all([j for j in jobs if isinstance(j, Job)], self.op))
+        for tactic, job in zip(tactics, jobs, strict=True):
+            self._built[tactic.number, request.key] = (
+                _build(self, tactic, request, job, next(outcomes))
+                if isinstance(job, Job)
+                else job
+            )
 
     def record(
         self,
@@ -231,49 +247,44 @@ class Plugin:
         )
         for output in recorded.outputs.tensors:
             _dtypes.from_torch(output.dtype)
-        _check_outputs_written(recorded)
+        check_outputs_written(recorded)
         return recorded
 
 
-def _build_or_error(
-    plugin: Plugin, tactic: Tactic, request: Request
-) -> Kernel | AnnotationError:
+def _job(plugin: Plugin, tactic: Tactic, request: Request) -> Job | AnnotationError:
+    """What to compile for ``tactic``, or why nothing."""
+    what = f"{plugin.op}, tactic {tactic.number}"
     try:
-        return _build(plugin, tactic, request)
-    except AnnotationError as error:
-        return error
+        recorded = plugin.record(tactic, request.inputs, request.attributes)
     except Exception as error:
-        # TensorRT must not see it: it ends the process for one in autotune.
-        result = CompileError(
-            f"{plugin.op}, tactic {tactic.number}: unexpected {type(error).__name__}: "
-            f"{error}. Please report this."
-        )
-        result.__cause__ = error
-        return result
-
-
-def _build(plugin: Plugin, tactic: Tactic, request: Request) -> Kernel:
-    recorded = plugin.record(tactic, request.inputs, request.attributes)
-    compiled = backend(tactic.spec.backend).compile(
+        return as_ours(what, error)
+    return Job(
+        what,
+        tactic.spec.backend,
         recorded,
         request.target,
         tactic.spec.options(tactic.config),
         plugin.spec.aligned,
         tactic.fact_set,
     )
-    _check_grid(recorded, compiled.grid)
-    counts = {
-        Kind.INPUT: len(request.inputs),
-        Kind.EXTRA: len(compiled.extras),
-        Kind.OUTPUT: len(recorded.outputs.tensors),
-    }
-    unnamed = _ptx.reorder(compiled.code, compiled.slots, counts, "kernel")
-    digest = fingerprint(_ptx.without_debug_info(unnamed))
-    _require_new(plugin, tactic, request, digest)
-    entry = _entry_name(plugin, tactic, recorded, digest)
-    code = _ptx.reorder(compiled.code, compiled.slots, counts, entry)
-    code, resources = settle(code, request.target.arch, compiled.ptxas)
-    return Kernel(entry, code, recorded, compiled, resources, digest)
+
+
+def _build(
+    plugin: Plugin, tactic: Tactic, request: Request, job: Job, built: Outcome
+) -> Kernel | AnnotationError:
+    """The kernel of a tactic, of what was compiled."""
+    if not isinstance(built, Assembled):
+        return built
+    recorded = job.record
+    try:
+        check_grid(recorded, built.compiled.grid)
+        _require_new(plugin, tactic, request, built.digest)
+        entry = _entry_name(plugin, tactic, recorded, built.digest)
+        code = built.code(recorded, entry)
+    except AnnotationError as error:
+        return error
+    compiled, resources = built.compiled, built.resources
+    return Kernel(entry, code, recorded, compiled, resources, built.digest)
 
 
 def _require_new(plugin: Plugin, tactic: Tactic, request: Request, digest: str) -> None:
@@ -302,27 +313,3 @@ def _entry_name(
     digest = fingerprint(plugin.op, dtypes, code)
     op = re.sub(r"\W", "_", plugin.op)
     return f"{op}_t{tactic.number}_{digest[:12]}"
-
-
-def _check_outputs_written(recorded: LaunchRecord) -> None:
-    """Every output must reach the kernel: nothing else in an engine fills it."""
-    passed = {getattr(argument, "tensor", None) for argument in recorded.arguments}
-    first = len(recorded.inputs)
-    for index in range(len(recorded.outputs.tensors)):
-        if first + index not in passed:
-            raise ArgumentError(
-                f"kernel {recorded.name}: output {index} of the meta function is not "
-                "an argument of the launch, so nothing would write it. Let the meta "
-                "function return what the launch function takes after the inputs."
-            )
-
-
-def _check_grid(recorded: LaunchRecord, grid: Grid) -> None:
-    for axis, size, limit in zip("xyz", grid, _GRID_LIMITS, strict=True):
-        lower, upper = bounds(size, recorded.ranges)
-        if lower < 1 or upper > limit:
-            raise ArgumentError(
-                f"kernel {recorded.name}: the grid's {axis}, {size}, runs from {lower} "
-                f"to {upper} within the profile; CUDA launches 1 to {limit} blocks "
-                "there. Narrow the profile, or change the grid."
-            )

@@ -89,3 +89,7 @@ class FallbackWarning(UserWarning):
 
 class TacticWarning(UserWarning):
     """A tactic is left out, and why; the others stand."""
+
+
+class CacheWarning(UserWarning):
+    """The kernel cache is damaged, or cannot be used; kernels are compiled again."""

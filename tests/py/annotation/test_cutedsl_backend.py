@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import re
+import subprocess
+import textwrap
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +39,9 @@ from kernels import info
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation import _dtypes
+from torch_tensorrt.annotation._cache import kernel_cache
+from torch_tensorrt.annotation._compile import compile_all
+from torch_tensorrt.annotation._job import Assembled, Job
 from torch_tensorrt.annotation._launch import Constant, LaunchRecord, Pointer
 from torch_tensorrt.annotation._ptx import Kind, Slot, parse
 from torch_tensorrt.annotation._record import Call, record
@@ -42,6 +49,7 @@ from torch_tensorrt.annotation._symbolic import Range, symbol
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, backend
+from torch_tensorrt.annotation.backends.cutedsl import CuTeDSLBackend
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     CompileError,
@@ -613,3 +621,84 @@ def test_one_op_has_tactics_of_triton_and_of_cute_dsl() -> None:
     report = tta.dry_run("cute::both", [torch.empty(8, 30)], target="sm_90")
     assert [t.backend for t in report.tactics] == ["triton", "cutedsl"]
     assert report.ok
+
+
+# --- The cache ------------------------------------------------------------------------
+
+
+def job(launch_fn: Callable[..., Any] = launch_silu, **keywords: Any) -> Job:
+    launch = recorded(launch_fn, info(ROWS, 32), **keywords)
+    return Job("test::op", "cutedsl", launch, SM_90, {}, True, "")
+
+
+def test_a_kernel_is_compiled_once_and_then_comes_from_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (cold,) = compile_all([job()], "test")
+    kernel_cache.cache_clear()
+
+    def refuse(*args: Any, **keywords: Any) -> Any:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(CuTeDSLBackend, "compile", refuse)
+    (warm,) = compile_all([job()], "test")
+    assert isinstance(cold, Assembled)
+    assert isinstance(warm, Assembled)
+    assert (warm.digest, warm.resources) == (cold.digest, cold.resources)
+    assert warm.code(job().record, "name") == cold.code(job().record, "name")
+
+
+def test_compiling_does_not_change_the_key() -> None:
+    before = job(launch_copy).key
+    compile_all([job(launch_copy)], "test")
+    assert job(launch_copy).key == before is not None
+
+
+def test_kernels_compiled_in_parallel_are_those_compiled_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = [job(BLOCK=64), job(BLOCK=128), job(launch_copy)]
+    monkeypatch.setenv("TTA_JOBS", "2")
+    outcomes = compile_all(jobs, "test")
+    for outcome, alone in zip(outcomes, [j.run() for j in jobs], strict=True):
+        assert isinstance(outcome, Assembled)
+        assert isinstance(alone, Assembled)
+        assert outcome.digest == alone.digest
+
+
+def test_what_decides_the_code_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {job().key, job(BLOCK=64).key, job(launch_copy).key}
+    monkeypatch.setenv("CUTE_DSL_LINEINFO", "1")
+    assert len({job().key, None} | keys) == 5
+
+
+def test_the_text_of_a_kernel_and_its_helpers_is_in_the_key(tmp_path: Path) -> None:
+    text = """
+        import cutlass
+        import cutlass.cute as cute
+
+        def helper(value):
+            return value * {factor}
+
+        @cute.kernel
+        def kernel(x: cute.Tensor, out: cute.Tensor):
+            thread, _, _ = cute.arch.thread_idx()
+            out[thread] = helper(x[thread])
+
+        @cute.jit
+        def launch(x: cute.Tensor, out: cute.Tensor):
+            kernel(x, out).launch(grid=(1, 1, 1), block=(32, 1, 1))
+        """
+    keys = []
+    for number, factor in enumerate((2, 2, 3)):
+        path = tmp_path / str(number) / "cute_kernels.py"
+        path.parent.mkdir()
+        path.write_text(textwrap.dedent(text).format(factor=factor))
+        spec = importlib.util.spec_from_file_location("cute_kernels", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        keys.append(job(module.launch).key)
+    assert keys[0] == keys[1] != keys[2]
+    assert None not in keys

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
+import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any
@@ -17,7 +21,10 @@ from kernels import info, launch_add
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._cache import kernel_cache
+from torch_tensorrt.annotation._compile import compile_all
 from torch_tensorrt.annotation._fingerprint import fingerprint
+from torch_tensorrt.annotation._job import Assembled, Job
 from torch_tensorrt.annotation._launch import Constant, LaunchRecord, Pointer, Scalar
 from torch_tensorrt.annotation._ptx import Kind, parse
 from torch_tensorrt.annotation._ptxas import assemble, settle, to_cubin
@@ -851,3 +858,91 @@ def test_modules_made_by_hand_are_no_obstacle(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "tta_lazy", Lazy("tta_lazy"))
     monkeypatch.setitem(sys.modules, "tta_object", object())
     assert recorded(kernels.launch_relu, info(8, 30)).name == "relu_kernel"
+
+
+# --- The cache ------------------------------------------------------------------------
+
+
+def job(launch_fn: Callable[..., Any] = kernels.launch_reglu, **options: Any) -> Job:
+    launch = recorded(launch_fn, *[info(DYNAMIC, 512)] * 2)
+    return Job("test::op", "cutile", launch, SM_90, options, True, "vector16")
+
+
+def test_a_kernel_is_compiled_once_and_then_comes_from_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (cold,) = compile_all([job()], "test")
+    kernel_cache.cache_clear()
+
+    def refuse(*args: Any, **keywords: Any) -> Any:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    (warm,) = compile_all([job()], "test")
+    assert isinstance(cold, Assembled)
+    assert isinstance(warm, Assembled)
+    assert (warm.digest, warm.resources) == (cold.digest, cold.resources)
+    assert warm.code(job().record, "name") == cold.code(job().record, "name")
+
+
+def test_a_cached_kernel_serves_where_cutiles_compiler_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (cold,) = compile_all([job()], "test")
+    kernel_cache.cache_clear()
+
+    def missing() -> Any:
+        raise FileNotFoundError("tileiras")
+
+    monkeypatch.setattr(_cutile_toolchain, "_find_compiler_bin", missing)
+    (warm, other) = compile_all([job(), job(occupancy=2)], "test")
+    assert isinstance(cold, Assembled)
+    assert isinstance(warm, Assembled)
+    assert warm.digest == cold.digest
+    assert isinstance(other, ToolchainError)
+
+
+def test_what_decides_the_code_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = job().key
+    assert original is not None
+    assert original == job().key
+    others = {
+        job(occupancy=2).key,
+        replace(job(), fact_set="strides").key,
+        replace(job(), aligned=False).key,
+        job(lambda x, y, out: kernels.launch_reglu(x, y, out, None, TILE=256)).key,
+    }
+    assert len(others - {original, None}) == 4
+    monkeypatch.setenv("CUDA_TILE_TESTING_DISABLE_DIV", "1")
+    assert job().key not in (None, original)
+
+
+def test_the_text_of_a_kernel_and_its_helpers_is_in_the_key(tmp_path: Path) -> None:
+    text = """
+        import cuda.tile as ct
+
+        def helper(tile):
+            return tile * {factor}
+
+        @ct.kernel
+        def kernel(x, y, out, TILE: ct.Constant[int]):
+            tile = ct.load(x, index=(ct.bid(0),), shape=(TILE,))
+            ct.store(out, index=(ct.bid(0),), tile=helper(tile))
+
+        def launch(x, y, out, stream):
+            flat = [tensor.reshape(-1) for tensor in (x, y, out)]
+            grid = (ct.cdiv(x.numel(), 256),)
+            ct.launch(stream, grid, kernel, (*flat, 256))
+        """
+    keys = []
+    for number, factor in enumerate((2, 2, 3)):
+        path = tmp_path / str(number) / "tile_kernels.py"
+        path.parent.mkdir()
+        path.write_text(textwrap.dedent(text).format(factor=factor))
+        spec = importlib.util.spec_from_file_location("tile_kernels", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        keys.append(job(module.launch).key)
+    assert keys[0] == keys[1] != keys[2]
+    assert None not in keys

@@ -29,6 +29,7 @@ ORDER = [
     f"{ANNOTATION}._symbolic",
     f"{ANNOTATION}._translate",
     f"{ANNOTATION}._attributes",
+    f"{ANNOTATION}._source",
     f"{ANNOTATION}._fingerprint",
     # what a user hands over
     f"{ANNOTATION}._configs",
@@ -41,6 +42,7 @@ ORDER = [
     f"{ANNOTATION}._explore",
     f"{ANNOTATION}._launch",
     f"{ANNOTATION}._record",
+    f"{ANNOTATION}._checks",
     # a kernel, compiled
     f"{ANNOTATION}._ptx",
     f"{ANNOTATION}._ptxas",
@@ -65,12 +67,21 @@ ORDER = [
     f"{ANNOTATION}.backends._triton_launch",
     f"{ANNOTATION}.backends._triton_signature",
     f"{ANNOTATION}.backends.triton",
+    f"{ANNOTATION}._encoding",
+    f"{ANNOTATION}._job",
+    f"{ANNOTATION}._entry",
+    f"{ANNOTATION}._cache",
+    f"{ANNOTATION}._progress",
+    f"{ANNOTATION}._workers",
+    f"{ANNOTATION}._compile",
     # tactics, and what is registered
     f"{ANNOTATION}._tactics",
     f"{ANNOTATION}._registry",
     # the dry run
     f"{ANNOTATION}._expressions",
     f"{ANNOTATION}._builder",
+    f"{ANNOTATION}._html",
+    f"{ANNOTATION}._plot",
     f"{ANNOTATION}._report",
     f"{ANNOTATION}._driver",
     f"{ANNOTATION}._guarded",
@@ -78,6 +89,10 @@ ORDER = [
     f"{ANNOTATION}._execute",
     f"{ANNOTATION}._dry_run",
     ANNOTATION,
+    f"{ANNOTATION}._cli_inputs",
+    f"{ANNOTATION}._cli_env",
+    f"{ANNOTATION}._cli",
+    f"{ANNOTATION}.__main__",
     # TensorRT's registries
     f"{PLUGINS}._schema",
     f"{PLUGINS}._guesses",

@@ -44,8 +44,25 @@ class CompiledKernel:
     retargeted: str = ""
 
 
+@dataclass(frozen=True)
+class Toolchain:
+    """What of a kernel language decides the code; found without compiling.
+
+    Attributes:
+        versions: of what recording needs anyway, and settings: (name, value) pairs.
+        compiler: version of what only compiling needs; None where it is not installed,
+            so that what any version of it compiled elsewhere serves here.
+    """
+
+    versions: tuple[tuple[str, str], ...]
+    compiler: str | None
+
+
 class Backend(Protocol):
     """One kernel language."""
+
+    def toolchain(self) -> Toolchain:
+        """What compiles here; no process is started to find out."""
 
     def intercept(
         self,
@@ -95,6 +112,7 @@ _CLASSES = {
     "cutile": ("torch_tensorrt.annotation.backends.cutile", "CuTileBackend"),
     "triton": ("torch_tensorrt.annotation.backends.triton", "TritonBackend"),
 }
+NAMES = tuple(_CLASSES)
 
 
 def backend(name: str) -> Backend:

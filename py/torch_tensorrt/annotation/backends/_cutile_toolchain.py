@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cuda.tile import compilation
-from cuda.tile._compile import _compiler_lock, _find_compiler_bin
+from cuda.tile._compile import (
+    _compiler_lock,
+    _find_compiler_bin,
+    _find_pip_tileiras,
+)
 from cuda.tile._ir2bytecode import BytecodeContext
 
 from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation.backends import Toolchain
 from torch_tensorrt.annotation.errors import (
     CompileError,
     TargetError,
@@ -23,6 +30,39 @@ from torch_tensorrt.annotation.errors import (
 )
 
 _FIRST_WITH_TMA = 90
+_PACKAGES = ("nvidia-cuda-tileiras", "nvidia-cuda-nvcc")  # tileiras, and its ptxas
+_SETTINGS = (
+    "CUDA_TILE_TESTING_DISABLE_DIV",
+    "CUDA_TILE_TESTING_DISABLE_TOKEN_ORDER",
+    "EXPERIMENTAL_CUDA_TILE_DEBUG_BUILD",
+)
+
+
+def toolchain() -> Toolchain:
+    """cuTile's version, the settings that change its code, and its compiler's."""
+    settings = [(name, os.environ.get(name, "")) for name in _SETTINGS]
+    versions = (("cuda-tile", metadata.version("cuda-tile")), *settings)
+    try:
+        compiler = _find_compiler_bin().path
+    except FileNotFoundError:
+        return Toolchain(versions, compiler=None)
+    return Toolchain(versions, compiler=_version(compiler))
+
+
+@cache
+def _version(tileiras: str) -> str:
+    """From its package, or from itself where it came with a CUDA toolkit."""
+    if tileiras == _find_pip_tileiras():
+        return " ".join(map(_package_version, _PACKAGES))
+    command = [tileiras, "--version"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _package_version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # there may be no ptxas
+        return "none"
 
 
 def ptxas() -> str:

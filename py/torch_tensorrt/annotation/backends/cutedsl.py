@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from importlib import metadata
 from typing import Any
 
 import sympy
@@ -13,9 +15,9 @@ from cuda.bindings.driver import CUstream
 from cutlass.cute.runtime import from_dlpack
 
 from torch_tensorrt.annotation._launch import Launch, LaunchRecord
-from torch_tensorrt.annotation._ptxas import find_ptxas
+from torch_tensorrt.annotation._ptxas import find_ptxas, ptxas_versions
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.backends import CompiledKernel
+from torch_tensorrt.annotation.backends import CompiledKernel, Toolchain
 from torch_tensorrt.annotation.backends._cutedsl_arguments import ALIGNMENT
 from torch_tensorrt.annotation.backends._cutedsl_compile import compile_launcher
 from torch_tensorrt.annotation.backends._cutedsl_entry import (
@@ -38,6 +40,7 @@ from torch_tensorrt.annotation.backends._cutedsl_values import (
 )
 from torch_tensorrt.annotation.errors import UnsupportedKernelError
 
+_SETTINGS = "CUTE_DSL_"  # how its environment variables begin
 _compiling = threading.RLock()  # CuTe DSL's compiler is not thread-safe
 _CLUSTER, _COOPERATIVE, _DEPENDENT = 4, 2, 6  # cudaLaunchAttributeID
 _MOST_THREADS = 1024  # "Technical Specifications", CUDA C++ programming guide
@@ -48,6 +51,17 @@ _MOST_ALONG = (1024, 1024, 64)
 
 class CuTeDSLBackend:
     """Records calls of ``@cute.jit`` launchers; compiles with ``cute.compile``."""
+
+    def toolchain(self) -> Toolchain:
+        """CuTe DSL's version and settings, and the assemblers to choose from."""
+        settings = sorted(
+            (name, value)
+            for name, value in os.environ.items()
+            if name.startswith(_SETTINGS)
+        )
+        version = metadata.version("nvidia-cutlass-dsl")
+        versions = (("nvidia-cutlass-dsl", version), *settings)
+        return Toolchain(versions, compiler=ptxas_versions())
 
     def intercept(
         self,

@@ -11,7 +11,7 @@ import torch
 from torch_tensorrt.annotation import _ptx
 from torch_tensorrt.annotation._launch import Launch, LaunchRecord
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.backends import CompiledKernel
+from torch_tensorrt.annotation.backends import CompiledKernel, Toolchain
 from torch_tensorrt.annotation.backends._cutile_launch import (
     launches_replaced,
     read_launch,
@@ -27,6 +27,7 @@ from torch_tensorrt.annotation.backends._cutile_toolchain import (
     compile_cubin,
     ptxas,
     require_known,
+    toolchain,
 )
 from torch_tensorrt.annotation.errors import (
     CompileError,
@@ -37,6 +38,9 @@ from torch_tensorrt.annotation.errors import (
 
 class CuTileBackend:
     """Records ``ct.launch(...)`` and compiles it with ``tileiras``."""
+
+    def toolchain(self) -> Toolchain:
+        return toolchain()
 
     @contextlib.contextmanager
     def intercept(

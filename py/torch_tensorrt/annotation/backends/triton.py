@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import threading
@@ -12,7 +13,9 @@ from typing import Any
 
 import torch
 from torch._library.triton import set_wrap_triton_enabled
+from triton import __version__ as triton_version
 from triton import knobs
+from triton._C.libtriton import get_cache_invalidating_env_vars
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas, ptx_get_version
 from triton.compiler import ASTSource
@@ -24,7 +27,7 @@ from torch_tensorrt.annotation import _ptx
 from torch_tensorrt.annotation._launch import Launch, LaunchRecord
 from torch_tensorrt.annotation._ptx import Kind, Slot
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.backends import CompiledKernel
+from torch_tensorrt.annotation.backends import CompiledKernel, Toolchain
 from torch_tensorrt.annotation.backends._triton_launch import read_launch
 from torch_tensorrt.annotation.backends._triton_signature import Signature
 from torch_tensorrt.annotation.errors import (
@@ -37,8 +40,29 @@ _MOST_THREADS = 1024  # "Technical Specifications", CUDA C++ programming guide
 _recording = threading.RLock()
 
 
+# Paths of tools in place of those that Triton brings, which its version stands for.
+_TOOLS = {
+    "ptxas": "TRITON_PTXAS_PATH",
+    "ptxas_blackwell": "TRITON_PTXAS_BLACKWELL_PATH",
+}
+
+
 class TritonBackend:
     """Records ``kernel[grid](...)`` and compiles it with ``triton.compile``."""
+
+    def toolchain(self) -> Toolchain:
+        """Triton's version, and the settings that change what it compiles."""
+        settings = {
+            **get_cache_invalidating_env_vars(),
+            "fp_fusion": knobs.language.default_fp_fusion,
+            "override": knobs.compilation.override,
+            "libdevice": knobs.nvidia.libdevice_path,
+        }
+        for tool, variable in _TOOLS.items():
+            if os.environ.get(variable) or tool in vars(knobs.nvidia):
+                settings[tool] = getattr(knobs.nvidia, tool).version
+        pairs = sorted((name, str(value)) for name, value in settings.items())
+        return Toolchain((("triton", triton_version), *pairs), compiler="")
 
     @contextlib.contextmanager
     def intercept(

@@ -52,6 +52,7 @@ def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
         except AnnotationError as error:  # no target: no tactic
             _warn(f"{schema.op}: {error}")
             return []
+        plugin.prepare(request)
         for tactic in plugin.tactics(request.inputs, attributes):
             try:
                 plugin.kernel(tactic, request)

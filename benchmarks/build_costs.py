@@ -1,0 +1,294 @@
+"""What a build costs before TensorRT times anything: recording, compiling, the cache.
+
+Each figure is of processes of their own, with caches of their own::
+
+    python benchmarks/build_costs.py --json benchmarks/results/build_costs.json
+    taskset -c 0,1 python benchmarks/build_costs.py --jobs 2   # two cores of many
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+REPEATS = 3
+COLD, WARM = 48, 100  # tactics
+
+# What to reach, from "Speed" of the project's design; None where nothing is said.
+TARGETS = {
+    "import_ms": 50,
+    "record_ms": 15,
+    "bind_ms": 2,
+    "parallel_over_serial": 0.6,
+    "warm_tactic_ms": 20,
+    "warm_total_s": 2,
+}
+LABELS = {
+    "import_ms": "import torch_tensorrt.annotation, over torch_tensorrt, ms",
+    "record_ms": "record one launch, ms",
+    "bind_ms": "bind one tactic: expressions to TensorRT, ms",
+    "serial_s": f"{COLD} tactics cold, one process, s",
+    "parallel_s": f"{COLD} tactics cold, {{jobs}} processes, s",
+    "parallel_over_serial": "  the one over the other",
+    "warm_tactic_ms": "one tactic from the disk cache, recording included, ms",
+    "warm_total_s": f"dry run of {WARM} tactics, all cached, s",
+}
+
+
+def plugin(tactics: int) -> tuple[str, list[Any]]:
+    """Register a matrix product of so many tactics; its name and inputs."""
+    import torch
+    import triton
+    import triton.language as tl
+
+    import torch_tensorrt.annotation as tta
+    import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+
+    @triton.jit
+    def matmul_kernel(
+        a_ptr, b_ptr, c_ptr, M, N, K,
+        BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    ):  # fmt: skip
+        rows = tl.program_id(0) * BM + tl.arange(0, BM)
+        columns = tl.program_id(1) * BN + tl.arange(0, BN)
+        accumulator = tl.zeros((BM, BN), tl.float32)
+        for start in range(0, K, BK):
+            inner = start + tl.arange(0, BK)
+            a_mask = (rows[:, None] < M) & (inner[None, :] < K)
+            a = tl.load(a_ptr + rows[:, None] * K + inner[None, :], a_mask, 0.0)
+            b_mask = (inner[:, None] < K) & (columns[None, :] < N)
+            b = tl.load(b_ptr + inner[:, None] * N + columns[None, :], b_mask, 0.0)
+            accumulator = tl.dot(a, b, accumulator)
+        c = accumulator.to(c_ptr.dtype.element_ty)
+        c_mask = (rows[:, None] < M) & (columns[None, :] < N)
+        tl.store(c_ptr + rows[:, None] * N + columns[None, :], c, c_mask)
+
+    def launch(a, b, out, BM=32, BN=32, BK=16):
+        (m, k), n = a.shape, b.shape[1]
+        grid = (triton.cdiv(m, BM), triton.cdiv(n, BN))
+        matmul_kernel[grid](a, b, out, m, n, k, BM=BM, BN=BN, BK=BK)
+
+    configs = [
+        {"BM": m, "BN": n, "BK": 16, "num_warps": warps, "num_stages": stages}
+        for stages in (1, 2, 3, 4)
+        for warps in (1, 2, 4)
+        for m in (16, 32, 64)
+        for n in (16, 32, 64)
+    ]
+    trt_plugins.custom_op(
+        "bench::matmul",
+        impl=tta.custom_plugin(
+            tta.triton(launch, configs[:tactics]),
+            meta_impl=lambda a, b: a.new_empty(a.shape[0], b.shape[1]),
+        ),
+    )
+    x = torch.empty(512, 512, dtype=torch.float16)
+    return "bench::matmul", [x, x]
+
+
+def dry_run(tactics: int) -> dict[str, float]:
+    """Seconds of a dry run."""
+    import torch_tensorrt.annotation as tta
+
+    op, inputs = plugin(tactics)
+    started = time.perf_counter()
+    report = tta.dry_run(op, inputs, "sm_90", execute=False)
+    seconds = time.perf_counter() - started
+    assert len(report.tactics) == tactics and report.ok, str(report)
+    return {"seconds": seconds}
+
+
+def warm_dry_run(tactics: int) -> dict[str, float]:
+    """The same, where compiling is an error."""
+    from torch_tensorrt.annotation._job import Job
+
+    def refuse(job: Job) -> Any:
+        raise AssertionError(f"{job.what} is compiled")
+
+    Job.run = refuse  # type: ignore[method-assign, assignment]
+    return dry_run(tactics)
+
+
+def stages(tactics: int) -> dict[str, float]:
+    """Medians of recording and binding a tactic, in seconds."""
+    from torch_tensorrt.annotation._builder import build
+    from torch_tensorrt.annotation._registry import registered
+    from torch_tensorrt.annotation._symbolic import Range
+    from torch_tensorrt.annotation._tactics import Request
+    from torch_tensorrt.annotation._target import Target, compiling_for
+    from torch_tensorrt.annotation._trace import TensorInfo
+
+    op, (x, _) = plugin(tactics)
+    known = registered[op].plugin
+    assert known is not None
+    rows = TensorInfo((Range(1, 64, 512), 512), x.dtype)
+    request = Request((rows, TensorInfo((512, 512), x.dtype)), {}, Target("sm_90"))
+    recordings = []
+    for tactic in known.tactics(request.inputs, {}):
+        started = time.perf_counter()
+        known.record(tactic, request.inputs, {})
+        recordings.append(time.perf_counter() - started)
+    bindings = []
+    with compiling_for("sm_90"):
+        build(op, request.inputs, {})
+        for _ in range(5):
+            started = time.perf_counter()
+            build(op, request.inputs, {})
+            bindings.append((time.perf_counter() - started) / tactics)
+    return {
+        "record": statistics.median(recordings),
+        "bind": statistics.median(bindings),
+    }
+
+
+CHILDREN: dict[str, Callable[[int], dict[str, float]]] = {
+    "dry_run": dry_run,
+    "warm_dry_run": warm_dry_run,
+    "stages": stages,
+}
+
+
+def child(
+    name: str, tactics: int, folder: Path, jobs: int, triton_cache: str = "triton"
+) -> dict[str, float]:
+    """What one of the functions above gives in a new process."""
+    environment = {
+        **os.environ,
+        "TTA_CACHE_DIR": str(folder / "kernels"),
+        "TRITON_CACHE_DIR": str(folder / triton_cache),
+        "TTA_JOBS": str(jobs),
+    }
+    command = [sys.executable, __file__, "--child", name, str(tactics)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def importing(bytecode: Path) -> float:
+    """Seconds that this package takes of ``import torch_tensorrt``.
+
+    Args:
+        bytecode: where compiled modules are; what is not there yet is put there.
+    """
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(bytecode)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [sys.executable, "-X", "importtime", "-c"]
+    done = subprocess.run(
+        [*command, "import torch_tensorrt, torch_tensorrt.annotation"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
+    lines = re.findall(r"import time: +(\d+) \| +\d+ \| +(\S+)", done.stderr)
+    ours = [int(us) for us, name in lines if name.startswith(PACKAGE)]
+    assert ours, "the package was not imported"
+    return sum(ours) / 1e6
+
+
+PACKAGE = "torch_tensorrt.annotation"
+
+
+def measure(jobs: int) -> dict[str, float]:
+    """Each figure: the best of a few processes, which other load disturbs least."""
+    serial, parallel, warm = [], [], []
+    record, bind, imports = [], [], []
+    for _ in range(REPEATS):
+        with tempfile.TemporaryDirectory() as temporary:
+            one, many = Path(temporary, "one"), Path(temporary, "many")
+            serial.append(child("dry_run", COLD, one, 1)["seconds"])
+            parallel.append(child("dry_run", COLD, many, jobs)["seconds"])
+    with tempfile.TemporaryDirectory() as temporary:
+        child("dry_run", WARM, Path(temporary), jobs)
+        for _ in range(REPEATS):
+            done = child("warm_dry_run", WARM, Path(temporary), jobs, "no-triton")
+            warm.append(done["seconds"])
+            times = child("stages", WARM, Path(temporary), jobs)
+            record.append(times["record"])
+            bind.append(times["bind"])
+            imports.append(importing(Path(temporary, "bytecode")))
+    return {
+        "import_ms": min(imports) * 1e3,
+        "record_ms": min(record) * 1e3,
+        "bind_ms": min(bind) * 1e3,
+        "serial_s": min(serial),
+        "parallel_s": min(parallel),
+        "parallel_over_serial": min(parallel) / min(serial),
+        "warm_tactic_ms": min(warm) / WARM * 1e3,
+        "warm_total_s": min(warm),
+    }
+
+
+def environment(jobs: int) -> dict[str, Any]:
+    import tensorrt
+    import torch
+    import triton
+
+    import torch_tensorrt
+
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": model[1] if model else platform.machine(),
+        "processors": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1),
+        "jobs": jobs,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_tensorrt": torch_tensorrt.__version__,
+        "tensorrt": tensorrt.__version__,
+        "triton": triton.__version__,
+    }
+
+
+def table(figures: dict[str, float], jobs: int) -> Any:
+    from rich.table import Table
+
+    made = Table("what", title="What a build costs before TensorRT times anything")
+    for heading in ("measured", "to reach"):
+        made.add_column(heading, justify="right")
+    for name, label in LABELS.items():
+        target = TARGETS.get(name)
+        reach = "" if target is None else f"{target:g}"
+        made.add_row(label.format(jobs=jobs), f"{figures[name]:.2f}", reach)
+    return made
+
+
+def main() -> None:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        name, tactics = options.child
+        print(json.dumps(CHILDREN[name](int(tactics))))
+        return
+    from rich.console import Console
+
+    load = environment(options.jobs)
+    figures = measure(options.jobs)
+    console = Console(width=100)
+    console.print(table(figures, options.jobs))
+    console.print(load)
+    if options.json:
+        result = {"environment": load, "figures": figures, "to_reach": TARGETS}
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Expressions as plain JSON, and back, without evaluating any text.
+
+An integer is a number, a condition that is decided a bool, an extent its symbol's name,
+and everything else a list: the name of an operation, and its operands.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import sympy
+from torch.utils._sympy import functions
+
+from torch_tensorrt.annotation._symbolic import symbol
+
+_SYMBOL = re.compile(r"d(\d+)_(\d+)", re.ASCII)
+_RATIONAL = "Rational"
+_OPERATIONS: dict[str, Any] = {
+    **{
+        name: getattr(sympy, name)
+        for name in (
+            *("Add", "Mul", "Pow", "Abs", "Max", "Min"),
+            *("And", "Or", "Not", "Eq", "Ne", "Lt", "Le", "Gt", "Ge"),
+        )
+    },
+    **{
+        f"torch.{name}": getattr(functions, name)
+        for name in (
+            *("FloorDiv", "CleanDiv", "Mod", "PythonMod", "ModularIndexing"),
+            *("CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ToFloat"),
+            *("IntTrueDiv", "FloatTrueDiv", "PowByNatural", "Max", "Min", "Where"),
+            *("LShift", "RShift", "BitwiseFn_bitwise_and", "BitwiseFn_bitwise_or"),
+        )
+    },
+}
+_NAMES = {operation: name for name, operation in _OPERATIONS.items()}
+_COMMUTATIVE = frozenset(
+    ["Add", "Mul", "Max", "Min", "And", "Or", "torch.Max", "torch.Min"]
+)
+
+
+class EncodingError(ValueError):
+    """Something has no JSON form here, or some JSON is none of these forms."""
+
+
+def encode(expr: sympy.Basic) -> Any:
+    """``expr`` as JSON, the same in every process.
+
+    Raises:
+        EncodingError: it has an operation, or a symbol, that is not known.
+    """
+    if expr in (sympy.true, sympy.false):
+        return bool(expr)
+    if isinstance(expr, sympy.Integer):
+        return int(expr)
+    if isinstance(expr, sympy.Rational):
+        return [_RATIONAL, int(expr.p), int(expr.q)]
+    if isinstance(expr, sympy.Symbol):
+        if _symbol(expr.name) != expr:
+            raise EncodingError(f"symbol {expr} is no extent.")
+        return expr.name
+    name = _NAMES.get(type(expr))
+    if name is None:
+        raise EncodingError(f"{type(expr).__name__} in {expr} is no known operation.")
+    operands = [encode(operand) for operand in expr.args]
+    if name in _COMMUTATIVE:  # sympy's order may follow the process's hashes
+        operands.sort(key=json.dumps)
+    return [name, *operands]
+
+
+def decode(data: Any) -> sympy.Basic:
+    """The expression that :func:`encode` made ``data`` of.
+
+    Raises:
+        EncodingError: it did not.
+    """
+    if isinstance(data, bool):
+        return sympy.true if data else sympy.false
+    if isinstance(data, int):
+        return sympy.Integer(data)
+    if isinstance(data, str):
+        return _symbol(data)
+    if not isinstance(data, list) or not data or not isinstance(data[0], str):
+        raise EncodingError(f"{data!r} is no expression.")
+    name, *operands = data
+    if name == _RATIONAL:
+        return _rational(operands)
+    if name not in _OPERATIONS:
+        raise EncodingError(f"{name!r} is no known operation.")
+    try:
+        expr: sympy.Basic = _OPERATIONS[name](*map(decode, operands))
+    except Exception as error:  # sympy and torch raise whatever their checks do
+        raise EncodingError(f"{data!r} is no expression: {error}.") from error
+    return expr
+
+
+def _symbol(name: str) -> sympy.Symbol:
+    match = _SYMBOL.fullmatch(name)
+    if match is None:
+        raise EncodingError(f"{name!r} is not the symbol of an extent.")
+    return symbol(int(match[1]), int(match[2]))
+
+
+def _rational(operands: list[Any]) -> sympy.Basic:
+    is_pair = len(operands) == 2 and all(type(part) is int for part in operands)
+    if not is_pair or operands[1] == 0:
+        raise EncodingError(f"{operands!r} is no fraction.")
+    return sympy.Rational(*operands)

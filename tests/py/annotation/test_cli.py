@@ -1,0 +1,321 @@
+"""The command line, as a process: what it prints, writes, and exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import torch_tensorrt.annotation as tta
+from torch_tensorrt.annotation import _cli
+from torch_tensorrt.annotation._attributes import AttributeKind
+from torch_tensorrt.annotation._cli import FAILED, OK, USAGE
+from torch_tensorrt.annotation._cli_inputs import (
+    UsageError,
+    read_attributes,
+    read_inputs,
+)
+
+KERNELS = """
+    import torch, triton, triton.language as tl
+    import torch_tensorrt.annotation as tta
+    import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+
+    @triton.jit
+    def kernel(x_ptr, out_ptr, n, alpha, BLOCK: tl.constexpr):
+        offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        x = tl.load(x_ptr + offsets, mask=offsets < n)
+        tl.store(out_ptr + offsets, (x * alpha).to(x.dtype), mask=offsets < n)
+
+    def launch(x, out, alpha=2.0, BLOCK=256):
+        n = x.numel()
+        kernel[(triton.cdiv(n, BLOCK),)](x, out, n, alpha, BLOCK=BLOCK)
+
+    def meta(x: torch.Tensor, alpha: float) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    blocks = [{"BLOCK": 256}, {"BLOCK": 1024}]
+    trt_plugins.custom_op(
+        "cli::scale",
+        impl=tta.custom_plugin(tta.triton(launch, blocks), meta_impl=meta),
+        supports_dynamic_shapes=True,
+    )
+    trt_plugins.custom_op(
+        "cli::odd",
+        impl=tta.custom_plugin(
+            tta.triton(launch, [*blocks, {"BLOCK": 1000}]), meta_impl=meta
+        ),
+        supports_dynamic_shapes=True,
+    )
+    """
+SCALE = ["cli::scale", "--attribute", "alpha=0.5"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file that registers two ops; a block of 1000 is none that Triton takes."""
+    path = tmp_path / "scaling.py"
+    path.write_text(textwrap.dedent(KERNELS))
+    return path
+
+
+def run(
+    *arguments: str | Path, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    """Exit status, output and errors of the command line in this process."""
+    try:
+        status = _cli.main(list(map(str, arguments)))
+    except SystemExit as error:
+        assert isinstance(error.code, int)
+        status = error.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_it_is_a_program_with_exit_codes(file: Path, cache_folder: Path) -> None:
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "torch_tensorrt.annotation", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, cwd=file.parent
+        )
+
+    shape = ("--input", "x=8x512:fp16", "--attribute", "alpha=2.0")
+    compiling = ("--compile-only", "--target", "sm_90")
+    good = start("dry-run", "scaling", "cli::scale", *shape, *compiling)
+    bad = start("dry-run", "scaling.py", "cli::odd", *shape, *compiling)
+    wrong = start("dry-run", "scaling.py", "cli::none", *shape)
+    output, _ = good.communicate()
+    assert good.returncode == OK
+    assert "cli::scale for sm_90" in output
+    output, _ = bad.communicate()
+    assert bad.returncode == FAILED
+    assert "left out: " in output
+    _, errors = wrong.communicate()
+    assert wrong.returncode == USAGE
+    assert errors.splitlines()[-1] == (
+        "python -m torch_tensorrt.annotation: scaling.py does not register cli::none "
+        "with kernels of its own; it registers cli::scale, cli::odd."
+    )
+
+
+def test_a_dry_run_writes_its_report(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, page = tmp_path / "report.json", tmp_path / "report.html"
+    status, output, _ = run(
+        *("dry-run", file, *SCALE, "--input", "x=8x512:fp16", "--compile-only"),
+        *("--dynamic", "x=1..64x512", "--target", "sm_90,ptx_isa=8.5"),
+        *("--json", data, "--html", page),
+        capsys=capsys,
+    )
+    assert status == OK
+    report = tta.DryRunReport.from_json(data.read_text())
+    assert str(report).strip() == output.strip()
+    assert [(s.name, s.dims) for s in report.tactics[0].shapes] == [
+        ("min", ((1, 512),)),
+        ("opt", ((8, 512),)),
+        ("max", ((64, 512),)),
+    ]
+    assert report.tactics[0].ptx_isa == "8.5"
+    assert page.read_text() == report.to_html()
+
+
+def test_a_report_may_go_to_the_screen_as_json(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, output, _ = run(
+        *("dry-run", file, *SCALE, "--input", "x=512:fp32", "--compile-only"),
+        *("--target", "sm_80", "--json", "-"),
+        capsys=capsys,
+    )
+    assert status == OK
+    assert json.loads(output)["target"] == "sm_80"
+
+
+def test_compile_fills_the_cache_for_every_target(
+    file: Path, cache_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, output, _ = run(
+        *("compile", file, *SCALE, "--input", "x=8x512:bf16"),
+        *("--target", "sm_80", "--target", "sm_90"),
+        capsys=capsys,
+    )
+    assert status == OK
+    assert output.splitlines() == [
+        "sm_80: 2 of 2 tactics",
+        "sm_90: 2 of 2 tactics",
+        f"kernel cache: {cache_folder}",
+    ]
+    _, output, _ = run("cache", "info", capsys=capsys)
+    assert output.startswith(f"{cache_folder}: 4 kernels, 0 refusals, ")
+    status, output, _ = run("cache", "clear", capsys=capsys)
+    assert status == OK
+    assert output == f"{cache_folder}: 0 kernels, 0 refusals, 0.0 MB\n"
+
+
+def test_compile_says_what_is_left_out_and_goes_on(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, output, _ = run(
+        *("compile", file, "cli::odd", "--attribute", "alpha=0.5"),
+        *("--input", "x=8x512:fp16", "--target", "sm_10", "--target", "sm_90"),
+        capsys=capsys,
+    )
+    assert status == FAILED
+    assert output.startswith("sm_10: ")
+    assert "sm_90: 2 of 3 tactics\n  tactic 3 is left out: " in output
+
+
+def test_env_says_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
+    status, output, _ = run("env", capsys=capsys)
+    assert status == OK
+    lines = output.splitlines()
+    assert any(line.split() == ["torch", torch.__version__] for line in lines)
+    assert any(line.startswith("compiles triton") and "yes" in line for line in lines)
+    assert any(line.startswith("builds engines") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dry-run", "none.py", "a::b"], "there is no file none.py."),
+        (["dry-run", "no_such_module", "a::b"], "there is no module no_such_module"),
+        (["dry-run", "FILE", "a::b"], "it registers cli::scale, cli::odd."),
+        (["dry-run", "FILE", *SCALE], "nothing is said of x: add --input x=8x512:fp16"),
+        (
+            ["dry-run", "FILE", *SCALE, "--input", "x=8,5"],
+            "write it as --input x=8",
+        ),
+        (["compile", "FILE", *SCALE, "--input", "x=8:fp16"], "--target"),
+        (["cache"], "required: what"),
+        (["tune"], "invalid choice: 'tune'"),
+        ([], "required: COMMAND"),
+        (
+            ["dry-run", "FILE", *SCALE, "--input", "x=8:fp16", "--target", "h100"],
+            "not an architecture. Write one as 'sm_90'",
+        ),
+    ],
+)
+def test_wrong_usage_gets_one_line_that_says_what_to_write(
+    arguments: list[str],
+    message: str,
+    file: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [str(file) if argument == "FILE" else argument for argument in arguments]
+    status, output, errors = run(*given, capsys=capsys)
+    assert status == USAGE
+    assert output == ""
+    (line,) = errors.splitlines()
+    assert line.startswith("python -m torch_tensorrt.annotation")
+    assert message in line
+
+
+def test_a_file_that_raises_is_shown_with_its_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "raising.py"
+    path.write_text("1 / 0\n")
+    status, _, errors = run("dry-run", path, "a::b", capsys=capsys)
+    assert status == USAGE
+    assert "Traceback" in errors
+    assert errors.splitlines()[-1].endswith("ZeroDivisionError: division by zero")
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["dry-run"], ["compile"], ["cache"], ["env"]):
+        status, output, _ = run(*command, "--help", capsys=capsys)
+        assert status == 0
+        assert "dry-run kernels.py my::silu --input x=8x512:fp16" in output
+
+
+# --- Inputs ---------------------------------------------------------------------------
+
+
+def shapes(static: list[str], dynamic: list[str], names: str = "x") -> list[Any]:
+    inputs = read_inputs(static, dynamic, names.split())
+    return [
+        tuple(map(tuple, i.shape.values())) if isinstance(i.shape, dict) else i.shape
+        for i in inputs
+    ]
+
+
+def test_inputs_are_read_in_the_ops_order() -> None:
+    assert shapes(["y=3:fp32", "x=8x512:fp16"], [], "x y") == [(8, 512), (3,)]
+
+
+def test_the_opt_is_the_inputs_or_the_ranges_or_the_max() -> None:
+    low, high = (1, 512), (64, 512)
+    assert shapes(["x=8x512:fp16"], ["x=1..64x512"]) == [(low, (8, 512), high)]
+    assert shapes([], ["x=1..16..64x512:fp16"]) == [(low, (16, 512), high)]
+    assert shapes([], ["x=1..64x512:fp16"]) == [(low, high, high)]
+
+
+def test_a_range_of_one_extent_is_static() -> None:
+    assert shapes([], ["x=8..8x512:fp16"]) == [(8, 512)]
+
+
+@pytest.mark.parametrize(
+    ("static", "dynamic", "message"),
+    [
+        (["x=8x512"], [], "no dtype is said of x: write --input x=8x512:fp16"),
+        (["x=8:fp17"], [], "no dtype fp17; there are fp32, fp16, bf16"),
+        (["x=8:fp16", "x=9:fp16"], [], "x is there twice"),
+        (["x=8:fp16"], ["x=1..9:fp32"], "two dtypes are said of x"),
+        (["x=1..8:fp16"], [], "a range goes in --dynamic x=1..64x512"),
+        (["x=8x8:fp16"], ["x=1..9"], "say 2 and 1 dimensions of x"),
+        (["x=10:fp16"], ["x=1..9"], "1..10..9 does not rise"),
+        ([], ["x=9..1:fp16"], "9..1..1 does not rise"),
+        (["z=8:fp16"], [], "the op has no tensor z; it takes x"),
+        (["x=8xx:fp16"], [], "an extent is a number, or a range"),
+    ],
+)
+def test_inputs_that_fit_nothing_are_refused(
+    static: list[str], dynamic: list[str], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_inputs(static, dynamic, ["x"])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_attributes_have_the_ops_types() -> None:
+    kinds = {
+        "k": AttributeKind(int),
+        "alpha": AttributeKind(float),
+        "flag": AttributeKind(bool),
+        "mode": AttributeKind(str),
+        "sizes": AttributeKind(int, is_list=True),
+    }
+    texts = ["k=3", "alpha=2", "flag=True", "mode=a=b", "sizes=[1, 2]"]
+    assert read_attributes(texts, kinds) == {
+        "k": 3, "alpha": 2.0, "flag": True, "mode": "a=b", "sizes": [1, 2],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("k=2.5", "--attribute k=2.5: it must be of type int."),
+        ("k=True", "it must be of type int."),
+        ("k=__import__('os')", "it must be of type int."),
+        ("j=2", "write NAME=VALUE; the op takes k."),
+        ("k", "write NAME=VALUE"),
+    ],
+)
+def test_an_attribute_that_is_none_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_attributes([text], {"k": AttributeKind(int)})
+    assert message in str(caught.value)
+
+
+def test_a_missing_attribute_is_named() -> None:
+    with pytest.raises(UsageError, match="nothing is said of k: add --attribute k="):
+        read_attributes([], {"k": AttributeKind(int)})

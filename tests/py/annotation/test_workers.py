@@ -1,0 +1,153 @@
+"""Jobs in processes of their own: what comes back, whatever becomes of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from torch_tensorrt.annotation._workers import compile_in_workers, worker_count
+from torch_tensorrt.annotation.errors import CompileError, SpecError, UserCodeError
+
+
+class Job:
+    """Stands for a compilation; what it runs is a closure that nothing can pickle."""
+
+    def __init__(self, what: str, run: Callable[[], Any]) -> None:
+        self.what = what
+        self.run = run
+
+
+def compiled(jobs: list[Any], count: int = 2) -> list[Any]:
+    outcomes: dict[int, Any] = {}
+    compile_in_workers(jobs, count, outcomes.__setitem__)
+    return [outcomes[index] for index in range(len(jobs))]
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)  # of others, pytest tells
+
+
+def test_every_job_has_its_own_outcome_and_few_processes_do_them() -> None:
+    jobs = [Job("j", lambda n=n: (n, os.getpid())) for n in range(20)]
+    outcomes = compiled(jobs)
+    assert [n for n, _ in outcomes] == list(range(20))
+    processes = {process for _, process in outcomes}
+    assert len(processes) <= 2
+    assert os.getpid() not in processes
+
+
+def test_jobs_run_at_the_same_time(tmp_path: Path) -> None:
+    """Each waits for a file that the other one writes."""
+
+    def meet(mine: str, others: str) -> str:
+        (tmp_path / mine).touch()
+        while not (tmp_path / others).exists():
+            time.sleep(0.01)
+        return mine
+
+    jobs = [Job("a", lambda: meet("a", "b")), Job("b", lambda: meet("b", "a"))]
+    assert compiled(jobs) == ["a", "b"]
+
+
+def test_a_crash_is_the_error_of_its_job_alone() -> None:
+    jobs = [Job(f"my::op, tactic {n}", lambda n=n: n) for n in range(6)]
+    jobs[1].run = jobs[4].run = crash
+    outcomes = compiled(jobs)
+    assert [outcomes[n] for n in (0, 2, 3, 5)] == [0, 2, 3, 5]
+    for n in (1, 4):
+        assert isinstance(outcomes[n], CompileError)
+        assert f"my::op, tactic {n}: the compiler's process died (SIGKILL)" in str(
+            outcomes[n]
+        )
+
+
+def test_an_exit_is_told_with_its_status() -> None:
+    (outcome, _) = compiled([Job("j", lambda: os._exit(3)), Job("k", int)])
+    assert "died (exit status 3)" in str(outcome)
+
+
+def test_what_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTA_COMPILE_TIMEOUT", "0.5")
+    started = time.monotonic()
+    jobs = [Job("slow", lambda: time.sleep(60)), Job("fast", lambda: "done")]
+    slow, fast = compiled(jobs)
+    assert time.monotonic() - started < 10
+    assert fast == "done"
+    assert "slow: not compiled within 0.5 seconds" in str(slow)
+    assert multiprocessing.active_children() == []
+
+
+def test_an_error_comes_back_with_the_traceback_of_its_cause() -> None:
+    def fail() -> CompileError:
+        error = CompileError("not compiled")
+        try:
+            raise UserCodeError("the reason")
+        except UserCodeError as cause:
+            error.__cause__ = cause
+        return error
+
+    outcome, _ = compiled([Job("j", fail), Job("k", int)])
+    assert type(outcome) is CompileError
+    assert str(outcome) == "not compiled"
+    assert "UserCodeError: the reason" in str(outcome.__cause__)
+
+
+def test_no_process_is_left_when_the_parent_fails() -> None:
+    def fail(index: int, outcome: Any) -> None:
+        raise KeyboardInterrupt
+
+    jobs: list[Any] = [Job("j", int), Job("k", lambda: time.sleep(60))]
+    with pytest.raises(KeyboardInterrupt):
+        compile_in_workers(jobs, 2, fail)
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    def say() -> None:
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(0.5)
+
+    jobs: list[Any] = [Job("j", say) for _ in range(100)]
+    context = multiprocessing.get_context("fork")
+    parent = context.Process(target=compiled, args=(jobs, 3))
+    parent.start()
+    wait_for(lambda: len(list(tmp_path.iterdir())) == 3)
+    parent.kill()
+    parent.join()
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    wait_for(lambda: not any(map(is_running, workers)))
+
+
+def is_running(process: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_process_of_a_pool_compiles_by_itself() -> None:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(worker_count) == 1
+
+
+@pytest.mark.parametrize("text", ["no", "0", "-1", "nan"])
+def test_a_number_of_workers_that_is_none_is_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTA_JOBS", text)
+    with pytest.raises(SpecError, match="TTA_JOBS="):
+        worker_count()
