@@ -5,8 +5,9 @@
 
 The first step needs cuTile and no GPU; the second a GPU and no cuTile, which may be on
 another machine. Every tactic of the tests' kernels is checked against torch at each
-shape of its profile. Two kernels are timed at full size: with each set of facts, with
-none told, and beside cuBLAS or a device copy of as many bytes.
+shape of its profile. Two kernels are timed at full size: with each set of facts (`tma`
+goes out as a CUBIN, the others as PTX), with none told, and beside cuBLAS or a device
+copy of as many bytes.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def compile_all(directory: Path, target: str) -> None:
     ]
     for name, plugin, shapes in timed:
         tensors = [torch.empty(s, dtype=torch.float16, device="meta") for s in shapes]
-        compile_op(directory / f"{name}.timed.json", plugin, tensors, target)
+        with_cubin = f"{target},code=cubin"
+        compile_op(directory / f"{name}.timed.json", plugin, tensors, with_cubin)
         with without_facts():
             compile_op(directory / f"{name}.plain.json", plugin, tensors, target)
 

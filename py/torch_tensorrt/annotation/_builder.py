@@ -36,7 +36,7 @@ class BuiltLaunch:
     tactic: int
     dtypes: tuple[str, ...]
     entry: str
-    code: str
+    code: str | bytes
     _outputs: tuple[tuple[Any, ...], ...]
     _grid: tuple[Any, ...]
     _block: tuple[Any, ...]
@@ -189,7 +189,7 @@ def _launches(
 
 def _ask_launch(
     plugin: Any, dims: list[list[Any]], in_out: list[Any], num_inputs: int
-) -> tuple[str, str, Any, Any]:
+) -> tuple[str, str | bytes, Any, Any]:
     """``get_launch_params``, keeping what the AOT implementation returned to it.
 
     TensorRT's own holders of expressions cannot be read back.
@@ -211,7 +211,8 @@ def _ask_launch(
     entry, code = plugin.get_kernel(
         [d.desc for d in in_out[:num_inputs]], [d.desc for d in in_out[num_inputs:]]
     )
-    return entry, code.decode(), returned[0][2], returned[0][3]
+    text = code if code.startswith(b"\x7fELF") else code.decode()
+    return entry, text, returned[0][2], returned[0][3]
 
 
 class _Holder:

@@ -287,7 +287,7 @@ def _report(
     kernel: Kernel,
     points: Mapping[str, Extents],
 ) -> TacticReport:
-    entry = _ptx.parse(launch.code)
+    ptx = launch.code if isinstance(launch.code, str) else ""
     resources = kernel.resources
     return TacticReport(
         tactic=tactic.number,
@@ -295,10 +295,10 @@ def _report(
         config=tactic.settings,
         dtypes=launch.dtypes,
         facts=kernel.compiled.facts,
-        target=entry.target,
+        target=_ptx.target_of(ptx or kernel.compiled.code),
         entry=launch.entry,
         code=launch.code,
-        ptx_isa=entry.version,
+        ptx_isa=_ptx.parse(ptx).version if ptx else "",
         retargeted=kernel.compiled.retargeted,
         registers=resources.registers,
         shared_memory=kernel.compiled.shared_memory + resources.static_shared_memory,

@@ -82,7 +82,8 @@ def _rows(report: Any, tactic: Any) -> Iterable[str]:
         )
         yield f'<tr class="{kind}">{"".join(map(_cell, head))}{rest}</tr>'
         return
-    code = f"{tactic.entry} {tactic.target} PTX {tactic.ptx_isa}"
+    form = f"PTX {tactic.ptx_isa}" if tactic.ptx_isa else "CUBIN"
+    code = f"{tactic.entry} {tactic.target} {form}"
     head += [tactic.facts, " ".join(tactic.dtypes), code]
     numbers = [tactic.registers, tactic.shared_memory, tactic.spills]
     span = len(tactic.shapes)

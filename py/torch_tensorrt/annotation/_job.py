@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias
 
 import sympy
 
-from torch_tensorrt.annotation import _ptx
+from torch_tensorrt.annotation import _cubin, _ptx
 from torch_tensorrt.annotation._encoding import EncodingError, encode
 from torch_tensorrt.annotation._fingerprint import fingerprint, stable_fingerprint
 from torch_tensorrt.annotation._launch import (
@@ -24,7 +25,7 @@ from torch_tensorrt.annotation._launch import (
     Scalar,
 )
 from torch_tensorrt.annotation._ptx import Kind
-from torch_tensorrt.annotation._ptxas import Resources, retarget, settle
+from torch_tensorrt.annotation._ptxas import Resources, assemble, retarget, settle
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, Toolchain, backend
@@ -48,8 +49,12 @@ class Assembled:
     resources: Resources
     digest: str
 
-    def code(self, record: LaunchRecord, entry: str) -> str:
+    def code(self, record: LaunchRecord, entry: str) -> str | bytes:
         """The code as TensorRT launches ``record``, its entry named ``entry``."""
+        if self.compiled.cubin:
+            cubin = base64.b64decode(self.compiled.cubin)
+            counts = _counts(self.compiled, record)
+            return _cubin.reorder(cubin, self.compiled.slots, counts, entry)
         return retarget(_reordered(self.compiled, record, entry), self.arch)
 
 
@@ -109,6 +114,8 @@ class Job:
         compiled = backend(self.backend).compile(
             self.record, self.target, self.options, self.aligned, self.fact_set
         )
+        if compiled.cubin:
+            return _with_cubin(compiled)
         code = _reordered(compiled, self.record, _ANY)
         digest = fingerprint(_ptx.without_debug_info(code))
         code, resources = settle(code, self.target.arch, compiled.ptxas)
@@ -129,13 +136,28 @@ def as_ours(what: str, error: Exception) -> AnnotationError:
     return result
 
 
+def _with_cubin(compiled: CompiledKernel) -> Assembled:
+    """A kernel that goes out as it was assembled; its PTX says what it takes."""
+    arch = _ptx.target_of(compiled.code)
+    resources = replace(
+        assemble(compiled.code, compiled.ptxas, arch),
+        registers=_cubin.registers(base64.b64decode(compiled.cubin)),
+    )
+    digest = fingerprint("cubin", _ptx.without_debug_info(compiled.code))
+    return Assembled(compiled, arch, resources, digest)
+
+
 def _reordered(compiled: CompiledKernel, record: LaunchRecord, entry: str) -> str:
-    counts = {
+    counts = _counts(compiled, record)
+    return _ptx.reorder(compiled.code, compiled.slots, counts, entry)
+
+
+def _counts(compiled: CompiledKernel, record: LaunchRecord) -> dict[Kind, int]:
+    return {
         Kind.INPUT: len(record.inputs),
         Kind.EXTRA: len(compiled.extras),
         Kind.OUTPUT: len(record.outputs.tensors),
     }
-    return _ptx.reorder(compiled.code, compiled.slots, counts, entry)
 
 
 def _plain(value: Any) -> Any:

@@ -97,6 +97,18 @@ def parse(text: str) -> Entry:
     )
 
 
+def target_of(text: str) -> str:
+    """The architecture of a module, whatever its entry's header is.
+
+    Raises:
+        PTXError: it names none.
+    """
+    target = _TARGET.search(_without_comments(text))
+    if target is None:
+        raise PTXError("a PTX module without .target.")
+    return target[2]
+
+
 def reorder(
     text: str, slots: Sequence[Slot], counts: Mapping[Kind, int], name: str
 ) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -52,8 +53,8 @@ class TacticReport:
     Attributes:
         facts: what the compiler was told of the arguments (``x%16``: divisible by 16).
         target: architecture of the code (``sm_90a`` where it needs the ``a`` features).
-        code: the text that TensorRT gets.
-        ptx_isa: the code's PTX version.
+        code: what TensorRT gets: PTX, or the bytes of a CUBIN.
+        ptx_isa: the code's PTX version; empty for a CUBIN.
         retargeted: the version it was lowered from, where the compiler emitted a newer
             one than the driver takes.
         registers: a thread.
@@ -68,7 +69,7 @@ class TacticReport:
     facts: str = ""
     target: str = ""
     entry: str = ""
-    code: str = field(default="", repr=False)
+    code: str | bytes = field(default="", repr=False)
     ptx_isa: str = ""
     retargeted: str = ""
     registers: int = 0
@@ -198,6 +199,8 @@ class DryRunReport:
 def _from_dict(data: dict[str, Any]) -> TacticReport:
     """The tactic whose attributes these are; JSON has lists for tuples."""
     fields = {k: v if k == "config" else _as_tuple(v) for k, v in data.items()}
+    if isinstance(fields["code"], dict):
+        fields["code"] = base64.b64decode(fields["code"]["base64"])
     shapes = (ShapeReport(**dict(shape)) for shape in fields.pop("shapes"))
     return TacticReport(**fields, shapes=tuple(shapes))
 
@@ -210,7 +213,11 @@ def _as_tuple(value: Any) -> Any:
 
 def _as_dict(tactic: TacticReport) -> dict[str, Any]:
     """``asdict`` that leaves config values, which may be anything, as they are."""
-    return {**vars(tactic), "shapes": [_shape_dict(shape) for shape in tactic.shapes]}
+    code: Any = tactic.code
+    if isinstance(code, bytes):
+        code = {"base64": base64.b64encode(code).decode()}
+    shapes = [_shape_dict(shape) for shape in tactic.shapes]
+    return {**vars(tactic), "code": code, "shapes": shapes}
 
 
 def _shape_dict(shape: ShapeReport) -> dict[str, Any]:
@@ -263,6 +270,8 @@ def _outcome(shape: ShapeReport) -> str:
 
 
 def _isa(tactic: TacticReport) -> str:
+    if isinstance(tactic.code, bytes):
+        return "CUBIN"
     lowered = f", from {tactic.retargeted}" if tactic.retargeted else ""
     return f"PTX {tactic.ptx_isa}{lowered}"
 

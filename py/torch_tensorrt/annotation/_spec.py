@@ -239,17 +239,17 @@ class CuTileSpec(KernelSpec):
     option_names: ClassVar[frozenset[str]] = frozenset(
         {"num_ctas", "occupancy", "opt_level", "num_worker_warps"}
     )
-    known_fact_sets: ClassVar[tuple[str, ...]] = ("vector16", "async8", "strides")
+    known_fact_sets: ClassVar[tuple[str, ...]] = (
+        "vector16",
+        "async8",
+        "strides",
+        "tma",
+    )
 
     fact_sets: tuple[str, ...] = known_fact_sets
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "tma" in self.fact_sets:
-            raise SpecError(
-                "cutile: fact set 'tma' needs tensor maps, which only cuTile's own "
-                "launch of its CUBIN fills, and TensorRT takes PTX. Leave it out."
-            )
         known = set(self.fact_sets) <= set(self.known_fact_sets)
         distinct = len(set(self.fact_sets)) == len(self.fact_sets)
         if not (self.fact_sets and known and distinct):

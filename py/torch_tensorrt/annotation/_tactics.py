@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch_tensorrt.annotation import _dtypes
+from torch_tensorrt.annotation import _cubin, _dtypes
 from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation._checks import check_grid, check_outputs_written
 from torch_tensorrt.annotation._compile import compile_all
@@ -77,7 +77,7 @@ class Kernel:
     """
 
     entry: str
-    code: str
+    code: str | bytes
     record: LaunchRecord
     compiled: CompiledKernel
     resources: Resources
@@ -280,6 +280,8 @@ def _build(
         check_grid(recorded, built.compiled.grid)
         _require_new(plugin, tactic, request, built.digest)
         entry = _entry_name(plugin, tactic, recorded, built.digest)
+        if built.compiled.cubin:
+            entry = _cubin.padded(entry)
         code = built.code(recorded, entry)
     except AnnotationError as error:
         return error

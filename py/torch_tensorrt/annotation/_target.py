@@ -47,7 +47,9 @@ class Target:
             it that set is used only where the kernel needs it.
         ptx_isa: newest PTX ISA the driver loads, as ``"8.5"``; None for the toolchain's
             own.
-        code: ``"ptx"``, the only form TensorRT documents.
+        code: ``"ptx"``, the only form TensorRT documents. ``"cubin"``, experimental:
+            kernels that only a CUBIN can hold (cuTile's with TMA) go out as one, the
+            others as PTX. No engine has been built with one.
         max_shared_memory: dynamic shared memory a block may ask for, in bytes. What
             TensorRT allows is undocumented; 49152 is what CUDA gives without opting in.
 
@@ -72,10 +74,10 @@ class Target:
                 f"target {self.arch}: PTX ISA {self.ptx_isa!r} is not a version. "
                 "Write it as '8.5'."
             )
-        if self.code != "ptx":
+        if self.code not in ("ptx", "cubin"):
             raise TargetError(
-                f"target {self.arch}: code {self.code!r} is not supported. "
-                "TensorRT documents PTX only: leave code='ptx'."
+                f"target {self.arch}: code {self.code!r} is not known. Write 'ptx', "
+                "the only form TensorRT documents, or 'cubin', which is experimental."
             )
 
     @property
@@ -97,12 +99,14 @@ class Target:
             name, _, value = setting.partition("=")
             if name == "ptx_isa":
                 target = replace(target, ptx_isa=value)
+            elif name == "code":
+                target = replace(target, code=value)
             elif name == "max_shared_memory" and value.isascii() and value.isdigit():
                 target = replace(target, max_shared_memory=int(value))
             else:
                 raise TargetError(
                     f"target {text!r}: cannot read {setting!r}. Known settings: "
-                    "ptx_isa=8.5, max_shared_memory=49152."
+                    "ptx_isa=8.5, code=cubin, max_shared_memory=49152."
                 )
         return target
 

@@ -45,6 +45,7 @@ ORDER = [
     f"{ANNOTATION}._checks",
     # a kernel, compiled
     f"{ANNOTATION}._ptx",
+    f"{ANNOTATION}._cubin",
     f"{ANNOTATION}._ptxas",
     f"{ANNOTATION}.backends",
     f"{ANNOTATION}.backends._cutile_launch",

@@ -21,7 +21,7 @@ class CompiledKernel:
     """A kernel in its toolchain's own parameter order.
 
     Attributes:
-        code: PTX.
+        code: PTX; beside a ``cubin`` only to read.
         slots: for each parameter of the entry, what TensorRT is to pass.
         extras: the expressions of the extra arguments, by index.
         grid: blocks along x, y and z.
@@ -31,6 +31,8 @@ class CompiledKernel:
         facts: what the compiler was told, for people.
         retargeted: the PTX ISA that the compiler emitted, where the code was lowered
             from it to that of the driver.
+        cubin: what goes out in place of PTX, in base64, its entry named
+            ``_cubin.PLACEHOLDER``; empty where PTX does.
     """
 
     code: str
@@ -42,6 +44,7 @@ class CompiledKernel:
     ptxas: str
     facts: str
     retargeted: str = ""
+    cubin: str = ""
 
 
 @dataclass(frozen=True)

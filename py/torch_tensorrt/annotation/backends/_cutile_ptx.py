@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Iterator
 
+from torch_tensorrt.annotation._cubin import sections
 from torch_tensorrt.annotation._ptx import parse
 from torch_tensorrt.annotation._ptxas import to_cubin
 from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
@@ -13,6 +12,7 @@ from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
 _SECTION = b".nv_debug_ptx_txt"
 _SOURCE = b".nv_intermediate_source_section"
 _HIDDEN = re.compile(r"\.hidden\s+\.param\b")
+_HIDDEN_PARAMETER = re.compile(r",?\s*\.hidden\s+\.param[^,)]*")
 _CLUSTER = re.compile(r"^\s*\.(reqnctapercluster|explicitcluster|maxclusterrank)", re.M)
 _VERSION = re.compile(r"^(\.version\s+)\d+\.\d+", re.M)
 _LANGUAGE = re.compile(r"^\s*\.language\s+\d+\s*\n", re.M)
@@ -26,9 +26,9 @@ def embedded_ptx(cubin: bytes) -> str:
     Raises:
         PTXError: there is none.
     """
-    for name, content in _sections(cubin):
-        if name == _SECTION:
-            code, _, _ = content.partition(_SOURCE)
+    for section in sections(cubin):
+        if section.name == _SECTION:
+            code, _, _ = section.content.partition(_SOURCE)
             lines = (line for line in code.split(b"\0") if line.strip())
             return b"\n".join(lines).decode("ascii") + "\n"
     raise PTXError(
@@ -37,20 +37,10 @@ def embedded_ptx(cubin: bytes) -> str:
     )
 
 
-def _sections(elf: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of each section of a 64-bit little-endian ELF file."""
-    if elf[:6] != b"\x7fELF\x02\x01":
-        raise PTXError("cuTile's compiler did not write a CUBIN.")
-    (table,) = struct.unpack_from("<Q", elf, 0x28)
-    size, count, names = struct.unpack_from("<HHH", elf, 0x3A)
-    headers = [
-        struct.unpack_from("<IIQQQQ", elf, table + size * index)
-        for index in range(count)
-    ]
-    strings = headers[names][4]
-    for name, _, _, _, offset, length in headers:
-        start = strings + name
-        yield elf[start : elf.index(b"\0", start)], elf[offset : offset + length]
+def without_hidden(text: str) -> tuple[str, bool]:
+    """``text`` less its hidden parameters, to read its header; and if it had any."""
+    shown, count = _HIDDEN_PARAMETER.subn("", text)
+    return shown, count > 0
 
 
 def require_self_contained(text: str, kernel: str) -> None:
@@ -63,8 +53,14 @@ def require_self_contained(text: str, kernel: str) -> None:
         raise UnsupportedKernelError(
             f"kernel {kernel}: it has hidden parameters (tensor maps, for TMA), which "
             "are filled for cuTile's CUBIN alone; as PTX it would read garbage. Take "
-            "the fact set 'vector16', or write ct.load(..., allow_tma=False)."
+            "the fact set 'vector16', write ct.load(..., allow_tma=False), or try "
+            "Target(code='cubin')."
         )
+    require_no_cluster(text, kernel)
+
+
+def require_no_cluster(text: str, kernel: str) -> None:
+    """Raise :class:`UnsupportedKernelError` for a kernel that launches clusters."""
     if _CLUSTER.search(text):
         raise UnsupportedKernelError(
             f"kernel {kernel}: it launches clusters, which TensorRT does not. Compile "
@@ -105,4 +101,4 @@ def at_version(text: str, version: str, kernel: str, ptxas: str) -> str:
 
 
 def _machine_code(cubin: bytes) -> dict[bytes, bytes]:
-    return {n: code for n, code in _sections(cubin) if n.startswith(b".text.")}
+    return {s.name: s.content for s in sections(cubin) if s.name.startswith(b".text.")}

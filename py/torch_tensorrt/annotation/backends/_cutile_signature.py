@@ -52,6 +52,7 @@ FACT_SETS = {
     # An address that is a multiple of 8 bytes rules TMA out by itself.
     "async8": FactSet(granule=8, constant_extents=True, tma=True),
     "strides": FactSet(granule=1, constant_extents=False, tma=True),
+    "tma": FactSet(granule=16, constant_extents=True, tma=True),
 }
 
 

@@ -97,12 +97,19 @@ def require_known(target: Target) -> str:
 
 
 def compile_cubin(
-    kernel: Any, name: str, parameters: Sequence[Any], arch: str, tma: bool
+    kernel: Any,
+    name: str,
+    parameters: Sequence[Any],
+    arch: str,
+    tma: bool,
+    symbol: str | None = None,
 ) -> bytes:
     """Compile a ``ct.kernel`` for the given parameter constraints.
 
     Args:
+        name: how errors name it.
         tma: whether TMA loads are allowed.
+        symbol: the entry's name; None makes one of ``name``.
 
     Raises:
         CompileError: the compiler refuses it.
@@ -112,7 +119,7 @@ def compile_cubin(
     signature = compilation.KernelSignature(
         parameters,
         compilation.CallingConvention.cutile_python_v2(),
-        re.sub(r"\W", "_", name, flags=re.ASCII),
+        symbol or re.sub(r"\W", "_", name, flags=re.ASCII),
     )
     output = io.BytesIO()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from torch_tensorrt.annotation import _ptx
+from torch_tensorrt.annotation._cubin import PLACEHOLDER
 from torch_tensorrt.annotation._launch import Launch, LaunchRecord
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends import CompiledKernel, Toolchain
@@ -20,7 +22,9 @@ from torch_tensorrt.annotation.backends._cutile_ptx import (
     as_plain_kernel,
     at_version,
     embedded_ptx,
+    require_no_cluster,
     require_self_contained,
+    without_hidden,
 )
 from torch_tensorrt.annotation.backends._cutile_signature import FACT_SETS, Signature
 from torch_tensorrt.annotation.backends._cutile_toolchain import (
@@ -32,6 +36,7 @@ from torch_tensorrt.annotation.backends._cutile_toolchain import (
 from torch_tensorrt.annotation.errors import (
     CompileError,
     PTXError,
+    RedundantTactic,
     UnsupportedKernelError,
 )
 
@@ -80,15 +85,16 @@ class CuTileBackend:
         arch = require_known(target)
         kernel = _with_options(record, options)
         _require_no_cluster(record, kernel, arch)
-        told = FACT_SETS[fact_set]
-        signature = Signature.of(record, aligned, told)
-        cubin = compile_cubin(kernel, record.name, signature.parameters, arch, told.tma)
+        signature = Signature.of(record, aligned, FACT_SETS[fact_set])
+        if fact_set == "tma":
+            return _with_tensor_maps(record, kernel, signature, target, arch)
+        tma = FACT_SETS[fact_set].tma
+        cubin = compile_cubin(kernel, record.name, signature.parameters, arch, tma)
         code = embedded_ptx(cubin)
         require_self_contained(code, record.name)
         code = as_plain_kernel(code)
         emitted = _ptx.parse(code)
-        if emitted.block is None:
-            raise PTXError(f"kernel {record.name}: cuTile's code names no block size.")
+        block = _block(emitted, record)
         is_newer = _is_newer(emitted.version, target)
         if is_newer:
             assert target.ptx_isa is not None
@@ -98,12 +104,53 @@ class CuTileBackend:
             slots=signature.slots,
             extras=signature.extras,
             grid=record.grid,
-            block=emitted.block,
+            block=block,
             shared_memory=0,  # static, all of it
             ptxas=ptxas(),
             facts=f"{fact_set}: {signature.facts}",
             retargeted=emitted.version if is_newer else "",
         )
+
+
+def _with_tensor_maps(
+    record: LaunchRecord, kernel: Any, signature: Signature, target: Target, arch: str
+) -> CompiledKernel:
+    """The kernel as a CUBIN: its tensor maps are made for nothing else.
+
+    Raises:
+        RedundantTactic: PTX is asked for, or the kernel makes no TMA loads.
+    """
+    assert record.grid is not None, "a cuTile launch has a grid"
+    if target.code != "cubin":
+        raise RedundantTactic(
+            f"kernel {record.name}: the fact set 'tma' makes tensor maps, which only a "
+            "CUBIN can hold. Compile for Target(code='cubin'), which is experimental."
+        )
+    cubin = compile_cubin(
+        kernel, record.name, signature.parameters, arch, tma=True, symbol=PLACEHOLDER
+    )
+    code = embedded_ptx(cubin)
+    readable, has_maps = without_hidden(code)
+    if not has_maps:
+        raise RedundantTactic(f"kernel {record.name}: it makes no TMA loads.")
+    require_no_cluster(code, record.name)
+    return CompiledKernel(
+        code=code,
+        slots=signature.slots,
+        extras=signature.extras,
+        grid=record.grid,
+        block=_block(_ptx.parse(readable), record),
+        shared_memory=0,
+        ptxas=ptxas(),
+        facts=f"tma: {signature.facts}",
+        cubin=base64.b64encode(cubin).decode(),
+    )
+
+
+def _block(entry: _ptx.Entry, record: LaunchRecord) -> tuple[int, int, int]:
+    if entry.block is None:
+        raise PTXError(f"kernel {record.name}: cuTile's code names no block size.")
+    return entry.block
 
 
 def _with_options(record: LaunchRecord, options: Mapping[str, Any]) -> Any:

@@ -88,7 +88,7 @@ def _warn(message: str) -> None:
 def _aot_impl(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
     import tensorrt.plugin as trtp
 
-    def aot_impl(*args: Any) -> tuple[str, str, Any, Any]:
+    def aot_impl(*args: Any) -> tuple[str, str | bytes, Any, Any]:
         descs, attributes, (_, number) = schema.split(args, {})
         request = _request(descs, attributes)
         kernel = plugin.kernel(plugin.tactic(number, request), request)
