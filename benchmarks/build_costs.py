@@ -23,7 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-REPEATS = 3
+REPEATS = 2
 COLD, WARM = 48, 100  # tactics
 
 # What to reach, from "Speed" of the project's design; None where nothing is said.

@@ -11,7 +11,7 @@ import enum
 import functools
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import (
     BuiltinFunctionType,
@@ -26,7 +26,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_tensorrt.annotation._source import source, written_code
+from torch_tensorrt.annotation._source import (
+    bytecode_if_edited,
+    source,
+    written_code,
+)
 
 # Their version stands for their code.
 NAMED_PACKAGES = frozenset(
@@ -64,24 +68,28 @@ def fingerprint(*values: Any) -> str:
     A value of a kind that cannot be told across processes, or that refers to too much,
     counts as itself alone: the digest then holds in this process only.
     """
-    return _digest(values)[0]
+    return _digest(values, _Encoder)[0]
 
 
 def stable_fingerprint(*values: Any) -> str | None:
-    """:func:`fingerprint`, where it holds in every process; None elsewhere."""
-    digest, is_stable = _digest(values)
+    """A digest like :func:`fingerprint`, for what is kept from process to process.
+
+    None where it would hold in this one only. It is of what runs here, and so another
+    one where a file was edited since.
+    """
+    digest, is_stable = _digest(values, functools.partial(_Encoder, as_it_runs=True))
     return digest if is_stable else None
 
 
-def _digest(values: tuple[Any, ...]) -> tuple[str, bool]:
+def _digest(values: tuple[Any, ...], new: Callable[[], _Encoder]) -> tuple[str, bool]:
     """A digest, and whether every process has the same one."""
     digest = hashlib.sha256()
-    encoder, is_stable = _Encoder(), True
+    encoder, is_stable = new(), True
     for value in values:
         try:
             tokens = list(encoder.tokens(value))
         except _TooMuch:
-            encoder, tokens, is_stable = _Encoder(), [_itself(value)], False
+            encoder, tokens, is_stable = new(), [_itself(value)], False
         for token in ("value", *tokens):
             digest.update(f"{len(token)}:{token}".encode())
         is_stable = is_stable and encoder.is_stable
@@ -112,8 +120,9 @@ class _Encoder:
         is_stable: another process says all of it so far in the same tokens.
     """
 
-    def __init__(self, budget: _Budget | None = None) -> None:
+    def __init__(self, budget: _Budget | None = None, as_it_runs: bool = False) -> None:
         self.is_stable = True
+        self._as_it_runs = as_it_runs
         self._budget = budget or _Budget()  # shared with the encoders of set members
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # ids stay unique while what they name lives
@@ -165,7 +174,7 @@ class _Encoder:
 
     def _digest(self, member: Any) -> str:
         """A set has no order but that of its members' digests."""
-        encoder = _Encoder(self._budget)
+        encoder = _Encoder(self._budget, self._as_it_runs)
         tokens = "\0".join(encoder.tokens(member))
         self.is_stable = self.is_stable and encoder.is_stable
         return hashlib.sha256(tokens.encode()).hexdigest()
@@ -195,6 +204,8 @@ class _Encoder:
     def _function(self, function: FunctionType) -> Iterator[str]:
         yield f"function={_qualified_name(function)}"
         yield source(function)
+        if self._as_it_runs:
+            yield bytecode_if_edited(function)
         yield from self.tokens((function.__defaults__, function.__kwdefaults__))
         names = sorted(_names(written_code(function)))
         free = function.__code__.co_freevars

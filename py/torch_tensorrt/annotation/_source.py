@@ -11,34 +11,37 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+_CLOCKS_DIFFER = 1.0  # seconds, at most, of a file system and of the process table
+
 
 def source(function: FunctionType) -> str:
-    """What ``function`` does, whatever its file says by now."""
+    """The text of ``function``; its bytecode where it has none of its own."""
     code = written_code(function)
     if function.__name__ != "<lambda>":  # the lines of a lambda may hold several
         try:
-            text = textwrap.dedent(inspect.getsource(code))
+            return textwrap.dedent(inspect.getsource(code))
         except (OSError, TypeError):
             pass  # typed into an interpreter, or made by exec: the bytecode says it
-        else:
-            if _is_older_than_process(code.co_filename):
-                return text
-            # The file may say by now what the function does not do.
-            return text + _bytecode(code)
     return _bytecode(code)
+
+
+def bytecode_if_edited(function: FunctionType) -> str:
+    """The bytecode of ``function`` where its file may say by now what it does not do.
+
+    That is, where the file is not older than this process.
+    """
+    code = written_code(function)
+    try:
+        edited = Path(code.co_filename).stat().st_mtime
+    except OSError:  # a notebook's cell, which is text in memory
+        return ""
+    return "" if edited < _process_start() - _CLOCKS_DIFFER else _bytecode(code)
 
 
 def written_code(function: FunctionType) -> CodeType:
     """The code as written; CuTe DSL puts its own in the place once it has traced it."""
     code: CodeType = getattr(function, "_original_code", function.__code__)
     return code
-
-
-def _is_older_than_process(file: str) -> bool:
-    try:
-        return Path(file).stat().st_mtime < _process_start()
-    except OSError:  # a notebook's cell, which is text in memory
-        return True
 
 
 @functools.cache

@@ -18,18 +18,36 @@ from torch_tensorrt.annotation.errors import DryRunError
 
 def shape(name: str, rows: int, time: float | None, ok: bool | None) -> ShapeReport:
     dims = ((rows, 512),)
-    failure = "output 0: <b>1 of 4</b>" if ok is False else ""
     return ShapeReport(
-        name, dims, (rows, 1, 1), (128, 1, 1), (rows * 512,), dims, 0, ok, failure,
-        0.25, time, 0.5,
-    )  # fmt: skip
+        name=name,
+        dims=dims,
+        grid=(rows, 1, 1),
+        block=(128, 1, 1),
+        extras=(rows * 512,),
+        outputs=dims,
+        ok=ok,
+        failure="output 0: <b>1 of 4</b>" if ok is False else "",
+        max_error=0.25,
+        time_us=time,
+        spread_us=0.5,
+    )
 
 
 def tactic(number: int, *shapes: ShapeReport, error: str | None = None) -> TacticReport:
     return TacticReport(
-        number, "triton", {"BLOCK": 256 * number}, ("FP16", "FP16"), "x%16", "sm_90",
-        f"entry_{number}", "// code & <more>", "8.5", 32, 0, 0, shapes, error,
-    )  # fmt: skip
+        tactic=number,
+        backend="triton",
+        config={"BLOCK": 256 * number},
+        dtypes=("FP16", "FP16"),
+        facts="x%16",
+        target="sm_90",
+        entry=f"entry_{number}",
+        code="// code & <more>",
+        ptx_isa="8.5",
+        registers=32,
+        shapes=shapes,
+        error=error,
+    )
 
 
 @pytest.fixture
