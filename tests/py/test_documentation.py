@@ -22,6 +22,8 @@ def run(script: Path) -> str:
 
 
 def test_the_readmes_python_runs_as_it_is(tmp_path: Path) -> None:
+    for toolchain in ("cutlass", "cuda.tile"):
+        pytest.importorskip(toolchain, reason=f"the README uses {toolchain}")
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks))

@@ -269,7 +269,7 @@ def test_a_cutile_config_with_an_option_of_tritons_is_refused() -> None:
 
 
 def test_a_cutile_kernel_is_tried_with_every_fact_set_unless_some_are_named() -> None:
-    assert cutile(launch).fact_sets == ("vector16", "async8", "strides")
+    assert cutile(launch).fact_sets == ("vector16", "async8", "strides", "tma")
     assert cutile(launch, fact_sets=["async8"]).fact_sets == ("async8",)
     assert cutile(launch, fact_sets="async8") == cutile(launch, fact_sets=("async8",))
     assert cutile(launch, fact_sets="async8") != cutile(launch)
@@ -279,11 +279,6 @@ def test_a_cutile_kernel_is_tried_with_every_fact_set_unless_some_are_named() ->
 def test_fact_sets_that_are_not_known_are_refused(names: list[str]) -> None:
     with pytest.raises(SpecError, match="one or more of vector16, async8, strides"):
         cutile(launch, fact_sets=names)
-
-
-def test_the_fact_set_of_tensor_maps_is_refused_with_the_reason() -> None:
-    with pytest.raises(SpecError, match=r"'tma' needs tensor maps, .* takes PTX"):
-        cutile(launch, fact_sets=["strides", "tma"])
 
 
 def test_a_cutile_kernel_in_place_of_its_launch_function_is_refused() -> None:
