@@ -32,6 +32,7 @@ from torch_tensorrt.annotation.errors import (
     RedundantTactic,
     SpecError,
     TacticWarning,
+    UnsupportedKernelError,
     UserCodeError,
 )
 
@@ -258,16 +259,19 @@ def _info(value: Any) -> TensorInfo:
 def _kernels(
     plugin: Plugin, request: Request
 ) -> list[tuple[Tactic, Kernel | AnnotationError]]:
-    """Each tactic's kernel, or why it has none."""
+    """Each tactic's kernel, or why it has none; not those that are another's."""
     found: list[tuple[Tactic, Kernel | AnnotationError]] = []
+    redundant: RedundantTactic | None = None
     plugin.prepare(request)
     for tactic in plugin.tactics(request.inputs, request.attributes):
         try:
             found.append((tactic, plugin.kernel(tactic, request)))
-        except RedundantTactic:
-            continue
+        except RedundantTactic as error:
+            redundant = error
         except AnnotationError as error:
             found.append((tactic, error))
+    if redundant is not None and not found:
+        raise UnsupportedKernelError(f"{plugin.op}: {redundant}") from redundant
     return found
 
 

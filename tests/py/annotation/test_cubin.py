@@ -126,6 +126,15 @@ def test_a_report_with_a_cubin_is_read_back_from_json() -> None:
     assert "CUBIN" in str(made)
 
 
+def test_tensor_maps_alone_are_no_tactic_where_ptx_goes_out() -> None:
+    impl = tta.custom_plugin(
+        tta.cutile(launch_relu, fact_sets="tma"), lambda x: torch.empty_like(x)
+    )
+    trt_plugins.custom_op("cubin::relu", impl=impl, replace=True)
+    with pytest.raises(UnsupportedKernelError, match=r"Target\(code='cubin'\)"):
+        tta.dry_run("cubin::relu", [torch.empty(3, 5)], "sm_90", execute=False)
+
+
 def test_a_kernel_without_tma_loads_has_no_cubin() -> None:
     impl = tta.custom_plugin(
         tta.cutile(launch_relu), meta_impl=lambda x: torch.empty_like(x)
