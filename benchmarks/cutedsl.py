@@ -11,7 +11,6 @@ bytes, or cuBLAS.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,24 +30,12 @@ from elsewhere import (  # noqa: E402
     median_us,
     run_cases,
     run_report,
+    two_steps,
     write,
 )
 
 N = 4096
 ROWS, COLUMNS = 16384, 4096
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=["compile", "run"])
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--target", default="sm_90,ptx_isa=8.8")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    options = parser.parse_args()
-    if options.step == "compile":
-        compile_all(options.directory, options.target)
-    else:
-        run_all(options.directory, options.json)
 
 
 def compile_all(directory: Path, target: str) -> None:
@@ -113,4 +100,4 @@ def table(
 
 
 if __name__ == "__main__":
-    main()
+    two_steps(__doc__, "sm_90,ptx_isa=8.8", compile_all, run_all)

@@ -12,7 +12,6 @@ copy of as many bytes.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,25 +33,13 @@ from elsewhere import (  # noqa: E402
     median_us,
     run_cases,
     run_report,
+    two_steps,
     write,
 )
 
 TILES = ((128, 128, 64), (128, 128, 32), (128, 64, 32))
 N = 4096
 ROWS, COLUMNS = 16384, 4096
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=["compile", "run"])
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--target", default="sm_90,ptx_isa=9.0")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    options = parser.parse_args()
-    if options.step == "compile":
-        compile_all(options.directory, options.target)
-    else:
-        run_all(options.directory, options.json)
 
 
 def compile_all(directory: Path, target: str) -> None:
@@ -149,4 +136,4 @@ def table(title: str, times: dict[str, float], unit: str, amount: int) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    two_steps(__doc__, "sm_90,ptx_isa=9.0", compile_all, run_all)

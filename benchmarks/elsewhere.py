@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import platform
@@ -20,6 +21,32 @@ from torch_tensorrt.annotation._builder import corner
 from torch_tensorrt.annotation._target import current_target
 from torch_tensorrt.annotation._trace import as_tensors
 from torch_tensorrt.annotation.errors import AnnotationError
+
+
+def two_steps(
+    doc: str,
+    target: str,
+    compile_all: Callable[[Path, str], None],
+    run_all: Callable[[Path, Path | None], None],
+) -> None:
+    """The command line of a script that compiles here and runs there.
+
+    Args:
+        doc: the script's docstring.
+        target: what it compiles for, unless told otherwise.
+        compile_all: writes reports to a path, for a target.
+        run_all: runs them, and writes its figures to another path, if one is given.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("step", choices=["compile", "run"])
+    parser.add_argument("path", type=Path, help="where the reports are")
+    parser.add_argument("--target", default=target)
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    options = parser.parse_args()
+    if options.step == "compile":
+        compile_all(options.path, options.target)
+    else:
+        run_all(options.path, options.json)
 
 
 def compile_op(path: Path, plugin: Any, inputs: Sequence[Any], target: str) -> None:

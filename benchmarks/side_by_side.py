@@ -9,7 +9,6 @@ which may be on another machine. RMSNorm of 16384 rows of 4096, fp16.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,22 +18,9 @@ import torch
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "tests" / "py" / "annotation"))
 
-from elsewhere import compile_op, copy_us, environment, run_report, write  # noqa: E402
+from elsewhere import compile_op, copy_us, environment, run_report, two_steps, write  # noqa: E402
 
 ROWS, COLUMNS = 16384, 4096
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=["compile", "run"])
-    parser.add_argument("report", type=Path)
-    parser.add_argument("--target", default="sm_90,ptx_isa=9.0")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    options = parser.parse_args()
-    if options.step == "compile":
-        compile_all(options.report, options.target)
-    else:
-        run_all(options.report, options.json)
 
 
 def compile_all(path: Path, target: str) -> None:
@@ -90,4 +76,4 @@ def run_all(path: Path, destination: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    two_steps(__doc__, "sm_90,ptx_isa=9.0", compile_all, run_all)
