@@ -25,6 +25,7 @@ from typing import Any
 
 REPEATS = 2
 COLD, WARM = 48, 100  # tactics
+TESTS = Path(__file__).resolve().parents[1] / "tests" / "py" / "annotation"
 
 # What to reach, from "Speed" of the project's design; None where nothing is said.
 TARGETS = {
@@ -43,7 +44,7 @@ LABELS = {
     "parallel_s": f"{COLD} tactics cold, {{jobs}} processes, s",
     "parallel_over_serial": "  the one over the other",
     "warm_tactic_ms": "one tactic from the disk cache, recording included, ms",
-    "warm_total_s": f"dry run of {WARM} tactics, all cached, s",
+    "warm_total_s": f"dry run of {WARM} tactics of three languages, all cached, s",
 }
 
 
@@ -98,16 +99,59 @@ def plugin(tactics: int) -> tuple[str, list[Any]]:
     return "bench::matmul", [x, x]
 
 
-def dry_run(tactics: int) -> dict[str, float]:
+def three_languages(tactics: int) -> tuple[str, list[Any]]:
+    """Register an RMSNorm of a hundred tactics: Triton's, cuTile's and CuTe DSL's."""
+    import torch
+
+    sys.path.insert(0, str(TESTS))
+    import cutedsl_kernels
+    import cutile_kernels
+    import kernels
+
+    import torch_tensorrt.annotation as tta
+    import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+
+    assert tactics == 40 + 3 * 12 + 24, "each config of cuTile is tried with three sets"
+
+    def configs(name: str, values: tuple[int, ...], count: int) -> list[dict[str, Any]]:
+        return [
+            {name: value, "eps": 1e-6 * 2**i} for value in values for i in range(count)
+        ]
+
+    specs = [
+        tta.triton(kernels.launch_rms_norm, configs("num_warps", (1, 2, 4, 8), 10)),
+        tta.cutile(
+            cutile_kernels.launch_rms_norm, configs("TILE", (1024, 2048, 4096), 4)
+        ),
+        tta.cutedsl(
+            cutedsl_kernels.launch_rms_norm, configs("THREADS", (64, 128, 256, 512), 6)
+        ),
+    ]
+    trt_plugins.custom_op(
+        "bench::rms_norm",
+        impl=tta.custom_plugin(specs, meta_impl=lambda x, weight: torch.empty_like(x)),
+    )
+    shapes = ((512, 4096), (4096,))
+    return "bench::rms_norm", [torch.empty(s, dtype=torch.float16) for s in shapes]
+
+
+def dry_run(
+    tactics: int, register: Callable[[int], tuple[str, list[Any]]] = plugin
+) -> dict[str, float]:
     """Seconds of a dry run."""
     import torch_tensorrt.annotation as tta
 
-    op, inputs = plugin(tactics)
+    op, inputs = register(tactics)
     started = time.perf_counter()
     report = tta.dry_run(op, inputs, "sm_90", execute=False)
     seconds = time.perf_counter() - started
     assert len(report.tactics) == tactics and report.ok, str(report)
     return {"seconds": seconds}
+
+
+def three_dry_run(tactics: int) -> dict[str, float]:
+    """The same, of three languages."""
+    return dry_run(tactics, three_languages)
 
 
 def warm_dry_run(tactics: int) -> dict[str, float]:
@@ -118,7 +162,7 @@ def warm_dry_run(tactics: int) -> dict[str, float]:
         raise AssertionError(f"{job.what} is compiled")
 
     Job.run = refuse  # type: ignore[method-assign, assignment]
-    return dry_run(tactics)
+    return three_dry_run(tactics)
 
 
 def stages(tactics: int) -> dict[str, float]:
@@ -155,6 +199,7 @@ def stages(tactics: int) -> dict[str, float]:
 
 CHILDREN: dict[str, Callable[[int], dict[str, float]]] = {
     "dry_run": dry_run,
+    "three_dry_run": three_dry_run,
     "warm_dry_run": warm_dry_run,
     "stages": stages,
 }
@@ -212,7 +257,7 @@ def measure(jobs: int) -> dict[str, float]:
             serial.append(child("dry_run", COLD, one, 1)["seconds"])
             parallel.append(child("dry_run", COLD, many, jobs)["seconds"])
     with tempfile.TemporaryDirectory() as temporary:
-        child("dry_run", WARM, Path(temporary), jobs)
+        child("three_dry_run", WARM, Path(temporary), jobs)
         for _ in range(REPEATS):
             done = child("warm_dry_run", WARM, Path(temporary), jobs, "no-triton")
             warm.append(done["seconds"])

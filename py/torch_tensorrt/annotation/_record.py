@@ -96,15 +96,17 @@ def record(
     """
     what = f"launch function {describe(launch_fn)}"
 
+    launches: list[Launch] = []
+
     def run(run: Trace) -> LaunchRecord:
         # An engine's outputs are contiguous and their own, whatever the fake kernel's.
         outputs = tuple(
             torch.empty(o.shape, dtype=o.dtype, device="cuda")
             for o in _fake_outputs(run, meta, "the fake kernel")
         )
-        launches: list[Launch] = []
+        launches.clear()
         operators = Operators((*run.inputs, *outputs), what)
-        with interceptor.intercept(launches.append, call.overrides), operators:
+        with operators:
             if call.names is None:
                 _call_with_outputs(launch_fn, what, run, outputs, call.keywords)
             else:
@@ -123,7 +125,8 @@ def record(
             outputs=_read_outputs(run, outputs),
         )
 
-    return replace(trace(run, inputs, what), inputs=tuple(inputs))
+    with interceptor.intercept(launches.append, call.overrides):
+        return replace(trace(run, inputs, what), inputs=tuple(inputs))
 
 
 def _call_with_outputs(
