@@ -1,0 +1,219 @@
+"""What cuTile's compiler is told of the arguments: nothing that is not proved."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pytest
+import torch
+from kernels import info
+
+import torch_tensorrt.annotation as tta
+from torch_tensorrt.annotation._symbolic import Range, symbol
+from torch_tensorrt.annotation.errors import (
+    ArgumentError,
+)
+
+ct = pytest.importorskip("cuda.tile")
+
+import cutile_kernels as kernels  # noqa: E402
+from cutile_tools import (  # noqa: E402
+    DYNAMIC,
+    IN_PTX,
+    annotated_kernel,
+    assert_passes_tensorrts_arguments,
+    compiled,
+    constraints,
+    copy_kernel,
+    recorded,
+)
+
+from torch_tensorrt.annotation.backends._cutile_signature import (  # noqa: E402
+    FACT_SETS,
+)
+
+
+def facts_of_reglu(extent: int | Range, columns: int, **keywords: Any) -> set[str]:
+    inputs = info(extent, columns)
+    facts = compiled(kernels.launch_reglu, inputs, inputs, **keywords).facts
+    return {fact for fact in facts.split() if fact.startswith("gate")}
+
+
+def test_each_fact_set_of_the_spec_is_one_that_the_backend_has() -> None:
+    assert set(FACT_SETS) == set(tta.CuTileSpec.known_fact_sets)
+
+
+def test_vector16_tells_what_holds_up_to_16_bytes() -> None:
+    assert facts_of_reglu(DYNAMIC, 24) == {
+        "gate%16",
+        "gate.shape[0]%8",
+        "gate.strides[0]=1",
+    }
+    assert facts_of_reglu(DYNAMIC, 6) == {
+        "gate%16",
+        "gate.shape[0]%2",
+        "gate.strides[0]=1",
+    }
+
+
+def test_async8_tells_what_holds_up_to_8_bytes() -> None:
+    assert facts_of_reglu(DYNAMIC, 24, fact_set="async8") == {
+        "gate%8",
+        "gate.shape[0]%4",
+        "gate.strides[0]=1",
+    }
+
+
+def test_strides_tells_constant_strides_alone() -> None:
+    assert facts_of_reglu(64, 64, fact_set="strides") == {"gate.strides[0]=1"}
+
+
+def test_what_is_constant_is_told_and_nothing_that_is_not() -> None:
+    assert facts_of_reglu(4, 8) == {"gate%16", "gate.shape[0]=32", "gate.strides[0]=1"}
+    assert facts_of_reglu(DYNAMIC, 7) == {"gate%16", "gate.strides[0]=1"}
+
+
+def test_without_the_alignment_promise_no_address_is_told() -> None:
+    assert facts_of_reglu(4, 8, aligned=False) == {
+        "gate.shape[0]=32",
+        "gate.strides[0]=1",
+    }
+
+
+def test_the_row_stride_of_a_dynamic_row_is_not_told() -> None:
+    inputs = info(DYNAMIC, Range(1, 48, 333), dtype=torch.float32)
+    facts = compiled(
+        kernels.launch_transpose,
+        inputs,
+        meta=lambda x: x.new_empty(x.shape[1], x.shape[0]),
+    ).facts
+    assert facts == "vector16: x%16 x.strides[1]=1 out%16 out.strides[1]=1"
+
+
+def test_inputs_may_be_one_tensor_and_outputs_may_not() -> None:
+    launch = recorded(kernels.launch_reglu, info(DYNAMIC, 8), info(DYNAMIC, 8))
+    gate, up, out, _ = constraints(launch)
+    assert gate.alias_groups == up.alias_groups == ("inputs",)
+    assert out.alias_groups == ()
+
+
+def test_an_array_that_is_passed_twice_may_be_itself() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        flat = x.reshape(-1)
+        ct.launch(0, (1,), kernels.reglu_kernel, (flat, out.view(-1), out.view(-1), 64))
+
+    x, up, out, _ = constraints(recorded(launch_fn, info(DYNAMIC, 8)))
+    assert x.alias_groups == ()
+    assert up.alias_groups == out.alias_groups == ("tensor1",)
+
+
+def test_only_an_expanded_view_may_overlap_itself() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        rows = x.expand(out.shape)
+        ct.launch(0, (1, 1), kernels.transpose_kernel, (rows, out.t(), 8, 8))
+
+    launch = recorded(
+        launch_fn, info(8), meta=lambda x: x.new_empty(x.shape[0], x.shape[0])
+    )
+    expanded, transposed, *_ = constraints(launch)
+    assert expanded.may_alias_internally
+    assert expanded.stride_constant == (0, 1)
+    assert not transposed.may_alias_internally
+
+
+@pytest.mark.parametrize("case", kernels.CUTILE_CASES, ids=lambda case: case.name)
+def test_no_view_of_the_kernels_overlaps_itself(case: Any) -> None:
+    keywords = case.kernel.launch_keywords(case.kernel.configs[0])
+
+    def launch_fn(*tensors: Any, stream: Any = None) -> None:
+        extra = {"stream": 0} if case.name == "reglu" else {}
+        case.kernel.launch_fn(*tensors, **keywords, **extra)
+
+    launch = recorded(launch_fn, *case.dynamic, meta=case.meta)
+    arrays = [c for c in constraints(launch) if hasattr(c, "ndim")]
+    assert arrays
+    assert not any(array.may_alias_internally for array in arrays)
+
+
+def launch_annotated(x: Any, out: Any) -> None:
+    ct.launch(0, (1,), annotated_kernel, (x, out, 0.1, x.numel(), True))
+
+
+def test_scalars_have_the_types_that_the_launch_gives_them() -> None:
+    x, _, alpha, n, negate = constraints(recorded(launch_annotated, info(DYNAMIC)))
+    assert x.index_dtype == ct.int64
+    assert (alpha.dtype, n.dtype, negate.dtype) == (ct.float32, ct.int64, ct.bool_)
+
+
+def test_scalars_go_as_32_bits() -> None:
+    result = compiled(launch_annotated, info(DYNAMIC))
+    _, _, _, _, alpha, n, negate = result.extras
+    assert int(alpha) == 0x3DCCCCCD  # 0.1 in IEEE 754 binary32
+    assert n == symbol(0, 0)
+    assert int(negate) == 1
+    assert_passes_tensorrts_arguments(result, inputs=1)
+
+
+def test_an_extent_that_passes_32_bits_is_refused() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        ct.launch(0, (1,), kernels.relu_kernel, (out.view(-1), x.view(-1), 64))
+
+    with pytest.raises(ArgumentError, match=r"`out`: shape\[0\], 4096\*d0_0, runs"):
+        compiled(launch_fn, info(Range(1, 2, 2**20), 4096))
+
+
+def test_a_scalar_that_passes_32_bits_is_refused() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        ct.launch(0, (1,), copy_kernel, (x, out, x.shape[0] * 2**20))
+
+    with pytest.raises(ArgumentError, match=r"`what`: 1048576\*d0_0 reaches 4294967"):
+        compiled(launch_fn, info(Range(1, 2, 4096)))
+
+
+@ct.kernel
+def nested_kernel(inputs, out, tiles: tuple[ct.Constant[int], ...], scales):
+    total = ct.zeros((tiles[0],), dtype=ct.float32)
+    for index in ct.static_iter(range(2)):
+        tile = ct.load(inputs[index], index=(ct.bid(0),), shape=(tiles[0],))
+        total = total + ct.astype(tile, ct.float32) * scales[index]
+    ct.store(out, index=(ct.bid(0),), tile=ct.astype(total, out.dtype))
+
+
+def test_tuples_of_arrays_and_scalars_are_passed_item_by_item() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        scales = (0.5, 2.0)
+        ct.launch(0, (1,), nested_kernel, ((x, y), out, (64,), scales))
+
+    launch = recorded(launch_fn, info(64), info(DYNAMIC))
+    assert [a.name for a in launch.arguments] == [
+        *("inputs[0]", "inputs[1]", "out", "tiles[0]", "scales[0]", "scales[1]")
+    ]
+    result = compiled(launch_fn, info(64), info(DYNAMIC))
+    assert result.extras[:2] == (64, 1)
+    assert result.extras[2] == symbol(1, 0)
+    assert_passes_tensorrts_arguments(result, inputs=2)
+
+
+@ct.kernel
+def static_kernel(
+    x: Annotated[ct.Array, ct.ArrayAnnotation(static_shape_dims=(-1,))], out: Any
+) -> None:
+    tile = ct.load(x, index=(ct.bid(0), 0), shape=(1, x.shape[1]))
+    ct.store(out, index=(ct.bid(0), 0), tile=tile)
+
+
+def launch_static(x: Any, out: Any) -> None:
+    ct.launch(0, (x.shape[0],), static_kernel, (x, out))
+
+
+@pytest.mark.parametrize("fact_set", IN_PTX)
+def test_an_extent_that_the_kernel_declares_static_is_always_told(
+    fact_set: str,
+) -> None:
+    facts = compiled(launch_static, info(DYNAMIC, 64), fact_set=fact_set).facts
+    assert "x.shape[1]=64" in facts.split()
+
+
+def test_an_extent_that_the_kernel_declares_static_must_be() -> None:
+    with pytest.raises(ArgumentError, match=r"`x`: shape\[1\] is declared static, and"):
+        compiled(launch_static, info(4, DYNAMIC))
