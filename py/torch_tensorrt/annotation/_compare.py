@@ -56,9 +56,8 @@ def compare(
     if not count:
         return Comparison(max_error, "")
     first = int(wrong.reshape(-1).to(torch.uint8).argmax())
-    where = ", ".join(
-        str(int(i)) for i in torch.unravel_index(_as_index(first), found.shape)
-    )
+    index = torch.unravel_index(torch.tensor(first), found.shape)
+    where = ", ".join(str(int(i)) for i in index)
     return Comparison(
         max_error,
         f"{count} of {found.numel()} elements are wrong, the first at [{where}]: "
@@ -80,10 +79,6 @@ def _errors(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
 def _bits(tensor: torch.Tensor) -> torch.dtype:
     """A poisoned bool is neither true nor false: compare its byte."""
     return torch.uint8 if tensor.dtype == torch.bool else tensor.dtype
-
-
-def _as_index(position: int) -> torch.Tensor:
-    return torch.tensor(position)
 
 
 def _value(tensor: torch.Tensor, position: int) -> str:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 
 from torch_tensorrt.annotation import _ptx
-from torch_tensorrt.annotation._builder import BuiltLaunch, build, corner
-from torch_tensorrt.annotation._execute import MakeInputs, random_inputs
+from torch_tensorrt.annotation._builder import BuiltLaunch, build
+from torch_tensorrt.annotation._execute import MakeInputs
 from torch_tensorrt.annotation._execute import execute as run_tactics
 from torch_tensorrt.annotation._expressions import Extents
-from torch_tensorrt.annotation._record import infer_outputs
+from torch_tensorrt.annotation._inputs import (
+    check_arguments,
+    info_of,
+    on_gpu,
+    shapes_to_look_at,
+)
 from torch_tensorrt.annotation._registry import registered
 from torch_tensorrt.annotation._report import DryRunReport, ShapeReport, TacticReport
-from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._tactics import Kernel, Plugin, Request, Tactic
 from torch_tensorrt.annotation._target import (
     Target,
@@ -25,7 +28,6 @@ from torch_tensorrt.annotation._target import (
     current_target,
     runs_here,
 )
-from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     DryRunError,
@@ -33,7 +35,6 @@ from torch_tensorrt.annotation.errors import (
     SpecError,
     TacticWarning,
     UnsupportedKernelError,
-    UserCodeError,
 )
 
 
@@ -86,8 +87,8 @@ def dry_run(
     attributes = dict(attributes or {})
     if not isinstance(inputs, Sequence):
         raise SpecError(f"dry_run: inputs is {type(inputs).__name__}; pass a list.")
-    infos = tuple(_info(value) for value in inputs)
-    _check_arguments(plugin, infos, attributes)
+    infos = tuple(info_of(value) for value in inputs)
+    check_arguments(plugin, infos, attributes)
     with compiling_for(target):
         everything = (*infos, *plugin.weight_infos)
         request = Request(everything, attributes, current_target())
@@ -100,7 +101,7 @@ def dry_run(
     report = run_tactics(
         report,
         reference or _eager(plugin, attributes),
-        make_inputs or _on_gpu(inputs),
+        make_inputs or on_gpu(inputs),
         tolerance,
         plugin.weights,
     )
@@ -124,7 +125,7 @@ def _compile(
         }
         built = build(plugin.op, request.inputs, encoded)
     launches = {launch.tactic: launch for launch in built}
-    points = _points(plugin, request, with_ragged)
+    points = shapes_to_look_at(plugin, request, with_ragged)
     reports = [
         _failed(tactic, kernel)
         if isinstance(kernel, AnnotationError)
@@ -145,55 +146,6 @@ def _eager(plugin: Plugin, attributes: Mapping[str, Any]) -> Callable[..., Any]:
     return eager
 
 
-def _on_gpu(inputs: Sequence[Any]) -> MakeInputs | None:
-    """The tensors of a dry run that are on the GPU, among random ones."""
-    if not any(isinstance(t, torch.Tensor) and t.is_cuda for t in inputs):
-        return None
-    dtypes = [_info(value).dtype for value in inputs]
-
-    def make(dims: Extents) -> Sequence[torch.Tensor]:
-        return [
-            given if isinstance(given, torch.Tensor) and given.is_cuda else random
-            for given, random in zip(inputs, random_inputs(dims, dtypes), strict=True)
-        ]
-
-    return make
-
-
-def _points(plugin: Plugin, request: Request, with_ragged: bool) -> dict[str, Extents]:
-    """The shapes to look at, by name; ``ragged`` is one that divides by nothing."""
-    inputs = request.inputs
-    if not any(isinstance(extent, Range) for t in inputs for extent in t.shape):
-        return {"static": corner(inputs, "opt")}
-    points = {which: corner(inputs, which) for which in ("min", "opt", "max")}
-    if with_ragged:
-        ragged = _ragged(inputs)
-        static = [
-            TensorInfo(extents, t.dtype)
-            for extents, t in zip(ragged, inputs, strict=True)
-        ]
-        meta = partial(plugin.meta, **request.attributes)
-        try:
-            infer_outputs(meta, static, plugin.op)
-        except UserCodeError:
-            return points  # the op has no such shape
-        points["ragged"] = ragged
-    return points
-
-
-def _ragged(inputs: Sequence[TensorInfo]) -> Extents:
-    """Odd extents two thirds up each range; equal ranges stay equal."""
-    return tuple(
-        tuple(
-            min(e.max, (e.min + (e.max - e.min) * 2 // 3) | 1)
-            if isinstance(e, Range)
-            else e
-            for e in tensor.shape
-        )
-        for tensor in inputs
-    )
-
-
 def _plugin(op: str) -> Plugin:
     known = registered.get(op)
     if known is None or known.plugin is None:
@@ -204,56 +156,6 @@ def _plugin(op: str) -> Plugin:
             f"{', '.join(with_kernels) or 'none'}."
         )
     return known.plugin
-
-
-def _check_arguments(
-    plugin: Plugin, inputs: Sequence[TensorInfo], attributes: Mapping[str, Any]
-) -> None:
-    if len(inputs) != len(plugin.tensors):
-        raise SpecError(
-            f"dry_run: {plugin.op} takes {len(plugin.tensors)} tensors, "
-            f"{', '.join(plugin.tensors)}; got {len(inputs)}."
-        )
-    names = tuple(plugin.attributes)
-    if set(attributes) != set(names):
-        raise SpecError(
-            f"dry_run: {plugin.op} takes {_names('attributes', names)}; got "
-            f"{', '.join(attributes) or 'none'}. Pass attributes={{name: value}}."
-        )
-    for name, kind in plugin.attributes.items():
-        if not kind.holds(attributes[name]):
-            raise SpecError(
-                f"dry_run: attribute {name}={attributes[name]!r} of {plugin.op} must "
-                f"be of type {kind}."
-            )
-
-
-def _names(what: str, names: Sequence[str]) -> str:
-    return f"the {what} {', '.join(names)}" if names else f"no {what}"
-
-
-def _info(value: Any) -> TensorInfo:
-    if isinstance(value, torch.Tensor):
-        return TensorInfo(tuple(value.shape), value.dtype)
-    shape = getattr(value, "shape", None)
-    dtype = getattr(value, "dtype", None)
-    if shape is None or dtype is None or not hasattr(dtype, "to"):
-        raise SpecError(
-            f"dry_run: {value!r} is no input. Pass a tensor, or torch_tensorrt.Input."
-        )
-    if isinstance(shape, Mapping):
-        profile = [shape[f"{which}_shape"] for which in ("min", "opt", "max")]
-        extents = [
-            low if low == high else Range(low, opt, high)
-            for low, opt, high in zip(*profile, strict=True)
-        ]
-        shape = extents
-    try:
-        return TensorInfo(tuple(shape), dtype.to(torch.dtype))
-    except TypeError as error:  # torch_tensorrt.Input without a dtype
-        raise SpecError(
-            f"dry_run: an input of dtype {dtype}. Name it: Input(..., dtype=...)."
-        ) from error
 
 
 def _kernels(

@@ -127,7 +127,10 @@ class _Case:
         given = [(tuple(t.shape), t.dtype) for t in originals]
         wanted = list(zip(shape.dims, dtypes, strict=False))
         if given != wanted:
-            raise DryRunError(f"the inputs are {given}; they were to be {wanted}.")
+            raise DryRunError(
+                f"dry run at {shape.name}: the inputs and weights are {given}, and the "
+                f"kernels were compiled for {wanted}. Let make_inputs make those."
+            )
         inputs = tuple(map(GuardedTensor.copy_of, originals))
         expected = reference(*[tensor.clone() for tensor in tensors])
         return cls(inputs, originals, as_tensors(expected, "the reference"))
@@ -224,8 +227,8 @@ def _check(
     problems = []
     if len(outputs) != len(case.expected):
         raise DryRunError(
-            f"the reference gives {len(case.expected)} tensors; there are "
-            f"{len(outputs)} outputs."
+            f"the reference gives {len(case.expected)} tensors; the kernel has "
+            f"{len(outputs)} outputs. Return one tensor for each."
         )
     max_error = 0.0
     for index, (output, value) in enumerate(zip(outputs, case.expected, strict=True)):

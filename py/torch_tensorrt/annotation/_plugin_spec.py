@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from torch_tensorrt.annotation._spec import Fingerprinted, KernelSpec
+from torch_tensorrt.annotation._kernel_spec import Fingerprinted, KernelSpec
 from torch_tensorrt.annotation.errors import SpecError
 
 

@@ -8,22 +8,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import sympy
 import torch
 
+from torch_tensorrt.annotation._arguments import read_arguments, read_grid
 from torch_tensorrt.annotation._environment import Operators
 from torch_tensorrt.annotation._explore import ShapesRejected, trace, trace_somewhere
 from torch_tensorrt.annotation._launch import (
-    Argument,
-    Constant,
-    Grid,
     Launch,
     LaunchRecord,
     Output,
     Outputs,
-    Pointer,
-    Scalar,
-    scalar,
 )
 from torch_tensorrt.annotation._trace import TensorInfo, Trace, as_tensors
 from torch_tensorrt.annotation.errors import ArgumentError, LaunchCountError
@@ -117,8 +111,8 @@ def record(
         return LaunchRecord(
             kernel=launch.kernel,
             name=launch.name,
-            grid=_read_grid(run, launch),
-            arguments=tuple(_read_arguments(run, launch, outputs)),
+            grid=read_grid(run, launch),
+            arguments=tuple(read_arguments(run, launch, outputs)),
             options=tuple(sorted(launch.options.items())),
             choices=launch.choices,
             inputs=(),
@@ -210,107 +204,3 @@ def _read_outputs(run: Trace, tensors: Iterable[torch.Tensor]) -> Outputs:
     return Outputs(
         tuple(Output(tuple(map(run.expr, t.shape)), t.dtype) for t in tensors)
     )
-
-
-def _read_grid(run: Trace, launch: Launch) -> Grid | None:
-    if launch.grid is None:
-        return None
-    if not 1 <= len(launch.grid) <= 3:
-        raise ArgumentError(
-            f"kernel {launch.name}: the grid has {len(launch.grid)} dimensions; "
-            "1 to 3 are possible."
-        )
-    sizes = [*launch.grid, 1, 1][:3]
-    for size in sizes:
-        if not _is_integer(size):
-            raise ArgumentError(
-                f"kernel {launch.name}: the grid holds {size!r}, which is not an int. "
-                "Divide with //, triton.cdiv or ct.cdiv."
-            )
-    x, y, z = (run.expr(size) for size in sizes)
-    return x, y, z
-
-
-def _read_arguments(
-    run: Trace, launch: Launch, outputs: Sequence[torch.Tensor]
-) -> Iterable[Argument]:
-    owners = {
-        tensor.untyped_storage()._cdata: index
-        for index, tensor in enumerate((*run.inputs, *outputs))
-    }
-    for name, value, is_constant in launch.arguments:
-        where = f"kernel {launch.name}, argument `{name}`"
-        if isinstance(value, torch.Tensor):
-            pointer = _read_pointer(name, value, owners, where)
-            yield (
-                _with_layout(run, pointer, value) if launch.passes_layouts else pointer
-            )
-        elif isinstance(value, torch.SymInt | torch.SymBool) and not is_constant:
-            yield scalar(name, run.expr(value))
-        elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
-            yield _read_symbolic_constant(name, value, is_constant, where)
-        elif _is_integer(value) and not is_constant:
-            yield Scalar(name, run.expr(value))
-        elif is_constant or value is None or isinstance(value, float | bool | str):
-            yield Constant(name, value)
-        else:
-            raise ArgumentError(
-                f"{where}: {type(value).__name__} {value!r} is neither an input, an "
-                "output, an int, nor a constant that can be compiled in. Pass the "
-                "tensors the launch function was given, and sizes computed from them."
-            )
-
-
-def _read_pointer(
-    name: str, tensor: torch.Tensor, owners: Mapping[int, int], where: str
-) -> Pointer:
-    owner = owners.get(tensor.untyped_storage()._cdata)
-    if owner is None:
-        raise ArgumentError(
-            f"{where}: a tensor of shape {list(tensor.shape)} that is neither an input "
-            "nor an output. An engine passes no other buffers: let the kernel write "
-            "the output it was given, and copy nothing on the way."
-        )
-    if tensor.storage_offset() != 0:
-        raise ArgumentError(
-            f"{where}: a view that starts {tensor.storage_offset()} elements into its "
-            f"tensor (strides {list(tensor.stride())}). An engine passes the tensor's "
-            "start: pass the tensor and the offset."
-        )
-    return Pointer(name, owner, tensor.dtype)
-
-
-def _with_layout(run: Trace, pointer: Pointer, tensor: torch.Tensor) -> Pointer:
-    return replace(
-        pointer,
-        shape=tuple(map(run.expr, tensor.shape)),
-        strides=tuple(map(run.expr, tensor.stride())),
-    )
-
-
-def _read_symbolic_constant(
-    name: str, value: Any, is_constant: bool, where: str
-) -> Constant:
-    """A value that follows the shape, where only a constant can go."""
-    known = value.node.expr
-    shown = str(known) if len(str(known)) < 100 else f"{str(known)[:100]}..."
-    if isinstance(value, torch.SymInt) and known.is_number:
-        return Constant(name, int(known))
-    if isinstance(value, torch.SymBool) and known in (sympy.true, sympy.false):
-        return Constant(name, bool(known))
-    if is_constant:
-        raise ArgumentError(
-            f"{where}: a compile-time constant that follows a dynamic size ({shown}). "
-            "It would need a kernel for each size: make that dimension static."
-        )
-    raise ArgumentError(
-        f"{where}: a {type(value).__name__.removeprefix('Sym').lower()} that is not "
-        f"constant ({shown}). TensorRT passes 32-bit integers only: compute it inside "
-        "the kernel, or make the dimensions it depends on static."
-    )
-
-
-def _is_integer(value: Any) -> bool:
-    if isinstance(value, torch.SymInt):
-        return True
-    return hasattr(value, "__index__") and not isinstance(value, bool | torch.Tensor)

@@ -15,11 +15,11 @@ from torch_tensorrt.annotation._compile import compile_all
 from torch_tensorrt.annotation._configs import Config
 from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation._job import Assembled, Job, Outcome, as_ours
+from torch_tensorrt.annotation._kernel_spec import KernelSpec
 from torch_tensorrt.annotation._launch import LaunchRecord
 from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
 from torch_tensorrt.annotation._ptxas import Resources
 from torch_tensorrt.annotation._record import Call, record
-from torch_tensorrt.annotation._spec import KernelSpec
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, backend

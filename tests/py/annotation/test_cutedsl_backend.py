@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
-import subprocess
 import textwrap
 import threading
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from cache_checks import assert_compiled_once
 
 pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 
@@ -39,7 +39,6 @@ from kernels import info
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation import _dtypes
-from torch_tensorrt.annotation._cache import kernel_cache
 from torch_tensorrt.annotation._compile import compile_all
 from torch_tensorrt.annotation._job import Assembled, Job
 from torch_tensorrt.annotation._launch import Constant, LaunchRecord, Pointer
@@ -49,7 +48,6 @@ from torch_tensorrt.annotation._symbolic import Range, symbol
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, backend
-from torch_tensorrt.annotation.backends.cutedsl import CuTeDSLBackend
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     CompileError,
@@ -634,19 +632,7 @@ def job(launch_fn: Callable[..., Any] = launch_silu, **keywords: Any) -> Job:
 def test_a_kernel_is_compiled_once_and_then_comes_from_the_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (cold,) = compile_all([job()], "test")
-    kernel_cache.cache_clear()
-
-    def refuse(*args: Any, **keywords: Any) -> Any:
-        raise AssertionError("a process was started")
-
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-    monkeypatch.setattr(CuTeDSLBackend, "compile", refuse)
-    (warm,) = compile_all([job()], "test")
-    assert isinstance(cold, Assembled)
-    assert isinstance(warm, Assembled)
-    assert (warm.digest, warm.resources) == (cold.digest, cold.resources)
-    assert warm.code(job().record, "name") == cold.code(job().record, "name")
+    assert_compiled_once(job, monkeypatch)
 
 
 def test_compiling_does_not_change_the_key() -> None:

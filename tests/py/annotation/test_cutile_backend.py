@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from cache_checks import assert_compiled_once
 from kernels import info, launch_add
 
 import torch_tensorrt.annotation as tta
@@ -237,18 +237,7 @@ def job(launch_fn: Callable[..., Any] = kernels.launch_reglu, **options: Any) ->
 def test_a_kernel_is_compiled_once_and_then_comes_from_the_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (cold,) = compile_all([job()], "test")
-    kernel_cache.cache_clear()
-
-    def refuse(*args: Any, **keywords: Any) -> Any:
-        raise AssertionError("a process was started")
-
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-    (warm,) = compile_all([job()], "test")
-    assert isinstance(cold, Assembled)
-    assert isinstance(warm, Assembled)
-    assert (warm.digest, warm.resources) == (cold.digest, cold.resources)
-    assert warm.code(job().record, "name") == cold.code(job().record, "name")
+    assert_compiled_once(job, monkeypatch)
 
 
 def test_a_cached_kernel_serves_where_cutiles_compiler_is_not_installed(

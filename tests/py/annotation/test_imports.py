@@ -33,6 +33,7 @@ ORDER = [
     f"{ANNOTATION}._fingerprint",
     # what a user hands over
     f"{ANNOTATION}._configs",
+    f"{ANNOTATION}._kernel_spec",
     f"{ANNOTATION}._spec",
     f"{ANNOTATION}._plugin_spec",
     # a launch, recorded
@@ -41,6 +42,7 @@ ORDER = [
     f"{ANNOTATION}._samples",
     f"{ANNOTATION}._explore",
     f"{ANNOTATION}._launch",
+    f"{ANNOTATION}._arguments",
     f"{ANNOTATION}._record",
     f"{ANNOTATION}._checks",
     # a kernel, compiled
@@ -88,6 +90,7 @@ ORDER = [
     f"{ANNOTATION}._guarded",
     f"{ANNOTATION}._compare",
     f"{ANNOTATION}._execute",
+    f"{ANNOTATION}._inputs",
     f"{ANNOTATION}._dry_run",
     ANNOTATION,
     f"{ANNOTATION}._cli_inputs",
