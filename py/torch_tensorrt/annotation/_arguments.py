@@ -47,16 +47,15 @@ def read_grid(run: Trace, launch: Launch) -> Grid | None:
 
 
 def read_arguments(
-    run: Trace, launch: Launch, outputs: Sequence[torch.Tensor]
+    run: Trace, launch: Launch, tensors: Sequence[torch.Tensor]
 ) -> Iterable[Argument]:
-    """Each argument in its role: a plugin's tensor, a number, or a constant.
+    """Each argument in its role: one of the plugin's tensors, a number, or a constant.
 
     Raises:
         ArgumentError: it is none of these.
     """
     owners = {
-        tensor.untyped_storage()._cdata: index
-        for index, tensor in enumerate((*run.inputs, *outputs))
+        tensor.untyped_storage()._cdata: index for index, tensor in enumerate(tensors)
     }
     for name, value, is_constant in launch.arguments:
         where = f"kernel {launch.name}, argument `{name}`"

@@ -30,11 +30,12 @@ class BuiltLaunch:
     """What TensorRT would embed for one tactic, and launch for a given shape.
 
     Attributes:
-        dtypes: of inputs and outputs, as TensorRT calls them.
+        dtypes, formats: of inputs and outputs, as TensorRT calls them.
     """
 
     tactic: int
     dtypes: tuple[str, ...]
+    formats: tuple[str, ...]
     entry: str
     code: str | bytes
     _outputs: tuple[tuple[Any, ...], ...]
@@ -96,11 +97,12 @@ def _build(
         in_out.append(_tensor_desc(_extents(desc, inputs), type_))
     if any(plugin.get_aliased_input(i) != -1 for i in range(num_outputs)):
         raise DryRunError(f"{op}: in-place outputs cannot be dry-run.")
-    return [
+    launches = [
         launch
         for combination in _combinations(op, plugin, in_out, len(inputs))
         for launch in _launches(plugin, combination, dims, in_out, len(inputs))
     ]
+    return sorted(launches, key=lambda launch: launch.tactic)
 
 
 def _create(op: str, attributes: Mapping[str, Any]) -> Any:
@@ -168,6 +170,7 @@ def _launches(
             BuiltLaunch(
                 tactic=tactic,
                 dtypes=tuple(_dtypes.from_tensorrt(t).token for t, _ in combination),
+                formats=tuple(format_.name for _, format_ in combination),
                 entry=entry,
                 code=code,
                 _outputs=tuple(

@@ -200,6 +200,7 @@ def _report(
         backend=tactic.spec.backend,
         config=tactic.settings,
         dtypes=launch.dtypes,
+        formats=launch.formats,
         facts=kernel.compiled.facts,
         target=_ptx.target_of(ptx or kernel.compiled.code),
         entry=launch.entry,

@@ -102,11 +102,11 @@ def _copy_gbps() -> float:
 
 @dataclass(frozen=True)
 class _Case:
-    """Inputs of one shape, and what the op makes of them."""
+    """Inputs of one shape, in every format, and what the op makes of them."""
 
-    inputs: tuple[GuardedTensor, ...]
     originals: tuple[torch.Tensor, ...]
     expected: tuple[torch.Tensor, ...]
+    _inputs: dict[tuple[str, ...], tuple[GuardedTensor, ...]]
 
     @classmethod
     def of(
@@ -131,9 +131,16 @@ class _Case:
                 f"dry run at {shape.name}: the inputs and weights are {given}, and the "
                 f"kernels were compiled for {wanted}. Let make_inputs make those."
             )
-        inputs = tuple(map(GuardedTensor.copy_of, originals))
         expected = reference(*[tensor.clone() for tensor in tensors])
-        return cls(inputs, originals, as_tensors(expected, "the reference"))
+        return cls(originals, as_tensors(expected, "the reference"), {})
+
+    def inputs(self, formats: tuple[str, ...]) -> tuple[GuardedTensor, ...]:
+        """The inputs as a kernel for these formats gets them."""
+        formats = formats[: len(self.originals)]
+        if formats not in self._inputs:
+            tensors = map(GuardedTensor.copy_of, self.originals, formats)
+            self._inputs[formats] = tuple(tensors)
+        return self._inputs[formats]
 
 
 def random_inputs(
@@ -174,14 +181,15 @@ def _run(
     case: _Case,
     tolerance: float | None,
 ) -> ShapeReport:
-    dtypes = tactic.dtypes[len(case.inputs) :]
+    inputs = case.inputs(tactic.formats)
+    layouts = list(zip(tactic.dtypes, tactic.formats, strict=True))[len(inputs) :]
     max_error, problems = 0.0, list[str]()
     for poison in POISONS:
         outputs = [
-            GuardedTensor(extents, _dtypes.from_token(token).torch, poison)
-            for extents, token in zip(shape.outputs, dtypes, strict=True)
+            GuardedTensor(extents, _dtypes.from_token(token).torch, poison, format_)
+            for extents, (token, format_) in zip(shape.outputs, layouts, strict=True)
         ]
-        launch = _launcher(kernel, shape, case.inputs, outputs)
+        launch = _launcher(kernel, shape, inputs, outputs)
         launch()
         try:
             torch.cuda.synchronize()
@@ -191,7 +199,7 @@ def _run(
                 f"the CUDA context with it: {str(error).splitlines()[0]}. Does it read "
                 "or write out of bounds? compute-sanitizer says where."
             ) from error
-        error_, found = _check(case, outputs, tolerance)
+        error_, found = _check(case, inputs, outputs, tolerance)
         max_error, problems = max(max_error, error_), problems or found
     time, spread = _time(launch)
     return replace(
@@ -221,7 +229,10 @@ def _launcher(
 
 
 def _check(
-    case: _Case, outputs: Sequence[GuardedTensor], tolerance: float | None
+    case: _Case,
+    inputs: Sequence[GuardedTensor],
+    outputs: Sequence[GuardedTensor],
+    tolerance: float | None,
 ) -> tuple[float, list[str]]:
     """The largest error of any element, and everything that is wrong."""
     problems = []
@@ -238,12 +249,10 @@ def _check(
             problems.append(f"output {index}: {result.message}")
         if not output.is_intact:
             problems.append(f"output {index}: the kernel writes outside of it")
-    for index, (tensor, before) in enumerate(
-        zip(case.inputs, case.originals, strict=True)
-    ):
+    for index, (tensor, before) in enumerate(zip(inputs, case.originals, strict=True)):
         if not tensor.holds(before):
             problems.append(f"input {index}: the kernel writes into it")
-            tensor.tensor.copy_(before)
+            tensor.write(before)
         if not tensor.is_intact:
             problems.append(f"input {index}: the kernel writes outside of it")
     return max_error, problems

@@ -7,36 +7,58 @@ from collections.abc import Sequence
 
 import torch
 
+from torch_tensorrt.annotation._formats import FORMATS, LINEAR
+
 _GUARD = 1 << 20  # bytes on either side: more than a block's tile
 POISONS = (0xFF, 0x5A)  # as bytes; the first is NaN in every floating-point dtype
 
 
 class GuardedTensor:
-    """A contiguous tensor on the GPU, filled like the memory around it.
+    """A tensor on the GPU, in a format's layout, filled like the memory around it.
 
     Args:
-        poison: the byte it is filled with.
+        poison: the byte that it, its padding and the memory around are filled with.
+        format_name: TensorRT's.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: torch.dtype, poison: int) -> None:
-        size = math.prod(shape) * dtype.itemsize
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        poison: int,
+        format_name: str = LINEAR.name,
+    ) -> None:
+        self._shape, self._format = tuple(shape), FORMATS[format_name]
+        extents = self._format.buffer_shape(self._shape)
+        size = math.prod(extents) * dtype.itemsize
         self._poison = poison
         self._end = _GUARD + size
         self._bytes = torch.full(
             (size + 2 * _GUARD,), poison, dtype=torch.uint8, device="cuda"
         )
-        self.tensor = self._bytes[_GUARD : self._end].view(dtype).view(tuple(shape))
+        self._buffer = self._bytes[_GUARD : self._end].view(dtype).view(extents)
 
     @classmethod
-    def copy_of(cls, tensor: torch.Tensor) -> GuardedTensor:
-        """``tensor``'s values between guards that are NaN."""
-        guarded = cls(tensor.shape, tensor.dtype, POISONS[0])
-        guarded.tensor.copy_(tensor)
+    def copy_of(
+        cls, tensor: torch.Tensor, format_name: str = LINEAR.name
+    ) -> GuardedTensor:
+        """``tensor``'s values; padding and guards are NaN."""
+        guarded = cls(tensor.shape, tensor.dtype, POISONS[0], format_name)
+        guarded.write(tensor)
         return guarded
 
     @property
+    def tensor(self) -> torch.Tensor:
+        """The values, row-major."""
+        return self._format.unpack(self._buffer, self._shape)
+
+    def write(self, tensor: torch.Tensor) -> None:
+        """Put ``tensor``'s values in; padding stays as it is."""
+        self._format.pack(tensor, self._buffer)
+
+    @property
     def address(self) -> int:
-        return self.tensor.data_ptr()
+        return self._buffer.data_ptr()
 
     @property
     def is_intact(self) -> bool:
@@ -45,8 +67,12 @@ class GuardedTensor:
         return all(bool((guard == self._poison).all()) for guard in guards)
 
     def holds(self, tensor: torch.Tensor) -> bool:
-        """Whether the values are those of ``tensor``, bit by bit."""
+        """Whether the values are those of ``tensor``, bit by bit; and the padding's."""
+        if self._format is LINEAR:
+            expected = tensor
+        else:
+            expected = GuardedTensor.copy_of(tensor, self._format.name)._buffer
         return torch.equal(
-            self.tensor.reshape(-1).view(torch.uint8),
-            tensor.contiguous().reshape(-1).view(torch.uint8),
+            self._buffer.reshape(-1).view(torch.uint8),
+            expected.contiguous().reshape(-1).view(torch.uint8),
         )

@@ -84,7 +84,7 @@ def _rows(report: Any, tactic: Any) -> Iterable[str]:
         return
     form = f"PTX {tactic.ptx_isa}" if tactic.ptx_isa else "CUBIN"
     code = f"{tactic.entry} {tactic.target} {form}"
-    head += [tactic.facts, " ".join(tactic.dtypes), code]
+    head += [tactic.facts, tactic.tensors, code]
     numbers = [tactic.registers, tactic.shared_memory, tactic.spills]
     span = len(tactic.shapes)
     cells = [_cell(text, span) for text in head]

@@ -14,6 +14,7 @@ from torch_tensorrt.annotation._configs import (
     is_configs,
 )
 from torch_tensorrt.annotation._fingerprint import fingerprint
+from torch_tensorrt.annotation._formats import require_known
 from torch_tensorrt.annotation.errors import SpecError
 
 
@@ -84,12 +85,19 @@ class KernelSpec(Fingerprinted):
                 )
             seen.add(digest)
         for formats in (self.input_formats, self.output_formats):
-            for name in formats or ():
-                if name != "LINEAR":
-                    raise SpecError(
-                        f"{self.backend}: format {name!r} is not supported. "
-                        "Only LINEAR is, which is also the default."
-                    )
+            require_known(formats, self.backend)
+        if self.is_packed and (self.launch_fn is None or self.returns_outputs):
+            raise SpecError(
+                f"{self.backend}: the op's own body takes row-major tensors. Pass the "
+                "function that launches a kernel for these formats: "
+                f"tta.{self.backend}(launch_fn, ...)."
+            )
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether some tensor has a format other than LINEAR."""
+        names = (*(self.input_formats or ()), *(self.output_formats or ()))
+        return not set(names) <= {"LINEAR"}
 
     @property
     def function(self) -> Callable[..., Any]:

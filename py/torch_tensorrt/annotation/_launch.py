@@ -128,6 +128,7 @@ class LaunchRecord:
         choices: what its autotuner would choose from; the first was taken.
         inputs: the plugin's inputs.
         outputs: the plugin's outputs.
+        formats: TensorRT's names of their formats, inputs first.
     """
 
     kernel: Any
@@ -138,6 +139,7 @@ class LaunchRecord:
     choices: tuple[Config, ...]
     inputs: tuple[TensorInfo, ...]
     outputs: Outputs
+    formats: tuple[str, ...]
 
     @cached_property
     def ranges(self) -> dict[sympy.Symbol, Range]:

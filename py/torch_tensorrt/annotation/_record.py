@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import torch
 
 from torch_tensorrt.annotation._arguments import read_arguments, read_grid
+from torch_tensorrt.annotation._configs import Formats
 from torch_tensorrt.annotation._environment import Operators
 from torch_tensorrt.annotation._explore import ShapesRejected, trace, trace_somewhere
+from torch_tensorrt.annotation._formats import empty_buffers, formats_of
 from torch_tensorrt.annotation._launch import (
     Launch,
     LaunchRecord,
@@ -65,11 +67,16 @@ class Call:
             an autotuner take its first choice.
         names: of the inputs, for an op's body, which is called by name and returns its
             outputs; None for a function that is handed its outputs.
+        input_formats, output_formats: of the tensors, as a spec names them.
+        weights: how many of the inputs are constants.
     """
 
     keywords: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] | None = None
     names: Sequence[str] | None = None
+    input_formats: Formats = None
+    output_formats: Formats = None
+    weights: int = 0
 
 
 def record(
@@ -99,24 +106,31 @@ def record(
             for o in _fake_outputs(run, meta, "the fake kernel")
         )
         launches.clear()
-        operators = Operators((*run.inputs, *outputs), what)
+        formats = (
+            *formats_of(call.input_formats, run.inputs, call.weights, "input"),
+            *formats_of(call.output_formats, outputs, 0, "output"),
+        )
+        tensors = empty_buffers(formats, (*run.inputs, *outputs))
+        operators = Operators(tensors, what)
         with operators:
             if call.names is None:
-                _call_with_outputs(launch_fn, what, run, outputs, call.keywords)
+                _call_with_outputs(launch_fn, what, tensors, len(outputs), call)
             else:
                 named = dict(zip(call.names, run.inputs, strict=True))
                 result = launch_fn(**named, **call.keywords)
                 outputs = _own_outputs(run, result, outputs, operators, what)
+                tensors = (*run.inputs, *outputs)
         launch = _only(launches, what)
         return LaunchRecord(
             kernel=launch.kernel,
             name=launch.name,
             grid=read_grid(run, launch),
-            arguments=tuple(read_arguments(run, launch, outputs)),
+            arguments=tuple(read_arguments(run, launch, tensors)),
             options=tuple(sorted(launch.options.items())),
             choices=launch.choices,
             inputs=(),
             outputs=_read_outputs(run, outputs),
+            formats=tuple(fmt.name for fmt in formats),
         )
 
     with interceptor.intercept(launches.append, call.overrides):
@@ -126,22 +140,22 @@ def record(
 def _call_with_outputs(
     launch_fn: Callable[..., Any],
     what: str,
-    run: Trace,
-    outputs: Sequence[torch.Tensor],
-    keywords: Mapping[str, Any],
+    tensors: Sequence[torch.Tensor],
+    num_outputs: int,
+    call: Call,
 ) -> None:
-    signature = inspect.signature(launch_fn)
+    signature, keywords = inspect.signature(launch_fn), call.keywords
     if "stream" in signature.parameters:
         keywords = {"stream": 0, **keywords}
     try:
-        signature.bind(*run.inputs, *outputs, **keywords)
+        signature.bind(*tensors, **keywords)
     except TypeError as error:
         raise ArgumentError(
-            f"{what} takes {signature}, and would be called with {len(run.inputs)} "
-            f"inputs, {len(outputs)} outputs of the meta function, "
-            f"and keywords {', '.join(keywords) or 'none'}: {error}."
+            f"{what} takes {signature}, and would be called with "
+            f"{len(tensors) - num_outputs} inputs, {num_outputs} outputs of the meta "
+            f"function, and keywords {', '.join(keywords) or 'none'}: {error}."
         ) from error
-    launch_fn(*run.inputs, *outputs, **keywords)
+    launch_fn(*tensors, **keywords)
 
 
 def _own_outputs(

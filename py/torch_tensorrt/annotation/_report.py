@@ -51,6 +51,7 @@ class TacticReport:
     """What TensorRT would embed for one tactic; ``error`` says why nothing.
 
     Attributes:
+        dtypes, formats: TensorRT's names for those of the inputs, then the outputs.
         facts: what the compiler was told of the arguments (``x%16``: divisible by 16).
         target: architecture of the code (``sm_90a`` where it needs the ``a`` features).
         code: what TensorRT gets: PTX, or the bytes of a CUBIN.
@@ -66,6 +67,7 @@ class TacticReport:
     backend: str
     config: dict[str, Any]
     dtypes: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
     facts: str = ""
     target: str = ""
     entry: str = ""
@@ -82,6 +84,12 @@ class TacticReport:
     def ok(self) -> bool:
         """Whether it would be offered to TensorRT, and did nothing wrong if run."""
         return self.error is None and all(s.ok is not False for s in self.shapes)
+
+    @property
+    def tensors(self) -> str:
+        """Dtype and format of each tensor, for people; LINEAR goes without saying."""
+        each = zip(self.dtypes, self.formats, strict=True)
+        return " ".join(d if f == "LINEAR" else f"{d}:{f}" for d, f in each)
 
 
 @dataclass(frozen=True)
@@ -250,13 +258,15 @@ def _row(tactic: TacticReport) -> list[str]:
         return [*head, f"{tactic.facts} left out: {tactic.error}".lstrip()]
     return [
         *head,
-        f"{tactic.entry}\n{tactic.facts}\n{' '.join(tactic.dtypes)}",
+        f"{tactic.entry}\n{tactic.facts}\n{tactic.tensors}",
         f"{tactic.target}\n{_isa(tactic)}",
         str(tactic.registers),
         str(tactic.shared_memory),
         str(tactic.spills),
         _times(tactic.shapes[0].block),
-        "\n".join(f"{s.name} {', '.join(map(_times, s.dims))}" for s in tactic.shapes),
+        "\n".join(
+            f"{s.name} {', '.join(map(_extents, s.dims))}" for s in tactic.shapes
+        ),
         "\n".join(_times(s.grid) for s in tactic.shapes),
         "\n".join(", ".join(map(str, s.extras)) for s in tactic.shapes),
         "\n".join(map(_outcome, tactic.shapes)),
@@ -281,4 +291,8 @@ def _times(extents: Sequence[int]) -> str:
     shown = list(extents)
     while len(shown) > 1 and shown[-1] == 1:
         shown.pop()
-    return "x".join(map(str, shown)) or "scalar"
+    return _extents(shown)
+
+
+def _extents(extents: Sequence[int]) -> str:
+    return "x".join(map(str, extents)) or "scalar"

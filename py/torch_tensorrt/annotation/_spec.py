@@ -47,7 +47,11 @@ def triton(
             ``num_stages`` and ``maxnreg`` go to Triton, other keys to ``launch_fn``
             (without one, they override keywords of the launch). None: the configs of
             ``@triton.autotune``, or one tactic with the defaults.
-        input_formats, output_formats: tensor formats; None is LINEAR (row-major).
+        input_formats, output_formats: names of ``trt.TensorFormat`` (``"CHW32"``), one
+            for all tensors or one for each; None is LINEAR (row-major). A launch
+            function gets a packed tensor as it lies in memory, ``[N][(C + 31) // 32]
+            [H][W][32]`` of a CHW32 one, with its own extents as ``x.logical_shape``.
+            What is in the padding is undefined.
         **keywords: config keys that hold in every config.
 
     Raises:
@@ -128,7 +132,7 @@ def cutile(
         configs: one dict for each kernel that TensorRT is to time, once for each fact
             set. ``num_ctas``, ``occupancy``, ``opt_level`` and ``num_worker_warps`` go
             to cuTile, other keys to ``launch_fn``. Left out: its defaults.
-        input_formats, output_formats: tensor formats; None is LINEAR (row-major).
+        input_formats, output_formats: tensor formats, as in :func:`triton`.
         fact_sets: those to try, and so how many variants there are at most.
         **keywords: config keys that hold in every config.
 
@@ -201,8 +205,7 @@ def cutedsl(
             ``from_dlpack`` makes of them. None: the op's own body does.
         configs: one dict for each tactic that TensorRT is to time, of keywords for
             ``launch_fn``: the ``Constexpr`` parameters of a ``@cute.jit`` function.
-        input_formats: TensorRT tensor formats of the inputs; only LINEAR is supported.
-        output_formats: as ``input_formats``.
+        input_formats, output_formats: tensor formats, as in :func:`triton`.
         arch: variant of the architecture to compile for, as ``"sm_90a"``.
         **keywords: added to every config.
 

@@ -243,6 +243,9 @@ class Plugin:
                 keywords,
                 tactic.overrides,
                 self.tensors if tactic.spec.returns_outputs else None,
+                tactic.spec.input_formats,
+                tactic.spec.output_formats,
+                len(self.weights),
             ),
         )
         for output in recorded.outputs.tensors:

@@ -5,6 +5,7 @@ AnnotationError
 ├── ToolchainError       a kernel language, or its compiler, is not installed
 ├── TargetError          no GPU to compile for, or one that the toolchain does not know
 ├── DTypeError           a dtype that TensorRT, or a kernel, cannot take
+├── FormatError          a tensor that cannot have the format its kernel is for
 ├── RecordError          the launch function could not be turned into one launch
 │   ├── UserCodeError        it raised, or the op's fake kernel did
 │   ├── LaunchCountError     it launched nothing, or more than one kernel
@@ -37,6 +38,10 @@ class TargetError(AnnotationError):
 
 class DTypeError(AnnotationError, TypeError):
     """A dtype that TensorRT, or the kernel's language, does not have."""
+
+
+class FormatError(AnnotationError, ValueError):
+    """A tensor cannot have the format that a kernel is registered for."""
 
 
 class RecordError(AnnotationError):

@@ -33,6 +33,7 @@ ORDER = [
     f"{ANNOTATION}._fingerprint",
     # what a user hands over
     f"{ANNOTATION}._configs",
+    f"{ANNOTATION}._formats",
     f"{ANNOTATION}._kernel_spec",
     f"{ANNOTATION}._spec",
     f"{ANNOTATION}._plugin_spec",

@@ -39,6 +39,7 @@ def tactic(number: int, *shapes: ShapeReport, error: str | None = None) -> Tacti
         backend="triton",
         config={"BLOCK": 256 * number},
         dtypes=("FP16", "FP16"),
+        formats=("LINEAR", "LINEAR"),
         facts="x%16",
         target="sm_90",
         entry=f"entry_{number}",

@@ -139,6 +139,11 @@ def _require_supported(
                 f"{op}: weight {name!r}: TensorRT has no constants of dtype uint8. "
                 "Convert it to int8 or int32, or pass it to the op as an input."
             )
+    if not options.use_aot_if_available and any(s.is_packed for s in spec.specs):
+        raise SpecError(
+            f"{op}: use_aot_if_available=False: the op's Python code takes row-major "
+            "tensors, and a kernel is for packed ones. Leave out its formats."
+        )
     if options.requires_output_allocator:
         raise SpecError(
             f"{op}: requires_output_allocator=True: an ahead-of-time kernel cannot "

@@ -19,6 +19,7 @@ from torch_tensorrt.annotation.errors import (
     AnnotationError,
     RedundantTactic,
     TacticWarning,
+    UnsupportedKernelError,
 )
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
     named,
@@ -43,10 +44,12 @@ def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
     def autotune(*args: Any) -> list[Any]:
         """The network's own dtypes, with every tactic that has a kernel for them.
 
+        Each tactic goes with the formats it was registered for.
+
         TensorRT calls this twice, and ends the process if it raises.
         """
         descs, attributes, (outputs,) = schema.split(args, {})
-        numbers = []
+        numbers: dict[tuple[str, ...], list[int]] = {}
         try:
             request = _request(descs, attributes)
         except AnnotationError as error:  # no target: no tactic
@@ -55,7 +58,7 @@ def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
         plugin.prepare(request)
         for tactic in plugin.tactics(request.inputs, attributes):
             try:
-                plugin.kernel(tactic, request)
+                kernel = plugin.kernel(tactic, request)
             except RedundantTactic:
                 continue
             except AnnotationError as error:
@@ -64,11 +67,12 @@ def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
                     f"left out: {error}"
                 )
             else:
-                numbers.append(tactic.number)
-        if not numbers:
-            return []
+                numbers.setdefault(kernel.record.formats, []).append(tactic.number)
         tokens = [_dtypes.from_tensorrt(d.dtype).token for d in (*descs, *outputs)]
-        return [trtp.AutoTuneCombination(", ".join(tokens), "LINEAR", numbers)]
+        return [
+            trtp.AutoTuneCombination(", ".join(tokens), ", ".join(formats), tactics)
+            for formats, tactics in numbers.items()
+        ]
 
     signature = schema.signature(
         trtp.TensorDesc,
@@ -89,9 +93,15 @@ def _aot_impl(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
     import tensorrt.plugin as trtp
 
     def aot_impl(*args: Any) -> tuple[str, str | bytes, Any, Any]:
-        descs, attributes, (_, number) = schema.split(args, {})
+        descs, attributes, (outputs, number) = schema.split(args, {})
         request = _request(descs, attributes)
         kernel = plugin.kernel(plugin.tactic(number, request), request)
+        formats = tuple(desc.format.name for desc in (*descs, *outputs))
+        if formats != kernel.record.formats:
+            raise UnsupportedKernelError(
+                f"{schema.op}, tactic {number}: TensorRT asks for the formats "
+                f"{formats}, and the kernel is for {kernel.record.formats}."
+            )
         params, extras = _launch(kernel, shape_symbols(descs))
         return kernel.entry, kernel.code, params, extras
 

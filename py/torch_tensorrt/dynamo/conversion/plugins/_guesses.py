@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
+from torch_tensorrt.annotation._configs import Formats
+from torch_tensorrt.annotation._formats import FORMATS
 from torch_tensorrt.annotation._trace import TensorInfo
 
 _EXTENT = 256  # divisible by what blocks and heads divide by
@@ -22,7 +24,19 @@ _DTYPES = (
 )
 
 
-def guesses(count: int) -> Iterator[tuple[TensorInfo, ...]]:
-    """Inputs to try a function on of which nothing is known: ranks and dtypes."""
+def guesses(count: int, formats: Formats = None) -> Iterator[tuple[TensorInfo, ...]]:
+    """Inputs to try a function on of which nothing is known: ranks and dtypes.
+
+    Args:
+        formats: what they must be able to have, one name for all or one for each.
+    """
+    names = (formats or ("LINEAR",)) * (1 if len(formats or ()) > 1 else count)
+    each = [FORMATS[name] for name in names[:count]]
     for dtype, rank in itertools.product(_DTYPES, _RANKS):
-        yield (TensorInfo((_EXTENT,) * rank, dtype),) * count
+        yield tuple(
+            TensorInfo(
+                (_EXTENT,) * max(rank, -fmt.channel),
+                dtype if dtype in fmt.dtypes or not fmt.dtypes else fmt.dtypes[0],
+            )
+            for fmt in each
+        )

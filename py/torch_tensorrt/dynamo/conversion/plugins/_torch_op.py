@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 
+from torch_tensorrt.annotation._formats import empty_buffers, formats_of
+from torch_tensorrt.annotation._kernel_spec import KernelSpec
 from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
 from torch_tensorrt.annotation._record import describe, infer_outputs
 from torch_tensorrt.annotation._trace import as_tensors
@@ -107,20 +109,43 @@ def _eager(
             n: v for n, v in values.items() if not isinstance(v, torch.Tensor)
         }
         given = [v for v in values.values() if isinstance(v, torch.Tensor)]
-        inputs = [tensor.contiguous() for tensor in given]
         result = meta(*args)
-        outputs = tuple(
-            torch.empty(o.shape, dtype=o.dtype, device=o.device)
-            for o in as_tensors(result, "the meta function")
-        )
+        outputs = as_tensors(result, "the meta function")
+        inputs = [
+            *(tensor.contiguous() for tensor in given),
+            *weights(outputs[0].device),
+        ]
         if takes_stream:
             attributes["stream"] = torch.cuda.current_stream().cuda_stream
-        tensors = (*inputs, *weights(outputs[0].device), *outputs)
-        everything = {**keywords, **attributes}
-        backend(kernel.backend).run(kernel.function, tensors, everything)
+        outputs = _run(
+            kernel, inputs, outputs, len(spec.weights), keywords | attributes
+        )
         return outputs if isinstance(result, tuple | list) else outputs[0]
 
     return run
+
+
+def _run(
+    kernel: KernelSpec,
+    inputs: Sequence[torch.Tensor],
+    outputs: Sequence[torch.Tensor],
+    num_weights: int,
+    keywords: Mapping[str, Any],
+) -> tuple[torch.Tensor, ...]:
+    """Call the launch function as it is recorded; tensors like ``outputs``, written."""
+    formats = (
+        *formats_of(kernel.input_formats, inputs, num_weights, "input"),
+        *formats_of(kernel.output_formats, outputs, 0, "output"),
+    )
+    fresh = [torch.empty(o.shape, dtype=o.dtype, device=o.device) for o in outputs]
+    tensors = empty_buffers(formats, (*inputs, *fresh))
+    if tensors[0] is not inputs[0]:
+        for fmt, tensor, buffer in zip(formats, inputs, tensors, strict=False):
+            fmt.pack(tensor, buffer.zero_())
+    backend(kernel.backend).run(kernel.function, tensors, dict(keywords))
+    written = zip(formats, tensors, (*inputs, *fresh), strict=True)
+    results = [fmt.unpack(buffer, like.shape) for fmt, buffer, like in written]
+    return tuple(results[len(inputs) :])
 
 
 def _on_device(

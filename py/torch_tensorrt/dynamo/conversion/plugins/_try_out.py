@@ -5,8 +5,11 @@ What TensorRT is told too late, inside its builder, it prints and does not repor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch._subclasses.fake_tensor import UnsupportedOperatorException
 
+from torch_tensorrt.annotation._kernel_spec import KernelSpec
 from torch_tensorrt.annotation._launch import Outputs
 from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._tactics import Plugin
@@ -22,29 +25,44 @@ from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
 
 
 def try_out(plugin: Plugin, schema: OpSchema) -> None:
-    """Raise what no inputs can repair.
+    """Raise what no inputs can repair, for each kernel of the plugin.
 
-    If a tactic records for some guess, it may be right. If it fails for every guess
-    that the op, and the launch function's own code, accept, the first error is raised.
+    If its tactics record for some guess, they may be right. If they fail for every
+    guess that the op, and the launch function's own code, accept, the first error is
+    raised.
 
     Raises:
         RecordError: see its subclasses.
+        FormatError: no tensors have the formats that a kernel is for.
         RegistrationError: an existing op has no fake kernel.
         SpecError: ``meta_impl`` contradicts the fake kernel of an existing op.
     """
+    for formats in dict.fromkeys(spec.input_formats for spec in plugin.spec.specs):
+        accepted: list[tuple[TensorInfo, ...]] = []
+        for guess in guesses(len(schema.tensors), formats):
+            inputs = (*guess, *plugin.weight_infos)
+            outputs = _outputs(plugin, schema, inputs)
+            if outputs is not None:
+                _require_agreement(plugin, schema, inputs, outputs)
+                accepted.append(inputs)
+        for spec in plugin.spec.specs:
+            if spec.input_formats == formats:
+                _try_spec(plugin, schema, spec, accepted)
+
+
+def _try_spec(
+    plugin: Plugin,
+    schema: OpSchema,
+    spec: KernelSpec,
+    accepted: Sequence[tuple[TensorInfo, ...]],
+) -> None:
     attributes = schema.neutral_attributes()
-    accepted: list[tuple[TensorInfo, ...]] = []
-    for guess in guesses(len(schema.tensors)):
-        inputs = (*guess, *plugin.weight_infos)
-        outputs = _outputs(plugin, schema, inputs)
-        if outputs is not None:
-            _require_agreement(plugin, schema, inputs, outputs)
-            accepted.append(inputs)
     failure: AnnotationError | None = None
     for inputs in accepted:
         try:
             for tactic in plugin.tactics(inputs, attributes):
-                plugin.record(tactic, inputs, attributes)
+                if tactic.spec is spec:
+                    plugin.record(tactic, inputs, attributes)
         except AnnotationError as error:
             is_users = isinstance(error, UserCodeError)  # it wants other inputs
             failure = failure or (None if is_users else error)
