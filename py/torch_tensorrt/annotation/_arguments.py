@@ -47,7 +47,7 @@ def read_grid(run: Trace, launch: Launch) -> Grid | None:
 
 
 def read_arguments(
-    run: Trace, launch: Launch, tensors: Sequence[torch.Tensor]
+    run: Trace, launch: Launch, tensors: Sequence[torch.Tensor | None]
 ) -> Iterable[Argument]:
     """Each argument in its role: one of the plugin's tensors, a number, or a constant.
 
@@ -55,7 +55,9 @@ def read_arguments(
         ArgumentError: it is none of these.
     """
     owners = {
-        tensor.untyped_storage()._cdata: index for index, tensor in enumerate(tensors)
+        tensor.untyped_storage()._cdata: index
+        for index, tensor in enumerate(tensors)
+        if tensor is not None
     }
     for name, value, is_constant in launch.arguments:
         where = f"kernel {launch.name}, argument `{name}`"

@@ -218,7 +218,7 @@ def _plugin(options: argparse.Namespace) -> Plugin:
 
 
 def _inputs(options: argparse.Namespace, plugin: Plugin) -> list[Any]:
-    return read_inputs(options.input, options.dynamic, plugin.tensors)
+    return read_inputs(options.input, options.dynamic, plugin.tensors, plugin.optional)
 
 
 def _load(name: str) -> None:

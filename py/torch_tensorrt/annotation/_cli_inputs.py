@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,11 +54,15 @@ class ShapeArgument:
 
 
 def read_inputs(
-    static: Sequence[str], dynamic: Sequence[str], names: Sequence[str]
+    static: Sequence[str],
+    dynamic: Sequence[str],
+    names: Sequence[str],
+    optional: Collection[str] = (),
 ) -> list[Any]:
     """``torch_tensorrt.Input`` for each of the op's tensors, in order.
 
-    Where an input has both, ``--input`` says the opt of what ``--dynamic`` says.
+    None for an optional one of which nothing is said. Where an input has both,
+    ``--input`` says the opt of what ``--dynamic`` says.
 
     Raises:
         UsageError: what is said does not fit the op, or itself.
@@ -68,12 +72,15 @@ def read_inputs(
     for name in (*given, *ranges):
         if name not in names:
             raise UsageError(f"the op has no tensor {name}; it takes {_list(names)}.")
-    missing = [name for name in names if name not in given and name not in ranges]
-    if missing:
+    unsaid = [name for name in names if name not in given and name not in ranges]
+    if missing := [name for name in unsaid if name not in optional]:
         raise UsageError(
             f"nothing is said of {_list(missing)}: add --input {missing[0]}=8x512:fp16."
         )
-    return [_input(name, given.get(name), ranges.get(name)) for name in names]
+    return [
+        None if name in unsaid else _input(name, given.get(name), ranges.get(name))
+        for name in names
+    ]
 
 
 def read_attributes(

@@ -60,8 +60,9 @@ def dry_run(
     Args:
         op: ``"ns::name"``.
         inputs: the op's tensor inputs, in order: tensors, or ``torch_tensorrt.Input``
-            with a static shape or a min/opt/max profile. Tensors on the GPU are run on
-            as they are; of all else only shape and dtype count.
+            with a static shape or a min/opt/max profile; None for an optional one that
+            is not given. Tensors on the GPU are run on as they are; of all else only
+            shape and dtype count.
         target: a :class:`Target`, or text such as ``"sm_90"``; None for ``TTA_TARGET``
             or the current GPU.
         attributes: values of the op's other arguments, by name.
@@ -87,6 +88,8 @@ def dry_run(
     attributes = dict(attributes or {})
     if not isinstance(inputs, Sequence):
         raise SpecError(f"dry_run: inputs is {type(inputs).__name__}; pass a list.")
+    omitted = (n for n in plugin.tensors[len(inputs) :] if n in plugin.optional)
+    inputs = [*inputs, *(None for _ in omitted)]
     infos = tuple(info_of(value) for value in inputs)
     check_arguments(plugin, infos, attributes)
     with compiling_for(target):
@@ -139,7 +142,7 @@ def _eager(plugin: Plugin, attributes: Mapping[str, Any]) -> Callable[..., Any]:
     namespace, _, name = plugin.op.partition("::")
     function = getattr(getattr(torch.ops, namespace), name)
 
-    def eager(*tensors: torch.Tensor) -> Any:
+    def eager(*tensors: torch.Tensor | None) -> Any:
         named = dict(zip(plugin.tensors, tensors, strict=True))
         return function(**named, **attributes)
 

@@ -16,11 +16,11 @@ from torch_tensorrt.annotation._driver import LoadedKernel
 from torch_tensorrt.annotation._guarded import POISONS, GuardedTensor
 from torch_tensorrt.annotation._progress import progress
 from torch_tensorrt.annotation._report import DryRunReport, ShapeReport, TacticReport
-from torch_tensorrt.annotation._trace import as_tensors
+from torch_tensorrt.annotation._trace import absent, as_tensors, or_none
 from torch_tensorrt.annotation.errors import DryRunError
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
-MakeInputs: TypeAlias = Callable[[Shapes], Sequence[torch.Tensor]]
+MakeInputs: TypeAlias = Callable[[Shapes], Sequence[torch.Tensor | None]]
 
 _FLUSHED = 256 << 20  # bytes written between timed launches: more than any L2 cache
 _TIMED_MS = 50.0
@@ -43,7 +43,8 @@ def execute(
 
     Args:
         report: of :func:`dry_run`.
-        reference: from the op's inputs, on the GPU, to the expected outputs.
+        reference: from the op's inputs, on the GPU, to the expected outputs; it gets
+            None for an optional input that is not given.
         make_inputs: from the extents of each input to the tensors; None for
             :func:`random_inputs`.
         tolerance: the largest error allowed, relative to the element and to the root
@@ -122,7 +123,8 @@ class _Case:
         if make_inputs is None:
             tensors = random_inputs(dims, dtypes[: len(dims)])
         else:
-            tensors = tuple(t.cuda() for t in make_inputs(dims))
+            made = make_inputs(dims)
+            tensors = tuple((absent() if t is None else t).cuda() for t in made)
         originals = (*tensors, *weights)
         given = [(tuple(t.shape), t.dtype) for t in originals]
         wanted = list(zip(shape.dims, dtypes, strict=False))
@@ -131,7 +133,7 @@ class _Case:
                 f"dry run at {shape.name}: the inputs and weights are {given}, and the "
                 f"kernels were compiled for {wanted}. Let make_inputs make those."
             )
-        expected = reference(*[tensor.clone() for tensor in tensors])
+        expected = reference(*or_none(tensor.clone() for tensor in tensors))
         return cls(originals, as_tensors(expected, "the reference"), {})
 
     def inputs(self, formats: tuple[str, ...]) -> tuple[GuardedTensor, ...]:

@@ -119,7 +119,9 @@ def _run(run: Trace, function: Callable[[Trace], Result], what: str) -> Result:
     except AnnotationError:
         raise
     except Exception as error:
-        shapes = ", ".join(str(list(t.shape)) for t in run.inputs)
+        shapes = ", ".join(
+            "None" if t is None else str(list(t.shape)) for t in run.inputs
+        )
         cause = error.__cause__ if isinstance(error, ShapesRejected) else error
         raise UserCodeError(
             f"{what} raised {type(cause).__name__} on fake tensors of shape {shapes}: "

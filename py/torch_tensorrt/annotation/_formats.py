@@ -124,9 +124,11 @@ def require_known(names: Formats, where: str) -> None:
 
 
 def formats_of(
-    names: Formats, tensors: Sequence[torch.Tensor], weights: int, what: str
+    names: Formats, tensors: Sequence[torch.Tensor | None], weights: int, what: str
 ) -> tuple[Format, ...]:
     """The format of each tensor, of which the last ``weights`` are constants.
+
+    None is LINEAR.
 
     One name is for all but the constants, which are row-major unless they are named.
 
@@ -144,14 +146,17 @@ def formats_of(
             f"{what}_formats names {len(formats)} formats, and there are "
             f"{len(tensors)} {what}s. Name one for all, or one for each."
         )
-    for index, (fmt, tensor) in enumerate(zip(formats, tensors, strict=True)):
-        fmt.check(tensor, f"{what} {index}")
+    for index, tensor in enumerate(tensors):
+        if tensor is None:
+            formats[index] = LINEAR
+        else:
+            formats[index].check(tensor, f"{what} {index}")
     return tuple(formats)
 
 
 def empty_buffers(
-    formats: Sequence[Format], tensors: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, ...]:
+    formats: Sequence[Format], tensors: Sequence[torch.Tensor | None]
+) -> tuple[torch.Tensor | None, ...]:
     """What a launch function is handed for ``tensors``: themselves if all are LINEAR.
 
     Otherwise new memory, which knows the tensor's own extents as ``logical_shape``.
@@ -159,7 +164,9 @@ def empty_buffers(
     if all(fmt is LINEAR for fmt in formats):
         return tuple(tensors)
 
-    def buffer(fmt: Format, tensor: torch.Tensor) -> torch.Tensor:
+    def buffer(fmt: Format, tensor: torch.Tensor | None) -> torch.Tensor | None:
+        if tensor is None:
+            return None
         shape = fmt.buffer_shape(tensor.shape)
         empty = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
         empty.logical_shape = tensor.shape  # type: ignore[attr-defined]

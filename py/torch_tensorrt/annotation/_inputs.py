@@ -14,7 +14,7 @@ from torch_tensorrt.annotation._expressions import Extents
 from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._tactics import Plugin, Request
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._trace import ABSENT, TensorInfo
 from torch_tensorrt.annotation.errors import (
     SpecError,
     UserCodeError,
@@ -76,6 +76,9 @@ def check_arguments(
     plugin: Plugin, inputs: Sequence[TensorInfo], attributes: Mapping[str, Any]
 ) -> None:
     """Raise :class:`SpecError` unless the plugin takes these."""
+    for name, info in zip(plugin.tensors, inputs, strict=False):
+        if info.is_absent and name not in plugin.optional:
+            raise SpecError(f"dry_run: {plugin.op}, input `{name}`: it cannot be None.")
     if len(inputs) != len(plugin.tensors):
         raise SpecError(
             f"dry_run: {plugin.op} takes {len(plugin.tensors)} tensors, "
@@ -100,7 +103,9 @@ def _names(what: str, names: Sequence[str]) -> str:
 
 
 def info_of(value: Any) -> TensorInfo:
-    """Shape and dtype of a tensor, or of a ``torch_tensorrt.Input``."""
+    """Shape and dtype of a tensor, or of a ``torch_tensorrt.Input``; or of None."""
+    if value is None:
+        return ABSENT
     if isinstance(value, torch.Tensor):
         return TensorInfo(tuple(value.shape), value.dtype)
     shape = getattr(value, "shape", None)

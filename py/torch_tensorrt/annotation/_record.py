@@ -111,7 +111,7 @@ def record(
             *formats_of(call.output_formats, outputs, 0, "output"),
         )
         tensors = empty_buffers(formats, (*run.inputs, *outputs))
-        operators = Operators(tensors, what)
+        operators = Operators((t for t in tensors if t is not None), what)
         with operators:
             if call.names is None:
                 _call_with_outputs(launch_fn, what, tensors, len(outputs), call)
@@ -140,7 +140,7 @@ def record(
 def _call_with_outputs(
     launch_fn: Callable[..., Any],
     what: str,
-    tensors: Sequence[torch.Tensor],
+    tensors: Sequence[torch.Tensor | None],
     num_outputs: int,
     call: Call,
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch_tensorrt.annotation._html import render
 from torch_tensorrt.annotation._plot import draw
+from torch_tensorrt.annotation._trace import ABSENT
 
 
 @dataclass(frozen=True)
@@ -295,4 +296,6 @@ def _times(extents: Sequence[int]) -> str:
 
 
 def _extents(extents: Sequence[int]) -> str:
+    if tuple(extents) == ABSENT.shape:
+        return "none"
     return "x".join(map(str, extents)) or "scalar"

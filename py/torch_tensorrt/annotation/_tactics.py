@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,6 +107,7 @@ class Plugin:
         spec: what was registered.
         meta: from fake inputs, and attributes by keyword, to fake outputs.
         tensors: names of the op's tensor arguments.
+        optional: of those, the ones that may be None.
         attributes: names and kinds of its others.
         weights: constants that follow the tensors among the plugin's inputs; on the
             host, contiguous.
@@ -119,12 +120,14 @@ class Plugin:
         meta: Callable[..., Any],
         tensors: Sequence[str],
         attributes: Mapping[str, AttributeKind],
+        optional: Collection[str] = (),
     ) -> None:
         self.op = op
         self.spec = spec
         self.meta = meta
         self.tensors = tuple(tensors)
         self.attributes = dict(attributes)
+        self.optional = frozenset(optional)
         self.weights = {n: w.detach().cpu().contiguous() for n, w in spec.weights}
         self._lock = threading.RLock()
         self._built: dict[tuple[int, str], Kernel | AnnotationError] = {}

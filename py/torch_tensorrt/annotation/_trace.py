@@ -7,7 +7,7 @@ profile's range, which decides what the function asks of it as far as it can.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import FrameSummary
@@ -34,6 +34,31 @@ class TensorInfo:
 
     shape: tuple[Extent, ...]
     dtype: torch.dtype
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it stands for None."""
+        return is_absent(len(self.shape), self.dtype)
+
+
+# A plugin has a fixed number of inputs: what TensorRT is given in place of None is a
+# constant that nothing reads, of a kind that no op is ever called with.
+ABSENT = TensorInfo((1,) * 8, torch.bool)
+
+
+def is_absent(rank: int, dtype: torch.dtype) -> bool:
+    """Whether a tensor, of which TensorRT may not say the extents, stands for None."""
+    return (rank, dtype) == (len(ABSENT.shape), ABSENT.dtype)
+
+
+def absent() -> torch.Tensor:
+    """What a plugin is given in place of None."""
+    return torch.zeros([1] * len(ABSENT.shape), dtype=ABSENT.dtype)
+
+
+def or_none(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor | None]:
+    """The plugin's inputs as the op's: None for what stands for it."""
+    return [None if is_absent(t.dim(), t.dtype) else t for t in tensors]
 
 
 @dataclass(frozen=True)
@@ -79,7 +104,8 @@ class Trace:
     """One run: the fake inputs, and a reading of the sizes computed from them.
 
     Attributes:
-        inputs: contiguous fake CUDA tensors, one for each :class:`TensorInfo`.
+        inputs: contiguous fake CUDA tensors, one for each :class:`TensorInfo`; None
+            for one that stands for it.
     """
 
     def __init__(
@@ -91,8 +117,10 @@ class Trace:
         ranges = ranges_of(tensors)
         sizes = {s: self._symint(s, ranges[s], hints[s]) for s in ranges}
         with self._mode:
-            self.inputs = tuple(
-                torch.empty(
+            self.inputs: tuple[torch.Tensor | None, ...] = tuple(
+                None
+                if tensor.is_absent
+                else torch.empty(
                     [
                         sizes[symbol(i, axis)] if isinstance(extent, Range) else extent
                         for axis, extent in enumerate(tensor.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -384,6 +385,13 @@ def test_an_op_that_writes_its_argument_is_refused(
     library.define("inplace(Tensor(a!) x) -> Tensor(a!)")
     with pytest.raises(RegistrationError, match="`x`: the op writes it in place"):
         trt_plugins.custom_op("reg::inplace", impl=tta.triton(launch_silu))
+
+
+def test_no_torch_tensorrt_lets_a_plugin_write_its_input() -> None:
+    """The reason for the refusal above; where this fails, in-place ops can be had."""
+    from torch_tensorrt.dynamo.conversion import _TRTInterpreter
+
+    assert "ALIASED_PLUGIN_IO" not in inspect.getsource(_TRTInterpreter)
 
 
 def test_an_existing_op_without_a_fake_kernel_is_refused(

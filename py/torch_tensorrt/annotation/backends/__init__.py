@@ -82,10 +82,14 @@ class Backend(Protocol):
     def run(
         self,
         launch_fn: Callable[..., Any],
-        tensors: Sequence[torch.Tensor],
+        tensors: Sequence[torch.Tensor | None],
         keywords: Mapping[str, Any],
     ) -> None:
-        """Call a launch function on a GPU, with the op's inputs and outputs."""
+        """Call a launch function on a GPU, with the op's inputs and outputs.
+
+        Args:
+            tensors: None for an optional input that is not given.
+        """
 
     def compile(
         self,

@@ -74,7 +74,7 @@ class CuTeDSLBackend:
     def run(
         self,
         launch_fn: Callable[..., Any],
-        tensors: Sequence[torch.Tensor],
+        tensors: Sequence[torch.Tensor | None],
         keywords: Mapping[str, Any],
     ) -> None:
         """Call a launch function on a GPU, with the op's inputs and outputs.
@@ -131,7 +131,9 @@ class CuTeDSLBackend:
         )
 
 
-def _cute_tensor(tensor: torch.Tensor) -> Any:
+def _cute_tensor(tensor: torch.Tensor | None) -> Any:
+    if tensor is None:
+        return None
     is_aligned = tensor.data_ptr() % ALIGNMENT == 0
     return from_dlpack(tensor, ALIGNMENT if is_aligned else None)
 

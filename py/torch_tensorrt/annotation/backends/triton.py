@@ -100,7 +100,7 @@ class TritonBackend:
     def run(
         self,
         launch_fn: Callable[..., Any],
-        tensors: Sequence[torch.Tensor],
+        tensors: Sequence[torch.Tensor | None],
         keywords: Mapping[str, Any],
     ) -> None:
         """Call a launch function on a GPU, with the op's inputs and outputs."""

@@ -85,6 +85,7 @@ def _require_served(plugin: Plugin, schema: OpSchema, node: Node) -> None:
 
 def _info(schema: OpSchema, value: Any) -> TensorInfo:
     """What the graph knows of a tensor argument."""
+    is_none = not isinstance(value, Node)
     if isinstance(value, Node):
         value = value.meta.get("val", value.meta.get("tensor_meta"))
     if not hasattr(value, "shape") or not isinstance(value.dtype, torch.dtype):
@@ -92,7 +93,13 @@ def _info(schema: OpSchema, value: Any) -> TensorInfo:
             f"{schema.op}: an argument is {value!r}, of which the graph does not say "
             "what tensor it is."
         )
-    return TensorInfo(tuple(map(_extent, value.shape)), value.dtype)
+    info = TensorInfo(tuple(map(_extent, value.shape)), value.dtype)
+    if info.is_absent and not is_none:
+        raise RegistrationError(
+            f"{schema.op}: a bool tensor of {len(info.shape)} dimensions, which stands "
+            "for None in a plugin. Reshape it."
+        )
+    return info
 
 
 def _extent(size: int | torch.SymInt) -> Extent:

@@ -213,7 +213,9 @@ def _register_impl(
     weights = [name for name, _ in spec.weights]
     schema = OpSchema.of(op, spec.meta_impl if is_new else None, weights)
     _require_distinct_names(schema, spec)
-    plugin = Plugin(op, spec, schema.meta, schema.tensors, schema.attributes)
+    plugin = Plugin(
+        op, spec, schema.meta, schema.tensors, schema.attributes, schema.optional
+    )
     try_out(plugin, schema)
     with _qdp.registering(op):
         register_descriptor(schema)

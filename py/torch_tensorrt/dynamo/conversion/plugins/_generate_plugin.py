@@ -15,7 +15,7 @@ from torch_tensorrt.annotation._attributes import (
 )
 from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._symbolic import INT32_MAX, Range, symbol
-from torch_tensorrt.annotation._trace import TensorInfo, ranges_of
+from torch_tensorrt.annotation._trace import TensorInfo, or_none, ranges_of
 from torch_tensorrt.annotation._translate import to_tensorrt
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
@@ -124,7 +124,8 @@ def _implementation(schema: OpSchema) -> Callable[..., Any]:
         tensors, attributes, (outputs,) = schema.split(args, {})
         external = torch.cuda.ExternalStream(stream)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(external):
-            named = dict(zip(schema.tensors, map(_as_torch, tensors), strict=False))
+            given = or_none(map(_as_torch, tensors))
+            named = dict(zip(schema.tensors, given, strict=False))
             results = schema.overload(**named, **attributes)
             results = results if isinstance(results, tuple | list) else (results,)
             for output, result in zip(outputs, results, strict=True):

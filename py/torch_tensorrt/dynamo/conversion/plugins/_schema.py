@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from torch_tensorrt.annotation._attributes import AttributeKind
+from torch_tensorrt.annotation._trace import absent
 from torch_tensorrt.annotation.errors import RegistrationError, SpecError
 
 
@@ -23,6 +24,7 @@ class OpSchema:
         overload: what is converted.
         fake: the fake kernel, if it need not be reached through the overload.
         tensors: names of the tensor arguments.
+        optional: of those, the ones that may be None.
         attributes: the other arguments' names and kinds.
         weights: names of constants that the plugin takes after the op's tensors.
     """
@@ -33,6 +35,7 @@ class OpSchema:
     tensors: tuple[str, ...]
     attributes: Mapping[str, AttributeKind]
     weights: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -56,20 +59,35 @@ class OpSchema:
                 "it with torch.library.custom_op, or give impl= with a meta_impl."
             ) from error
         tensors: list[str] = []
+        optional: set[str] = set()
         attributes: dict[str, AttributeKind] = {}
         for argument in overload._schema.arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
                 raise RegistrationError(
-                    f"{op}, argument `{argument.name}`: the op writes it in place, "
-                    "which a plugin cannot do. Return a new tensor instead."
+                    f"{op}, argument `{argument.name}`: the op writes it in place. "
+                    "TensorRT lets a plugin do so only as a preview feature, "
+                    "ALIASED_PLUGIN_IO_10_03, which Torch-TensorRT does not turn on. "
+                    "Return a new tensor instead."
                 )
-            if argument.type.isSubtypeOf(torch._C.TensorType.get()):
+            if argument.type.isSubtypeOf(torch._C.OptionalType(_TENSOR)):
                 tensors.append(argument.name)
+                if not argument.type.isSubtypeOf(_TENSOR):
+                    optional.add(argument.name)
             else:
                 attributes[argument.name] = _attribute_kind(op, argument)
-        if not tensors:
-            raise RegistrationError(f"{op}: a plugin needs at least one tensor input.")
-        return cls(op, overload, fake, tuple(tensors), attributes, tuple(weights))
+        if not set(tensors) - optional:
+            raise RegistrationError(
+                f"{op}: a plugin needs at least one tensor input that is not optional."
+            )
+        return cls(
+            op,
+            overload,
+            fake,
+            tuple(tensors),
+            attributes,
+            tuple(weights),
+            frozenset(optional),
+        )
 
     def neutral_attributes(self) -> dict[str, Any]:
         """A value for each attribute: its default, or the kind's own."""
@@ -89,7 +107,7 @@ class OpSchema:
         """The annotation of the outputs: a tuple of exactly as many of ``kind``."""
         return tuple[(kind,) * self.num_outputs]  # type: ignore[misc]
 
-    def meta(self, *tensors: torch.Tensor, **attributes: Any) -> Any:
+    def meta(self, *tensors: torch.Tensor | None, **attributes: Any) -> Any:
         """The op's outputs for the plugin's (fake) inputs, and attributes by name."""
         names = (*self.tensors, *self.weights)
         named = dict(list(zip(names, tensors, strict=True))[: len(self.tensors)])
@@ -98,7 +116,10 @@ class OpSchema:
     def bind(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """A call's tensor values in order, and its attribute values by name."""
+        """A call's tensor values in order, and its attribute values by name.
+
+        In place of None is a tensor that stands for it.
+        """
         arguments = self.overload._schema.arguments
         values = {a.name: a.default_value for a in arguments if a.has_default_value()}
         values |= dict(zip((a.name for a in arguments), args, strict=False))
@@ -110,7 +131,8 @@ class OpSchema:
             name: self._constant(name, kind, values[name])
             for name, kind in self.attributes.items()
         }
-        return [values[name] for name in self.tensors], attributes
+        given = (values[name] for name in self.tensors)
+        return [absent() if value is None else value for value in given], attributes
 
     def _constant(self, name: str, kind: AttributeKind, value: Any) -> Any:
         try:
@@ -171,6 +193,7 @@ def _is_name(text: str) -> bool:
     return is_word and not text.startswith("_")
 
 
+_TENSOR = torch._C.TensorType.get()
 _ELEMENTS = (
     (torch._C.FloatType.get(), float),
     (torch._C.IntType.get(), int),

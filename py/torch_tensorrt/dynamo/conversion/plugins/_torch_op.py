@@ -23,6 +23,7 @@ from torch_tensorrt.dynamo.conversion.plugins._schema import split_name
 
 _SCHEMA_TYPES = {
     torch.Tensor: "Tensor",
+    torch.Tensor | None: "Tensor?",
     inspect.Parameter.empty: "Tensor",
     float: "float",
     int: "int",
@@ -105,14 +106,12 @@ def _eager(
         bound = inspect.signature(meta).bind(*args)
         bound.apply_defaults()
         values = bound.arguments
-        attributes = {
-            n: v for n, v in values.items() if not isinstance(v, torch.Tensor)
-        }
-        given = [v for v in values.values() if isinstance(v, torch.Tensor)]
+        given = {n: v for n, v in values.items() if isinstance(v, torch.Tensor | None)}
+        attributes = {n: v for n, v in values.items() if n not in given}
         result = meta(*args)
         outputs = as_tensors(result, "the meta function")
         inputs = [
-            *(tensor.contiguous() for tensor in given),
+            *(t if t is None else t.contiguous() for t in given.values()),
             *weights(outputs[0].device),
         ]
         if takes_stream:
@@ -127,7 +126,7 @@ def _eager(
 
 def _run(
     kernel: KernelSpec,
-    inputs: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor | None],
     outputs: Sequence[torch.Tensor],
     num_weights: int,
     keywords: Mapping[str, Any],
@@ -139,13 +138,16 @@ def _run(
     )
     fresh = [torch.empty(o.shape, dtype=o.dtype, device=o.device) for o in outputs]
     tensors = empty_buffers(formats, (*inputs, *fresh))
-    if tensors[0] is not inputs[0]:
-        for fmt, tensor, buffer in zip(formats, inputs, tensors, strict=False):
+    for fmt, tensor, buffer in zip(formats, inputs, tensors, strict=False):
+        if tensor is not None and buffer is not None and buffer is not tensor:
             fmt.pack(tensor, buffer.zero_())
     backend(kernel.backend).run(kernel.function, tensors, dict(keywords))
-    written = zip(formats, tensors, (*inputs, *fresh), strict=True)
-    results = [fmt.unpack(buffer, like.shape) for fmt, buffer, like in written]
-    return tuple(results[len(inputs) :])
+    written = list(zip(formats, tensors, strict=True))[len(inputs) :]
+    return tuple(
+        fmt.unpack(buffer, output.shape)
+        for (fmt, buffer), output in zip(written, outputs, strict=True)
+        if buffer is not None
+    )
 
 
 def _on_device(

@@ -5,7 +5,7 @@ What TensorRT is told too late, inside its builder, it prints and does not repor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch._subclasses.fake_tensor import UnsupportedOperatorException
 
@@ -13,7 +13,7 @@ from torch_tensorrt.annotation._kernel_spec import KernelSpec
 from torch_tensorrt.annotation._launch import Outputs
 from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._tactics import Plugin
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._trace import ABSENT, TensorInfo
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     RegistrationError,
@@ -40,14 +40,25 @@ def try_out(plugin: Plugin, schema: OpSchema) -> None:
     for formats in dict.fromkeys(spec.input_formats for spec in plugin.spec.specs):
         accepted: list[tuple[TensorInfo, ...]] = []
         for guess in guesses(len(schema.tensors), formats):
-            inputs = (*guess, *plugin.weight_infos)
-            outputs = _outputs(plugin, schema, inputs)
-            if outputs is not None:
-                _require_agreement(plugin, schema, inputs, outputs)
-                accepted.append(inputs)
+            for inputs in _with_and_without(plugin, guess):
+                outputs = _outputs(plugin, schema, inputs)
+                if outputs is not None:
+                    _require_agreement(plugin, schema, inputs, outputs)
+                    accepted.append(inputs)
         for spec in plugin.spec.specs:
             if spec.input_formats == formats:
                 _try_spec(plugin, schema, spec, accepted)
+
+
+def _with_and_without(
+    plugin: Plugin, guess: tuple[TensorInfo, ...]
+) -> Iterator[tuple[TensorInfo, ...]]:
+    """The plugin's inputs: with the op's optional ones, and without them."""
+    yield (*guess, *plugin.weight_infos)
+    if plugin.optional:
+        named = zip(plugin.tensors, guess, strict=True)
+        required = (ABSENT if n in plugin.optional else info for n, info in named)
+        yield (*required, *plugin.weight_infos)
 
 
 def _try_spec(
