@@ -24,6 +24,8 @@ from torch_tensorrt.annotation._launch import (
 from torch_tensorrt.annotation._trace import TensorInfo, Trace, as_tensors
 from torch_tensorrt.annotation.errors import ArgumentError, LaunchCountError
 
+MAX_RANK = 8  # nvinfer1::Dims::MAX_DIMS
+
 
 class Interceptor(Protocol):
     """The part of a backend that catches launches while a function is recorded."""
@@ -96,7 +98,12 @@ def record(
         RecordError: see its subclasses.
     """
     what = f"launch function {describe(launch_fn)}"
-
+    for index, tensor in enumerate(inputs):
+        if len(tensor.shape) > MAX_RANK:
+            raise ArgumentError(
+                f"input {index} has {len(tensor.shape)} dimensions; TensorRT's tensors "
+                f"have {MAX_RANK} at most. Merge some before the op."
+            )
     launches: list[Launch] = []
 
     def run(run: Trace) -> LaunchRecord:
@@ -215,6 +222,12 @@ def _only(launches: list[Launch], what: str) -> Launch:
 
 
 def _read_outputs(run: Trace, tensors: Iterable[torch.Tensor]) -> Outputs:
-    return Outputs(
-        tuple(Output(tuple(map(run.expr, t.shape)), t.dtype) for t in tensors)
-    )
+    outputs = []
+    for index, tensor in enumerate(tensors):
+        if tensor.dim() > MAX_RANK:
+            raise ArgumentError(
+                f"output {index} has {tensor.dim()} dimensions; TensorRT's tensors "
+                f"have {MAX_RANK} at most."
+            )
+        outputs.append(Output(tuple(map(run.expr, tensor.shape)), tensor.dtype))
+    return Outputs(tuple(outputs))

@@ -17,12 +17,17 @@ import sympy
 import torch
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    ShapeEnv,
+    free_unbacked_symbols,
+)
 
 from torch_tensorrt.annotation._environment import tracing
 from torch_tensorrt.annotation._symbolic import Extent, Range, symbol
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
+    DataDependentError,
 )
 
 T = TypeVar("T")
@@ -153,8 +158,18 @@ class Trace:
             return function(self)
 
     def expr(self, size: int | torch.SymInt | torch.SymBool) -> Any:
-        """The expression of a size, over the symbols of ``_symbolic.symbol``."""
+        """The expression of a size, over the symbols of ``_symbolic.symbol``.
+
+        Raises:
+            DataDependentError: it is none of the inputs' extents alone.
+        """
         if isinstance(size, torch.SymInt | torch.SymBool):
+            if free_unbacked_symbols(size):
+                raise DataDependentError(
+                    "a size or an argument follows from the values of a tensor. An "
+                    "engine knows extents alone before the kernel runs: allocate the "
+                    "largest size, and let the kernel write how much of it counts."
+                )
             return size.node.expr.xreplace(self._canonical)
         return sympy.Integer(operator.index(size))
 

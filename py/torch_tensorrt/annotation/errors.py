@@ -10,6 +10,7 @@ AnnotationError
 │   ├── UserCodeError        it raised, or the op's fake kernel did
 │   ├── LaunchCountError     it launched nothing, or more than one kernel
 │   ├── ArgumentError        it passed the kernel something an engine cannot pass
+│   ├── DataDependentError   a size follows from a tensor's values
 │   └── DynamicControlFlowError  it branches on a size that the profile leaves open
 ├── CompileError         the toolchain refused the kernel
 ├── UnsupportedKernelError   it compiled, and TensorRT cannot launch the result
@@ -58,6 +59,10 @@ class LaunchCountError(RecordError):
 
 class ArgumentError(RecordError):
     """A kernel argument is not an input, an output, an int or a constant."""
+
+
+class DataDependentError(RecordError):
+    """A size, or an argument, follows from the values of a tensor."""
 
 
 class DynamicControlFlowError(RecordError):

@@ -20,6 +20,7 @@ from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
+    DataDependentError,
     DynamicControlFlowError,
     LaunchCountError,
     RecordError,
@@ -461,3 +462,35 @@ def test_a_record_inside_a_record_is_refused() -> None:
 
     with pytest.raises(RecordError, match="records another while it is recorded"):
         recorded(launch_fn)
+
+
+def unique_count(x: torch.Tensor) -> torch.Tensor:
+    """Fake kernel of an op whose output is as long as ``x`` has unlike values."""
+    return x.new_empty(torch.unique(x).shape[0])
+
+
+def test_an_output_sized_from_values_is_refused_by_name() -> None:
+    with pytest.raises(DataDependentError, match="follows from the values of a tensor"):
+        infer_outputs(unique_count, [info(4, 4)], "the fake kernel")
+
+
+def test_an_argument_that_follows_from_values_is_refused_by_name() -> None:
+    def count(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, torch.unique(x).shape[0])
+
+    with pytest.raises(DataDependentError, match="follows from the values of a tensor"):
+        recorded(count)
+
+
+def test_more_dimensions_than_tensorrt_has_are_refused() -> None:
+    nine = info(*(1,) * 9)
+    with pytest.raises(ArgumentError, match=r"input 0 has 9 dimensions; .* 8 at"):
+        recorded(launch_add, nine, nine)
+    with pytest.raises(ArgumentError, match="output 0 has 9 dimensions"):
+        infer_outputs(lambda x: x.view((1,) * 9), [info(1)], "the fake kernel")
+
+
+def test_tensors_without_dimensions_are_recorded() -> None:
+    result = recorded(launch_add, info(), info())
+    assert result.grid == (1, 1, 1)
+    assert result.outputs.tensors[0].shape == ()

@@ -21,6 +21,7 @@ from torch_tensorrt.annotation._registry import registered
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     ArgumentError,
+    DataDependentError,
     LaunchCountError,
     RegistrationError,
     SpecError,
@@ -385,6 +386,19 @@ def test_an_op_that_writes_its_argument_is_refused(
     library.define("inplace(Tensor(a!) x) -> Tensor(a!)")
     with pytest.raises(RegistrationError, match="`x`: the op writes it in place"):
         trt_plugins.custom_op("reg::inplace", impl=tta.triton(launch_silu))
+
+
+def test_an_op_whose_output_is_sized_from_values_is_refused(
+    library: torch.library.Library,
+) -> None:
+    library.define("unique(Tensor x) -> Tensor")
+
+    def fake(x: torch.Tensor) -> torch.Tensor:
+        return x.new_empty(torch.library.get_ctx().new_dynamic_size())
+
+    torch.library.register_fake("reg::unique", fake, lib=library)
+    with pytest.raises(DataDependentError, match="reg::unique: a size or an argument"):
+        trt_plugins.custom_op("reg::unique", impl=tta.triton(launch_silu))
 
 
 def test_no_torch_tensorrt_lets_a_plugin_write_its_input() -> None:

@@ -16,6 +16,7 @@ from torch_tensorrt.annotation._tactics import Plugin
 from torch_tensorrt.annotation._trace import ABSENT, TensorInfo
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
+    DataDependentError,
     RegistrationError,
     SpecError,
     UserCodeError,
@@ -33,6 +34,7 @@ def try_out(plugin: Plugin, schema: OpSchema) -> None:
 
     Raises:
         RecordError: see its subclasses.
+        DataDependentError: the size of an output follows from a tensor's values.
         FormatError: no tensors have the formats that a kernel is for.
         RegistrationError: an existing op has no fake kernel.
         SpecError: ``meta_impl`` contradicts the fake kernel of an existing op.
@@ -102,6 +104,8 @@ def _outputs(
                 f"Register one: torch.library.register_fake({schema.op!r})."
             ) from error
         return None
+    except DataDependentError as error:
+        raise DataDependentError(f"{schema.op}: {error}") from error
     except AnnotationError:
         return None
 
