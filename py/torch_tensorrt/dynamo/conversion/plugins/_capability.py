@@ -92,10 +92,11 @@ def _info(schema: OpSchema, value: Any) -> TensorInfo:
             f"{schema.op}: an argument is {value!r}, of which the graph does not say "
             "what tensor it is."
         )
-    return TensorInfo(tuple(map(_extent, value.shape)), value.dtype)
+    return TensorInfo(tuple(map(extent, value.shape)), value.dtype)
 
 
-def _extent(size: int | torch.SymInt) -> Extent:
+def extent(size: int | torch.SymInt) -> Extent:
+    """A size, or the range that the graph knows of it."""
     if isinstance(size, int):
         return size
     node = size.node

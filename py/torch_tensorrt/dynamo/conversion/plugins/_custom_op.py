@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import ConverterPriority
 from torch_tensorrt.dynamo.conversion.plugins import _qdp, _torch_op
 from torch_tensorrt.dynamo.conversion.plugins._capability import capability_of
+from torch_tensorrt.dynamo.conversion.plugins._engine_cache import (
+    closure_of,
+    content_of,
+    digesting,
+)
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
     generate_plugin,
     register_descriptor,
@@ -161,7 +167,7 @@ class _Registration:
     def identity(self) -> str:
         spec = self.spec and self.spec.fingerprint
         how = vars(self.options) | {"strict": self.strict}
-        return fingerprint(spec, how, self.aot_register)
+        return fingerprint(spec, how, closure_of(self.aot_register))
 
     def require_same(self, earlier: RegisteredOp) -> None:
         if earlier.identity != self.identity:
@@ -174,17 +180,19 @@ class _Registration:
         """All steps; what was done is undone if one fails."""
         undo = contextlib.ExitStack()
         try:
-            plugin, options = None, self.options
+            plugin, validator = None, self.options.capability_validator
             if self.spec is None:
                 generate_plugin(self.op)
                 undo.callback(_qdp.forget, self.op)
+                content = functools.partial(closure_of, self.aot_register)
             else:
                 plugin = _register_impl(self.op, self.spec, undo)
-                also = options.capability_validator
-                validator = capability_of(plugin, also, self.strict)
-                options = dataclasses.replace(options, capability_validator=validator)
+                validator = capability_of(plugin, validator, self.strict)
+                content = functools.partial(content_of, plugin)
             if self.aot_register is not None:
                 self.aot_register()
+            validator = digesting(self.op, content, validator)
+            options = dataclasses.replace(self.options, capability_validator=validator)
             overload = OpSchema.of(self.op).overload
             converter = generate_plugin_converter(
                 self.op, **vars(options), weights=plugin.weights if plugin else {}

@@ -106,7 +106,7 @@ def _converter(
                 f"{schema.op}, node {name}: TensorRT did not add the plugin layer. Its "
                 "own log says why."
             )
-        layer.name = f"[{target}]-[{name}]"
+        layer.name = f"[{schema.overload}]-[{name}]"
         outputs = tuple(layer.get_output(i) for i in range(schema.num_outputs))
         return outputs[0] if len(outputs) == 1 else outputs
 
