@@ -37,6 +37,7 @@ from torch_tensorrt.dynamo.lowering.passes._aten_lowering_pass import (
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:To copy construct from a tensor:UserWarning"),
 ]
 
 
