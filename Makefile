@@ -7,7 +7,7 @@ LIBRARY := py/torch_tensorrt/annotation py/torch_tensorrt/dynamo/conversion/plug
 SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types wheel wheelhouse test-gpu export clean
+.PHONY: help setup demo test test-matrix lint types wheel wheelhouse test-gpu export clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -23,6 +23,9 @@ demo: setup  ## run the main example
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+test-matrix: setup  ## run the plugins' tests on Torch-TensorRT 2.11 to 2.14
+	$(BIN)/python tools/engineless/matrix.py .matrix $(RELEASES)
 
 lint: setup  ## check style
 	$(BIN)/ruff check
@@ -51,5 +54,5 @@ export:  ## copy the library into a Torch-TensorRT checkout: UPSTREAM=dir
 	done
 
 clean:  ## remove what was built, .venv included
-	rm -rf $(VENV) wheelhouse build dist *.egg-info overlay/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .matrix wheelhouse build dist *.egg-info overlay/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find overlay py tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

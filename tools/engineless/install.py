@@ -2,13 +2,15 @@
 
     python tools/engineless/install.py .venv     # what `make setup` runs
     python tools/engineless/install.py --site DIR
+    python tools/engineless/install.py --site DIR --release 2.12
 
 Where this interpreter already has Torch-TensorRT and a TensorRT that can build
 engines, `.venv` only adds this project to it. Anywhere else it becomes the
 engineless environment: see README.md beside this file.
 
 `--site DIR` installs nothing from an index. It completes a directory that holds
-the packages already (see README.md) so that they import.
+the packages already (see README.md) so that they import. With `--release` it first
+installs those of another Torch-TensorRT there, and nothing of what they share.
 """
 
 from __future__ import annotations
@@ -31,7 +33,15 @@ SENTENCE = (
 )
 
 TORCH = "torch==2.13.0"
-TENSORRT = "11.0.0.114"
+
+# Torch-TensorRT, and a TensorRT that it asks for.
+RELEASES = {
+    "2.11": ("2.11.0", "10.15.1.29"),
+    "2.12": ("2.12.0", "10.16.1.11"),
+    "2.13": ("2.13.0", "11.0.0.114"),
+    "2.14": ("2.14.0", "11.1.0.106"),
+}
+RELEASE = "2.13"
 
 # What the packages below need and torch does not bring, and what builds an sdist.
 SUPPORT = (
@@ -45,12 +55,8 @@ SUPPORT = (
     "wheel",
 )
 
-# Without their dependencies: torch-tensorrt asks for TensorRT's builder library,
-# which is not on PyPI, and a CUDA build of torch for its own version of triton.
-WITHOUT_DEPENDENCIES = (
-    "torch-tensorrt==2.13.0",
-    f"tensorrt-cu13-bindings=={TENSORRT}",
-    f"tensorrt-lean-cu13-libs=={TENSORRT}",
+# Without its dependencies: a CUDA build of torch asks for its own version of triton.
+TRITON = (
     'triton==3.9.0; python_version >= "3.11"',
     'triton==3.8.0; python_version < "3.11"',  # the last one for Python 3.10
 )
@@ -62,17 +68,14 @@ CUTE_DSL = "nvidia-cutlass-dsl[cu13]==4.8.1"
 # toolkit's, so that is pinned too.
 CUTILE = ("cuda-tile[tileiras]==1.7.0", "cuda-toolkit==13.4.3")
 
-# Only an sdist on PyPI: `import tensorrt`, pure Python over the bindings.
-TENSORRT_PACKAGE = f"tensorrt-cu13=={TENSORRT}"
-
 # Library, and the macro that selects its part of nvinfer_stub.c.
 STUBS = {
-    "libnvinfer.so.11": "NVINFER",
-    "libnvinfer_plugin.so.11": "NVINFER_PLUGIN",
-    "libnvonnxparser.so.11": "NVONNXPARSER",
+    "libnvinfer": "NVINFER",
+    "libnvinfer_plugin": "NVINFER_PLUGIN",
+    "libnvonnxparser": "NVONNXPARSER",
 }
 LEAN_PACKAGE = "tensorrt_lean_libs"
-LEAN_RUNTIME = "libnvinfer_lean.so.11"
+LEAN_RUNTIME = "libnvinfer_lean"
 
 # Run in a process of its own: a broken TensorRT may not only raise but crash.
 HAS_BUILDER = """
@@ -86,6 +89,8 @@ def main() -> None:
     options = parse_arguments()
     try:
         if options.site:
+            if options.release:
+                install_release(sys.executable, options.release, options.site)
             complete_site(options.site)
         else:
             build_environment(options.venv)
@@ -110,7 +115,11 @@ def parse_arguments() -> argparse.Namespace:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("venv", nargs="?", type=Path, help="environment to build")
     where.add_argument("--site", type=Path, metavar="DIR", help="complete DIR only")
-    return parser.parse_args()
+    parser.add_argument("--release", choices=RELEASES, help="install it in DIR first")
+    options = parser.parse_args()
+    if options.release and not options.site:
+        parser.error("--release goes with --site")
+    return options
 
 
 def check_python() -> None:
@@ -145,31 +154,52 @@ def beside_tensorrt(directory: Path) -> None:
         # `system_site_packages` means the base interpreter's; this one is a venv.
         outer = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
         (site_packages(directory) / "_outer_environment.pth").write_text(outer)
-    pip(directory, "install", "setuptools>=77", "wheel", CUTE_DSL)
+    pip(directory / "bin" / "python", "install", "setuptools>=77", "wheel", CUTE_DSL)
     install_project(directory)
 
 
 def engineless(directory: Path) -> None:
     """Create an environment with everything of TensorRT that PyPI has."""
     venv.create(directory, symlinks=True, with_pip=True)
-    pip(directory, "install", TORCH, CUTE_DSL, *SUPPORT, *CUTILE)
-    pip(directory, "install", "--no-deps", *WITHOUT_DEPENDENCIES)
-    pip(directory, "install", "--no-deps", "--no-build-isolation", TENSORRT_PACKAGE)
+    python = directory / "bin" / "python"
+    pip(python, "install", TORCH, CUTE_DSL, *SUPPORT, *CUTILE)
+    pip(python, "install", "--no-deps", *TRITON)
+    install_release(python, RELEASE)
     complete_site(site_packages(directory))
     install_project(directory)
 
 
 def install_project(directory: Path) -> None:
     # pip changes nothing that is installed already, so torch stays what it is.
-    pip(directory, "install", "--no-build-isolation", "--editable", f"{PROJECT}[dev]")
+    python = directory / "bin" / "python"
+    pip(python, "install", "--no-build-isolation", "--editable", f"{PROJECT}[dev]")
 
 
-def pip(directory: Path, *arguments: str) -> None:
+def install_release(
+    python: Path | str, release: str, target: Path | None = None
+) -> None:
+    """Install a Torch-TensorRT and its TensorRT, without what they depend on.
+
+    They ask for TensorRT's builder library, which is not on PyPI.
+    """
+    torch_tensorrt, tensorrt = RELEASES[release]
+    where = ("--target", target, "--upgrade") if target else ()
+    pip(
+        python, "install", "--no-deps", *where,
+        f"torch-tensorrt=={torch_tensorrt}",
+        f"tensorrt-cu13-bindings=={tensorrt}",
+        f"tensorrt-lean-cu13-libs=={tensorrt}",
+    )  # fmt: skip
+    # `import tensorrt` is pure Python over the bindings, and only an sdist on PyPI.
+    package = f"tensorrt-cu13=={tensorrt}"
+    pip(python, "install", "--no-deps", "--no-build-isolation", *where, package)
+
+
+def pip(python: Path | str, *arguments: object) -> None:
     print("pip", *arguments, flush=True)
     # Twice quiet: without pip's warnings, with its errors.
     quiet = ("-qq", "--disable-pip-version-check")
-    python = directory / "bin" / "python"
-    subprocess.run([python, "-m", "pip", *arguments, *quiet], check=True)
+    subprocess.run([python, "-m", "pip", *map(str, arguments), *quiet], check=True)
 
 
 def site_packages(directory: Path) -> Path:
@@ -181,21 +211,22 @@ def site_packages(directory: Path) -> Path:
 
 def complete_site(site: Path) -> None:
     """Make the packages in `site` import without TensorRT's own libraries."""
-    check_lean_runtime(site)
+    runtime = lean_runtime(site)
     remove_cpp_runtime(site)
     libraries = site / "tensorrt_libs"
     shutil.copytree(HERE / "tensorrt_libs", libraries, dirs_exist_ok=True)
     for name, macro in STUBS.items():
-        compile_stub(libraries / name, macro)
+        compile_stub(libraries / f"{name}.so{runtime.suffix}", macro, runtime)
 
 
-def check_lean_runtime(site: Path) -> None:
-    library = site / LEAN_PACKAGE / LEAN_RUNTIME
-    if not library.is_file():
-        raise SystemExit(
-            f"{library} is missing: install the package "
-            f"tensorrt-lean-cu13-libs=={TENSORRT} there first."
-        )
+def lean_runtime(site: Path) -> Path:
+    """TensorRT's library in `site`; its suffix is the major version."""
+    for library in (site / LEAN_PACKAGE).glob(f"{LEAN_RUNTIME}.so.*"):
+        return library
+    raise SystemExit(
+        f"{site / LEAN_PACKAGE / LEAN_RUNTIME}.so is missing: install the package "
+        f"tensorrt-lean-cu13-libs=={RELEASES[RELEASE][1]} there first."
+    )
 
 
 def remove_cpp_runtime(site: Path) -> None:
@@ -204,7 +235,7 @@ def remove_cpp_runtime(site: Path) -> None:
         library.unlink()
 
 
-def compile_stub(library: Path, macro: str) -> None:
+def compile_stub(library: Path, macro: str, runtime: Path) -> None:
     command = [
         "gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", f"-D{macro}",
         str(HERE / "nvinfer_stub.c"), "-o", str(library), f"-Wl,-soname,{library.name}",
@@ -213,8 +244,8 @@ def compile_stub(library: Path, macro: str) -> None:
         # With it, the lean runtime's symbols are libnvinfer's too.
         command += [
             "-Wl,--no-as-needed",  # the stub itself uses none of them
-            f"-L{library.parents[1] / LEAN_PACKAGE}",
-            f"-l:{LEAN_RUNTIME}",
+            f"-L{runtime.parent}",
+            f"-l:{runtime.name}",
             f"-Wl,-rpath,$ORIGIN/../{LEAN_PACKAGE}",
         ]
     subprocess.run(command, check=True)

@@ -44,7 +44,7 @@ class AttributeKind:
     def __post_init__(self) -> None:
         if self.element not in (float, int, bool, str):
             raise SpecError(f"an attribute of {self.element} is not possible.")
-        if self.element is str and not self._is_scalar:
+        if self.element is str and (self.is_list or self.is_optional):
             raise SpecError("a text attribute can be neither a list nor None.")
 
     def __str__(self) -> str:
@@ -54,8 +54,9 @@ class AttributeKind:
         )
 
     @property
-    def _is_scalar(self) -> bool:
-        return not self.is_list and not self.is_optional
+    def is_scalar(self) -> bool:
+        """Whether it is one number; all else travels as several elements."""
+        return not (self.element is str or self.is_list or self.is_optional)
 
     @property
     def annotation(self) -> Any:
@@ -65,7 +66,7 @@ class AttributeKind:
         """
         if self.element is str:
             return str
-        dtypes = _DTYPES if self._is_scalar else _DTYPES_OF_ARRAYS
+        dtypes = _DTYPES if self.is_scalar else _DTYPES_OF_ARRAYS
         return np_scalar_attr_annotation(dtypes[self.element])
 
     def convert(self, value: Any) -> Any:
@@ -105,7 +106,7 @@ class AttributeKind:
         """What TensorRT is given: text, or a one-dimensional array."""
         if self.element is str:
             return value
-        if self._is_scalar:
+        if self.is_scalar:
             return np.asarray([value], dtype=_DTYPES[self.element])
         values = [] if value is None else [1, *(value if self.is_list else [value])]
         return np.asarray(values or [0], dtype=_DTYPES_OF_ARRAYS[self.element])
@@ -115,7 +116,7 @@ class AttributeKind:
         if self.element is str:
             return given
         values = np.atleast_1d(np.asarray(given)).tolist()
-        if self._is_scalar:
+        if self.is_scalar:
             return self.element(values[0])
         if not values[0]:
             return None

@@ -97,7 +97,7 @@ class Job:
         except EncodingError:
             return None
         return stable_fingerprint(
-            _own_source(),
+            own_source(),
             (self.backend, self.toolchain.versions, repr(self.target)),
             (dict(self.options), self.aligned, self.fact_set),
             launch,
@@ -173,7 +173,7 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _own_source() -> str:
+def own_source() -> str:
     """A digest of this package: other code of its own may compile otherwise."""
     digest = hashlib.sha256()
     folder = Path(__file__).parent

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch_tensorrt.annotation._tactics import Plugin
 from torch_tensorrt.annotation.errors import RegistrationError
+
+
+class Undo:
+    """Steps back, the last first; each does nothing where there is nothing to undo.
+
+    Where one is interrupted, all of them can be taken again.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], None]] = []
+
+    def add(self, step: Callable[..., None], *args: Any) -> None:
+        """Before what it undoes is done, so that no error comes between."""
+        self._steps.append(functools.partial(step, *args))
+
+    def __call__(self) -> None:
+        for step in reversed(self._steps):
+            step()
 
 
 @dataclass(frozen=True)
@@ -20,14 +41,14 @@ class RegisteredOp:
         identity: digest of what it was registered with.
         location: ``file:line`` of the call.
         undo: removes it from every registry.
-        redo: registers it again after that.
+        redo: puts it into ``registered``, and every registry, again after that.
     """
 
     plugin: Plugin | None
     identity: str
     location: str
-    undo: Callable[[], None]
-    redo: Callable[[], RegisteredOp]
+    undo: Undo
+    redo: Callable[[], None]
 
 
 registered: dict[str, RegisteredOp] = {}
@@ -49,4 +70,19 @@ def unregister(op: str) -> None:
                 f"{op}: not registered with custom_op. Registered: "
                 f"{', '.join(registered) or 'none'}."
             )
-        registered.pop(op).undo()
+        with kept_on_error(op):
+            registered[op].undo()
+            del registered[op]
+
+
+@contextlib.contextmanager
+def kept_on_error(name: str) -> Iterator[None]:
+    """Around what takes an op's place, or undoes it: on an error it is there again."""
+    op = registered[name]
+    try:
+        yield
+    except BaseException:
+        if registered.get(name, op) is op:
+            op.undo()
+            op.redo()
+        raise

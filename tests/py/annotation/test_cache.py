@@ -260,7 +260,7 @@ def test_another_version_of_this_package_compiles_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = job().key
-    monkeypatch.setattr(_job, "_own_source", lambda: "other")
+    monkeypatch.setattr(_job, "own_source", lambda: "other")
     assert job().key not in (None, before)
 
 

@@ -108,6 +108,7 @@ ORDER = [
     f"{PLUGINS}._generate_plugin_aot",
     f"{PLUGINS}._generate_plugin_converter",
     f"{PLUGINS}._capability",
+    f"{PLUGINS}._engine_cache",
     f"{PLUGINS}._custom_op",
     PLUGINS,
 ]

@@ -82,6 +82,7 @@ class Environment:
     def execute(self, code: str) -> subprocess.CompletedProcess[str]:
         linked = [path for path in sys.path if path.endswith("-packages")]
         environment = {**os.environ, "LINKED": ":".join(linked)}
+        environment.pop("PYTHONPATH", None)
         return run([str(self.python), "-c", code], env=environment)
 
     def report(self) -> dict[str, Any]:

@@ -5,11 +5,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import tensorrt as trt
 import torch
 
 from torch_tensorrt.dynamo.conversion._ConversionContext import ConversionContext
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
+from torch_tensorrt.dynamo.conversion.plugins import _qdp
+
+with_sequences = pytest.mark.skipif(
+    not _qdp.passes_sequences(),
+    reason="this TensorRT garbles attributes of several elements",
+)
 
 
 class FakeTensor(trt.ITensor):  # type: ignore[misc]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from kernels import BLOCKS, add_kernel, launch_add, launch_min_max, launch_silu
-from network import convert, nodes, tensor
+from network import convert, nodes, tensor, with_sequences
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
@@ -123,6 +123,7 @@ class Axpy(torch.nn.Module):
         return torch.ops.conv.axpy(x, 0.5, y=y, flag=False)  # type: ignore[no-any-return]
 
 
+@with_sequences
 def test_arguments_are_taken_by_position_keyword_and_default() -> None:
     register_axpy()
     (node,) = nodes(Axpy(), torch.randn(2, 3), torch.randn(2, 3))
@@ -135,6 +136,7 @@ def test_arguments_are_taken_by_position_keyword_and_default() -> None:
     assert values == {"alpha": [0.5], "k": [2], "flag": [False], "mode": "fast"}
 
 
+@with_sequences
 def test_numpy_scalars_are_attributes_like_any_other() -> None:
     register_axpy()
     (node,) = nodes(Axpy(), torch.randn(2, 3), torch.randn(2, 3))
@@ -143,6 +145,7 @@ def test_numpy_scalars_are_attributes_like_any_other() -> None:
     assert layer.plugin.attrs["k"].tolist() == [3]
 
 
+@with_sequences
 def test_a_missing_argument_is_named() -> None:
     register_axpy()
     (node,) = nodes(Axpy(), torch.randn(2, 3), torch.randn(2, 3))
@@ -150,6 +153,7 @@ def test_a_missing_argument_is_named() -> None:
         convert(node, tensor("x"), 0.5)
 
 
+@with_sequences
 def test_attributes_reach_the_launch_function() -> None:
     register_axpy()
     x = torch.empty(2048)
@@ -188,6 +192,7 @@ class Window(torch.nn.Module):
         return window(x, [2, 8], None, [False])  # type: ignore[no-any-return]
 
 
+@with_sequences
 def test_lists_and_optionals_reach_the_launch_function() -> None:
     seen: list[Any] = []
 
@@ -217,6 +222,7 @@ def test_lists_and_optionals_reach_the_launch_function() -> None:
     assert seen[1] == 0.5
 
 
+@with_sequences
 def test_an_attribute_that_varies_at_run_time_is_refused() -> None:
     register_axpy()
     (node,) = nodes(Axpy(), torch.randn(2, 3), torch.randn(2, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import tensorrt as trt
 import tensorrt.plugin as trtp
 import torch
 from kernels import BLOCKS, add_kernel, launch_add, launch_silu
+from network import with_sequences
 from tensorrt.plugin._lib import QDP_CREATORS, QDP_REGISTRY
 
 import torch_tensorrt.annotation as tta
@@ -107,6 +109,7 @@ def test_an_op_is_unregistered_by_name() -> None:
         tta.unregister("reg::silu")
 
 
+@with_sequences
 def test_a_new_op_has_the_schema_of_its_meta_function() -> None:
     def meta(
         x: torch.Tensor, y: torch.Tensor, alpha: float = 0.5, mode: str = "a b"
@@ -188,6 +191,17 @@ def test_a_replacement_that_fails_leaves_the_first_in_place() -> None:
         trt_plugins.custom_op("reg::silu", impl=nothing, replace=True)
     assert traces("reg::silu") == EVERYWHERE
     assert tta.dry_run("reg::silu", [torch.empty(8)], "sm_90").ok
+
+
+def test_what_is_left_of_a_failed_registration_does_not_harm_the_next() -> None:
+    """An error keeps what failed alive, in a notebook until the next one."""
+    nothing = tta.custom_plugin(tta.triton(lambda x, out: None), meta_impl=silu_meta)
+    with pytest.raises(LaunchCountError) as caught:
+        trt_plugins.custom_op("reg::silu", impl=nothing)
+    trt_plugins.custom_op("reg::silu", impl=silu_spec())
+    del caught
+    gc.collect()
+    assert torch.ops.reg.silu.default in DYNAMO_ATEN_CONVERTERS
 
 
 def test_many_threads_register_once() -> None:

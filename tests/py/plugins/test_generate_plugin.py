@@ -271,8 +271,11 @@ def test_every_other_tensorrt_is_taken(
     _qdp.require_available()
 
 
-def test_a_string_attribute_is_refused_where_tensorrt_would_garble_it(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    "argument", ['str mode="fast"', "int[] mode", "float? mode=None"]
+)
+def test_an_attribute_is_refused_where_tensorrt_would_garble_it(
+    argument: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class FieldOf1015(trt.PluginField):  # type: ignore[misc]
         """Reads back as TensorRT 10.15's does: the first element, repeated."""
@@ -283,8 +286,8 @@ def test_a_string_attribute_is_refused_where_tensorrt_would_garble_it(
             return np.full_like(data, data[0])
 
     monkeypatch.setattr(trt, "PluginField", FieldOf1015)
-    expected = r"gen::mode, argument `mode`: TensorRT .* repeats the first character"
-    schema = 'mode(Tensor x, str mode="fast") -> Tensor'
+    expected = r"gen::mode, argument `mode`: TensorRT .* repeats the first element"
+    schema = f"mode(Tensor x, {argument}) -> Tensor"
     with torch_op(schema, lambda x, mode: torch.empty_like(x)) as op:
         with pytest.raises(RegistrationError, match=expected):
             trt_plugins.generate_plugin(op)

@@ -9,13 +9,14 @@ import pytest
 import torch
 from tensorrt.plugin._lib import QDP_REGISTRY
 
-import torch_tensorrt.kernels as ttk
 from torch_tensorrt.annotation._builder import build
 from torch_tensorrt.annotation._registry import registered
 from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.dynamo.conversion import plugins
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
-from torch_tensorrt.kernels import _derive, _register
+
+ttk = pytest.importorskip("torch_tensorrt.kernels", reason="new in Torch-TensorRT 2.13")
+from torch_tensorrt.kernels import _derive, _register  # noqa: E402
 
 PTX = b"""\
 .version 8.0

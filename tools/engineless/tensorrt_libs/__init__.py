@@ -14,12 +14,13 @@ from pathlib import Path
 
 import torch
 
-LIBRARIES = ("libnvinfer.so.11", "libnvinfer_plugin.so.11", "libnvonnxparser.so.11")
+LIBRARIES = ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser")
 
 
 def _load_libraries() -> None:
     for name in LIBRARIES:
-        ctypes.CDLL(str(Path(__file__).with_name(name)), mode=ctypes.RTLD_GLOBAL)
+        (library,) = Path(__file__).parent.glob(f"{name}.so.*")
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 def _answer_without_a_device() -> None:

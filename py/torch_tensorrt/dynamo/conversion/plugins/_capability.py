@@ -93,7 +93,7 @@ def _info(schema: OpSchema, value: Any) -> TensorInfo:
             f"{schema.op}: an argument is {value!r}, of which the graph does not say "
             "what tensor it is."
         )
-    info = TensorInfo(tuple(map(_extent, value.shape)), value.dtype)
+    info = TensorInfo(tuple(map(extent, value.shape)), value.dtype)
     if info.is_absent and not is_none:
         raise RegistrationError(
             f"{schema.op}: a bool tensor of {len(info.shape)} dimensions, which stands "
@@ -102,7 +102,8 @@ def _info(schema: OpSchema, value: Any) -> TensorInfo:
     return info
 
 
-def _extent(size: int | torch.SymInt) -> Extent:
+def extent(size: int | torch.SymInt) -> Extent:
+    """A size, or the range that the graph knows of it."""
     if isinstance(size, int):
         return size
     node = size.node

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,21 +18,33 @@ from torch_tensorrt.annotation._plugin_spec import (
     CustomPluginSpec,
     normalize_impl_to_spec,
 )
-from torch_tensorrt.annotation._registry import RegisteredOp, lock, registered
+from torch_tensorrt.annotation._registry import (
+    RegisteredOp,
+    Undo,
+    kept_on_error,
+    lock,
+    registered,
+)
 from torch_tensorrt.annotation._tactics import Plugin
 from torch_tensorrt.annotation.errors import RegistrationError, SpecError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import ConverterPriority
 from torch_tensorrt.dynamo.conversion.plugins import _qdp, _torch_op
 from torch_tensorrt.dynamo.conversion.plugins._capability import capability_of
+from torch_tensorrt.dynamo.conversion.plugins._engine_cache import (
+    closure_of,
+    content_of,
+    digesting,
+)
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
     generate_plugin,
     register_descriptor,
 )
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_aot import register_aot
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_converter import (
-    forget_converter,
+    converters_of,
     generate_plugin_converter,
+    restore_converters,
 )
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
 from torch_tensorrt.dynamo.conversion.plugins._try_out import try_out
@@ -109,14 +121,12 @@ def custom_op(
         if earlier is not None and not replace:
             registration.require_same(earlier)
             return
-        if earlier is not None:
-            registered.pop(op_name).undo()
-        try:
-            registered[op_name] = registration.carry_out()
-        except BaseException:
-            if earlier is not None:
-                registered[op_name] = earlier.redo()
-            raise
+        if earlier is None:
+            registration.carry_out()
+            return
+        with kept_on_error(op_name):
+            earlier.undo()
+            registration.carry_out()
 
 
 @dataclass(frozen=True)
@@ -166,7 +176,7 @@ class _Registration:
     def identity(self) -> str:
         spec = self.spec and self.spec.fingerprint
         how = vars(self.options) | {"strict": self.strict}
-        return fingerprint(spec, how, self.aot_register)
+        return fingerprint(spec, how, closure_of(self.aot_register))
 
     def require_same(self, earlier: RegisteredOp) -> None:
         if earlier.identity != self.identity:
@@ -175,41 +185,48 @@ class _Registration:
                 f"{self.location}. Pass replace=True to put the new one in its place."
             )
 
-    def carry_out(self) -> RegisteredOp:
+    def carry_out(self) -> None:
         """All steps; what was done is undone if one fails."""
-        undo = contextlib.ExitStack()
+        undo = Undo()
         try:
-            plugin, options = None, self.options
-            if self.spec is None:
-                generate_plugin(self.op)
-                undo.callback(_qdp.forget, self.op)
-            else:
-                plugin = _register_impl(self.op, self.spec, undo)
-                also = options.capability_validator
-                validator = capability_of(plugin, also, self.strict)
-                options = dataclasses.replace(options, capability_validator=validator)
-            if self.aot_register is not None:
-                self.aot_register()
-            overload = OpSchema.of(self.op).overload
-            converter = generate_plugin_converter(
-                self.op, **vars(options), weights=plugin.weights if plugin else {}
-            )
-            undo.callback(forget_converter, overload, converter)
-            return RegisteredOp(
-                plugin, self.identity, self.location, undo.close, self.carry_out
+            plugin = self._register(undo)
+            registered[self.op] = RegisteredOp(
+                plugin, self.identity, self.location, undo, self.carry_out
             )
         except BaseException:
-            undo.close()
+            undo()
+            registered.pop(self.op, None)
             raise
 
+    def _register(self, undo: Undo) -> Plugin | None:
+        plugin, validator = None, self.options.capability_validator
+        content: Callable[[], tuple[Any, ...]]
+        if self.spec is None:
+            _qdp.require_free(self.op)
+            undo.add(_qdp.forget, self.op)
+            generate_plugin(self.op)
+            content = functools.partial(closure_of, self.aot_register)
+        else:
+            plugin = _register_impl(self.op, self.spec, undo)
+            validator = capability_of(plugin, validator, self.strict)
+            content = functools.partial(content_of, plugin)
+        if self.aot_register is not None:
+            self.aot_register()
+        validator = digesting(self.op, content, validator)
+        options = dataclasses.replace(self.options, capability_validator=validator)
+        overload = OpSchema.of(self.op).overload
+        undo.add(restore_converters, overload, converters_of(overload))
+        weights = plugin.weights if plugin else {}
+        generate_plugin_converter(self.op, **vars(options), weights=weights)
+        return plugin
 
-def _register_impl(
-    op: str, spec: CustomPluginSpec, undo: contextlib.ExitStack
-) -> Plugin:
+
+def _register_impl(op: str, spec: CustomPluginSpec, undo: Undo) -> Plugin:
     spec = _with_bodies(op, spec)
     if is_new := not _torch_op.exists(op):
-        library = _torch_op.define(op, spec)
-        undo.callback(library._destroy)
+        library = _torch_op.new_library(op)
+        undo.add(_torch_op.destroy, library)
+        _torch_op.define(library, op, spec)
     weights = [name for name, _ in spec.weights]
     schema = OpSchema.of(op, spec.meta_impl if is_new else None, weights)
     _require_distinct_names(schema, spec)
@@ -217,10 +234,11 @@ def _register_impl(
         op, spec, schema.meta, schema.tensors, schema.attributes, schema.optional
     )
     try_out(plugin, schema)
+    _qdp.require_free(op)
+    undo.add(_qdp.forget, op)
     with _qdp.registering(op):
         register_descriptor(schema)
         register_aot(schema, plugin)
-    undo.callback(_qdp.forget, op)
     return plugin
 
 

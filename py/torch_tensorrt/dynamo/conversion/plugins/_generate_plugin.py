@@ -46,8 +46,7 @@ def register_descriptor(schema: OpSchema) -> None:
     import tensorrt.plugin as trtp
 
     for name, kind in schema.attributes.items():
-        if kind.element is str:
-            _qdp.require_string_attributes(schema.op, name)
+        _qdp.require_attribute(schema.op, name, kind)
     trtp.register(schema.op)(_descriptor(schema))
     trtp.impl(schema.op)(_implementation(schema))
 

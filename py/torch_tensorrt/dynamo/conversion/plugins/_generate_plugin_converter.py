@@ -67,12 +67,17 @@ def generate_plugin_converter(
     return converter
 
 
-def forget_converter(overload: Any, converter: Callable[..., Any]) -> None:
-    """Undo :func:`generate_plugin_converter`."""
+def converters_of(overload: Any) -> tuple[Any, ...]:
+    """What converts ``overload`` now, for :func:`restore_converters`."""
+    return tuple(DYNAMO_ATEN_CONVERTERS.get(overload, ()))
+
+
+def restore_converters(overload: Any, earlier: tuple[Any, ...]) -> None:
+    """Undo :func:`generate_plugin_converter`; others' converters stay."""
     left = [
         support
         for support in DYNAMO_ATEN_CONVERTERS.pop(overload, [])
-        if support.converter_implementation is not converter
+        if support in earlier or support.converter_implementation.__module__ != __name__
     ]
     if left:
         DYNAMO_ATEN_CONVERTERS[overload] = left
@@ -106,7 +111,7 @@ def _converter(
                 f"{schema.op}, node {name}: TensorRT did not add the plugin layer. Its "
                 "own log says why."
             )
-        layer.name = f"[{target}]-[{name}]"
+        layer.name = f"[{schema.overload}]-[{name}]"
         outputs = tuple(layer.get_output(i) for i in range(schema.num_outputs))
         return outputs[0] if len(outputs) == 1 else outputs
 

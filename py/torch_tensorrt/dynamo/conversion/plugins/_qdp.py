@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from packaging.version import Version
 
+from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo.conversion.plugins._schema import split_name
 
@@ -37,23 +38,32 @@ def require_available() -> None:
         )
 
 
-def require_string_attributes(op: str, name: str) -> None:
-    """Raise if TensorRT would hand the string attribute ``name`` on changed.
+def passes_sequences() -> bool:
+    """Whether TensorRT hands on attributes of several elements as they are.
 
-    TensorRT 10.15 does: every element it reads back from a field is the first one.
+    TensorRT 10.15 does not: each element it reads back from a field is the first one.
+    """
+    import tensorrt as trt
+
+    field = trt.PluginField("text", b"ab", trt.PluginFieldType.CHAR)
+    return bool(field.data.tobytes() == b"ab")
+
+
+def require_attribute(op: str, name: str, kind: AttributeKind) -> None:
+    """Raise if TensorRT would hand the attribute ``name`` on changed.
 
     Raises:
         RegistrationError: it would.
     """
+    if kind.is_scalar or passes_sequences():
+        return
     import tensorrt as trt
 
-    field = trt.PluginField(name, b"ab", trt.PluginFieldType.CHAR)
-    if field.data.tobytes() != b"ab":
-        raise RegistrationError(
-            f"{op}, argument `{name}`: TensorRT {trt.__version__} repeats the first "
-            "character of every string attribute in place of the others. Use an int, "
-            "or install TensorRT 10.16 or newer."
-        )
+    raise RegistrationError(
+        f"{op}, argument `{name}`: TensorRT {trt.__version__} repeats the first "
+        f"element of an attribute in place of the others, and this one, a {kind}, has "
+        "several. Use a number, or install TensorRT 10.16 or newer."
+    )
 
 
 def plugin_def(op: str) -> Any:
@@ -63,6 +73,19 @@ def plugin_def(op: str) -> Any:
     return QDP_REGISTRY.get(op)
 
 
+def require_free(op: str) -> None:
+    """Raise if TensorRT has a plugin of this name.
+
+    Raises:
+        RegistrationError: it has.
+    """
+    if plugin_def(op) is not None:
+        raise RegistrationError(
+            f"{op}: TensorRT has a plugin of this name already. Choose another name, "
+            "or call custom_op(..., replace=True) for one registered here."
+        )
+
+
 @contextlib.contextmanager
 def registering(op: str) -> Iterator[None]:
     """Around TensorRT's registration decorators: on an error nothing stays.
@@ -70,11 +93,7 @@ def registering(op: str) -> Iterator[None]:
     Raises:
         RegistrationError: a plugin of this name exists.
     """
-    if plugin_def(op) is not None:
-        raise RegistrationError(
-            f"{op}: TensorRT has a plugin of this name already. Choose another name, "
-            "or call custom_op(..., replace=True) for one registered here."
-        )
+    require_free(op)
     with _tolerant_validator():
         try:
             yield

@@ -60,11 +60,33 @@ def body(op: str) -> Callable[..., Any]:
     return found
 
 
-def define(op: str, spec: CustomPluginSpec) -> torch.library.Library:
+def new_library(op: str) -> torch.library.Library:
+    """An empty library for ``op``.
+
+    Raises:
+        SpecError: torch keeps the namespace to itself.
+    """
+    try:
+        return torch.library.Library(split_name(op)[0], "FRAGMENT")  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise SpecError(
+            f"{op}: torch does not take an op of this name: {error}"
+        ) from error
+
+
+def destroy(library: torch.library.Library) -> None:
+    """Remove the op that ``library`` holds, now and not again later."""
+    library._destroy()  # type: ignore[no-untyped-call]
+    # Its finalizer, whenever that runs, would do the same to a later op of that name.
+    library._op_defs.clear()
+    library._op_impls.clear()
+
+
+def define(library: torch.library.Library, op: str, spec: CustomPluginSpec) -> None:
     """Define ``op`` from the spec's ``meta_impl``; on CUDA it runs the first config.
 
-    Returns:
-        The library that holds the op; destroying it removes the op.
+    Args:
+        library: is to hold the op; destroying it removes the op.
 
     Raises:
         SpecError: there is no ``meta_impl``, or its signature makes no schema.
@@ -76,22 +98,15 @@ def define(op: str, spec: CustomPluginSpec) -> torch.library.Library:
         )
     namespace, name = split_name(op)
     schema = _schema(op, spec.meta_impl)
-    library = None
     try:
-        library = torch.library.Library(namespace, "FRAGMENT")  # type: ignore[no-untyped-call]
         library.define(name + schema)  # type: ignore[no-untyped-call]
         library.impl(name, _eager(spec, spec.meta_impl), "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(op, spec.meta_impl, lib=library)
         getattr(getattr(torch.ops, namespace), name).default  # noqa: B018
-    except BaseException as error:
-        if library is not None:
-            library._destroy()  # type: ignore[no-untyped-call]
-        if isinstance(error, RuntimeError | ValueError | AttributeError):
-            raise SpecError(
-                f"{op}: torch does not take an op {name}{schema}: {error}"
-            ) from error
-        raise
-    return library
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise SpecError(
+            f"{op}: torch does not take an op {name}{schema}: {error}"
+        ) from error
 
 
 def _eager(
