@@ -39,7 +39,8 @@ def execute(
     The code and the launch are the report's: it may come from another machine
     (:meth:`DryRunReport.from_json`), and the kernel's toolchain is not needed. Outputs
     are poisoned before, and compared whole; inputs, and the memory around all tensors,
-    must be as they were.
+    must be as they were. That memory is poisoned, too: a read past an input's end shows
+    if it changes an output, and is not seen if it does not.
 
     Args:
         report: of :func:`dry_run`.
@@ -177,6 +178,8 @@ def _run(
     dtypes = tactic.dtypes[len(case.inputs) :]
     max_error, problems = 0.0, list[str]()
     for poison in POISONS:
+        for tensor in case.inputs:
+            tensor.surround(poison)
         outputs = [
             GuardedTensor(extents, _dtypes.from_token(token).torch, poison)
             for extents, token in zip(shape.outputs, dtypes, strict=True)

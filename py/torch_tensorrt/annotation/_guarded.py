@@ -1,4 +1,4 @@
-"""GPU tensors between guard bands, to see what a kernel writes that it should not."""
+"""GPU tensors between guard bands, to see what a kernel should not read, or write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import torch
 
 _GUARD = 1 << 20  # bytes on either side: more than a block's tile
-POISONS = (0xFF, 0x5A)  # as bytes; the first is NaN in every floating-point dtype
+# As bytes: NaN in every floating-point dtype, a large number, and its negative, since
+# a maximum or a minimum passes over a NaN.
+POISONS = (0xFF, 0x5A, 0xDA)
 
 
 class GuardedTensor:
@@ -29,10 +31,16 @@ class GuardedTensor:
 
     @classmethod
     def copy_of(cls, tensor: torch.Tensor) -> GuardedTensor:
-        """``tensor``'s values between guards that are NaN."""
+        """``tensor``'s values between guards."""
         guarded = cls(tensor.shape, tensor.dtype, POISONS[0])
         guarded.tensor.copy_(tensor)
         return guarded
+
+    def surround(self, poison: int) -> None:
+        """Fill the memory around the tensor: what is read there shows in the output."""
+        self._poison = poison
+        for guard in self._guards:
+            guard.fill_(poison)
 
     @property
     def address(self) -> int:
@@ -41,8 +49,11 @@ class GuardedTensor:
     @property
     def is_intact(self) -> bool:
         """Whether nothing was written around the tensor."""
-        guards = (self._bytes[:_GUARD], self._bytes[self._end :])
-        return all(bool((guard == self._poison).all()) for guard in guards)
+        return all(bool((guard == self._poison).all()) for guard in self._guards)
+
+    @property
+    def _guards(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._bytes[:_GUARD], self._bytes[self._end :]
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether the values are those of ``tensor``, bit by bit."""
