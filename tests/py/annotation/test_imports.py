@@ -73,6 +73,7 @@ ORDER = [
     f"{ANNOTATION}._encoding",
     f"{ANNOTATION}._job",
     f"{ANNOTATION}._entry",
+    f"{ANNOTATION}._eviction",
     f"{ANNOTATION}._cache",
     f"{ANNOTATION}._progress",
     f"{ANNOTATION}._workers",
