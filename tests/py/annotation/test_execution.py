@@ -12,6 +12,7 @@ from compiled_elsewhere import as_inputs
 from kernels import Case
 from test_launch_abi import ALL, register, shapes
 
+import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._compare import compare
@@ -253,6 +254,24 @@ def test_a_kernel_that_writes_its_input_is_caught() -> None:
         "abi::in_place", [torch.empty(1000)], reference=lambda x: x + 1
     )
     assert "input 0: the kernel writes into it" in report.tactics[0].shapes[0].failure
+
+
+def test_a_shape_that_does_not_fit_the_gpu_is_not_run_and_the_others_are() -> None:
+    (case,) = (case for case in ALL if case.name == "row_sum")
+    register(case)
+    x = torch_tensorrt.Input(
+        min_shape=(1, 256),
+        opt_shape=(8, 256),
+        max_shape=(1 << 30, 256),  # 512 GiB
+        dtype=torch.float16,
+    )
+    report = tta.dry_run("abi::row_sum", [x], reference=lambda x: x.float().sum(-1))
+    for tactic in report.tactics:
+        small, opt, large, _ = tactic.shapes
+        assert (small.ok, opt.ok, large.ok) == (True, True, None)
+        assert "of [(1073741824, 256)] take 554.1 GB" in large.failure
+    assert report.best is not None
+    assert not report.ok
 
 
 def test_a_tensor_on_the_gpu_is_run_on_as_it_is() -> None:

@@ -89,6 +89,7 @@ ORDER = [
     f"{ANNOTATION}._report",
     f"{ANNOTATION}._driver",
     f"{ANNOTATION}._guarded",
+    f"{ANNOTATION}._timing",
     f"{ANNOTATION}._compare",
     f"{ANNOTATION}._execute",
     f"{ANNOTATION}._inputs",
