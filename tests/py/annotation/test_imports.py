@@ -30,6 +30,7 @@ ORDER = [
     f"{ANNOTATION}._translate",
     f"{ANNOTATION}._attributes",
     f"{ANNOTATION}._source",
+    f"{ANNOTATION}._values",
     f"{ANNOTATION}._fingerprint",
     # what a user hands over
     f"{ANNOTATION}._configs",
