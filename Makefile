@@ -4,10 +4,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
 LIBRARY := py/torch_tensorrt/annotation py/torch_tensorrt/dynamo/conversion/plugins
+# Benchmarks that compile where the toolchains are, and run where a GPU is.
+TWO_STEPS := cutile_facts cutedsl side_by_side
+RESULTS ?= benchmarks/results
 SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix lint types wheel wheelhouse test-gpu export clean
+.PHONY: help setup demo test test-matrix lint types wheel wheelhouse kernels test-gpu bench-gpu performance export clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -38,11 +41,24 @@ wheel: setup  ## build the wheel and the sdist into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	@rm -rf overlay/*.egg-info
 
-wheelhouse: setup  ## collect in wheelhouse/ what a GPU machine without a network needs
+wheelhouse: kernels  ## collect in wheelhouse/ what a GPU machine without a network needs
 	$(BIN)/python tools/offline/wheelhouse.py wheelhouse
+
+kernels: setup  ## compile in wheelhouse/ the kernels of cuTile and CuTe DSL, for sm_90
+	$(BIN)/python tools/offline/kernels.py wheelhouse/kernels
+	@set -e; for name in $(TWO_STEPS); do \
+		$(BIN)/python benchmarks/$$name.py compile wheelhouse/benchmarks/$$name; done
 
 test-gpu:  ## run the tests on the GPU here; offline, from wheelhouse/
 	tools/offline/run.sh -m pytest -n 8 -p no:benchmark tests $(PYTEST)
+
+bench-gpu:  ## run the benchmarks on the GPU here, into RESULTS=dir
+	tools/offline/run.sh benchmarks/triton_facts.py --json $(RESULTS)/triton_facts.json
+	@set -e; for name in $(TWO_STEPS); do tools/offline/run.sh benchmarks/$$name.py \
+		run wheelhouse/benchmarks/$$name --json $(RESULTS)/$$name.json; done
+
+performance: setup  ## render benchmarks/results/ into docsrc/performance.md
+	$(BIN)/python benchmarks/render.py
 
 export:  ## copy the library into a Torch-TensorRT checkout: UPSTREAM=dir
 	@test -d "$(UPSTREAM)/py/torch_tensorrt" || \

@@ -1,72 +1,67 @@
-"""cuTile kernels on a GPU: what facts are worth, and that every tactic is right.
+"""cuTile kernels on a GPU: what facts are worth.
 
     python benchmarks/cutile_facts.py compile DIR [--target sm_90,ptx_isa=9.0]
     python benchmarks/cutile_facts.py run DIR [--json FILE]
 
 The first step needs cuTile and no GPU; the second a GPU and no cuTile, which may be on
-another machine. Every tactic of the tests' kernels is checked against torch at each
-shape of its profile. Two kernels are timed at full size: with each set of facts (`tma`
-goes out as a CUBIN, the others as PTX), with none told, and beside cuBLAS or a device
-copy of as many bytes.
+another machine. Two kernels are checked against torch, and timed at full size: with
+each set of facts (`tma` goes out as a CUBIN, the others as PTX), with none told, and
+beside torch (whose matmul is cuBLAS) and a device copy of as many bytes.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
-
-PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT / "tests" / "py" / "annotation"))
-
-from elsewhere import (  # noqa: E402
-    compile_cases,
-    compile_op,
-    copy_us,
-    environment,
-    median_us,
-    run_cases,
-    run_report,
+from common import (
+    FACTLESS,
+    Contest,
+    cache_of_its_own,
+    compile_here,
+    tactic_times,
     two_steps,
-    write,
 )
+from torch.nn import functional
 
 TILES = ((128, 128, 64), (128, 128, 32), (128, 64, 32))
 N = 4096
 ROWS, COLUMNS = 16384, 4096
+SHAPES: dict[str, list[tuple[int, ...]]] = {
+    "matmul": [(N, N), (N, N)],
+    "rms_norm": [(ROWS, COLUMNS), (COLUMNS,)],
+}
+AMOUNTS = {
+    "matmul": (2 * N**3, "TFLOP/s"),
+    "rms_norm": (2 * (2 * ROWS * COLUMNS + COLUMNS), "TB/s"),
+}
+TORCH: dict[str, Any] = {
+    "matmul": lambda a, b: a @ b,
+    "rms_norm": lambda x, w: functional.rms_norm(x, w.shape, w, 1e-6),
+}
 
 
 def compile_all(directory: Path, target: str) -> None:
-    from cutile_kernels import CUTILE_CASES, launch_matmul, launch_rms_norm
+    from compiled_elsewhere import SUFFIX
+    from cutile_kernels import launch_matmul, launch_rms_norm
 
     import torch_tensorrt.annotation as tta
 
-    compile_cases(directory, CUTILE_CASES, target)
-    configs = [{"tiles": tiles} for tiles in TILES]
-    matmul = tta.custom_plugin(
-        tta.cutile(launch_matmul, configs),
-        meta_impl=lambda a, b: a.new_empty(a.shape[0], b.shape[1]),
-    )
-    rms_norm = tta.custom_plugin(
-        tta.cutile(launch_rms_norm, [{"TILE": tile} for tile in (1024, 2048, 4096)]),
-        meta_impl=lambda x, weight: torch.empty_like(x),
-    )
-    timed: list[tuple[str, Any, list[tuple[int, ...]]]] = [
-        ("matmul", matmul, [(N, N), (N, N)]),
-        ("rms_norm", rms_norm, [(ROWS, COLUMNS), (COLUMNS,)]),
-    ]
-    for name, plugin, shapes in timed:
-        tensors = [torch.empty(s, dtype=torch.float16, device="meta") for s in shapes]
-        with_cubin = f"{target},code=cubin"
-        compile_op(directory / f"{name}.timed.json", plugin, tensors, with_cubin)
+    specs = {
+        "matmul": tta.cutile(launch_matmul, [{"tiles": tiles} for tiles in TILES]),
+        "rms_norm": tta.cutile(
+            launch_rms_norm, [{"TILE": tile} for tile in (1024, 2048, 4096)]
+        ),
+    }
+    for name, spec in specs.items():
+        path, shapes = directory / f"{name}{SUFFIX}", SHAPES[name]
+        compile_here(path, spec, shapes, f"{target},code=cubin")
         with without_facts():
-            compile_op(directory / f"{name}.plain.json", plugin, tensors, target)
+            plain = directory / f"{name}.plain{SUFFIX}"
+            compile_here(plain, spec, shapes, target)
 
 
 @contextmanager
@@ -84,55 +79,28 @@ def without_facts() -> Iterator[None]:
     for name in sets:
         signature.FACT_SETS[name] = sets["strides"]
     try:
-        yield
+        with cache_of_its_own():
+            yield
     finally:
         signature._Builder._hints = original  # type: ignore[method-assign]
         signature.FACT_SETS.update(sets)
 
 
-def run_all(directory: Path, json: Path | None) -> None:
-    from cutile_references import CUTILE_REFERENCES, rms_norm
+def run_all(directory: Path) -> Iterator[Contest]:
+    from compiled_elsewhere import SUFFIX, run_report
 
-    figures: dict[str, Any] = {"environment": environment()}
-    figures["kernels"] = run_cases(directory, CUTILE_REFERENCES)
-    figures["matmul"] = contest(directory, "matmul", lambda a, b: a @ b)
-    figures["rms_norm"] = contest(directory, "rms_norm", rms_norm)
-    flops, moved = 2 * N**3, 2 * (2 * ROWS * COLUMNS + COLUMNS)
-    a, b = (torch.randn(N, N, device="cuda").half() for _ in range(2))
-    figures["matmul"]["cuBLAS"] = median_us(lambda: a @ b)
-    figures["rms_norm"]["copy"] = copy_us(moved)
-    console = Console(width=110)
-    console.print(table("matmul fp16 4096^3", figures["matmul"], "TFLOP/s", flops))
-    console.print(
-        table("RMSNorm fp16 16384 x 4096", figures["rms_norm"], "TB/s", moved)
-    )
-    write(json, figures)
-
-
-def contest(directory: Path, name: str, reference: Any) -> dict[str, float]:
-    """Microseconds of each tactic, and of the best one that was told nothing."""
-    times = {
-        f"{tactic.config} {tactic.facts.partition(':')[0]}": tactic.shapes[0].time_us
-        for tactic in run_report(directory / f"{name}.timed.json", reference).tactics
-        if tactic.error is None
-    }
-    plain = run_report(directory / f"{name}.plain.json", reference)
-    times["no facts, best config"] = min(
-        t.shapes[0].time_us for t in plain.tactics if t.error is None
-    )
-    return times
-
-
-def table(title: str, times: dict[str, float], unit: str, amount: int) -> Table:
-    made = Table(title=title, title_justify="left")
-    for heading in ("kernel", "us", unit, "of no facts"):
-        made.add_column(heading, justify="left" if heading == "kernel" else "right")
-    plain = times["no facts, best config"]
-    for name, time in times.items():
-        made.add_row(
-            name, f"{time:.1f}", f"{amount / time / 1e6:.2f}", f"{plain / time:.2f} x"
+    for name, function in TORCH.items():
+        ours = run_report(directory / f"{name}{SUFFIX}", function)
+        plain = run_report(directory / f"{name}.plain{SUFFIX}", function)
+        tensors = [torch.randn(s, device="cuda").half() for s in SHAPES[name]]
+        yield Contest.of(
+            f"{name}, fp16, {' x '.join(map(str, SHAPES[name][0]))}",
+            AMOUNTS[name],
+            tactic_times(ours),
+            lambda f=function, t=tensors: f(*t),
+            {FACTLESS: min(tactic_times(plain).values())},
+            "torch eager" if name != "matmul" else "cuBLAS",
         )
-    return made
 
 
 if __name__ == "__main__":

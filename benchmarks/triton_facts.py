@@ -3,9 +3,9 @@
     python benchmarks/triton_facts.py [--json FILE]
 
 With a GPU: each kernel as TensorRT would launch it (through the CUDA driver, from the
-plugin's own code), against Triton's own JIT on the same tensors, against the same
-kernel compiled without facts, and against a device copy of as many bytes. Times are
-medians of ``triton.testing.do_bench``; only ratios within one run mean anything.
+plugin's own code), beside Triton's own JIT on the same tensors, the same kernel
+compiled without facts, torch, and a device copy of as many bytes. Times are medians of
+``triton.testing.do_bench``; only ratios within one run mean anything.
 
 Without: the time to record a launch alone.
 """
@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import functools
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,27 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from common import FACTLESS, Contest, cache_of_its_own, environment, finish, median_us
+from kernels import CASES, launch_add, launch_rms_norm, launch_softmax
+from model_kernels import MODEL_CASES
+from torch.nn import functional
 
-PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT / "tests" / "py" / "annotation"))
-
-from elsewhere import environment, median_us, write  # noqa: E402
-from kernels import CASES, launch_add, launch_rms_norm, launch_softmax  # noqa: E402
-from model_kernels import MODEL_CASES  # noqa: E402
-
-import torch_tensorrt.annotation as tta  # noqa: E402
-import torch_tensorrt.dynamo.conversion.plugins as trt_plugins  # noqa: E402
-from torch_tensorrt.annotation._builder import BuiltLaunch, build  # noqa: E402
-from torch_tensorrt.annotation._driver import LoadedKernel  # noqa: E402
-from torch_tensorrt.annotation._registry import registered  # noqa: E402
-from torch_tensorrt.annotation._symbolic import Range  # noqa: E402
-from torch_tensorrt.annotation._target import (  # noqa: E402
-    compiling_for,
-    current_target,
-)
-from torch_tensorrt.annotation._trace import TensorInfo  # noqa: E402
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._builder import BuiltLaunch, build
+from torch_tensorrt.annotation._driver import LoadedKernel
+from torch_tensorrt.annotation._registry import registered
+from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._target import compiling_for, current_target
+from torch_tensorrt.annotation._trace import TensorInfo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +44,7 @@ class Case:
     launch: Callable[..., None]
     keywords: dict[str, Any]  # what is timed: the same for every contestant
     inputs: Callable[[], list[torch.Tensor]]
+    torch: Callable[..., torch.Tensor]
 
 
 def rows(count: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
@@ -66,6 +58,7 @@ CONTESTS = (
             launch_add,
             {"BLOCK": block},
             lambda: [rows(16384, 4096, torch.float16) for _ in range(2)],
+            lambda x, y: x + y,
         )
         for block in (1024, 4096)
     ]
@@ -78,6 +71,7 @@ CONTESTS = (
                 rows(16384, 4096, torch.bfloat16),
                 rows(1, 4096, torch.bfloat16).view(-1),
             ],
+            lambda x, weight: functional.rms_norm(x, weight.shape, weight, 1e-6),
         )
         for num_warps in (2, 4, 8)
     ]
@@ -87,6 +81,7 @@ CONTESTS = (
             launch_softmax,
             {},
             lambda: [rows(8192, 8192, torch.float16)],
+            lambda x: torch.softmax(x, -1),
         ),
     ]
 )
@@ -112,7 +107,8 @@ def without_facts() -> Iterator[None]:
 
     backend.Signature = Plain  # type: ignore[misc]
     try:
-        yield
+        with cache_of_its_own():
+            yield
     finally:
         backend.Signature = original  # type: ignore[misc]
 
@@ -148,7 +144,7 @@ def as_launched(
     )
 
 
-def contest(case: Case) -> dict[str, Any]:
+def contest(case: Case) -> Contest:
     tensors = case.inputs()
     out, expected = torch.empty_like(tensors[0]), torch.empty_like(tensors[0])
     ours = as_launched(built(case, tensors), tensors, out)
@@ -161,15 +157,17 @@ def contest(case: Case) -> dict[str, Any]:
         # Another layout adds up in another order: one unit in the last place.
         torch.testing.assert_close(out, expected, rtol=2**-7, atol=1e-4)
     moved = sum(t.numel() * t.element_size() for t in (*tensors, out))
-    source = torch.empty(moved // 2, dtype=torch.int8, device="cuda")
-    target = torch.empty_like(source)
-    times = {
-        "jit": median_us(lambda: case.launch(*tensors, out, **case.keywords)),
-        "ours": median_us(ours),
-        "plain": median_us(plain),
-        "copy": median_us(lambda: target.copy_(source)),
+    peers = {
+        "Triton's JIT": median_us(lambda: case.launch(*tensors, out, **case.keywords)),
+        FACTLESS: median_us(plain),
     }
-    return {"case": case.name, "bytes": moved, "us": times}
+    return Contest.of(
+        case.name,
+        (moved, "TB/s"),
+        {"embedded": median_us(ours)},
+        lambda: case.torch(*tensors),
+        peers,
+    )
 
 
 def recording() -> dict[str, float]:
@@ -191,38 +189,17 @@ def recording() -> dict[str, float]:
     return result
 
 
-def table(results: list[dict[str, Any]]) -> Table:
-    made = Table(title="Triton kernels, launched as an engine launches them")
-    for heading in ("kernel", "TB/s", "of JIT", "of plain", "of copy"):
-        made.add_column(heading, justify="left" if heading == "kernel" else "right")
-    for result in results:
-        us = result["us"]
-        made.add_row(
-            result["case"],
-            f"{result['bytes'] / us['ours'] / 1e6:.2f}",
-            *(f"{us[peer] / us['ours']:.3f} x" for peer in ("jit", "plain", "copy")),
-        )
-    return made
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
-    console = Console(width=100)
-    figures: dict[str, Any] = {
-        "environment": environment(),
-        "recording_ms": recording(),
-    }
-    if torch.cuda.is_available():
-        figures["kernels"] = [contest(case) for case in CONTESTS]
-        console.print(table(figures["kernels"]))
-    times = figures["recording_ms"]
-    console.print(
+    times = recording()
+    contests = [contest(c) for c in CONTESTS] if torch.cuda.is_available() else []
+    finish(options.json, environment(), contests, recording_ms=times)
+    print(
         f"recording a launch: median {statistics.median(times.values()):.1f} ms, "
         f"most {max(times.values()):.1f} ms ({max(times, key=times.get)})"
     )
-    write(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Run Python in this project's environment: `tools/offline/run.sh benchmarks/x.py`.
-# With a wheelhouse/, the environment is built from it, without a network.
+# With wheels in wheelhouse/, the environment is built from it, without a network.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-if [ -d wheelhouse ]; then
+if compgen -G "wheelhouse/*.whl" >/dev/null; then
     environment=build/offline
     if [ ! -e "$environment/.complete" ]; then
         "${PYTHON:-python3}" tools/offline/environment.py wheelhouse "$environment"

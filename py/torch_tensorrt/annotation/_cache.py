@@ -26,12 +26,14 @@ from torch_tensorrt.annotation._entry import (
     to_json,
     unseal,
 )
+from torch_tensorrt.annotation._eviction import evict, mark_used, size_of
 from torch_tensorrt.annotation._job import Job, Outcome
 from torch_tensorrt.annotation.errors import CacheWarning
 
 _LOGGER = logging.getLogger(__name__)
 _VARIABLE = "TTA_CACHE_DIR"
 _FORMAT = "v1"
+_FILL = 0.9  # of the limit, after an eviction: or there would be one at each store
 
 
 def cache_folder() -> Path:
@@ -108,12 +110,30 @@ class KernelCache:
 
     def contents(self) -> Contents:
         """How much is there."""
-        entries = [path.read_bytes() for path in self._entries("*")]
-        files = [path for path in self.root.rglob("*") if path.is_file()]
+        entries = []
+        for path in self._entries("*"):
+            with contextlib.suppress(FileNotFoundError):  # evicted by another process
+                entries.append(path.read_bytes())
         refusals = sum(b'"refused"' in entry for entry in entries)
-        return Contents(
-            len(entries) - refusals, refusals, sum(f.stat().st_size for f in files)
-        )
+        return Contents(len(entries) - refusals, refusals, size_of(self.root))
+
+    def keep_within(self, limit: int) -> None:
+        """Evict what was used least recently if more than ``limit`` bytes are there."""
+        try:
+            if self._can["write"] and size_of(self.root) > limit:
+                self.evict(int(_FILL * limit))
+        except OSError as error:
+            self._do_without("written", error)
+
+    def evict(self, keep: int | None = None, unused_for: float | None = None) -> None:
+        """Remove the entries used least recently.
+
+        Args:
+            keep: bytes that may stay; None for all.
+            unused_for: seconds after whose disuse an entry goes in any case.
+        """
+        folder = self.root / _FORMAT
+        evict(folder / "kernels", folder / "code", keep, unused_for)
 
     def clear(self) -> None:
         """Remove everything, of every version of this package."""
@@ -145,9 +165,12 @@ class KernelCache:
         try:
             code = self._code(body).read_bytes()
         except FileNotFoundError as error:
+            if not path.exists():  # both were evicted by another process just now
+                raise
             raise DamagedError("its code is missing") from error
         if sha256(code) != body["code"]:
             raise DamagedError("its code was changed")
+        mark_used(path)
         return from_json(body, code)
 
     def _entry(self, key: str, compiler: str) -> Path:

@@ -21,11 +21,12 @@ from torch_tensorrt.annotation._cli_inputs import (
     read_inputs,
 )
 from torch_tensorrt.annotation._dry_run import dry_run
+from torch_tensorrt.annotation._eviction import parse_size, size_limit
 from torch_tensorrt.annotation._registry import registered
 from torch_tensorrt.annotation._report import DryRunReport
 from torch_tensorrt.annotation._tactics import Plugin
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.errors import AnnotationError, TargetError
+from torch_tensorrt.annotation.errors import AnnotationError, SpecError, TargetError
 
 OK, FAILED, USAGE = 0, 1, 2
 _PROGRAM = "python -m torch_tensorrt.annotation"
@@ -38,6 +39,7 @@ examples:
   {_PROGRAM} compile kernels.py my::silu --input {STATIC} \\
       --target sm_80 --target sm_90,ptx_isa=8.5
   {_PROGRAM} cache info
+  {_PROGRAM} cache clear --older-than 30 --keep 500MB
   {_PROGRAM} env
 
 exit status: 0 all is well; 1 a tactic failed, or is wrong; 2 wrong usage
@@ -97,8 +99,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     cache = command("cache", _cache, "show or clear the kernel cache (TTA_CACHE_DIR)")
     cache.add_argument("what", choices=("info", "clear"))
+    cache.add_argument(
+        "--keep",
+        type=_size,
+        metavar="SIZE",
+        help="clear: leave what was used last, as 500MB",
+    )
+    cache.add_argument(
+        "--older-than",
+        type=float,
+        metavar="DAYS",
+        help="clear: only what was not used for so many days",
+    )
     command("env", _env, "show what is installed here, and what works")
     return parser
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text, "--keep")
+    except SpecError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _add_dry_run(dry: argparse.ArgumentParser) -> None:
@@ -188,11 +209,20 @@ def _print_compiled(target: Target, report: DryRunReport) -> None:
 
 def _cache(options: argparse.Namespace) -> int:
     cache = kernel_cache(cache_folder())
-    if options.what == "clear":
+    limits = (options.keep, options.older_than)
+    if options.what == "clear" and limits == (None, None):
         cache.clear()
+    elif options.what == "clear":
+        days = options.older_than
+        cache.evict(options.keep, None if days is None else 86400 * days)
+    elif limits != (None, None):
+        raise UsageError("--keep and --older-than are of cache clear.")
     contents = cache.contents()
     counts = f"{contents.kernels} kernels, {contents.refusals} refusals"
-    print(f"{cache.root}: {counts}, {contents.bytes / 1e6:.1f} MB")
+    print(
+        f"{cache.root}: {counts}, {contents.bytes / 1e6:.1f} MB; at most "
+        f"{size_limit() / 1e6:.0f} MB (TTA_CACHE_SIZE)"
+    )
     return OK
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from torch_tensorrt.annotation._cache import cache_folder, kernel_cache
+from torch_tensorrt.annotation._eviction import size_limit
 from torch_tensorrt.annotation._job import Job, Outcome, as_ours
 from torch_tensorrt.annotation._progress import progress
 from torch_tensorrt.annotation._workers import (
@@ -20,7 +21,7 @@ _LOGGER = logging.getLogger(__name__)
 def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
     """The outcome of each job, from the cache where it is there.
 
-    Two or more that are not are compiled in parallel, in processes of their own.
+    Those that are not are compiled in processes of their own, in parallel.
 
     Args:
         what: is done, for the progress bar.
@@ -37,7 +38,10 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
             advance()
 
         try:
+            limit = size_limit()
             _compile(missing, done)
+            if missing:
+                cache.keep_within(limit)
         except Exception as error:  # no process to be had, or an environment variable
             failure = as_ours(what, error)
             for job in missing:
@@ -60,8 +64,7 @@ def _distinct(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _compile(jobs: Sequence[Job], done: Callable[[int, Outcome], None]) -> None:
-    count = min(worker_count(), len(jobs))
-    if count > 1:
+    if jobs and (count := worker_count()):
         compile_in_workers(jobs, count, done)
         return
     with compiling:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,15 +16,12 @@ from torch_tensorrt.annotation._driver import LoadedKernel
 from torch_tensorrt.annotation._guarded import POISONS, GuardedTensor
 from torch_tensorrt.annotation._progress import progress
 from torch_tensorrt.annotation._report import DryRunReport, ShapeReport, TacticReport
+from torch_tensorrt.annotation._timing import copy_gbps, time_launch
 from torch_tensorrt.annotation._trace import absent, as_tensors, or_none
 from torch_tensorrt.annotation.errors import DryRunError
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 MakeInputs: TypeAlias = Callable[[Shapes], Sequence[torch.Tensor | None]]
-
-_FLUSHED = 256 << 20  # bytes written between timed launches: more than any L2 cache
-_TIMED_MS = 50.0
-_LAUNCHES = (10, 200)
 
 
 def execute(
@@ -39,7 +36,8 @@ def execute(
     The code and the launch are the report's: it may come from another machine
     (:meth:`DryRunReport.from_json`), and the kernel's toolchain is not needed. Outputs
     are poisoned before, and compared whole; inputs, and the memory around all tensors,
-    must be as they were.
+    must be as they were. That memory is poisoned, too: a read past an input's end shows
+    if it changes an output, and is not seen if it does not.
 
     Args:
         report: of :func:`dry_run`.
@@ -53,7 +51,8 @@ def execute(
 
     Returns:
         The report, with ``ok``, ``max_error`` and ``time_us`` of each shape, and what
-        a copy on this GPU reaches.
+        a copy on this GPU reaches. A shape that does not fit the GPU's memory is not
+        run: its ``failure`` says so, and the report's ``ok`` is False.
 
     Raises:
         DryRunError: there is no GPU here, the driver lacks its Python bindings, or a
@@ -68,7 +67,10 @@ def execute(
             f"{', '.join(weights) or 'none'}. Pass weights={{name: tensor}}."
         )
     constants = [weights[name].cuda() for name in report.weights]
-    tactics, kernels = [], {}
+    case = partial(
+        _Case.of, reference=reference, make_inputs=make_inputs, weights=constants
+    )
+    tactics, kernels = list[TacticReport](), {}
     for tactic in report.tactics:
         try:
             if tactic.error is None:
@@ -78,27 +80,53 @@ def execute(
             tactics.append(replace(tactic, error=str(error)))
     with progress(f"running {report.op}", len(report.shapes) * len(kernels)) as step:
         for index, _ in enumerate(report.shapes):
-            case = None
+            running = [t for t in tactics if t.error is None]
+            found = _at_shape(index, running, kernels, case, tolerance, step)
+            if found is None:
+                found = [_too_large(tactic.shapes[index], tactic) for tactic in running]
             for position, tactic in enumerate(tactics):
                 if tactic.error is None:
                     shapes = list(tactic.shapes)
-                    shape = shapes[index]
-                    case = case or _Case.of(
-                        tactic, shape, reference, make_inputs, constants
-                    )
-                    kernel = kernels[tactic.tactic]
-                    shapes[index] = _run(kernel, tactic, shape, case, tolerance)
+                    shapes[index] = found.pop(0)
                     tactics[position] = replace(tactic, shapes=tuple(shapes))
-                    step()
-    return replace(report, tactics=tactics, copy_gbps=_copy_gbps())
+    return replace(report, tactics=tactics, copy_gbps=copy_gbps())
 
 
-def _copy_gbps() -> float:
-    """GB/s, read and written, of a copy between two buffers of the GPU."""
-    source = torch.empty(_FLUSHED, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    microseconds, _ = _time(lambda: target.copy_(source))
-    return 2 * _FLUSHED / microseconds / 1e3
+def _at_shape(
+    index: int,
+    tactics: Sequence[TacticReport],
+    kernels: Mapping[int, LoadedKernel],
+    make_case: Callable[[TacticReport, ShapeReport], _Case],
+    tolerance: float | None,
+    step: Callable[[], None],
+) -> list[ShapeReport] | None:
+    """What each tactic does at one shape; None if that does not fit the GPU."""
+    found, case = list[ShapeReport](), None
+    try:
+        for tactic in tactics:
+            shape = tactic.shapes[index]
+            case = case or make_case(tactic, shape)
+            kernel = kernels[tactic.tactic]
+            found.append(_run(kernel, tactic, shape, case, tolerance))
+            step()
+    except torch.cuda.OutOfMemoryError:
+        return None
+    return found
+
+
+def _too_large(shape: ShapeReport, tactic: TacticReport) -> ShapeReport:
+    torch.cuda.empty_cache()
+    dtypes = [_dtypes.from_token(token).torch for token in tactic.dtypes]
+    extents = zip((*shape.dims, *shape.outputs), dtypes, strict=True)
+    size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in extents)
+    free, total = torch.cuda.mem_get_info()
+    return replace(
+        shape,
+        failure=f"not run: out of GPU memory. Inputs and outputs of {list(shape.dims)} "
+        f"take {size / 1e9:.1f} GB, checking them several times as much; "
+        f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are free. Give the profile a "
+        "smaller max for the dry run, or run nothing (execute=False)",
+    )
 
 
 @dataclass(frozen=True)
@@ -187,6 +215,8 @@ def _run(
     layouts = list(zip(tactic.dtypes, tactic.formats, strict=True))[len(inputs) :]
     max_error, problems = 0.0, list[str]()
     for poison in POISONS:
+        for tensor in inputs:
+            tensor.surround(poison)
         outputs = [
             GuardedTensor(extents, _dtypes.from_token(token).torch, poison, format_)
             for extents, (token, format_) in zip(shape.outputs, layouts, strict=True)
@@ -203,7 +233,7 @@ def _run(
             ) from error
         error_, found = _check(case, inputs, outputs, tolerance)
         max_error, problems = max(max_error, error_), problems or found
-    time, spread = _time(launch)
+    time, spread = time_launch(launch)
     return replace(
         shape,
         ok=not problems,
@@ -258,25 +288,3 @@ def _check(
         if not tensor.is_intact:
             problems.append(f"input {index}: the kernel writes outside of it")
     return max_error, problems
-
-
-def _time(launch: Callable[[], Any]) -> tuple[float, float]:
-    """Median and interquartile range of a launch, in microseconds, with a cold L2."""
-    flushed = torch.empty(_FLUSHED, dtype=torch.uint8, device="cuda")
-
-    def timed(count: int) -> list[float]:
-        event = partial(torch.cuda.Event, enable_timing=True)
-        events = [(event(), event()) for _ in range(count)]
-        for start, end in events:
-            flushed.zero_()
-            start.record()
-            launch()
-            end.record()
-        torch.cuda.synchronize()
-        return [start.elapsed_time(end) for start, end in events]
-
-    estimate = statistics.median(timed(3))
-    least, most = _LAUNCHES
-    times = timed(int(min(most, max(least, _TIMED_MS / max(estimate, 1e-3)))))
-    low, middle, high = statistics.quantiles(times, n=4)
-    return middle * 1e3, (high - low) * 1e3

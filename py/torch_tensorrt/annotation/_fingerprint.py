@@ -7,47 +7,32 @@ whose version stands for their code.
 
 from __future__ import annotations
 
-import enum
 import functools
 import hashlib
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import (
-    BuiltinFunctionType,
     CellType,
     CodeType,
     FunctionType,
-    MethodType,
     ModuleType,
 )
 from typing import Any
-
-import numpy as np
-import torch
 
 from torch_tensorrt.annotation._source import (
     bytecode_if_edited,
     source,
     written_code,
 )
+from torch_tensorrt.annotation._values import (
+    NAMED_PACKAGES,
+    atom,
+    is_named,
+    package_of,
+    parts_of,
+    qualified_name,
+)
 
-# Their version stands for their code.
-NAMED_PACKAGES = frozenset(
-    [
-        "torch",
-        "torch_tensorrt",
-        "tensorrt",
-        "triton",
-        "numpy",
-        "sympy",
-        "cuda",
-        "cutlass",
-    ]
-) | (sys.stdlib_module_names - {"__main__"})
-
-_SCALARS = (bool, int, float, complex, str, bytes, type(None))
-_DESCRIBED = (range, slice, torch.dtype, torch.device)
 _KERNEL_SETTINGS = (
     "configs",
     "values",
@@ -57,8 +42,6 @@ _KERNEL_SETTINGS = (
     "_compiler_options",
 )
 _LANGUAGES = ("triton", "cuda")
-# What CuTe DSL makes of a launcher, and what stands in for it while it is recorded.
-_COMPILED = frozenset({"JitCompiledFunction", "JitExecutor", "CompiledLater"})
 _unknown: dict[int, Any] = {}  # keeps what is told apart by its id, so that ids are
 
 
@@ -128,8 +111,8 @@ class _Encoder:
         self._alive: list[Any] = []  # ids stay unique while what they name lives
 
     def tokens(self, value: Any) -> Iterator[str]:
-        if (atom := _atom(value)) is not None:
-            yield atom
+        if (token := atom(value)) is not None:
+            yield token
             return
         self._budget.values -= 1
         self._budget.depth -= 1
@@ -140,10 +123,10 @@ class _Encoder:
 
     def _composite(self, value: Any) -> Iterator[str]:
         if isinstance(value, set | frozenset):
-            yield f"{_qualified_name(type(value))}[{len(value)}]"
+            yield f"{qualified_name(type(value))}[{len(value)}]"
             yield from sorted(map(self._digest, value))
-        elif (parts := _parts(value)) is not None:
-            yield f"{_qualified_name(type(value))}[{len(parts)}]"
+        elif (parts := parts_of(value)) is not None:
+            yield f"{qualified_name(type(value))}[{len(parts)}]"
             for part in parts:
                 yield from self.tokens(part)
         elif (earlier := self._seen.get(id(value))) is not None:
@@ -158,7 +141,7 @@ class _Encoder:
             yield from self._class(value)
         elif isinstance(value, FunctionType):
             yield from self._function(value)
-        elif _package(type(value)) in _LANGUAGES:
+        elif package_of(type(value)) in _LANGUAGES:
             yield from self._kernel(value)
         else:
             yield from self._class(type(value))
@@ -181,7 +164,7 @@ class _Encoder:
 
     def _kernel(self, value: Any) -> Iterator[str]:
         """A kernel, or what wraps one; another object of its language."""
-        yield f"{_package(type(value))}={type(value).__name__}"
+        yield f"{package_of(type(value))}={type(value).__name__}"
         inner = getattr(value, "fn", None) or getattr(value, "_pyfunc", None)
         if callable(inner):
             settings = [getattr(value, name, None) for name in _KERNEL_SETTINGS]
@@ -192,8 +175,8 @@ class _Encoder:
             yield self._itself(value) if " at 0x" in said else said
 
     def _class(self, cls: type) -> Iterator[str]:
-        yield f"class={_qualified_name(cls)}"
-        if _package(cls) not in NAMED_PACKAGES:
+        yield f"class={qualified_name(cls)}"
+        if package_of(cls) not in NAMED_PACKAGES:
             members = {
                 name: getattr(member, "__func__", member)
                 for name, member in vars(cls).items()
@@ -202,7 +185,7 @@ class _Encoder:
             yield from self.tokens((cls.__bases__, members))
 
     def _function(self, function: FunctionType) -> Iterator[str]:
-        yield f"function={_qualified_name(function)}"
+        yield f"function={qualified_name(function)}"
         yield source(function)
         if self._as_it_runs:
             yield bytecode_if_edited(function)
@@ -224,68 +207,10 @@ class _Encoder:
             value = namespace[name]
             yield f"name={name}"
             yield from self.tokens(value)
-            is_users = isinstance(value, ModuleType) and not _is_named(value)
+            is_users = isinstance(value, ModuleType) and not is_named(value)
             if is_users and id(value) not in self._seen:
                 self._seen[id(value)] = len(self._seen)
                 yield from self._named(vars(value), members, members)
-
-
-def _atom(value: Any) -> str | None:
-    """A value that one token says."""
-    kind = type(value)
-    if kind in _SCALARS:
-        return f"{kind.__name__}={value!r}"
-    if isinstance(value, _DESCRIBED):
-        return f"{kind.__name__}={value}"
-    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
-        content = hashlib.sha256(value.tobytes()).hexdigest()
-        return f"numpy={kind.__name__}{value.dtype.str}{value.shape}{content}"
-    if isinstance(value, torch.Tensor):
-        return _tensor(value)
-    if isinstance(value, ModuleType):
-        return f"module={value.__name__}"
-    if _is_compiled(value):
-        return f"compiled={_qualified_name(type(value))}"
-    if isinstance(value, BuiltinFunctionType) or _is_named(value):
-        return f"code={_qualified_name(value)}"
-    return None
-
-
-def _parts(value: Any) -> Sequence[Any] | None:
-    """The values that make up another."""
-    if isinstance(value, tuple | list):
-        return list(value)
-    if isinstance(value, Mapping):
-        # A launch function keeps what it compiled; its source stands for that.
-        lasting = [key for key in value if not _is_compiled(value[key])]
-        return [(key, value[key]) for key in sorted(lasting, key=repr)]
-    if isinstance(value, enum.Enum):
-        return [value.name, value.value]
-    if isinstance(value, MethodType):
-        return [value.__func__, value.__self__]
-    if isinstance(value, functools.partial):
-        return [value.func, value.args, value.keywords]
-    return None
-
-
-def _is_named(value: Any) -> bool:
-    """Whether ``value`` is code that its package's version stands for."""
-    if isinstance(value, ModuleType):
-        return value.__name__.partition(".")[0] in NAMED_PACKAGES
-    return isinstance(value, FunctionType) and _package(value) in NAMED_PACKAGES
-
-
-def _is_compiled(value: Any) -> bool:
-    return any(base.__name__ in _COMPILED for base in type(value).__mro__)
-
-
-def _package(value: Any) -> str:
-    return (getattr(value, "__module__", None) or "").partition(".")[0]
-
-
-def _qualified_name(value: Any) -> str:
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "?")
-    return f"{getattr(value, '__module__', '?')}.{name}"
 
 
 def _content(cell: CellType) -> Any:
@@ -300,9 +225,3 @@ def _names(code: CodeType) -> set[str]:
     nested = (_names(c) for c in code.co_consts if isinstance(c, CodeType))
     own = {name for name in code.co_names if not name.startswith("@")}
     return own.union(*nested)
-
-
-def _tensor(tensor: torch.Tensor) -> str:
-    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    content = hashlib.sha256(raw.data).hexdigest()
-    return f"tensor={tensor.dtype}{tuple(tensor.shape)}{content}"

@@ -1,4 +1,4 @@
-"""GPU tensors between guard bands, to see what a kernel writes that it should not."""
+"""GPU tensors between guard bands, to see what a kernel should not read, or write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from torch_tensorrt.annotation._formats import FORMATS, LINEAR
 
 _GUARD = 1 << 20  # bytes on either side: more than a block's tile
-POISONS = (0xFF, 0x5A)  # as bytes; the first is NaN in every floating-point dtype
+# As bytes: NaN in every floating-point dtype, a large number, and its negative, since
+# a maximum or a minimum passes over a NaN.
+POISONS = (0xFF, 0x5A, 0xDA)
 
 
 class GuardedTensor:
@@ -42,10 +44,20 @@ class GuardedTensor:
     def copy_of(
         cls, tensor: torch.Tensor, format_name: str = LINEAR.name
     ) -> GuardedTensor:
-        """``tensor``'s values; padding and guards are NaN."""
+        """``tensor``'s values, in poison."""
         guarded = cls(tensor.shape, tensor.dtype, POISONS[0], format_name)
         guarded.write(tensor)
         return guarded
+
+    def surround(self, poison: int) -> None:
+        """Fill memory and padding around the values: what is read there shows."""
+        self._poison, values = poison, self.tensor
+        if self._format is LINEAR:
+            for guard in self._guards:
+                guard.fill_(poison)
+        else:
+            self._bytes.fill_(poison)
+            self.write(values)
 
     @property
     def tensor(self) -> torch.Tensor:
@@ -63,15 +75,19 @@ class GuardedTensor:
     @property
     def is_intact(self) -> bool:
         """Whether nothing was written around the tensor."""
-        guards = (self._bytes[:_GUARD], self._bytes[self._end :])
-        return all(bool((guard == self._poison).all()) for guard in guards)
+        return all(bool((guard == self._poison).all()) for guard in self._guards)
+
+    @property
+    def _guards(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._bytes[:_GUARD], self._bytes[self._end :]
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether the values are those of ``tensor``, bit by bit; and the padding's."""
-        if self._format is LINEAR:
-            expected = tensor
-        else:
-            expected = GuardedTensor.copy_of(tensor, self._format.name)._buffer
+        expected = tensor
+        if self._format is not LINEAR:
+            expected = torch.empty_like(self._buffer)
+            expected.view(torch.uint8).fill_(self._poison)
+            self._format.pack(tensor, expected)
         return torch.equal(
             self._buffer.reshape(-1).view(torch.uint8),
             expected.contiguous().reshape(-1).view(torch.uint8),

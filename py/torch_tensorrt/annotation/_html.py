@@ -64,8 +64,10 @@ def _summary(report: Any) -> str:
         verdict = "Compiled, not run."
     elif report.ok:
         verdict = "Every tactic was run, and is right."
-    else:
+    elif any(shape.ok is False for t in report.tactics for shape in t.shapes):
         verdict = "Not every tactic is right."
+    else:
+        verdict = "Not every tactic was run at every shape."
     if report.best is not None:
         verdict += f" TensorRT would pick tactic {report.best.tactic}."
     return escape(verdict)

@@ -27,7 +27,7 @@ class ShapeReport:
         outputs: extents of each output.
         shared_memory: dynamic, in bytes a block.
         ok: whether the kernel was run, and did what it should; None if it was not run.
-        failure: what it did wrong.
+        failure: what it did wrong, or why it could not be run.
         max_error: of any output element, relative to it and to the output's root mean
             square together.
         time_us, spread_us: median and interquartile range of a launch's duration.
@@ -83,7 +83,13 @@ class TacticReport:
 
     @property
     def ok(self) -> bool:
-        """Whether it would be offered to TensorRT, and did nothing wrong if run."""
+        """Whether it would be offered to TensorRT, and if it was to be run, was right
+        at every shape."""
+        return self.is_offered and not any(s.failure for s in self.shapes)
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether TensorRT may pick it: nothing is known to be wrong with it."""
         return self.error is None and all(s.ok is not False for s in self.shapes)
 
     @property
@@ -129,7 +135,7 @@ class DryRunReport:
             (shape.time_us, tactic.tactic, tactic)
             for tactic in self.tactics
             for shape in tactic.shapes
-            if shape.name in ("opt", "static") and tactic.ok and shape.time_us
+            if shape.name in ("opt", "static") and tactic.is_offered and shape.time_us
         ]
         return min(timed)[2] if timed else None
 

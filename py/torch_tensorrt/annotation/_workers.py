@@ -36,13 +36,14 @@ _ours: set[Connection] = set()  # this process's ends of all pipes to workers
 
 
 def worker_count() -> int:
-    """``TTA_JOBS``, or how many processors this process may use.
+    """``TTA_JOBS``, or how many processors this process may use; 0: compile in it.
 
-    A daemonic process, as of ``multiprocessing.Pool``, may start no others.
+    That is so with ``TTA_JOBS=1``, for debuggers, and in a daemonic process, as of
+    ``multiprocessing.Pool``, which may start no others.
     """
-    if multiprocessing.current_process().daemon:
-        return 1
-    return math.ceil(_positive(_WORKERS, len(os.sched_getaffinity(0))))
+    count = math.ceil(_positive(_WORKERS, len(os.sched_getaffinity(0))))
+    is_asked_for = count == 1 and os.environ.get(_WORKERS)
+    return 0 if is_asked_for or multiprocessing.current_process().daemon else count
 
 
 def compile_in_workers(

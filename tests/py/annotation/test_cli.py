@@ -157,7 +157,10 @@ def test_compile_fills_the_cache_for_every_target(
     assert output.startswith(f"{cache_folder}: 4 kernels, 0 refusals, ")
     status, output, _ = run("cache", "clear", capsys=capsys)
     assert status == OK
-    assert output == f"{cache_folder}: 0 kernels, 0 refusals, 0.0 MB\n"
+    assert output == (
+        f"{cache_folder}: 0 kernels, 0 refusals, 0.0 MB; at most 2000 MB "
+        "(TTA_CACHE_SIZE)\n"
+    )
 
 
 def test_compile_says_what_is_left_out_and_goes_on(
@@ -196,6 +199,9 @@ def test_env_says_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["compile", "FILE", *SCALE, "--input", "x=8:fp16"], "--target"),
         (["cache"], "required: what"),
+        (["cache", "clear", "--keep", "much"], "Write 500MB, or 2GB."),
+        (["cache", "clear", "--older-than", "30d"], "invalid float value: '30d'"),
+        (["cache", "info", "--keep", "1GB"], "are of cache clear."),
         (["tune"], "invalid choice: 'tune'"),
         ([], "required: COMMAND"),
         (

@@ -9,11 +9,11 @@ pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU here", allow_module_level=True)
 
+from compiled_elsewhere import as_inputs
 from cutedsl_kernels import CUTEDSL_CASES
 from cutedsl_references import REFERENCES
 from kernels import Case
 
-import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._builder import corner
@@ -22,22 +22,16 @@ from torch_tensorrt.annotation._execute import random_inputs
 from torch_tensorrt.annotation._trace import as_tensors
 
 
-def as_inputs(case: Case) -> list[torch_tensorrt.Input]:
-    return [
-        torch_tensorrt.Input(
-            **{f"{n}_shape": corner([t], n)[0] for n in ("min", "opt", "max")},
-            dtype=t.dtype,
-        )
-        for t in case.dynamic
-    ]
-
-
 @pytest.mark.parametrize("case", CUTEDSL_CASES, ids=lambda case: case.name)
 def test_every_tactic_gives_the_reference(case: Case) -> None:
     op = f"cute::{case.name}"
     trt_plugins.custom_op(op, impl=case.plugin, supports_dynamic_shapes=True)
     report = tta.dry_run(
-        op, as_inputs(case), reference=REFERENCES[case.name], strict=True, execute=True
+        op,
+        as_inputs(case.dynamic),
+        reference=REFERENCES[case.name],
+        strict=True,
+        execute=True,
     )
     for tactic in report.tactics:
         assert {s.name for s in tactic.shapes if s.ok} >= {"min", "opt", "max"}

@@ -8,16 +8,16 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from compiled_elsewhere import as_inputs
 from kernels import Case
 from test_launch_abi import ALL, register, shapes
 
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._builder import corner
 from torch_tensorrt.annotation._compare import compare
 from torch_tensorrt.annotation._execute import random_inputs
-from torch_tensorrt.annotation._trace import TensorInfo, as_tensors
+from torch_tensorrt.annotation._trace import as_tensors
 from torch_tensorrt.annotation.errors import DryRunError
 
 pytestmark = pytest.mark.skipif(
@@ -77,13 +77,6 @@ REFERENCES: dict[str, Any] = {
 }
 
 
-def as_input(tensor: TensorInfo) -> torch_tensorrt.Input:
-    corners = {
-        f"{name}_shape": corner([tensor], name)[0] for name in ("min", "opt", "max")
-    }
-    return torch_tensorrt.Input(**corners, dtype=tensor.dtype)
-
-
 @pytest.mark.parametrize("is_dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_every_tactic_gives_the_eager_result(case: Case, is_dynamic: bool) -> None:
@@ -91,7 +84,7 @@ def test_every_tactic_gives_the_eager_result(case: Case, is_dynamic: bool) -> No
     inputs = case.dynamic if is_dynamic else case.static
     report = tta.dry_run(
         f"abi::{case.name}",
-        list(map(as_input, inputs)),
+        as_inputs(inputs),
         reference=in_dtypes_of(case, REFERENCES[case.name]),
         strict=True,
     )
@@ -155,7 +148,7 @@ def planted(
         ({"past": -5}, "5 of 3000 elements are wrong, the first at [2, 995]"),
         ({"blocks": -1}, "184 of 3000 elements are wrong, the first at [2, 816]"),
     ],
-    ids=["wrong stride", "no mask", "not all written", "a block short"],
+    ids=["wrong stride", "past the end", "not all written", "a block short"],
 )
 def test_a_planted_bug_is_caught(
     bug: dict[str, int], found: str, dtype: torch.dtype
@@ -185,6 +178,63 @@ def test_a_planted_bug_is_caught(
 
 
 @triton.jit
+def unmasked_reduction_kernel(x_ptr, out_ptr, N, LARGEST: tl.constexpr):
+    """The last row's block ends past the input."""
+    row = tl.program_id(0)
+    x = tl.load(x_ptr + row * N + tl.arange(0, 1024))
+    if LARGEST:
+        tl.store(out_ptr + row, tl.max(x, axis=0))
+    else:
+        tl.store(out_ptr + row, tl.sum(x, axis=0))
+
+
+@pytest.mark.parametrize("largest", [False, True], ids=["sum", "maximum"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int32], ids=str)
+def test_a_load_without_its_mask_is_caught(dtype: torch.dtype, largest: bool) -> None:
+    """One row, so only poison follows it. Were what is read there not used (a store
+    with its mask after a load without), the values would be right, and nothing seen.
+    """
+
+    def launch(x: torch.Tensor, out: torch.Tensor) -> None:
+        unmasked_reduction_kernel[(x.shape[0],)](x, out, x.shape[1], largest)
+
+    def reduced(x: torch.Tensor) -> torch.Tensor:
+        return x.amax(1) if largest else x.sum(1, dtype=x.dtype)
+
+    impl = tta.custom_plugin(
+        tta.triton(launch), meta_impl=lambda x: x.new_empty(x.shape[0])
+    )
+    trt_plugins.custom_op("abi::unmasked", impl=impl, replace=True)
+    x = torch.empty(1, 1000, dtype=dtype)
+    report = tta.dry_run("abi::unmasked", [x], reference=reduced)
+    failure = report.tactics[0].shapes[0].failure
+    assert "1 of 1 elements are wrong, the first at [0]" in failure
+
+
+@triton.jit
+def unmasked_store_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n, other=0)
+    tl.store(out_ptr + offsets, x + 1)
+
+
+def test_a_store_without_its_mask_is_caught() -> None:
+    def launch(x: torch.Tensor, out: torch.Tensor) -> None:
+        n = x.numel()
+        unmasked_store_kernel[(triton.cdiv(n, 256),)](x, out, n, BLOCK=256)
+
+    impl = tta.custom_plugin(
+        tta.triton(launch), meta_impl=lambda x: torch.empty_like(x)
+    )
+    trt_plugins.custom_op("abi::unmasked", impl=impl, replace=True)
+    report = tta.dry_run(
+        "abi::unmasked", [torch.empty(1000)], reference=lambda x: x + 1
+    )
+    (shape,) = report.tactics[0].shapes
+    assert shape.failure == "output 0: the kernel writes outside of it"
+
+
+@triton.jit
 def in_place_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
     offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + offsets, mask=offsets < n) + 1
@@ -206,6 +256,24 @@ def test_a_kernel_that_writes_its_input_is_caught() -> None:
     assert "input 0: the kernel writes into it" in report.tactics[0].shapes[0].failure
 
 
+def test_a_shape_that_does_not_fit_the_gpu_is_not_run_and_the_others_are() -> None:
+    (case,) = (case for case in ALL if case.name == "row_sum")
+    register(case)
+    x = torch_tensorrt.Input(
+        min_shape=(1, 256),
+        opt_shape=(8, 256),
+        max_shape=(1 << 30, 256),  # 512 GiB
+        dtype=torch.float16,
+    )
+    report = tta.dry_run("abi::row_sum", [x], reference=lambda x: x.float().sum(-1))
+    for tactic in report.tactics:
+        small, opt, large, _ = tactic.shapes
+        assert (small.ok, opt.ok, large.ok) == (True, True, None)
+        assert "of [(1073741824, 256)] take 554.1 GB" in large.failure
+    assert report.best is not None
+    assert not report.ok
+
+
 def test_a_tensor_on_the_gpu_is_run_on_as_it_is() -> None:
     seen = []
 
@@ -225,7 +293,7 @@ def test_a_tensor_on_the_gpu_is_run_on_as_it_is() -> None:
 def test_a_report_from_elsewhere_can_be_run() -> None:
     (case,) = (case for case in ALL if case.name == "add")
     register(case)
-    inputs = list(map(as_input, case.dynamic))
+    inputs = as_inputs(case.dynamic)
     text = tta.dry_run("abi::add", inputs, "sm_80").to_json()
     report = tta.execute(tta.DryRunReport.from_json(text), lambda x, y: x + y)
     assert report.ok

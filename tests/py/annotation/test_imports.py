@@ -30,6 +30,7 @@ ORDER = [
     f"{ANNOTATION}._translate",
     f"{ANNOTATION}._attributes",
     f"{ANNOTATION}._source",
+    f"{ANNOTATION}._values",
     f"{ANNOTATION}._fingerprint",
     # what a user hands over
     f"{ANNOTATION}._configs",
@@ -74,6 +75,7 @@ ORDER = [
     f"{ANNOTATION}._encoding",
     f"{ANNOTATION}._job",
     f"{ANNOTATION}._entry",
+    f"{ANNOTATION}._eviction",
     f"{ANNOTATION}._cache",
     f"{ANNOTATION}._progress",
     f"{ANNOTATION}._workers",
@@ -89,6 +91,7 @@ ORDER = [
     f"{ANNOTATION}._report",
     f"{ANNOTATION}._driver",
     f"{ANNOTATION}._guarded",
+    f"{ANNOTATION}._timing",
     f"{ANNOTATION}._compare",
     f"{ANNOTATION}._execute",
     f"{ANNOTATION}._inputs",

@@ -110,6 +110,16 @@ def test_rows_are_as_wide_as_the_table(report: DryRunReport) -> None:
     assert len(re.findall("<td", rows[1])) == headings - spanned
 
 
+def test_a_shape_that_could_not_be_run_is_no_success() -> None:
+    large = replace(shape("max", 99, None, None), failure="not run: out of GPU memory")
+    one = tactic(1, shape("opt", 64, 4.0, True), large)
+    report = DryRunReport("my::op", "sm_90", [one])
+    assert not report.ok
+    assert report.best is one
+    assert "tactic 1, max: not run: out of GPU memory" in str(report)
+    assert "Not every tactic was run at every shape." in report.to_html()
+
+
 def test_the_best_and_the_wrong_are_marked(report: DryRunReport) -> None:
     html = report.to_html()
     kinds = re.findall(r'<tr class="(\w*)">', html)

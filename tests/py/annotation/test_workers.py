@@ -141,7 +141,20 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_a_process_of_a_pool_compiles_by_itself() -> None:
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply(worker_count) == 1
+        assert pool.apply(worker_count) == 0
+
+
+def test_one_worker_at_most_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTA_JOBS", "1")
+    assert worker_count() == 0
+    monkeypatch.setenv("TTA_JOBS", "2")
+    assert worker_count() == 2
+
+
+def test_a_single_processor_has_a_worker_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or nothing would end what takes too long."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    assert worker_count() == 1
 
 
 @pytest.mark.parametrize("text", ["no", "0", "-1", "nan"])

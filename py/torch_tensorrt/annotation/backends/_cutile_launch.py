@@ -19,8 +19,8 @@ from cuda.tile._annotated_function import (
 )
 from cuda.tile._compiler_options import CompilerOptions
 
-from torch_tensorrt.annotation._fingerprint import NAMED_PACKAGES
 from torch_tensorrt.annotation._launch import Launch
+from torch_tensorrt.annotation._values import NAMED_PACKAGES
 from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
 
 Tree: TypeAlias = "tuple[Tree, ...] | None"  # of a parameter's value; None is a leaf

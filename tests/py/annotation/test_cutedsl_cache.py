@@ -1,0 +1,94 @@
+"""CuTe DSL's kernels in the cache."""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cache_checks import assert_compiled_once
+
+pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
+
+from cutedsl_kernels import (
+    launch_silu,
+)
+from cutedsl_tools import (
+    ROWS,
+    SM_90,
+    launch_copy,
+    recorded,
+)  # fmt: skip
+from kernels import info
+
+from torch_tensorrt.annotation._compile import compile_all
+from torch_tensorrt.annotation._job import Assembled, Job
+
+
+def job(launch_fn: Callable[..., Any] = launch_silu, **keywords: Any) -> Job:
+    launch = recorded(launch_fn, info(ROWS, 32), **keywords)
+    return Job("test::op", "cutedsl", launch, SM_90, {}, True, "")
+
+
+def test_a_kernel_is_compiled_once_and_then_comes_from_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert_compiled_once(job, monkeypatch)
+
+
+def test_compiling_does_not_change_the_key() -> None:
+    before = job(launch_copy).key
+    compile_all([job(launch_copy)], "test")
+    assert job(launch_copy).key == before is not None
+
+
+def test_kernels_compiled_in_parallel_are_those_compiled_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = [job(BLOCK=64), job(BLOCK=128), job(launch_copy)]
+    monkeypatch.setenv("TTA_JOBS", "2")
+    outcomes = compile_all(jobs, "test")
+    for outcome, alone in zip(outcomes, [j.run() for j in jobs], strict=True):
+        assert isinstance(outcome, Assembled)
+        assert isinstance(alone, Assembled)
+        assert outcome.digest == alone.digest
+
+
+def test_what_decides_the_code_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {job().key, job(BLOCK=64).key, job(launch_copy).key}
+    monkeypatch.setenv("CUTE_DSL_LINEINFO", "1")
+    assert len({job().key, None} | keys) == 5
+
+
+def test_the_text_of_a_kernel_and_its_helpers_is_in_the_key(tmp_path: Path) -> None:
+    text = """
+        import cutlass
+        import cutlass.cute as cute
+
+        def helper(value):
+            return value * {factor}
+
+        @cute.kernel
+        def kernel(x: cute.Tensor, out: cute.Tensor):
+            thread, _, _ = cute.arch.thread_idx()
+            out[thread] = helper(x[thread])
+
+        @cute.jit
+        def launch(x: cute.Tensor, out: cute.Tensor):
+            kernel(x, out).launch(grid=(1, 1, 1), block=(32, 1, 1))
+        """
+    keys = []
+    for number, factor in enumerate((2, 2, 3)):
+        path = tmp_path / str(number) / "cute_kernels.py"
+        path.parent.mkdir()
+        path.write_text(textwrap.dedent(text).format(factor=factor))
+        spec = importlib.util.spec_from_file_location("cute_kernels", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        keys.append(job(module.launch).key)
+    assert keys[0] == keys[1] != keys[2]
+    assert None not in keys

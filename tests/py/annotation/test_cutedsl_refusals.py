@@ -1,0 +1,270 @@
+"""What TensorRT cannot launch of CuTe DSL's launchers is refused, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
+
+import cutlass
+import cutlass.cute as cute
+from cutedsl_tools import (
+    ROWS,
+    compiled,
+    copy_kernel,
+    launch_copy,
+)  # fmt: skip
+from cutlass import Float32
+from cutlass.cute.nvgpu import cpasync
+from cutlass.memory import SmemAllocator
+from kernels import info
+
+from torch_tensorrt.annotation._symbolic import Range, symbol
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation.errors import (
+    ArgumentError,
+    CompileError,
+    UnsupportedKernelError,
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"cluster": (2, 1, 1)}, "launched in clusters"),
+        ({"cooperative": True}, "a cooperative launch"),
+        ({"use_pdl": True}, "a programmatic dependent launch"),
+        ({"smem": 50000}, r"asks for 50000 bytes .* limit is 49152"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_special_launch_is_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnsupportedKernelError, match=f"launch_copy.*{reason}"):
+        compiled(launch_copy, info(64), **options)
+
+
+def test_the_limit_of_shared_memory_can_be_raised() -> None:
+    target = Target("sm_90", max_shared_memory=100_000)
+    result = compiled(launch_copy, info(64), smem=50000, target=target)
+    assert result.shared_memory == 50000
+
+
+@cute.jit
+def launch_two(x: cute.Tensor, out: cute.Tensor):
+    copy_kernel(x, out, 1).launch(grid=(1, 1, 1), block=(128, 1, 1))
+    copy_kernel(x, out, 2).launch(grid=(1, 1, 1), block=(128, 1, 1))
+
+
+@cute.jit
+def launch_none(x: cute.Tensor, out: cute.Tensor):
+    pass
+
+
+def test_a_launcher_of_several_kernels_or_none_is_refused() -> None:
+    with pytest.raises(UnsupportedKernelError, match="launches 2 kernels"):
+        compiled(launch_two, info(64))
+    with pytest.raises(UnsupportedKernelError, match="launches no kernel"):
+        compiled(launch_none, info(64))
+
+
+@cute.jit
+def launch_either(x: cute.Tensor, out: cute.Tensor):
+    n = cute.size(x)
+    if n > 100:
+        copy_kernel(x, out, n).launch(grid=(1, 1, 1), block=(128, 1, 1))
+    else:
+        copy_kernel(x, out, n).launch(grid=(1, 1, 1), block=(64, 1, 1))
+
+
+def test_control_flow_on_a_dynamic_size_is_refused() -> None:
+    with pytest.raises(UnsupportedKernelError, match=r"branches on d0_0 > 100"):
+        compiled(launch_either, info(Range(1, 50, 200)))
+
+
+def test_of_two_kernels_the_one_that_the_profile_decides_for_is_kept() -> None:
+    for extents, width in {(1, 50, 100): 64, (101, 150, 200): 128}.items():
+        result = compiled(launch_either, info(Range(*extents)))
+        assert result.block == (width, 1, 1)
+        assert result.code.count(".visible .entry") == 1
+        assert f".reqntid {width}" in result.code
+    assert compiled(launch_either, info(50)).block == (64, 1, 1)
+
+
+@cute.jit
+def launch_chosen_grid(x: cute.Tensor, out: cute.Tensor):
+    n = cute.size(x)
+    blocks = n
+    if n > 100:
+        blocks = n // 2
+    copy_kernel(x, out, n).launch(grid=(blocks, 1, 1), block=(128, 1, 1))
+
+
+def test_a_grid_that_follows_a_branch_is_refused() -> None:
+    with pytest.raises(UnsupportedKernelError, match=r"grid is a choice by d0_0 > 100"):
+        compiled(launch_chosen_grid, info(Range(1, 50, 200)))
+    grid = compiled(launch_chosen_grid, info(Range(101, 150, 200))).grid
+    assert [size.xreplace({symbol(0, 0): 151}) for size in grid] == [75, 1, 1]
+
+
+@cute.jit
+def launch_clamped_grid(x: cute.Tensor, out: cute.Tensor):
+    n = cute.size(x)
+    grid = (cutlass.max(n, 32), cutlass.min(n, 7), 1)
+    copy_kernel(x, out, n).launch(grid=grid, block=(128, 1, 1))
+
+
+def test_a_maximum_or_minimum_is_a_grid() -> None:
+    grid = compiled(launch_clamped_grid, info(Range(1, 50, 200))).grid
+    for extent, expected in {5: (32, 5, 1), 100: (100, 7, 1)}.items():
+        rule = {symbol(0, 0): extent}
+        assert tuple(int(size.subs(rule)) for size in grid) == expected
+
+
+@cute.jit
+def launch_sized_block(x: cute.Tensor, out: cute.Tensor):
+    n = cute.size(x)
+    copy_kernel(x, out, n).launch(grid=(1, 1, 1), block=(n, 1, 1))
+
+
+@pytest.mark.filterwarnings("ignore:Dynamic variable in block size")
+def test_a_block_that_follows_the_shape_is_refused() -> None:
+    with pytest.raises(UnsupportedKernelError, match=r"block follows the shape \(d0_0"):
+        compiled(launch_sized_block, info(Range(1, 50, 200)))
+    with pytest.raises(UnsupportedKernelError, match="1024 at most"):
+        compiled(launch_sized_block, info(1025))
+
+
+@pytest.mark.parametrize("block", [(1024, 1, 1), (1, 1024, 1), (2, 2, 64)], ids=str)
+def test_a_block_that_cute_dsl_compiles_wrongly_is_refused(
+    block: tuple[int, int, int],
+) -> None:
+    @cute.jit
+    def launch(x: cute.Tensor, out: cute.Tensor):
+        copy_kernel(x, out, cute.size(x)).launch(grid=(1, 1, 1), block=block)
+
+    with pytest.raises(UnsupportedKernelError, match="the most there can be"):
+        compiled(launch, info(50))
+
+
+def test_a_tensor_whose_offsets_pass_32_bits_is_refused() -> None:
+    for extent in (Range(1, 2, 2**20), 2**20):
+        with pytest.raises(ArgumentError, match="`x`: a tensor of up to 4294967296"):
+            compiled(launch_copy, info(extent, 4096))
+
+
+@cute.jit
+def launch_wide_number(x: cute.Tensor, out: cute.Tensor):
+    n = cute.size(x)
+    copy_kernel(x, out, n * n * n).launch(grid=(1, 1, 1), block=(128, 1, 1))
+
+
+def test_a_number_that_can_pass_32_bits_is_refused() -> None:
+    with pytest.raises(
+        UnsupportedKernelError, match=r"d0_0\*\*3, which reaches 8000000"
+    ):
+        compiled(launch_wide_number, info(Range(1, 50, 2000)))
+
+
+@cute.kernel
+def wide_kernel(x: cute.Tensor, out: cute.Tensor, n: cutlass.Int64):
+    thread, _, _ = cute.arch.thread_idx()
+    if thread < n:
+        out[thread] = x[thread]
+
+
+@cute.jit
+def launch_very_wide_number(x: cute.Tensor, out: cute.Tensor):
+    n = cutlass.Int64(cute.size(x))
+    wide_kernel(x, out, n * n * n).launch(grid=(1, 1, 1), block=(128, 1, 1))
+
+
+def test_a_number_of_64_bits_is_passed_in_32_if_it_fits() -> None:
+    with pytest.raises(ArgumentError, match=r"d0_0\*\*3 reaches 8000000000"):
+        compiled(launch_very_wide_number, info(Range(1, 50, 2000)))
+    result = compiled(launch_very_wide_number, info(Range(1, 50, 1000)))
+    assert result.extras == (symbol(0, 0) ** 3,)
+    assert "ld.param.s32 %rd" in result.code
+
+
+@cute.jit
+def launch_offset(x: cute.Tensor, out: cute.Tensor):
+    shifted = cute.domain_offset((4,), x)
+    copy_kernel(shifted, out, 1).launch(grid=(1, 1, 1), block=(128, 1, 1))
+
+
+def test_an_address_within_a_tensor_is_refused() -> None:
+    with pytest.raises(
+        UnsupportedKernelError, match="an address 8 bytes into a tensor"
+    ):
+        compiled(launch_offset, info(64))
+
+
+@cute.kernel
+def divide_kernel(x: cute.Tensor, out: cute.Tensor, divisor: cute.FastDivmodDivisorV2):
+    thread, _, _ = cute.arch.thread_idx()
+    quotient, rest = divmod(thread, divisor)
+    out[rest] = x[quotient]
+
+
+@cute.jit
+def launch_divide(x: cute.Tensor, out: cute.Tensor):
+    divisor = cute.fast_divmod_create_divisor_v2(cute.size(x))
+    divide_kernel(x, out, divisor).launch(grid=(1, 1, 1), block=(128, 1, 1))
+
+
+def test_a_fast_divisor_needs_a_static_size() -> None:
+    with pytest.raises(UnsupportedKernelError, match="branches on d0_0 == 1"):
+        compiled(launch_divide, info(ROWS))
+    assert compiled(launch_divide, info(10)).extras == ()
+
+
+@cute.kernel
+def tma_kernel(atom: cute.CopyAtom, x: cute.Tensor, out: cute.Tensor):
+    thread, _, _ = cute.arch.thread_idx()
+    allocator = SmemAllocator()
+    buffer = allocator.allocate_tensor(Float32, cute.make_layout((64,)), 128)
+    barrier = allocator.allocate_array(cutlass.Int64, 1)
+    tile = cute.local_tile(x, (64,), (0,))
+    shared, source = cpasync.tma_partition(
+        atom,
+        0,
+        cute.make_layout(1),
+        cute.group_modes(buffer, 0, 1),
+        cute.group_modes(tile, 0, 1),
+    )
+    if thread == 0:
+        cute.arch.mbarrier_init(barrier, 1)
+    cute.arch.mbarrier_init_fence()
+    cute.arch.sync_threads()
+    if thread == 0:
+        cute.arch.mbarrier_arrive_and_expect_tx(barrier, 256)
+    cute.copy(atom, source, shared, tma_bar_ptr=barrier)
+    cute.arch.mbarrier_wait(barrier, 0)
+    out[thread] = buffer[thread]
+
+
+@cute.jit
+def launch_tma(x: cute.Tensor, out: cute.Tensor):
+    atom, tensor = cpasync.make_tiled_tma_atom(
+        cpasync.CopyBulkTensorTileG2SOp(), x, cute.make_layout((64,)), (64,)
+    )
+    tma_kernel(atom, tensor, out).launch(grid=(1, 1, 1), block=(64, 1, 1))
+
+
+def test_a_tensor_map_is_refused() -> None:
+    with pytest.raises(UnsupportedKernelError, match=r"takes a tensor map \(TMA\)"):
+        compiled(launch_tma, info(64, dtype=torch.float32))
+
+
+@cute.jit
+def launch_broken(x: cute.Tensor, out: cute.Tensor):
+    copy_kernel(x, out).launch(grid=(1, 1, 1), block=(64, 1, 1))
+
+
+def test_what_cute_dsl_refuses_is_named_without_colors() -> None:
+    with pytest.raises(CompileError, match="launch_broken: CuTe DSL") as caught:
+        compiled(launch_broken, info(64))
+    assert "\x1b" not in str(caught.value)
