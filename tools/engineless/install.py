@@ -62,6 +62,10 @@ CUTE_DSL = "nvidia-cutlass-dsl[cu13]==4.8.1"
 # toolkit's, so that is pinned too.
 CUTILE = ("cuda-tile[tileiras]==1.7.0", "cuda-toolkit==13.4.3")
 
+# TensorRT's own headers (of 10.14), which no package of NVIDIA's on PyPI has: the C++
+# example is compiled against them. Nothing of this package is imported.
+HEADERS = "kernel-lens==2.0.1"
+
 # Only an sdist on PyPI: `import tensorrt`, pure Python over the bindings.
 TENSORRT_PACKAGE = f"tensorrt-cu13=={TENSORRT}"
 
@@ -153,7 +157,7 @@ def engineless(directory: Path) -> None:
     """Create an environment with everything of TensorRT that PyPI has."""
     venv.create(directory, symlinks=True, with_pip=True)
     pip(directory, "install", TORCH, CUTE_DSL, *SUPPORT, *CUTILE)
-    pip(directory, "install", "--no-deps", *WITHOUT_DEPENDENCIES)
+    pip(directory, "install", "--no-deps", *WITHOUT_DEPENDENCIES, HEADERS)
     pip(directory, "install", "--no-deps", "--no-build-isolation", TENSORRT_PACKAGE)
     complete_site(site_packages(directory))
     install_project(directory)

@@ -14,6 +14,7 @@ from cutile_references import CUTILE_REFERENCES, rms_norm
 from kernels import BATCH, BLOCKS, CASES, Case, info, launch_rms_norm, launch_silu
 from kernels import launch_scale as launch_triton_scale
 from model_kernels import MODEL_CASES
+from test_formats import launch_channel_sum, launch_double, one_channel
 from triton_references import REFERENCES as TRITON_REFERENCES
 from triton_references import in_dtypes_of
 from up_to_the_builder import as_input
@@ -21,6 +22,7 @@ from up_to_the_builder import as_input
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._symbolic import Range
 
 HAS = {
     "triton": importlib.util.find_spec("triton") is not None,
@@ -37,7 +39,10 @@ half, bf16, f32 = torch.float16, torch.bfloat16, torch.float32
 
 @dataclass(frozen=True)
 class Layer:
-    """What is expected of a plugin layer: its op, and what the network gives it."""
+    """What is expected of a plugin layer: its op, and what the network gives it.
+
+    In names of inputs ``{node}`` is its own node, ``{previous}`` the layer before it.
+    """
 
     op: str
     inputs: tuple[str, ...]
@@ -256,6 +261,43 @@ def parameters() -> Model:
     )
 
 
+def packed() -> Model:
+    """CHW32 from a convolution through two ops, of which one also takes row-major."""
+    double, total = "model::packed_double", "model::packed_sum"
+    chw32 = {"input_formats": "CHW32", "output_formats": "CHW32"}
+
+    class Packed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(3, 40, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = function(double)(self.convolution(x))
+            return function(total)(x)  # type: ignore[no-any-return]
+
+    def make() -> torch.nn.Module:
+        kernels = [tta.triton(launch_double, **chw32), tta.triton(launch_double)]
+        impl = tta.custom_plugin(kernels, meta_impl=lambda x: torch.empty_like(x))
+        trt_plugins.custom_op(double, impl=impl, supports_dynamic_shapes=True)
+        kernel = tta.triton(launch_channel_sum, input_formats="CHW32")
+        impl = tta.custom_plugin(kernel, meta_impl=one_channel)
+        trt_plugins.custom_op(total, impl=impl, supports_dynamic_shapes=True)
+        return Packed().half()
+
+    def sums(x: torch.Tensor) -> torch.Tensor:
+        return x.float().sum(1, keepdim=True).to(x.dtype)
+
+    return Model(
+        "triton-chw32",
+        ("triton",),
+        make,
+        (as_input(info(Range(1, 4, 8), 3, 16, 16)),),
+        (Layer(double, ("convolution",)), Layer(total, ("{previous}:0",))),
+        lambda module, x: sums(2 * module.convolution(x)),
+        {double: lambda x: 2 * x, total: sums},
+    )
+
+
 def chosen(
     cases: list[Case], references: Mapping[str, Any], *names: str
 ) -> list[Model]:
@@ -287,6 +329,7 @@ def triton_models() -> list[Model]:
         ),
         weighted("triton", tta.triton(launch_rms_norm, [{}, {"num_warps": 8}])),
         parameters(),
+        packed(),
     ]
 
 

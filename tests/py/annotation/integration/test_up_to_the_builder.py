@@ -22,12 +22,14 @@ def target(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_becomes_one_engine_with_its_ops_as_plugin_layers(model: Model) -> None:
     layers = plugin_layers(model.make(), model.inputs)
     assert [layer.op for layer in layers] == [layer.op for layer in model.layers]
+    previous = ""
     for layer, expected in zip(layers, model.layers, strict=True):
-        assert_is(layer, expected)
+        assert_is(layer, expected, previous)
         assert_passes_the_dry_run(layer, model.references[layer.op])
+        previous = layer.name
 
 
-def assert_is(layer: PluginLayer, expected: Layer) -> None:
+def assert_is(layer: PluginLayer, expected: Layer, previous: str) -> None:
     namespace, _, name = expected.op.partition("::")
     plugin = layer.plugin
     assert layer.aot
@@ -35,7 +37,8 @@ def assert_is(layer: PluginLayer, expected: Layer) -> None:
     assert (plugin.plugin_namespace, plugin.plugin_name) == (namespace, name)
     assert layer.name.startswith(f"[{namespace}.{name}.default]-[")
     node = layer.name.rpartition("[")[2].rstrip("]")
-    assert layer.inputs == tuple(i.format(node=node) for i in expected.inputs)
+    names = [name.format(node=node, previous=previous) for name in expected.inputs]
+    assert list(layer.inputs) == names
     assert layer.attributes == expected.attributes
     given = {name: value.tolist() for name, value in plugin.attrs.items()}
     assert given == {name: [value] for name, value in expected.attributes.items()}
