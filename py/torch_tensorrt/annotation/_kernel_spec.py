@@ -52,6 +52,9 @@ class KernelSpec(Fingerprinted):
         returns_outputs: ``launch_fn`` is an op's body: it takes the op's arguments by
             name, and allocates and returns its outputs. Config keys then override the
             keywords of its launch.
+
+    Raises:
+        SpecError: the launch function cannot be one, or a config or format is wrong.
     """
 
     backend: ClassVar[str]

@@ -48,11 +48,16 @@ class ShapeReport:
 
 @dataclass(frozen=True)
 class TacticReport:
-    """What TensorRT would embed for one tactic; ``error`` says why nothing.
+    """What TensorRT would embed for one tactic.
 
     Attributes:
+        tactic: its number, from 1; what TensorRT calls it.
+        backend: ``"triton"``, ``"cutile"`` or ``"cutedsl"``.
+        config: keywords of the launch function, and options of the compiler.
+        dtypes: of the inputs, the weights and the outputs, as TensorRT names them.
         facts: what the compiler was told of the arguments (``x%16``: divisible by 16).
         target: architecture of the code (``sm_90a`` where it needs the ``a`` features).
+        entry: name of the kernel in the code.
         code: what TensorRT gets: PTX, or the bytes of a CUBIN.
         ptx_isa: the code's PTX version; empty for a CUBIN.
         retargeted: the version it was lowered from, where the compiler emitted a newer
@@ -60,6 +65,8 @@ class TacticReport:
         registers: a thread.
         shared_memory: dynamic and static, in bytes a block.
         spills: bytes spilled to local memory, loads and stores.
+        shapes: its launch for each shape that was looked at.
+        error: why it is left out; None where it is not.
     """
 
     tactic: int
@@ -126,7 +133,11 @@ class DryRunReport:
 
     @classmethod
     def from_json(cls, text: str) -> DryRunReport:
-        """Read back what :meth:`to_json` wrote, on this machine or another."""
+        """Read back what :meth:`to_json` wrote, on this machine or another.
+
+        Args:
+            text: the JSON.
+        """
         data = json.loads(text)
         tactics = list(map(_from_dict, data["tactics"]))
         weights = tuple(data["weights"])
@@ -154,6 +165,9 @@ class DryRunReport:
         Args:
             axes: matplotlib's, to draw into; None makes a figure, which
                 ``report.plot().figure.savefig("times.png")`` writes.
+
+        Returns:
+            The axes.
 
         Raises:
             DryRunError: nothing was run, or matplotlib is not installed.

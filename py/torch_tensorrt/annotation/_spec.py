@@ -50,6 +50,9 @@ def triton(
         input_formats, output_formats: tensor formats; None is LINEAR (row-major).
         **keywords: config keys that hold in every config.
 
+    Returns:
+        The spec, for ``custom_op(op, impl=...)`` or :func:`custom_plugin`.
+
     Raises:
         SpecError: a config is no dict, names something unknown, or is there twice.
 
@@ -69,7 +72,11 @@ def triton(
 class CuTileSpec(KernelSpec):
     """A cuTile kernel. Config keys ``num_ctas``, ``occupancy``, ``opt_level`` and
     ``num_worker_warps`` are those of ``ct.kernel``; every other key is a keyword of the
-    launch function."""
+    launch function.
+
+    Raises:
+        SpecError: a field is wrong, as of :class:`KernelSpec`, or a fact set unknown.
+    """
 
     backend: ClassVar[str] = "cutile"
     package: ClassVar[str] = "cuda.tile"
@@ -131,6 +138,9 @@ def cutile(
         input_formats, output_formats: tensor formats; None is LINEAR (row-major).
         fact_sets: those to try, and so how many variants there are at most.
         **keywords: config keys that hold in every config.
+
+    Returns:
+        The spec, for ``custom_op(op, impl=...)`` or :func:`custom_plugin`.
 
     Raises:
         SpecError: a config is no dict, names something unknown, or is there twice; a
@@ -204,7 +214,10 @@ def cutedsl(
         input_formats: TensorRT tensor formats of the inputs; only LINEAR is supported.
         output_formats: as ``input_formats``.
         arch: variant of the architecture to compile for, as ``"sm_90a"``.
-        **keywords: added to every config.
+        **keywords: config keys that hold in every config.
+
+    Returns:
+        The spec, for ``custom_op(op, impl=...)`` or :func:`custom_plugin`.
 
     Raises:
         SpecError: a config is no dict, names something unknown, or is there twice.

@@ -92,7 +92,14 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read ``"sm_90"`` or ``"sm_90,ptx_isa=8.5"``, as ``TTA_TARGET`` holds it."""
+        """A target from text, as ``TTA_TARGET`` holds it.
+
+        Args:
+            text: ``"sm_90"``, or with settings ``"sm_90,ptx_isa=8.5,code=cubin"``.
+
+        Raises:
+            TargetError: it cannot be read.
+        """
         arch, *settings = (part.strip() for part in text.split(","))
         target = cls(arch)
         for setting in settings:
