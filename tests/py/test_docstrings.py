@@ -148,6 +148,7 @@ def test_a_class_describes_its_properties_and_what_making_one_raises(name: str) 
     for value in vars(cls).values():
         getter = getattr(value, "fget", getattr(value, "func", None))
         if getter is not None and not getter.__name__.startswith("_"):
+            assert ": " not in own_docstring(getter)  # Sphinx would read "type: what"
             assert own_docstring(getter)
     if "__post_init__" in vars(cls):
         assert raised_in(cls.__post_init__) <= documented_errors(own_docstring(cls))

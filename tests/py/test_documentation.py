@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import html
 import inspect
 import io
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -39,7 +41,6 @@ WAITING = {"deployment.md": 1, "dry_run.md": 2, "getting_started.md": 1}
 NOT_RUN = {"make demo", "make test", "pip install '.[triton]'"}
 
 TOOLCHAINS = {
-    "README.md": ["cutlass"],
     "arguments.md": ["cuda.tile"],
     "backends.md": ["cuda.tile", "cutlass"],
     "cutedsl.md": ["cutlass"],
@@ -257,6 +258,22 @@ def test_the_messages_that_are_explained_are_those_of_the_library() -> None:
         if not any(re.search(pattern, text, re.DOTALL) for text in texts)
     ]
     assert not unknown
+
+
+def test_the_picture_is_of_the_dry_run_of_today() -> None:
+    draw = runpy.run_path(str(GUIDES / "dry_run_svg.py"))["draw"]
+    pictures = (draw(), (GUIDES / "_static/dry_run.svg").read_text())
+    drawn, committed = (words(picture) for picture in pictures)
+    assert "BLOCK=2048," in drawn
+    assert drawn == committed
+
+
+def words(picture: str) -> list[str]:
+    """What can be read in it, but for what follows the compiler's version."""
+    texts = re.findall(r"<text [^>]*>(.*?)</text>", picture)
+    visible = html.unescape(" ".join(texts)).replace("\xa0", " ")
+    visible = re.sub(r"_[0-9a-f]{12}|PTX \d\.\d", "", visible)
+    return [word for word in visible.split() if not word.isdigit()]
 
 
 # --- The examples ---------------------------------------------------------------------

@@ -111,7 +111,7 @@ class DryRunReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every tactic is: offered to TensorRT, and right where it was run."""
+        """Whether every tactic is offered to TensorRT, and right where it was run."""
         return all(tactic.ok for tactic in self.tactics)
 
     @property

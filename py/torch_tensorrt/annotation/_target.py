@@ -82,12 +82,12 @@ class Target:
 
     @property
     def capability(self) -> int:
-        """Compute capability as one number: 90 for ``sm_90a``."""
+        """Compute capability as one number, 90 for ``sm_90a``."""
         return int(self.arch.removeprefix("sm_").rstrip("af"))
 
     @property
     def ptx_version(self) -> int | None:
-        """The PTX ISA as compilers take it: 85 for ``"8.5"``."""
+        """The PTX ISA as compilers take it, 85 for ``"8.5"``; None as ``ptx_isa``."""
         return None if self.ptx_isa is None else int(self.ptx_isa.replace(".", ""))
 
     @classmethod
