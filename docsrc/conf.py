@@ -13,6 +13,13 @@ myst_heading_anchors = 3
 # In Markdown, `x` is code, not a reference: so it is in docstrings as well.
 default_role = "code"
 
+# A reference that leads nowhere is an error, but to what others document.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:class", r"(collections|torch)\..*"),
+    ("py:class", r"torch_tensorrt\.dynamo\.(_settings|conversion\._Conv).*"),
+]
+
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"

@@ -21,7 +21,8 @@ class ShapeReport:
     Attributes:
         name: ``min``, ``opt`` or ``max`` of the profile; ``static`` without one.
         dims: extents of each input.
-        grid, block: blocks, and threads a block, along x, y, z.
+        grid: blocks along x, y and z.
+        block: threads a block along x, y and z.
         extras: the 32-bit arguments between the inputs and the outputs.
         outputs: extents of each output.
         shared_memory: dynamic, in bytes a block.
@@ -29,7 +30,8 @@ class ShapeReport:
         failure: what it did wrong.
         max_error: of any output element, relative to it and to the output's root mean
             square together.
-        time_us, spread_us: median and interquartile range of a launch's duration.
+        time_us: median duration of a launch, in microseconds, with a cold L2 cache.
+        spread_us: its interquartile range, in microseconds.
     """
 
     name: str

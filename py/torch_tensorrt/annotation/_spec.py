@@ -75,7 +75,7 @@ class CuTileSpec(KernelSpec):
     launch function.
 
     Raises:
-        SpecError: a field is wrong, as of :class:`KernelSpec`, or a fact set unknown.
+        SpecError: a field is wrong, as of any spec, or a fact set is unknown.
     """
 
     backend: ClassVar[str] = "cutile"
