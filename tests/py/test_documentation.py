@@ -107,8 +107,8 @@ def run_page(page: str, folder: Path) -> None:
     sys.modules["page"] = module
     printed = ""
     for block in found:
-        if block.need and not NEEDS[block.need]:
-            continue
+        if block.code == KERNELS or (block.need and not NEEDS[block.need]):
+            continue  # a file of its own, which other blocks import; or for elsewhere
         if block.language == "python":
             code = compile("\n" * block.line + block.code, str(path), "exec")
             printed = printed_by(lambda code=code: exec(code, vars(module)))
@@ -122,7 +122,7 @@ def run_page(page: str, folder: Path) -> None:
 def as_module(found: list[Block]) -> str:
     lines: list[str] = []
     for block in found:
-        if block.language == "python":
+        if block.language == "python" and block.code != KERNELS:
             lines += [""] * (block.line - len(lines)) + block.code.splitlines()
     return "\n".join(lines) + "\n"
 
