@@ -45,8 +45,8 @@ class Target:
         arch: compute capability as ``nvcc`` writes it: ``"sm_90"``. A suffix, as in
             ``"sm_90a"``, asks for the architecture-specific instruction set; without
             it that set is used only where the kernel needs it.
-        ptx_isa: newest PTX ISA the driver loads, as ``"8.5"``; None for the toolchain's
-            own.
+        ptx_isa: newest PTX ISA the driver loads, as ``"8.5"`` ("Release Notes" of the
+            PTX ISA manual); None for the toolchain's own.
         code: ``"ptx"``, the only form TensorRT documents. ``"cubin"``, experimental:
             kernels that only a CUBIN can hold (cuTile's with TMA) go out as one, the
             others as PTX. No engine has been built with one.
