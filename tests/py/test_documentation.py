@@ -138,10 +138,11 @@ def run_command(command: str) -> str:
     command, _, _ = command.partition("  #")
     if command.strip() in NOT_RUN:
         return ""
-    words = shlex.split(command)
-    python = words.index("python")
-    settings = dict(word.split("=", 1) for word in words[:python])
-    assert words[python + 1 : python + 3] == ["-m", "torch_tensorrt.annotation"]
+    before, program, arguments = command.partition(
+        "python -m torch_tensorrt.annotation "
+    )
+    assert program, f"{command!r} is not run, and not listed in NOT_RUN"
+    settings = dict(word.split("=", 1) for word in before.split())
     unregister_all()  # as in a process of its own
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
@@ -150,7 +151,7 @@ def run_command(command: str) -> str:
 
         def run() -> None:
             nonlocal status
-            status = _cli.main(words[python + 3 :])
+            status = _cli.main(shlex.split(arguments))
 
         printed = printed_by(run)
     unregister_all()
