@@ -98,7 +98,7 @@ class TacticReport:
 
     @property
     def is_offered(self) -> bool:
-        """Whether TensorRT may pick it: nothing is known to be wrong with it."""
+        """Whether TensorRT may pick it, as nothing is known to be wrong with it."""
         return self.error is None and all(s.ok is not False for s in self.shapes)
 
     @property
