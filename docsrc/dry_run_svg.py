@@ -2,6 +2,7 @@
 
 import io
 import runpy
+import sys
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ DEMO = HERE.parent / "examples/dynamo/custom_plugin_triton.py"
 
 
 def draw() -> str:
+    sys.path.insert(0, str(DEMO.parent))  # where examples find what they share
     runpy.run_path(str(DEMO))  # registers example::swiglu
     gate_up = torch_tensorrt.Input(
         min_shape=(1, 5632),
