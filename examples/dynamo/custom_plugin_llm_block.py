@@ -179,8 +179,8 @@ class Plain:
 
     @staticmethod
     def swiglu(gate_up):
-        gate, up = gate_up.chunk(2, -1)
-        return functional.silu(gate) * up
+        gate, up = gate_up.float().chunk(2, -1)
+        return (functional.silu(gate) * up).to(gate_up.dtype)
 
 
 class DecoderLayer(torch.nn.Module):

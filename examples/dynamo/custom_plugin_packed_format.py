@@ -42,8 +42,8 @@ def launch_hardswish(x, out, BLOCK=1024):
 
 # %%
 # The mean over places reads CHW32 as it lies: a block takes the 32 channels of a group.
-# Its output is row-major, with no room for the padding. Its shape says how many
-# channels there are; ``x.logical_shape[1]`` would, too.
+# Its output is row-major, with no room for the padding. The output's shape says how
+# many channels there are; ``x.logical_shape[1]`` would, too.
 
 
 @triton.jit

@@ -105,8 +105,8 @@ def profile(width: int) -> torch_tensorrt.Input:
 
 
 def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
-    gate, up = gate_up.chunk(2, -1)
-    return torch.nn.functional.silu(gate) * up
+    gate, up = gate_up.float().chunk(2, -1)
+    return (torch.nn.functional.silu(gate) * up).to(gate_up.dtype)
 
 
 def main() -> None:

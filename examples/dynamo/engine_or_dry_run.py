@@ -46,7 +46,10 @@ def show(
     known = has_gpu or "TTA_TARGET" in os.environ
     for target in targets or [None if known else "sm_90"]:
         for dry_run in dry_runs:
-            print(dry_run(target))
+            report = dry_run(target)
+            print(report)
+            if not report.ok:
+                raise SystemExit("A tactic failed, or gives wrong values.")
     if has_gpu:
         compare("eager", model, reference, inputs)
 

@@ -24,11 +24,15 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._symbolic import Range
 
-HAS = {
-    "triton": importlib.util.find_spec("triton") is not None,
-    "cutile": importlib.util.find_spec("cuda.tile") is not None,
-    "cutedsl": importlib.util.find_spec("cutlass") is not None,
-}
+
+def has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor the package it is in
+        return False
+
+
+HAS = {"triton": True, "cutile": has("cuda.tile"), "cutedsl": has("cutlass")}
 if HAS["cutile"]:
     import cutile_kernels
 if HAS["cutedsl"]:
