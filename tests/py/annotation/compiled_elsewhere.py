@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
@@ -32,19 +32,23 @@ class Group:
     Attributes:
         name: the folder of its reports.
         target: what it is compiled for.
-        cases: ``module:LIST``, which needs the kernels' language.
+        cases: ``module:LIST``, or a function that makes it, which needs the kernels'
+            language.
         references: ``module:DICT``, from a case's name to torch; needs torch alone.
+        weights: the same, to the plugin's weights by name.
     """
 
     name: str
     target: str
     cases: str
     references: str
+    weights: str = "feature_references:WEIGHTS"
 
     def load(self, what: str) -> Any:
-        """``cases``, or ``references``."""
+        """``cases``, ``references`` or ``weights``."""
         module, _, name = getattr(self, what).partition(":")
-        return getattr(import_module(module), name)
+        found = getattr(import_module(module), name)
+        return found() if callable(found) else found
 
 
 # With code=cubin, kernels with tensor maps are CUBINs, and all others PTX as ever.
@@ -62,6 +66,18 @@ GROUPS = [
         "cutedsl_kernels:CUTEDSL_CASES",
         "cutedsl_references:REFERENCES",
     ),
+    Group(
+        "cutile_features",
+        _CUTILE,
+        "features:cutile",
+        "feature_references:CUTILE_REFERENCES",
+    ),
+    Group(
+        "cutedsl_features",
+        _CUTEDSL,
+        "features:cutedsl",
+        "feature_references:CUTEDSL_REFERENCES",
+    ),
 ]
 
 
@@ -71,15 +87,23 @@ def compile_group(folder: Path, group: Group) -> Iterator[tuple[Path, Any]]:
         for kind, tensors in (("static", case.static), ("dynamic", case.dynamic)):
             path = folder / group.name / f"{case.name}.{kind}{SUFFIX}"
             inputs = as_inputs(tensors)
-            yield path, compile_op(path, case.plugin, inputs, group.target)
+            arguments = (case.plugin, inputs, group.target, case.arguments)
+            yield path, compile_op(path, *arguments)
 
 
-def compile_op(path: Path, plugin: Any, inputs: Sequence[Any], target: str) -> Any:
+def compile_op(
+    path: Path,
+    plugin: Any,
+    inputs: Sequence[Any],
+    target: str,
+    attributes: Mapping[str, Any] | None = None,
+) -> Any:
     """Write the dry run of a plugin; the report."""
     trt_plugins.custom_op(
         "elsewhere::op", impl=plugin, supports_dynamic_shapes=True, replace=True
     )
-    report = tta.dry_run("elsewhere::op", inputs, target, execute=False, ragged=True)
+    how: dict[str, Any] = {"execute": False, "ragged": True, "attributes": attributes}
+    report = tta.dry_run("elsewhere::op", inputs, target, **how)
     tta.unregister("elsewhere::op")
     path.parent.mkdir(parents=True, exist_ok=True)
     data = {
@@ -144,7 +168,11 @@ def read(path: Path) -> tta.DryRunReport:
     return tta.DryRunReport.from_json(data["report"])
 
 
-def run_report(path: Path, reference: Callable[..., Any]) -> tta.DryRunReport:
+def run_report(
+    path: Path,
+    reference: Callable[..., Any],
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> tta.DryRunReport:
     """Check and time a report, against ``reference`` rounded to the outputs' dtypes.
 
     Raises:
@@ -159,7 +187,7 @@ def run_report(path: Path, reference: Callable[..., Any]) -> tta.DryRunReport:
         dtypes = (_dtypes.from_token(token).torch for token in tokens)
         return tuple(v.to(d) for v, d in zip(values, dtypes, strict=True))
 
-    report = tta.execute(report, rounded)
+    report = tta.execute(report, rounded, weights=weights)
     if not all(tactic.ok for tactic in report.tactics if tactic.shapes):
         raise AnnotationError(f"{path.name}: a tactic is wrong.\n{report}")
     return report

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ class Case:
     dynamic: tuple[TensorInfo, ...]
     outputs: int = 1
     tactics: int | None = None  # where not the spec's configs, but an autotuner's
+    keywords: Mapping[str, Any] = field(default_factory=dict)  # weights and attributes
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # the op's, no tensors
 
     @property
     def count(self) -> int:
@@ -45,7 +47,7 @@ class Case:
 
     @property
     def plugin(self) -> tta.CustomPluginSpec:
-        return tta.custom_plugin(self.kernel, meta_impl=self.meta)
+        return tta.custom_plugin(self.kernel, self.meta, **self.keywords)
 
 
 def info(*shape: int | Range, dtype: torch.dtype = torch.float16) -> TensorInfo:

@@ -115,7 +115,7 @@ class HostArguments:
     def _require_small(self, argument: Pointer) -> None:
         """CuTe DSL computes offsets in 32 bits, unless a stride has 64 of its own."""
         size = sympy.prod(argument.shape)
-        upper = bounds(size, self._record.ranges)[1]
+        upper = bounds(sympy.sympify(size), self._record.ranges)[1]
         if upper > INT32_MAX:
             raise ArgumentError(
                 f"kernel {self._record.name}, argument `{argument.name}`: a tensor of "

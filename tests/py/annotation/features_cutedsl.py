@@ -1,0 +1,76 @@
+"""The table of features in CuTe DSL."""
+
+from __future__ import annotations
+
+import cutlass
+import cutlass.cute as cute
+from cutedsl_kernels import flattened, thread_index
+from cutlass import Constexpr, Float32
+
+BLOCK = 128
+
+
+@cute.kernel
+def double_kernel(x: cute.Tensor, out: cute.Tensor):
+    i = thread_index()
+    if i < cute.size(x):
+        if cutlass.const_expr(x.element_type is cutlass.Boolean):
+            out[i] = x[i] == cutlass.Boolean(False)
+        elif cutlass.const_expr(x.element_type is cutlass.Float8E4M3FN):
+            out[i] = (x[i].to(Float32) * 2).to(x.element_type)
+        else:
+            out[i] = x[i] + x[i]
+
+
+@cute.kernel
+def weighted_kernel(x: cute.Tensor, weight: cute.Tensor, out: cute.Tensor):
+    i = thread_index()
+    if i < cute.size(x):
+        out[i] = x[i] * weight[i % cute.size(weight)]
+
+
+@cute.kernel
+def affine_kernel(x: cute.Tensor, out: cute.Tensor, scale: Constexpr, shift: Constexpr):
+    i = thread_index()
+    if i < cute.size(x):
+        out[i] = (x[i].to(Float32) * scale + shift).to(x.element_type)
+
+
+@cute.kernel
+def two_kernel(x: cute.Tensor, total: cute.Tensor, negative: cute.Tensor):
+    i = thread_index()
+    if i < cute.size(x):
+        total[i] = x[i] + x[i]
+        negative[i] = -x[i].to(Float32)
+
+
+@cute.jit
+def double(x: cute.Tensor, out: cute.Tensor):
+    blocks = cute.ceil_div(cute.size(x), BLOCK)
+    double_kernel(flattened(x), flattened(out)).launch(
+        grid=(blocks, 1, 1), block=(BLOCK, 1, 1)
+    )
+
+
+@cute.jit
+def weighted(x: cute.Tensor, weight: cute.Tensor, out: cute.Tensor):
+    blocks = cute.ceil_div(cute.size(x), BLOCK)
+    weighted_kernel(flattened(x), weight, flattened(out)).launch(
+        grid=(blocks, 1, 1), block=(BLOCK, 1, 1)
+    )
+
+
+@cute.jit
+def affine(x: cute.Tensor, out: cute.Tensor, scale: Constexpr, shift: Constexpr):
+    blocks = cute.ceil_div(cute.size(x), BLOCK)
+    affine_kernel(flattened(x), flattened(out), scale, shift).launch(
+        grid=(blocks, 1, 1), block=(BLOCK, 1, 1)
+    )
+
+
+@cute.jit
+def two(x: cute.Tensor, total: cute.Tensor, negative: cute.Tensor):
+    blocks = cute.ceil_div(cute.size(x), BLOCK)
+    two_kernel(flattened(x), flattened(total), flattened(negative)).launch(
+        grid=(blocks, 1, 1), block=(BLOCK, 1, 1)
+    )

@@ -1,0 +1,65 @@
+"""The table of features in Triton."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+BLOCK = tl.constexpr(128)
+
+
+@triton.jit
+def double_kernel(x_ptr, out_ptr, n):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    if x.dtype == tl.int1:
+        y = x == 0
+    elif x.dtype == tl.float8e4nv:
+        y = (x.to(tl.float32) * 2).to(x.dtype)
+    else:
+        y = x + x
+    tl.store(out_ptr + offsets, y, mask=offsets < n)
+
+
+@triton.jit
+def weighted_kernel(x_ptr, weight_ptr, out_ptr, n, columns):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    weight = tl.load(weight_ptr + offsets % columns)
+    tl.store(out_ptr + offsets, x * weight, mask=offsets < n)
+
+
+@triton.jit
+def affine_kernel(x_ptr, out_ptr, n, scale, shift):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    y = (x * scale + shift).to(x.dtype)
+    tl.store(out_ptr + offsets, y, mask=offsets < n)
+
+
+@triton.jit
+def two_kernel(x_ptr, sum_ptr, negative_ptr, n):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    tl.store(sum_ptr + offsets, x + x, mask=offsets < n)
+    tl.store(negative_ptr + offsets, -x.to(tl.float32), mask=offsets < n)
+
+
+def grid(x):
+    return (triton.cdiv(x.numel(), BLOCK.value),)
+
+
+def double(x, out):
+    double_kernel[grid(x)](x, out, x.numel())
+
+
+def weighted(x, weight, out):
+    weighted_kernel[grid(x)](x, weight, out, x.numel(), x.shape[-1])
+
+
+def affine(x, out, scale, shift):
+    affine_kernel[grid(x)](x, out, x.numel(), scale, shift)
+
+
+def two(x, total, negative):
+    two_kernel[grid(x)](x, total, negative, x.numel())
