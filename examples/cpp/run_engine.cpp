@@ -75,6 +75,12 @@ std::map<DataType, Type> const TYPES{
     {DataType::kINT64, {8, 1, [](char const* p) -> double { return load<int64_t>(p); }}},
 };
 
+Type const& type_of(ICudaEngine const& engine, char const* name) {
+    auto found = TYPES.find(engine.getTensorDataType(name));
+    require(found != TYPES.end(), std::string(name) + ": its type is not in TYPES");
+    return found->second;
+}
+
 Bytes read(std::string const& path) {
     std::ifstream file(path, std::ios::binary);
     require(file.good(), path + ": cannot be read");
@@ -125,7 +131,7 @@ void run(int argc, char** argv) {
     std::mt19937 random;
     std::map<std::string, std::pair<Bytes, void*>> buffers;
     auto allocate = [&](char const* name, bool is_input) {
-        Type const& type = TYPES.at(engine->getTensorDataType(name));
+        Type const& type = type_of(*engine, name);
         Dims shape = context->getTensorShape(name);
         size_t count = 1;
         for (int i = 0; i < shape.nbDims; ++i) {
@@ -163,7 +169,7 @@ void run(int argc, char** argv) {
     check(cudaStreamSynchronize(stream));
 
     for (char const* name : outputs) {
-        Type const& type = TYPES.at(engine->getTensorDataType(name));
+        Type const& type = type_of(*engine, name);
         auto& [bytes, device] = buffers[name];
         check(cudaMemcpy(bytes.data(), device, bytes.size(), cudaMemcpyDeviceToHost));
         double sum = 0;

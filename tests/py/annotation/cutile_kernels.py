@@ -229,6 +229,19 @@ def launch_permute(x, out):
     ct.launch(stream(), (B, ct.cdiv(S, 16)), permute_kernel, (heads, target, 16))
 
 
+@ct.kernel
+def min_max_kernel(x, low, high, TILE: Int):
+    tile = ct.load(x, index=(ct.bid(0),), shape=(TILE,))
+    ct.store(low, index=(ct.bid(0),), tile=ct.astype(ct.minimum(tile, 0), low.dtype))
+    ct.store(high, index=(ct.bid(0),), tile=ct.maximum(tile, 0))
+
+
+def launch_min_max(x, low, high, TILE=256):
+    """Two outputs, of different types."""
+    flat = [tensor.reshape(-1) for tensor in (x, low, high)]
+    ct.launch(stream(), (ct.cdiv(x.numel(), TILE),), min_max_kernel, (*flat, TILE))
+
+
 LENGTH = Range(1, 40, 100)
 
 CUTILE_CASES = [
@@ -306,5 +319,12 @@ CUTILE_CASES = [
         tta.cutile(launch_permute),
         lambda x: x.new_empty(x.shape[0], x.shape[1], 2, x.shape[3]),
         (info(BATCH, LENGTH, 6, 16),),
+    ),
+    Case(
+        "min_max",
+        tta.cutile(launch_min_max),
+        lambda x: (torch.empty_like(x, dtype=torch.float32), torch.empty_like(x)),
+        (info(BATCH, 3, 7),),
+        outputs=2,
     ),
 ]

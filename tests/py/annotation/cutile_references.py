@@ -43,4 +43,5 @@ CUTILE_REFERENCES: dict[str, Any] = {
     "attention": attention,
     "scale": lambda x: -x * 0.3,
     "permute": permute,
+    "min_max": lambda x: (x.float().clamp(max=0), x.clamp(min=0)),
 }

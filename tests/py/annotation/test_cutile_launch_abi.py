@@ -111,7 +111,7 @@ def test_the_entry_takes_inputs_then_extras_then_outputs(
     for launch in found.launches:
         extras = launch.extras(shapes(found.inputs, 0)[0])
         assert parameter_types(launch.code, launch.entry) == (
-            ["u64"] * len(found.inputs) + ["u32"] * len(extras) + ["u64"]
+            ["u64"] * len(found.inputs) + ["u32"] * len(extras) + ["u64"] * case.outputs
         )
         assert ".hidden" not in launch.code
 

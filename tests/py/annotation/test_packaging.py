@@ -14,7 +14,7 @@ from packaging.metadata import Metadata
 from packaging_tools import PROJECT, UPSTREAM, Built, Environment, build, run_build
 
 STUBS = "torch_tensorrt-stubs"
-EXTRAS = {"triton", "cutile", "cutedsl", "plot", "dev"}
+EXTRAS = {"triton", "cutile", "cutedsl", "plot", "docs", "dev"}
 
 # What a user's type checker says of it, by line.
 USER = """\

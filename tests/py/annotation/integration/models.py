@@ -339,14 +339,14 @@ def triton_models() -> list[Model]:
 
 def cutile_models() -> list[Model]:
     kernels, plain = cutile_kernels, CUTILE_REFERENCES
-    names = ("relu", "reglu", "rms_norm", "softmax", "matmul_tails", "attention")
+    names = ("relu", "reglu", "rms_norm", "softmax", "min_max", "matmul_tails")
     (relu,) = (case for case in kernels.CUTILE_CASES if case.name == "relu")
 
     def launch(x: Any, out: Any, factor: float) -> None:
         kernels.launch_scale(x, out, factor)
 
     return [
-        *chosen(kernels.CUTILE_CASES, plain, *names),
+        *chosen(kernels.CUTILE_CASES, plain, *names, "attention"),
         of_case(relu, plain["relu"], dynamic=False),
         scaled(
             "cutile", tta.cutile(launch), lambda x, factor: -x * factor, "attribute"
