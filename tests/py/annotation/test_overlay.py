@@ -91,14 +91,13 @@ class Environment:
 
 def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
     """Run it outside the repository, whose directories must not help."""
-    environment = {**os.environ, **variables}
-    environment.pop("PYTHONPATH", None)
+    inherited = {n: v for n, v in os.environ.items() if n != "PYTHONPATH"}
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
         cwd=Path(command[0]).parent,
-        env=environment,
+        env=inherited | variables,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -178,7 +177,7 @@ def editable(create: Callable[[str], Environment]) -> Environment:
     # The build backend comes from the environment that runs the tests.
     path = os.pathsep.join(p for p in sys.path if p.endswith("-packages"))
     pip = [sys.executable, "-m", "pip", "--python", str(environment.python)]
-    run([*pip, *install, str(PROJECT)], env={**os.environ, "PYTHONPATH": path})
+    run([*pip, *install, str(PROJECT)], PYTHONPATH=path)
     return environment
 
 
