@@ -10,7 +10,7 @@ RESULTS ?= benchmarks/results
 SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix lint types wheel wheelhouse kernels test-gpu bench-gpu performance export clean
+.PHONY: help setup demo test test-matrix lint types docs wheel wheelhouse kernels test-gpu bench-gpu performance export clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -36,6 +36,9 @@ lint: setup  ## check style
 
 types: setup  ## check types
 	$(BIN)/mypy --strict py/
+
+docs: setup  ## build the documentation into build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going docsrc build/docs
 
 wheel: setup  ## build the wheel and the sdist into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .

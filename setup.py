@@ -5,6 +5,8 @@ The wheel gets, beside the module `_torch_tensorrt_annotation`:
   interpreter starts (an editable wheel gets it too);
 - `_torch_tensorrt_annotation_files/`, the library. It is no package, and lies
   outside `torch_tensorrt/`, which belongs to another distribution.
+- `torch_tensorrt-stubs/`, the library again, for type checkers, which do not follow
+  the overlay: a partial stub package (PEP 561).
 """
 
 import shutil
@@ -16,6 +18,7 @@ from setuptools.command.build_py import build_py
 LIBRARY = Path("py")
 FILES = "_torch_tensorrt_annotation_files"
 PTH = "torch_tensorrt_annotation.pth"
+STUBS = "torch_tensorrt-stubs"
 
 # With a file in it, pip removes the directory when it uninstalls; without one, it
 # would leave the empty directories of the tree.
@@ -42,6 +45,7 @@ class build_overlay(build_py):
             write_pth(Path(install.install_purelib))
         else:
             copy_library(Path(self.build_lib) / FILES)
+            write_stubs(Path(self.build_lib) / STUBS)
             write_pth(Path(self.build_lib))
 
 
@@ -55,6 +59,17 @@ def copy_library(destination: Path) -> None:
     leave_out = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(LIBRARY, destination, ignore=leave_out)
     (destination / "README.txt").write_text(NOTE)
+
+
+def write_stubs(destination: Path) -> None:
+    shutil.rmtree(destination, ignore_errors=True)
+    library = LIBRARY / "torch_tensorrt"
+    for source in library.rglob("*.py"):
+        stub = destination / source.relative_to(library).with_suffix(".pyi")
+        stub.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, stub)
+    # The rest of torch_tensorrt is looked for where it is.
+    (destination / "py.typed").write_text("partial\n")
 
 
 setup(cmdclass={"build_py": build_overlay})

@@ -19,10 +19,10 @@ and times both. Without, it shows what TensorRT would embed.
 # Nothing here knows of TensorRT. ``gate`` and ``up`` come as the two halves of one
 # matrix product, which is also one product fewer.
 
-import tensorrt as trt
 import torch
 import triton
 import triton.language as tl
+from engine_or_dry_run import show
 
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
@@ -91,60 +91,35 @@ ROWS = {"min": 1, "opt": 512, "max": 4096}
 
 
 # %%
-# With a GPU and TensorRT: an engine
-# ----------------------------------
+# An engine, or a dry run
+# -----------------------
+# With TensorRT and a GPU, ``show`` compiles the model and compares it with PyTorch.
+# Without, the calls of TensorRT's builder are made on the real plugin: what it would
+# embed for each tactic, and launch for each shape, is reported. Kernels are compiled
+# for the GPUs named, which need not be here.
 
 
-def build_and_compare() -> None:
-    model = GatedFFN(WIDTH, HIDDEN).half().eval().cuda()
-    profile = {f"{which}_shape": (rows, WIDTH) for which, rows in ROWS.items()}
-    inputs = [torch_tensorrt.Input(**profile, dtype=torch.float16)]
-    with torch.inference_mode():
-        engine = torch_tensorrt.compile(
-            model, ir="dynamo", inputs=inputs, min_block_size=1
-        )
-        for rows in (*ROWS.values(), 77):
-            x = torch.randn(rows, WIDTH, device="cuda", dtype=torch.float16)
-            torch.testing.assert_close(engine(x), model(x), rtol=1e-2, atol=1e-2)
-            eager, embedded = (
-                triton.testing.do_bench(lambda f=f, x=x: f(x), return_mode="median")
-                for f in (model, engine)
-            )
-            print(
-                f"{rows:5d} rows: PyTorch {eager * 1e3:7.1f} us, "
-                f"TensorRT {embedded * 1e3:7.1f} us"
-            )
+def profile(width: int) -> torch_tensorrt.Input:
+    shapes = {f"{which}_shape": (rows, width) for which, rows in ROWS.items()}
+    return torch_tensorrt.Input(**shapes, dtype=torch.float16)
 
 
-# %%
-# Without: a dry run
-# ------------------
-# The calls of TensorRT's builder are made on the real plugin. What it would embed for
-# each tactic, and launch for each shape, is reported; kernels are compiled for the GPUs
-# named, which need not be here.
-
-
-def dry_run(targets: list[str]) -> None:
-    profile = {f"{which}_shape": (rows, 2 * HIDDEN) for which, rows in ROWS.items()}
-    gate_up = torch_tensorrt.Input(**profile, dtype=torch.float16)
-    for target in targets:
-        print(tta.dry_run("example::swiglu", [gate_up], target=target))
-
-
-# %%
+def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
+    gate, up = gate_up.float().chunk(2, -1)
+    return (torch.nn.functional.silu(gate) * up).to(gate_up.dtype)
 
 
 def main() -> None:
-    standard = trt.EngineCapability.STANDARD
-    has_builder = trt.get_builder_plugin_registry(standard) is not None
-    if has_builder and torch.cuda.is_available():
-        print("TensorRT and a GPU are here: building an engine with the kernel in it.")
-        build_and_compare()
-    else:
-        needs = {"TensorRT's builder": has_builder, "a GPU": torch.cuda.is_available()}
-        missing = " and ".join(name for name, is_here in needs.items() if not is_here)
-        print(f"No engine can be built here, for want of {missing}: a dry run instead.")
-        dry_run(["sm_80", "sm_90", "sm_100"])
+    model = GatedFFN(WIDTH, HIDDEN).half().eval()
+    show(
+        model,
+        lambda x: model.down(swiglu(model.gate_up(x))),
+        [profile(WIDTH)],
+        lambda target: tta.dry_run(
+            "example::swiglu", [profile(2 * HIDDEN)], target, reference=swiglu
+        ),
+        targets=["sm_80", "sm_90", "sm_100"],
+    )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import pytest
 
 from torch_tensorrt.annotation._registry import registered
 
-# The kernels that tests of several directories use.
-sys.path.insert(0, str(Path(__file__).parent / "annotation"))
+# What tests of several directories use: kernels, models, the recording network.
+for name in ("annotation", "annotation/integration", "plugins"):
+    sys.path.insert(0, str(Path(__file__).parent / name))
 
 
 @pytest.fixture(autouse=True)

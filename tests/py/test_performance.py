@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import common
 import render
+import triton_facts
 
 AGAIN = "run `make performance`, and commit what it writes"
 
@@ -35,6 +36,19 @@ def test_a_plot_has_every_tactic_and_every_peer(tmp_path: Path) -> None:
     (contest,) = render.contests("side_by_side")
     for label in (*contest.ours, *contest.peers):
         assert f">{label}</text>" in text
+
+
+def test_the_kernel_without_facts_is_never_the_caches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The cache knows a kernel by what is told of it, and would not tell them apart."""
+    monkeypatch.setenv("TTA_TARGET", "sm_90")
+    tensors = [torch.empty(64, 64, dtype=torch.float16, device="meta")] * 2
+    ours = triton_facts.built(triton_facts.CONTESTS[0], tensors)
+    with triton_facts.without_facts():
+        plain = triton_facts.built(triton_facts.CONTESTS[0], tensors)
+    assert plain.code != ours.code
+    assert triton_facts.built(triton_facts.CONTESTS[0], tensors).code == ours.code
 
 
 @pytest.fixture

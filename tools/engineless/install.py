@@ -68,6 +68,10 @@ CUTE_DSL = "nvidia-cutlass-dsl[cu13]==4.8.1"
 # toolkit's, so that is pinned too.
 CUTILE = ("cuda-tile[tileiras]==1.7.0", "cuda-toolkit==13.4.3")
 
+# TensorRT's own headers (of 10.14), which no package of NVIDIA's on PyPI has: the C++
+# example is compiled against them. Nothing of this package is imported.
+HEADERS = "kernel-lens==2.0.1"
+
 # Library, and the macro that selects its part of nvinfer_stub.c.
 STUBS = {
     "libnvinfer": "NVINFER",
@@ -163,7 +167,7 @@ def engineless(directory: Path) -> None:
     venv.create(directory, symlinks=True, with_pip=True)
     python = directory / "bin" / "python"
     pip(python, "install", TORCH, CUTE_DSL, *SUPPORT, *CUTILE)
-    pip(python, "install", "--no-deps", *TRITON)
+    pip(python, "install", "--no-deps", *TRITON, HEADERS)
     install_release(python, RELEASE)
     complete_site(site_packages(directory))
     install_project(directory)

@@ -119,7 +119,8 @@ def _size(text: str) -> int:
     try:
         return parse_size(text, "--keep")
     except SpecError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        message = f"{text!r} is no size, as 500MB or 2GB"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def _add_dry_run(dry: argparse.ArgumentParser) -> None:

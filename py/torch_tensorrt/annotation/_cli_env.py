@@ -32,7 +32,7 @@ def describe() -> Iterator[tuple[str, str]]:
     yield "GPU", _gpu()
     yield "target", _target()
     yield "kernel cache", str(cache_folder())
-    yield "compiling processes", str(worker_count())
+    yield "compiling processes", str(worker_count() or "none but this one")
     for name in NAMES:
         yield f"compiles {name}", _works(partial(_compiler, name))
     yield "runs kernels", _works(_driver)

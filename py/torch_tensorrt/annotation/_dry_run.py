@@ -73,7 +73,12 @@ def dry_run(
         ragged: whether to look at one shape that divides by nothing, beside those of
             the profile; None where they are run.
 
+    Returns:
+        Every tactic with its kernel and its launch for each shape, or why it is left
+        out; where they were run also whether each is right, and its time.
+
     Raises:
+        SpecError: the inputs or attributes are not those of the op.
         DryRunError: the op is not registered with kernels of its own; there is no GPU
             to run them on, with ``execute``; a tactic is wrong, with ``strict``.
         TargetError: there is nothing to compile for.

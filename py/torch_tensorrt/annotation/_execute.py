@@ -43,8 +43,8 @@ def execute(
         report: of :func:`dry_run`.
         reference: from the op's inputs, on the GPU, to the expected outputs; it gets
             None for an optional input that is not given.
-        make_inputs: from the extents of each input to the tensors; None for
-            :func:`random_inputs`.
+        make_inputs: from the extents of each input to the tensors; None for normally
+            distributed floats, and integers that may be indices.
         tolerance: the largest error allowed, relative to the element and to the root
             mean square of the output together; None for the dtype's.
         weights: the plugin's constants, by name.

@@ -46,13 +46,17 @@ class KernelSpec(Fingerprinted):
         launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
             it launches exactly one kernel. None: the op's own body.
         configs: each a tactic: sorted (name, value) pairs.
-        input_formats, output_formats: names of TensorRT tensor formats, one for each
-            tensor or one for all; None is LINEAR.
+        input_formats: names of TensorRT tensor formats, one for each tensor or one for
+            all; None is LINEAR.
+        output_formats: as ``input_formats``.
         fact_sets: which of what is known of the arguments the compiler is told; each
             is a tactic, where it changes the kernel.
         returns_outputs: ``launch_fn`` is an op's body: it takes the op's arguments by
             name, and allocates and returns its outputs. Config keys then override the
             keywords of its launch.
+
+    Raises:
+        SpecError: the launch function cannot be one, or a config or format is wrong.
     """
 
     backend: ClassVar[str]

@@ -26,6 +26,9 @@ class CustomPluginSpec(Fingerprinted):
         weights: (name, tensor) constants, between the inputs and the outputs.
         aligned: promise that every tensor starts at a multiple of 16 bytes. TensorRT's
             own do; an engine input bound to a sliced view may not.
+
+    Raises:
+        SpecError: a field is of the wrong kind, or a name is there twice.
     """
 
     specs: tuple[KernelSpec, ...]
@@ -73,7 +76,8 @@ def custom_plugin(
     """A plugin made of one kernel spec, or of several that compute the same.
 
     Args:
-        spec: what :func:`triton` or :func:`cutile` made, or a list of such.
+        spec: what :func:`triton`, :func:`cutile` or :func:`cutedsl` made, or a list of
+            such; the configs of all of them are the op's tactics.
         meta_impl: from the op's inputs (fake tensors) to its outputs, as in
             ``lambda x: torch.empty_like(x)``. May be left out for an op that torch
             knows already.
@@ -82,6 +86,9 @@ def custom_plugin(
         **attributes: tensors are weights: constants of the engine, passed to every
             launch function between the inputs and the outputs, in this order; they must
             not change afterwards. All else is passed by name.
+
+    Returns:
+        The plugin, for ``custom_op(op, impl=...)``.
 
     Raises:
         SpecError: an argument is of the wrong kind.
@@ -105,6 +112,9 @@ def normalize_impl_to_spec(impl: Any) -> CustomPluginSpec:
 
     Args:
         impl: a plugin spec (returned as it is), a kernel spec, or a list of them.
+
+    Returns:
+        The plugin spec.
 
     Raises:
         SpecError: it is none of these.

@@ -22,7 +22,8 @@ class ShapeReport:
     Attributes:
         name: ``min``, ``opt`` or ``max`` of the profile; ``static`` without one.
         dims: extents of each input.
-        grid, block: blocks, and threads a block, along x, y, z.
+        grid: blocks along x, y and z.
+        block: threads a block along x, y and z.
         extras: the 32-bit arguments between the inputs and the outputs.
         outputs: extents of each output.
         shared_memory: dynamic, in bytes a block.
@@ -30,7 +31,8 @@ class ShapeReport:
         failure: what it did wrong, or why it could not be run.
         max_error: of any output element, relative to it and to the output's root mean
             square together.
-        time_us, spread_us: median and interquartile range of a launch's duration.
+        time_us: median duration of a launch, in microseconds, with a cold L2 cache.
+        spread_us: its interquartile range, in microseconds.
     """
 
     name: str
@@ -49,12 +51,17 @@ class ShapeReport:
 
 @dataclass(frozen=True)
 class TacticReport:
-    """What TensorRT would embed for one tactic; ``error`` says why nothing.
+    """What TensorRT would embed for one tactic.
 
     Attributes:
-        dtypes, formats: TensorRT's names for those of the inputs, then the outputs.
+        tactic: its number, from 1; what TensorRT calls it.
+        backend: ``"triton"``, ``"cutile"`` or ``"cutedsl"``.
+        config: keywords of the launch function, and options of the compiler.
+        dtypes: of the inputs, the weights and the outputs, as TensorRT names them.
+        formats: as ``dtypes``, the tensor formats.
         facts: what the compiler was told of the arguments (``x%16``: divisible by 16).
         target: architecture of the code (``sm_90a`` where it needs the ``a`` features).
+        entry: name of the kernel in the code.
         code: what TensorRT gets: PTX, or the bytes of a CUBIN.
         ptx_isa: the code's PTX version; empty for a CUBIN.
         retargeted: the version it was lowered from, where the compiler emitted a newer
@@ -62,6 +69,8 @@ class TacticReport:
         registers: a thread.
         shared_memory: dynamic and static, in bytes a block.
         spills: bytes spilled to local memory, loads and stores.
+        shapes: its launch for each shape that was looked at.
+        error: why it is left out; None where it is not.
     """
 
     tactic: int
@@ -89,7 +98,7 @@ class TacticReport:
 
     @property
     def is_offered(self) -> bool:
-        """Whether TensorRT may pick it: nothing is known to be wrong with it."""
+        """Whether TensorRT may pick it, as nothing is known to be wrong with it."""
         return self.error is None and all(s.ok is not False for s in self.shapes)
 
     @property
@@ -119,7 +128,7 @@ class DryRunReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every tactic is: offered to TensorRT, and right where it was run."""
+        """Whether every tactic is offered to TensorRT, and right where it was run."""
         return all(tactic.ok for tactic in self.tactics)
 
     @property
@@ -141,7 +150,11 @@ class DryRunReport:
 
     @classmethod
     def from_json(cls, text: str) -> DryRunReport:
-        """Read back what :meth:`to_json` wrote, on this machine or another."""
+        """Read back what :meth:`to_json` wrote, on this machine or another.
+
+        Args:
+            text: the JSON.
+        """
         data = json.loads(text)
         tactics = list(map(_from_dict, data["tactics"]))
         weights = tuple(data["weights"])
@@ -169,6 +182,9 @@ class DryRunReport:
         Args:
             axes: matplotlib's, to draw into; None makes a figure, which
                 ``report.plot().figure.savefig("times.png")`` writes.
+
+        Returns:
+            The axes.
 
         Raises:
             DryRunError: nothing was run, or matplotlib is not installed.

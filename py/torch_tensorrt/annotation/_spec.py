@@ -54,6 +54,9 @@ def triton(
             What is in the padding is undefined.
         **keywords: config keys that hold in every config.
 
+    Returns:
+        The spec, for ``custom_op(op, impl=...)`` or :func:`custom_plugin`.
+
     Raises:
         SpecError: a config is no dict, names something unknown, or is there twice.
 
@@ -73,7 +76,11 @@ def triton(
 class CuTileSpec(KernelSpec):
     """A cuTile kernel. Config keys ``num_ctas``, ``occupancy``, ``opt_level`` and
     ``num_worker_warps`` are those of ``ct.kernel``; every other key is a keyword of the
-    launch function."""
+    launch function.
+
+    Raises:
+        SpecError: a field is wrong, as of any spec, or a fact set is unknown.
+    """
 
     backend: ClassVar[str] = "cutile"
     package: ClassVar[str] = "cuda.tile"
@@ -135,6 +142,9 @@ def cutile(
         input_formats, output_formats: tensor formats, as in :func:`triton`.
         fact_sets: those to try, and so how many variants there are at most.
         **keywords: config keys that hold in every config.
+
+    Returns:
+        The spec, for ``custom_op(op, impl=...)`` or :func:`custom_plugin`.
 
     Raises:
         SpecError: a config is no dict, names something unknown, or is there twice; a
@@ -207,7 +217,10 @@ def cutedsl(
             ``launch_fn``: the ``Constexpr`` parameters of a ``@cute.jit`` function.
         input_formats, output_formats: tensor formats, as in :func:`triton`.
         arch: variant of the architecture to compile for, as ``"sm_90a"``.
-        **keywords: added to every config.
+        **keywords: config keys that hold in every config.
+
+    Returns:
+        The spec, for ``custom_op(op, impl=...)`` or :func:`custom_plugin`.
 
     Raises:
         SpecError: a config is no dict, names something unknown, or is there twice.

@@ -45,8 +45,8 @@ class Target:
         arch: compute capability as ``nvcc`` writes it: ``"sm_90"``. A suffix, as in
             ``"sm_90a"``, asks for the architecture-specific instruction set; without
             it that set is used only where the kernel needs it.
-        ptx_isa: newest PTX ISA the driver loads, as ``"8.5"``; None for the toolchain's
-            own.
+        ptx_isa: newest PTX ISA the driver loads, as ``"8.5"`` ("Release Notes" of the
+            PTX ISA manual); None for the toolchain's own.
         code: ``"ptx"``, the only form TensorRT documents. ``"cubin"``, experimental:
             kernels that only a CUBIN can hold (cuTile's with TMA) go out as one, the
             others as PTX. No engine has been built with one.
@@ -82,17 +82,24 @@ class Target:
 
     @property
     def capability(self) -> int:
-        """Compute capability as one number: 90 for ``sm_90a``."""
+        """Compute capability as one number, 90 for ``sm_90a``."""
         return int(self.arch.removeprefix("sm_").rstrip("af"))
 
     @property
     def ptx_version(self) -> int | None:
-        """The PTX ISA as compilers take it: 85 for ``"8.5"``."""
+        """The PTX ISA as compilers take it, 85 for ``"8.5"``; None as ``ptx_isa``."""
         return None if self.ptx_isa is None else int(self.ptx_isa.replace(".", ""))
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read ``"sm_90"`` or ``"sm_90,ptx_isa=8.5"``, as ``TTA_TARGET`` holds it."""
+        """A target from text, as ``TTA_TARGET`` holds it.
+
+        Args:
+            text: ``"sm_90"``, or with settings ``"sm_90,ptx_isa=8.5,code=cubin"``.
+
+        Raises:
+            TargetError: it cannot be read.
+        """
         arch, *settings = (part.strip() for part in text.split(","))
         target = cls(arch)
         for setting in settings:

@@ -18,6 +18,9 @@ AnnotationError
 ├── PTXError             the compiled text is not what was expected
 ├── RegistrationError    the op cannot be registered, or is registered otherwise
 └── DryRunError          the plugin could not be driven as TensorRT's builder does
+
+And what it warns of, all ``UserWarning``: ``FallbackWarning``, ``TacticWarning``,
+``CacheWarning``.
 """
 
 

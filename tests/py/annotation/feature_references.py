@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from torch_tensorrt.annotation._formats import FORMATS, Format
 from torch_tensorrt.annotation._symbolic import Range
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._trace import ABSENT, TensorInfo
 from torch_tensorrt.annotation.errors import AnnotationError, DTypeError
 
 BACKENDS = {"triton": "Triton", "cutile": "cuTile", "cutedsl": "CuTe DSL"}
@@ -38,6 +39,7 @@ class Feature:
         meta: the op's fake kernel.
         keywords: what ``custom_plugin`` gets: weights and attributes.
         arguments: values of the op's own arguments that are no tensors.
+        format: of all tensors.
         refused: the backends that refuse it.
     """
 
@@ -48,6 +50,7 @@ class Feature:
     meta: Callable[..., Any] = lambda x: torch.empty_like(x)
     keywords: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    format: str = "LINEAR"
     refused: Mapping[str, Refused] = field(default_factory=dict)
 
 
@@ -84,6 +87,20 @@ DTYPES = {
     "bool": torch.bool,
 }
 SHAPE = (ROWS, 3, 2, 5, 4)
+CHANNELS = Range(3, 40, 70)  # no multiple of what formats pad them to
+BIASED = info(ROWS, 48), info(48)
+
+
+def biased_meta(x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+def packed(fmt: Format, dtype: torch.dtype) -> Feature:
+    image = (Range(1, 2, 5), CHANNELS, *((3, 4, 2) if fmt.channel == -4 else (6, 5)))
+    title = f"{fmt.name}, {str(dtype).removeprefix('torch.')}"
+    inputs = (info(*image, dtype=dtype),)
+    return Feature(title, "double", inputs, double, format=fmt.name)
+
 
 FEATURES = {
     "weights": Feature(
@@ -115,6 +132,20 @@ FEATURES = {
         lambda x: (x + x, -x.float()),
         meta=two_meta,
     ),
+    "bias": Feature(
+        "a tensor that may be None, given",
+        "biased",
+        BIASED,
+        lambda x, bias: x + bias,
+        meta=biased_meta,
+    ),
+    "no_bias": Feature(
+        "a tensor that may be None, and is",
+        "biased",
+        (BIASED[0], ABSENT),
+        lambda x, bias: x + x,
+        meta=biased_meta,
+    ),
     "dynamic": Feature(
         "several dynamic sizes", "double", (info(ROWS, 3, COLUMNS),), double
     ),
@@ -129,6 +160,11 @@ FEATURES = {
             name, "double", (info(ROWS, 48, dtype=dtype),), double
         )
         for name, dtype in DTYPES.items()
+    },
+    **{
+        f"{fmt.name}_{str(dtype).removeprefix('torch.')}": packed(fmt, dtype)
+        for fmt in FORMATS.values()
+        for dtype in fmt.dtypes
     },
     "fp64": Feature(
         "fp64",

@@ -29,7 +29,9 @@ def case(backend: str, name: str) -> Case:
     launch = getattr(import_module(f"features_{backend}"), feature.launch)
     return Case(
         name,
-        getattr(tta, backend)(launch),
+        getattr(tta, backend)(
+            launch, input_formats=feature.format, output_formats=feature.format
+        ),
         feature.meta,
         feature.inputs,
         outputs=2 if feature.launch == "two" else 1,

@@ -44,6 +44,16 @@ def two_kernel(x: cute.Tensor, total: cute.Tensor, negative: cute.Tensor):
         negative[i] = -x[i].to(Float32)
 
 
+@cute.kernel
+def biased_kernel(x: cute.Tensor, bias: cute.Tensor | None, out: cute.Tensor):
+    i = thread_index()
+    if i < cute.size(x):
+        more = x[i]
+        if cutlass.const_expr(bias is not None):
+            more = bias[i % cute.size(bias)]
+        out[i] = x[i] + more
+
+
 @cute.jit
 def double(x: cute.Tensor, out: cute.Tensor):
     blocks = cute.ceil_div(cute.size(x), BLOCK)
@@ -56,6 +66,14 @@ def double(x: cute.Tensor, out: cute.Tensor):
 def weighted(x: cute.Tensor, weight: cute.Tensor, out: cute.Tensor):
     blocks = cute.ceil_div(cute.size(x), BLOCK)
     weighted_kernel(flattened(x), weight, flattened(out)).launch(
+        grid=(blocks, 1, 1), block=(BLOCK, 1, 1)
+    )
+
+
+@cute.jit
+def biased(x: cute.Tensor, bias: cute.Tensor | None, out: cute.Tensor):
+    blocks = cute.ceil_div(cute.size(x), BLOCK)
+    biased_kernel(flattened(x), bias, flattened(out)).launch(
         grid=(blocks, 1, 1), block=(BLOCK, 1, 1)
     )
 

@@ -40,6 +40,13 @@ def two_kernel(x, total, negative):
     ct.store(negative, index=(ct.bid(0),), tile=-ct.astype(tile, ct.float32))
 
 
+@ct.kernel
+def biased_kernel(x, bias, out):
+    row = ct.load(x, index=(ct.bid(0), ct.bid(1)), shape=(1, 16))
+    more = ct.load(bias, index=(ct.bid(1),), shape=(16,))
+    ct.store(out, index=(ct.bid(0), ct.bid(1)), tile=row + more)
+
+
 def launch_flat(kernel, tensors, *constants):
     flat = [tensor.reshape(-1) for tensor in tensors]
     grid = (ct.cdiv(flat[0].shape[0], TILE),)
@@ -53,6 +60,15 @@ def double(x, out):
 def weighted(x, weight, out):
     grid = (x.shape[0], ct.cdiv(x.shape[1], 16))
     ct.launch(torch.cuda.current_stream(), grid, weighted_kernel, (x, weight, out))
+
+
+def biased(x, bias, out):
+    """cuTile takes no None: another kernel is launched without the bias."""
+    if bias is None:
+        double(x, out)
+    else:
+        grid = (x.shape[0], ct.cdiv(x.shape[1], 16))
+        ct.launch(torch.cuda.current_stream(), grid, biased_kernel, (x, bias, out))
 
 
 def affine(x, out, scale, shift):

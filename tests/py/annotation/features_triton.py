@@ -45,6 +45,16 @@ def two_kernel(x_ptr, sum_ptr, negative_ptr, n):
     tl.store(negative_ptr + offsets, -x.to(tl.float32), mask=offsets < n)
 
 
+@triton.jit
+def biased_kernel(x_ptr, bias_ptr, out_ptr, n, columns):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    bias = x
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + offsets % columns, mask=offsets < n)
+    tl.store(out_ptr + offsets, x + bias, mask=offsets < n)
+
+
 def grid(x):
     return (triton.cdiv(x.numel(), BLOCK.value),)
 
@@ -59,6 +69,10 @@ def weighted(x, weight, out):
 
 def affine(x, out, scale, shift):
     affine_kernel[grid(x)](x, out, x.numel(), scale, shift)
+
+
+def biased(x, bias, out):
+    biased_kernel[grid(x)](x, bias, out, x.numel(), x.shape[-1])
 
 
 def two(x, total, negative):

@@ -199,7 +199,7 @@ def test_env_says_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["compile", "FILE", *SCALE, "--input", "x=8:fp16"], "--target"),
         (["cache"], "required: what"),
-        (["cache", "clear", "--keep", "much"], "Write 500MB, or 2GB."),
+        (["cache", "clear", "--keep", "much"], "is no size, as 500MB or 2GB"),
         (["cache", "clear", "--older-than", "30d"], "invalid float value: '30d'"),
         (["cache", "info", "--keep", "1GB"], "are of cache clear."),
         (["tune"], "invalid choice: 'tune'"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 import triton
@@ -11,6 +9,7 @@ import triton.language as tl
 from compiled_elsewhere import as_inputs
 from kernels import Case
 from test_launch_abi import ALL, register, shapes
+from triton_references import REFERENCES, in_dtypes_of
 
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
@@ -25,58 +24,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def gated(x: torch.Tensor, activation: Any) -> torch.Tensor:
-    gate, up = x.float().chunk(2, -1)
-    return activation(gate) * up  # type: ignore[no-any-return]
-
-
-def add_rms_norm(x: Any, residual: Any, weight: Any) -> tuple[Any, Any]:
-    total = x.float() + residual.float()
-    scale = torch.rsqrt((total**2).mean(-1, keepdim=True) + 1e-6)
-    return total * scale * weight.float(), total
-
-
-def rotary(x: Any, cos: Any, sin: Any) -> Any:
-    first, second = x.float().chunk(2, -1)
-    c, s = cos[None, :, None], sin[None, :, None]
-    return torch.cat([first * c - second * s, second * c + first * s], -1)
-
-
-REFERENCES: dict[str, Any] = {
-    "layer_norm": lambda x, w, b: torch.nn.functional.layer_norm(
-        x.float(), x.shape[-1:], w.float(), b.float(), 1e-5
-    ),
-    "add_rms_norm": add_rms_norm,
-    "swiglu": lambda x: gated(x, torch.nn.functional.silu),
-    "geglu": lambda x: gated(x, torch.nn.functional.gelu),
-    "rotary": rotary,
-    "swizzled_matmul": lambda a, b: a.float() @ b.float(),
-    "cross_entropy": lambda x, labels: torch.nn.functional.cross_entropy(
-        x.float(), labels, reduction="none"
-    ),
-    "dequantize": lambda q, scale: (q.view(*scale.shape, -1) * scale[..., None]).view(
-        q.shape
-    ),
-    "permute": lambda x: x.permute(0, 2, 1, 3),
-    "add": lambda x, y: x + y,
-    "add_ragged": lambda x, y: x + y,
-    "silu": lambda x: torch.nn.functional.silu(x.float()),
-    "scale": lambda x: -x * 0.3,
-    "tail": lambda x: (
-        x * (1 + (x.numel() % 2 == 0)) + (x.numel() - 700) * (x.shape[0] > 20)
-    ),
-    "softmax": lambda x: torch.softmax(x.float(), -1),
-    "rms_norm": lambda x, w: (
-        x.float() * torch.rsqrt((x.float() ** 2).mean(-1, keepdim=True) + 1e-6) * w
-    ),
-    "transpose": lambda x: x.t(),
-    "min_max": lambda x: (x.clamp(max=0).float(), x.clamp(min=0)),
-    "square": lambda x, unused: x * x,
-    "row_sum": lambda x: x.float().sum(-1),
-    "matmul": lambda a, b: a.float() @ b.float(),
-}
-
-
 @pytest.mark.parametrize("is_dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_every_tactic_gives_the_eager_result(case: Case, is_dynamic: bool) -> None:
@@ -85,7 +32,7 @@ def test_every_tactic_gives_the_eager_result(case: Case, is_dynamic: bool) -> No
     report = tta.dry_run(
         f"abi::{case.name}",
         as_inputs(inputs),
-        reference=in_dtypes_of(case, REFERENCES[case.name]),
+        reference=in_dtypes_of(case.meta, REFERENCES[case.name]),
         strict=True,
     )
     assert len(report.tactics) == case.count
@@ -95,23 +42,11 @@ def test_every_tactic_gives_the_eager_result(case: Case, is_dynamic: bool) -> No
     assert report.best in report.tactics
 
 
-def in_dtypes_of(case: Case, reference: Any) -> Any:
-    """The reference, in the dtypes that the op's fake kernel gives."""
-
-    def cast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        values, metas = reference(*tensors), case.meta(*tensors)
-        values = values if isinstance(values, tuple) else (values,)
-        metas = metas if isinstance(metas, tuple) else (metas,)
-        return tuple(v.to(m.dtype) for v, m in zip(values, metas, strict=True))
-
-    return cast
-
-
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_the_op_runs_eagerly_with_its_first_config(case: Case) -> None:
     register(case)
     op = getattr(torch.ops.abi, case.name)
-    reference = in_dtypes_of(case, REFERENCES[case.name])
+    reference = in_dtypes_of(case.meta, REFERENCES[case.name])
     for extents in shapes(case.dynamic, 2):
         tensors = random_inputs(extents, [t.dtype for t in case.dynamic])
         for found, expected in zip(

@@ -5,111 +5,22 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import json
 import os
 import shutil
-import subprocess
 import sys
-import venv
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging_tools import PROJECT, UPSTREAM, Environment, build, run
 
 import _torch_tensorrt_annotation as overlay
 
-PROJECT = Path(__file__).resolve().parents[3]
-SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "LICENSE", "README.md")
-SOURCE_TREES = ("overlay", "py")
 NAME = "torch-tensorrt-annotation"
-UPSTREAM = "torch-tensorrt"
-
-# Imports both packages and prints what came of it as the last line.
-REPORT = """
-import importlib, json, warnings
-
-found = {}
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    import torch_tensorrt
-    for name in ("annotation", "dynamo.conversion.plugins"):
-        try:
-            module = importlib.import_module("torch_tensorrt." + name)
-        except ModuleNotFoundError as error:
-            found[name] = str(error)
-        else:
-            found[name] = module.__file__
-from torch_tensorrt.dynamo.conversion.plugins import custom_op
-found["custom_op"] = custom_op.__code__.co_filename
-found["warnings"] = [str(w.message) for w in caught if "annotation" in str(w.message)]
-print(json.dumps(found))
-"""
-
-
-# A line of a `.pth` file. Only `Environment.execute` sets the variable, not pip.
-LINK = "import os, sys; sys.path.extend(os.environ.get('LINKED', '').split(':'))\n"
-
-
-@dataclass(frozen=True)
-class Environment:
-    """A virtual environment with its own copy of torch-tensorrt.
-
-    Everything else comes from the environment that runs the tests, whose own
-    overlay stays out: its directories are appended to `sys.path`, which does not
-    run the `.pth` files in them.
-    """
-
-    python: Path
-    site: Path
-
-    @classmethod
-    def create(cls, directory: Path) -> Environment:
-        venv.create(directory, symlinks=True)
-        site = next(directory.glob("lib/python3.*/site-packages"))
-        copy_distribution(UPSTREAM, site)
-        (site / "linked.pth").write_text(LINK)
-        return cls(directory / "bin" / "python", site)
-
-    def pip(self, *arguments: str) -> None:
-        pip = [sys.executable, "-m", "pip", "--python", str(self.python)]
-        run([*pip, *arguments, "--quiet"])
-
-    def execute(self, code: str) -> subprocess.CompletedProcess[str]:
-        linked = [path for path in sys.path if path.endswith("-packages")]
-        return run([str(self.python), "-c", code], LINKED=":".join(linked))
-
-    def report(self) -> dict[str, Any]:
-        report = json.loads(self.execute(REPORT).stdout.splitlines()[-1])
-        assert isinstance(report, dict)
-        return report
-
-
-def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run it outside the repository, whose directories must not help."""
-    inherited = {n: v for n, v in os.environ.items() if n != "PYTHONPATH"}
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=Path(command[0]).parent,
-        env=inherited | variables,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
-def copy_distribution(name: str, site: Path) -> None:
-    """Copy what pip installed, its RECORD included."""
-    for file in distribution(name).files or ():
-        source, target = Path(file.locate()), site / file
-        if ".." not in file.parts and source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
 
 
 def recorded_digests(site: Path) -> dict[str, str]:
@@ -130,19 +41,7 @@ def create(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Environm
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel from the sdist, from a copy: the repository stays clean."""
-    source = tmp_path_factory.mktemp("source")
-    for name in SOURCES:
-        if (PROJECT / name).exists():
-            shutil.copy(PROJECT / name, source)
-    for name in SOURCE_TREES:
-        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(PROJECT / name, source / name, ignore=ignored)
-    dist = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(dist)]
-    run([*build, str(source)])
-    (built,) = dist.glob("*.whl")
-    return built
+    return build(tmp_path_factory.mktemp("wheel")).wheel
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +155,7 @@ def test_uninstalling_brings_back_upstreams_custom_op(
 
 def test_uninstalling_leaves_nothing_behind(uninstalled: Environment) -> None:
     assert [path.name for path in uninstalled.site.glob("*annotation*")] == []
+    assert not (uninstalled.site / "torch_tensorrt-stubs").exists()
 
 
 def test_an_editable_install_imports_both_packages_from_the_repository(

@@ -1,0 +1,114 @@
+"""
+.. _custom_plugin_dynamic_shapes:
+
+Dynamic shapes
+==============
+
+One engine serves every shape between a minimum and a maximum. The launch function runs
+once, on symbols in place of the dynamic sizes: what it computes of them, the grid and
+every integer argument, becomes an expression that TensorRT evaluates for each shape.
+What is true of a size for the whole profile, such as that it divides by 16, the
+kernel's compiler is told.
+"""
+
+# %%
+# The kernel, and the function that launches it
+# ---------------------------------------------
+# LayerNorm of rows of any length, in steps of ``BLOCK``. A size that is not known when
+# the engine is built cannot decide a branch, or the ``BLOCK`` of a reduction.
+
+import torch
+import triton
+import triton.language as tl
+from engine_or_dry_run import show
+
+import torch_tensorrt
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+
+
+@triton.jit
+def normalize_kernel(x_ptr, out_ptr, width, eps, BLOCK: tl.constexpr):
+    start = tl.program_id(0).to(tl.int64) * width
+    total = tl.zeros((BLOCK,), tl.float32)
+    for step in range(0, width, BLOCK):
+        column = step + tl.arange(0, BLOCK)
+        x = tl.load(x_ptr + start + column, mask=column < width, other=0.0)
+        total += x.to(tl.float32)
+    mean = tl.sum(total, axis=0) / width
+    squares = tl.zeros((BLOCK,), tl.float32)
+    for step in range(0, width, BLOCK):
+        column = step + tl.arange(0, BLOCK)
+        x = tl.load(x_ptr + start + column, mask=column < width, other=0.0)
+        centered = tl.where(column < width, x.to(tl.float32) - mean, 0.0)
+        squares += centered * centered
+    scale = tl.rsqrt(tl.sum(squares, axis=0) / width + eps)
+    for step in range(0, width, BLOCK):
+        column = step + tl.arange(0, BLOCK)
+        x = tl.load(x_ptr + start + column, mask=column < width, other=0.0)
+        y = ((x.to(tl.float32) - mean) * scale).to(out_ptr.dtype.element_ty)
+        tl.store(out_ptr + start + column, y, mask=column < width)
+
+
+def launch_normalize(x, out, eps=1e-5, BLOCK=512):
+    width = x.shape[-1]
+    rows = x.numel() // width
+    normalize_kernel[(rows,)](x, out, width, eps, BLOCK=BLOCK)
+
+
+# %%
+# One call
+# --------
+
+trt_plugins.custom_op(
+    "example::normalize",
+    impl=tta.custom_plugin(
+        tta.triton(
+            launch_normalize,
+            configs=[{"BLOCK": 512, "num_warps": 2}, {"BLOCK": 1024, "num_warps": 4}],
+        ),
+        meta_impl=lambda x: torch.empty_like(x),
+    ),
+    supports_dynamic_shapes=True,
+)
+
+
+class Model(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(torch.ops.example.normalize(x * 0.5))
+
+
+# %%
+# An engine, or a dry run
+# -----------------------
+# In the first profile the rows have 2048 columns: a constant, which divides by 16. In
+# the second the columns are dynamic, too. The column "facts told" shows the difference,
+# and with a GPU the time does.
+
+ROWS = {
+    "min_shape": (1, 1, 2048),
+    "opt_shape": (4, 128, 2048),
+    "max_shape": (8, 512, 2048),
+}
+ROWS_AND_COLUMNS = {
+    "min_shape": (1, 1, 64),
+    "opt_shape": (4, 128, 2048),
+    "max_shape": (8, 512, 4100),
+}
+
+
+def plain(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.layer_norm(x, x.shape[-1:])
+
+
+if __name__ == "__main__":
+    for profile in (ROWS, ROWS_AND_COLUMNS):
+        x = torch_tensorrt.Input(**profile, dtype=torch.float16)
+        show(
+            Model(),
+            lambda x: torch.relu(plain(x * 0.5)),
+            [x],
+            lambda target, x=x: tta.dry_run(
+                "example::normalize", [x], target, reference=plain
+            ),
+        )
