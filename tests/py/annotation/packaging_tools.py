@@ -69,9 +69,7 @@ class Environment:
 
     def execute(self, code: str) -> subprocess.CompletedProcess[str]:
         linked = [path for path in sys.path if path.endswith("-packages")]
-        environment = {**os.environ, "LINKED": ":".join(linked)}
-        environment.pop("PYTHONPATH", None)
-        return run([str(self.python), "-c", code], env=environment)
+        return run([str(self.python), "-c", code], LINKED=":".join(linked))
 
     def report(self) -> dict[str, Any]:
         report = json.loads(self.execute(REPORT).stdout.splitlines()[-1])
@@ -79,10 +77,15 @@ class Environment:
         return report
 
 
-def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
     """Run it outside the repository, whose directories must not help."""
+    inherited = {n: v for n, v in os.environ.items() if n != "PYTHONPATH"}
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=Path(command[0]).parent, **options
+        command,
+        capture_output=True,
+        text=True,
+        cwd=Path(command[0]).parent,
+        env=inherited | variables,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done

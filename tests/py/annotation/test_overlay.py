@@ -76,7 +76,7 @@ def editable(create: Callable[[str], Environment]) -> Environment:
     # The build backend comes from the environment that runs the tests.
     path = os.pathsep.join(p for p in sys.path if p.endswith("-packages"))
     pip = [sys.executable, "-m", "pip", "--python", str(environment.python)]
-    run([*pip, *install, str(PROJECT)], env={**os.environ, "PYTHONPATH": path})
+    run([*pip, *install, str(PROJECT)], PYTHONPATH=path)
     return environment
 
 
