@@ -59,6 +59,7 @@ def contest(monkeypatch: pytest.MonkeyPatch) -> common.Contest:
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: None)
     monkeypatch.setattr(common, "median_us", lambda function: 4.0)
     monkeypatch.setattr(common, "copy_us", lambda moved: 3.0)
     return common.Contest.of(

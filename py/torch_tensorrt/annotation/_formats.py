@@ -74,7 +74,7 @@ class Format:
         return buffer.copy_(padded.movedim(axis, -1))
 
     def unpack(self, buffer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        """The tensor of ``shape`` that lies in ``buffer``."""
+        """The tensor of ``shape`` that lies in ``buffer``; a view where it can be."""
         if not self.channel:
             return buffer
         axis = len(shape) + self.channel

@@ -51,17 +51,18 @@ class GuardedTensor:
 
     def surround(self, poison: int) -> None:
         """Fill memory and padding around the values: what is read there shows."""
-        self._poison, values = poison, self.tensor
+        self._poison = poison
         if self._format is LINEAR:
             for guard in self._guards:
                 guard.fill_(poison)
         else:
+            values = self.tensor.clone()
             self._bytes.fill_(poison)
             self.write(values)
 
     @property
     def tensor(self) -> torch.Tensor:
-        """The values, row-major."""
+        """The values, row-major; a view of the memory where that is possible."""
         return self._format.unpack(self._buffer, self._shape)
 
     def write(self, tensor: torch.Tensor) -> None:

@@ -11,11 +11,12 @@ BLOCK = 128
 
 
 @cute.kernel
-def double_kernel(x: cute.Tensor, out: cute.Tensor):
+def double_kernel(x: cute.Tensor, out: cute.Tensor, is_bool: Constexpr):
+    """A bool has eight bits in memory, and make_tensor knows of no others."""
     i = thread_index()
     if i < cute.size(x):
-        if cutlass.const_expr(x.element_type is cutlass.Boolean):
-            out[i] = x[i] == cutlass.Boolean(False)
+        if cutlass.const_expr(is_bool):
+            out[i] = (x[i] == 0).to(out.element_type)
         elif cutlass.const_expr(x.element_type is cutlass.Float8E4M3FN):
             out[i] = (x[i].to(Float32) * 2).to(x.element_type)
         else:
@@ -57,7 +58,8 @@ def biased_kernel(x: cute.Tensor, bias: cute.Tensor | None, out: cute.Tensor):
 @cute.jit
 def double(x: cute.Tensor, out: cute.Tensor):
     blocks = cute.ceil_div(cute.size(x), BLOCK)
-    double_kernel(flattened(x), flattened(out)).launch(
+    is_bool = x.element_type is cutlass.Boolean
+    double_kernel(flattened(x), flattened(out), is_bool).launch(
         grid=(blocks, 1, 1), block=(BLOCK, 1, 1)
     )
 

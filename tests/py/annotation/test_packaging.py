@@ -62,6 +62,7 @@ def test_the_sdist_has_every_file_of_the_repository(built: Built) -> None:
         name
         for name in listed.stdout.splitlines()
         if not any(part.startswith(".") for part in Path(name).parts)
+        and (PROJECT / name).exists()
     }
     with tarfile.open(built.sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
