@@ -89,7 +89,8 @@ def execute(
                     shapes = list(tactic.shapes)
                     shapes[index] = found.pop(0)
                     tactics[position] = replace(tactic, shapes=tuple(shapes))
-    return replace(report, tactics=tactics, copy_gbps=copy_gbps())
+    gpu = torch.cuda.get_device_name()
+    return replace(report, tactics=tactics, copy_gbps=copy_gbps(), gpu=gpu)
 
 
 def _at_shape(

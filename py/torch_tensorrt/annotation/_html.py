@@ -32,7 +32,7 @@ _HEADINGS = (
 
 def render(report: Any) -> str:
     """The page for a ``DryRunReport``: a table, what went wrong, and the code."""
-    title = escape(f"{report.op} for {report.target}")
+    title = escape(report.title)
     headings = "".join(f"<th>{escape(heading)}</th>" for heading in _HEADINGS)
     rows = "\n".join(row for tactic in report.tactics for row in _rows(report, tactic))
     return f"""<!DOCTYPE html>

@@ -38,7 +38,7 @@ def draw(report: Any, axes: Any = None) -> Any:
     axes.set_ylabel("microseconds")
     names = [f"{s.name}\n{_times(s.dims)}" for s in timed[0].shapes]
     axes.set_xticks(range(len(names)), names)
-    axes.set_title(f"{report.op} for {report.target}")
+    axes.set_title(report.title)
     axes.legend(fontsize="small")
     return axes
 

@@ -118,6 +118,7 @@ class DryRunReport:
         tactics: in order, those that were left out included.
         weights: names of the constants that end each ``dims``.
         copy_gbps: GB/s, read and written, of a copy on the GPU they were run on.
+        gpu: its name; empty where they were not run.
     """
 
     op: str
@@ -125,6 +126,12 @@ class DryRunReport:
     tactics: list[TacticReport]
     weights: tuple[str, ...] = ()
     copy_gbps: float | None = None
+    gpu: str = ""
+
+    @property
+    def title(self) -> str:
+        """The op, what it was compiled for, and where it was run."""
+        return f"{self.op} for {self.target}" + (f", on {self.gpu}" if self.gpu else "")
 
     @property
     def ok(self) -> bool:
@@ -158,7 +165,8 @@ class DryRunReport:
         data = json.loads(text)
         tactics = list(map(_from_dict, data["tactics"]))
         weights = tuple(data["weights"])
-        return cls(data["op"], data["target"], tactics, weights, data.get("copy_gbps"))
+        where = data.get("copy_gbps"), data.get("gpu", "")
+        return cls(data["op"], data["target"], tactics, weights, *where)
 
     def to_json(self) -> str:
         """The report as JSON, under the names of its attributes."""
@@ -168,6 +176,7 @@ class DryRunReport:
             "ok": self.ok,
             "weights": self.weights,
             "copy_gbps": self.copy_gbps,
+            "gpu": self.gpu,
             "tactics": [_as_dict(tactic) for tactic in self.tactics],
         }
         return json.dumps(data, indent=2, default=str)
@@ -205,7 +214,7 @@ class DryRunReport:
 
         was_run = any(s.ok is not None for t in self.tactics for s in t.shapes)
         table = Table(
-            title=f"{self.op} for {self.target}",
+            title=self.title,
             title_justify="left",
             caption="\n".join(self._failures()) or None,
             caption_justify="left",
@@ -299,7 +308,8 @@ def _row(tactic: TacticReport) -> list[str]:
 def _outcome(shape: ShapeReport) -> str:
     if shape.ok is None:
         return "not run"
-    return f"{shape.time_us:.1f} us" if shape.ok else "WRONG"
+    half = (shape.spread_us or 0.0) / 2
+    return f"{shape.time_us:.1f} ±{half:.1f} us" if shape.ok else "WRONG"
 
 
 def _isa(tactic: TacticReport) -> str:

@@ -135,6 +135,21 @@ def test_a_report_that_was_not_run_says_so(report: DryRunReport) -> None:
     assert '<td class="number">not run</td>' in page
 
 
+def test_the_table_says_where_it_was_run_and_how_far_times_spread(
+    report: DryRunReport,
+) -> None:
+    assert str(report).startswith("my::op for sm_90\n")
+    report = replace(report, gpu="NVIDIA X")
+    assert str(report).startswith("my::op for sm_90, on NVIDIA X\n")
+    assert "4.0 ±0.2 us" in str(report)
+    assert DryRunReport.from_json(report.to_json()).gpu == "NVIDIA X"
+
+
+def test_packed_tensors_are_named_with_their_format() -> None:
+    packed = replace(tactic(1), formats=("CHW32", "LINEAR"))
+    assert packed.tensors == "FP16:CHW32 FP16"
+
+
 def test_a_copys_speed_is_in_the_json(report: DryRunReport) -> None:
     assert DryRunReport.from_json(report.to_json()) == report
 
