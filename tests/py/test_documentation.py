@@ -15,12 +15,22 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorrt as trt
 import torch
+from up_to_the_builder import (
+    DEVICE,
+    PluginLayer,
+    layers_of,
+    partition,
+    plugin_layers,
+)
 
+import torch_tensorrt
 from torch_tensorrt.annotation import _cli, errors
 from torch_tensorrt.annotation._registry import registered
 
@@ -30,9 +40,10 @@ PAGES = {page.name: page for page in (PROJECT / "README.md", *GUIDES.glob("*.md"
 LIBRARY = Path(str(errors.__file__)).parent
 
 # The first line of a block that does not run everywhere, and what it waits for.
+BUILDER = "# needs a GPU and TensorRT's builder"
 NEEDS = {
     "# needs a GPU": torch.cuda.is_available(),
-    "# needs a GPU and TensorRT's builder": torch.cuda.is_available()
+    BUILDER: torch.cuda.is_available()
     and trt.get_builder_plugin_registry(trt.EngineCapability.STANDARD) is not None,
 }
 WAITING = {"deployment.md": 1, "dry_run.md": 2, "getting_started.md": 1}
@@ -182,6 +193,43 @@ def test_blocks_are_of_languages_that_are_checked(page: str) -> None:
 def test_few_blocks_wait_for_a_gpu_and_they_are_listed() -> None:
     waiting = {page: sum(bool(b.need) for b in blocks(page)) for page in PAGES}
     assert {page: count for page, count in waiting.items() if count} == WAITING
+
+
+class AtTheBuilder(Exception):
+    """All that comes before TensorRT's builder has been run."""
+
+
+@pytest.mark.parametrize("page", ["deployment.md", "getting_started.md"])
+@pytest.mark.skipif(NEEDS[BUILDER], reason="with the builder, the block itself is run")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_block_for_the_builder_runs_up_to_it(
+    page: str, reader: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-ins are for the GPU and the builder: what is handed to the builder is
+    partitioned for real, into one engine with the plugin in it."""
+    layers: list[PluginLayer] = []
+
+    def compile_(model: Any, inputs: Any, min_block_size: int) -> None:
+        layers.extend(plugin_layers(model, inputs))
+        raise AtTheBuilder
+
+    def convert(program: Any, inputs: Any) -> None:
+        layers.extend(layers_of(partition(program, inputs)))
+        raise AtTheBuilder
+
+    trace = partial(torch_tensorrt.dynamo.trace, device=DEVICE)
+    monkeypatch.setattr(torch.nn.Module, "cuda", lambda module: module.to(DEVICE))
+    monkeypatch.setattr(torch_tensorrt, "compile", compile_)
+    monkeypatch.setattr(torch_tensorrt.dynamo, "trace", trace)
+    monkeypatch.setattr(
+        torch_tensorrt.dynamo,
+        "convert_exported_program_to_serialized_trt_engine",
+        convert,
+    )
+    (block,) = (block for block in blocks(page) if block.need == BUILDER)
+    with pytest.raises(AtTheBuilder):
+        exec(compile(block.code, page, "exec"), {})
+    assert [(layer.op, layer.aot) for layer in layers] == [("my::silu", True)]
 
 
 def test_a_page_that_shows_what_is_not_printed_fails(reader: Path) -> None:

@@ -66,7 +66,11 @@ def plugin_layers(
     model: torch.nn.Module, inputs: Sequence[torch_tensorrt.Input]
 ) -> list[PluginLayer]:
     """The plugin layers of ``model``, which must become one engine, whole."""
-    parts = partitioned(model, inputs)
+    return layers_of(partitioned(model, inputs))
+
+
+def layers_of(parts: torch.fx.GraphModule) -> list[PluginLayer]:
+    """The plugin layers of the one engine in ``parts``."""
     ran = {n.target for n in parts.graph.nodes if n.op.startswith("call")}
     assert ran - {operator.getitem} == {"_run_on_acc_0"}, parts.graph
     engine = parts._run_on_acc_0
@@ -86,13 +90,20 @@ def partitioned(
         for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
         program = torch_tensorrt.dynamo.trace(model, list(inputs), device=DEVICE)
-        return torch_tensorrt.dynamo.compile(
-            program,
-            list(inputs),
-            min_block_size=1,
-            dryrun=True,  # everything except conversion
-            offload_module_to_cpu=not HAS_GPU,  # otherwise it asks for the GPU's memory
-        )
+        return partition(program, inputs)
+
+
+def partition(
+    program: torch.export.ExportedProgram, inputs: Sequence[torch_tensorrt.Input]
+) -> torch.fx.GraphModule:
+    """The same, of an exported program."""
+    return torch_tensorrt.dynamo.compile(
+        program,
+        list(inputs),
+        min_block_size=1,
+        dryrun=True,  # everything except conversion
+        offload_module_to_cpu=not HAS_GPU,  # otherwise it asks for the GPU's memory
+    )
 
 
 class Recorder(torch.fx.Interpreter):
