@@ -212,7 +212,8 @@ class _Registration:
             content = functools.partial(content_of, plugin)
         if self.aot_register is not None:
             self.aot_register()
-        validator = digesting(self.op, content, validator)
+        aot = self.options.use_aot_if_available
+        validator = digesting(self.op, lambda: (aot, *content()), validator)
         options = dataclasses.replace(self.options, capability_validator=validator)
         overload = OpSchema.of(self.op).overload
         undo.add(restore_converters, overload, converters_of(overload))
