@@ -26,7 +26,7 @@ from torch_tensorrt.annotation._entry import (
     to_json,
     unseal,
 )
-from torch_tensorrt.annotation._eviction import evict, mark_used, size_of
+from torch_tensorrt.annotation._eviction import evict, last_used, mark_used, size_of
 from torch_tensorrt.annotation._job import Job, Outcome
 from torch_tensorrt.annotation.errors import CacheWarning
 
@@ -145,12 +145,9 @@ class KernelCache:
         assert job.key is not None
         if (compiler := job.toolchain.compiler) is not None:
             paths = [self._entry(job.key, compiler)]
-        else:  # there is none here: any compiler's, the newest first
-            paths = sorted(
-                self._entries(f"{job.key}-*"),
-                key=lambda path: path.stat().st_mtime,
-                reverse=True,
-            )
+        else:  # there is none here: any compiler's, the last used first
+            paths = self._entries(f"{job.key}-*")
+            paths.sort(key=last_used, reverse=True)
         for path in paths:
             try:
                 return self._read(path)

@@ -1,8 +1,8 @@
 """Keep the kernel cache within a size: what was not used for longest goes first.
 
-When an entry was used is its access time, which readers set: its modification time says
-when it was compiled. An entry goes before its code, so a reader that finds the entry,
-but not the code, looks whether the entry is still there.
+When an entry was used is its modification time, which readers set: whoever looks into
+it sets its access time. An entry goes before its code, so a reader that finds the
+entry, but not the code, looks whether the entry is still there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,15 @@ def parse_size(text: str, what: str) -> int:
 def mark_used(path: Path) -> None:
     """Note that an entry is used now."""
     with contextlib.suppress(OSError):  # read-only: then nothing is evicted, either
-        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+        os.utime(path)
+
+
+def last_used(path: Path) -> float:
+    """When an entry was used; long ago where another process removed it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def size_of(folder: Path) -> int:
@@ -98,7 +106,7 @@ def _entries(kernels: Path, code: Path) -> Iterator[_Entry]:
         if path.suffix == ".json":
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 named = code / f"{_code_of(path)}.ptx"
-                yield _Entry(path, named, stat.st_size, stat.st_atime)
+                yield _Entry(path, named, stat.st_size, stat.st_mtime)
 
 
 def _code_of(path: Path) -> str:

@@ -14,7 +14,7 @@ from torch_tensorrt.annotation._expressions import Extents
 from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._tactics import Plugin, Request
-from torch_tensorrt.annotation._trace import ABSENT, TensorInfo
+from torch_tensorrt.annotation._trace import ABSENT, TAKEN_FOR_NONE, TensorInfo
 from torch_tensorrt.annotation.errors import (
     SpecError,
     UserCodeError,
@@ -107,7 +107,7 @@ def info_of(value: Any) -> TensorInfo:
     if value is None:
         return ABSENT
     if isinstance(value, torch.Tensor):
-        return TensorInfo(tuple(value.shape), value.dtype)
+        return _given(TensorInfo(tuple(value.shape), value.dtype))
     shape = getattr(value, "shape", None)
     dtype = getattr(value, "dtype", None)
     if shape is None or dtype is None or not hasattr(dtype, "to"):
@@ -122,8 +122,14 @@ def info_of(value: Any) -> TensorInfo:
         ]
         shape = extents
     try:
-        return TensorInfo(tuple(shape), dtype.to(torch.dtype))
+        return _given(TensorInfo(tuple(shape), dtype.to(torch.dtype)))
     except TypeError as error:  # torch_tensorrt.Input without a dtype
         raise SpecError(
             f"dry_run: an input of dtype {dtype}. Name it: Input(..., dtype=...)."
         ) from error
+
+
+def _given(info: TensorInfo) -> TensorInfo:
+    if info.is_absent:
+        raise SpecError(f"dry_run: {TAKEN_FOR_NONE}")
+    return info

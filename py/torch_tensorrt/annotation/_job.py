@@ -173,10 +173,9 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def own_source() -> str:
-    """A digest of this package: other code of its own may compile otherwise."""
+def own_source(folder: Path = Path(__file__).parent) -> str:
+    """A digest of a package, by default this: other code may compile otherwise."""
     digest = hashlib.sha256()
-    folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):
         digest.update(str(path.relative_to(folder)).encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")

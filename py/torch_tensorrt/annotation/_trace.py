@@ -49,6 +49,10 @@ class TensorInfo:
 # A plugin has a fixed number of inputs: what TensorRT is given in place of None is a
 # constant that nothing reads, of a kind that no op is ever called with.
 ABSENT = TensorInfo((1,) * 8, torch.bool)
+TAKEN_FOR_NONE = (
+    f"a bool tensor of {len(ABSENT.shape)} dimensions, which stands for None in a "
+    "plugin. Reshape it."
+)
 
 
 def is_absent(rank: int, dtype: torch.dtype) -> bool:

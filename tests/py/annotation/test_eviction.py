@@ -31,12 +31,12 @@ BLOCKS = (128, 256, 512)
 
 @pytest.fixture
 def assembled(monkeypatch: pytest.MonkeyPatch) -> dict[int, Assembled]:
-    """Three kernels in the cache, used 3, 2 and 1 days ago, and written before."""
+    """Three kernels in the cache, used 3, 2 and 1 days ago."""
     monkeypatch.setattr(_eviction, "_GRACE", 0.0)
     found = {block: compile_one(job(BLOCK=block)) for block in BLOCKS}
     for age, block in zip((3, 2, 1), BLOCKS, strict=True):
-        path = entry_of(block)
-        os.utime(path, (time.time() - age * DAY, path.stat().st_mtime))
+        used = time.time() - age * DAY
+        os.utime(entry_of(block), (used, used))
     forget()
     return found
 
@@ -65,11 +65,17 @@ def test_what_was_used_least_recently_goes_first(
 def test_a_load_counts_as_a_use(
     assembled: dict[int, Assembled], cache_folder: Path
 ) -> None:
-    before = entry_of(128).stat().st_mtime
     assert KernelCache(cache_folder).load(job(BLOCK=128)) is not None
-    assert entry_of(128).stat().st_mtime == before  # when it was compiled
     KernelCache(cache_folder).evict(keep=size_of(cache_folder) - 1)
     assert held(cache_folder) == {128, 512}
+
+
+def test_looking_into_the_cache_is_no_use(
+    assembled: dict[int, Assembled], cache_folder: Path
+) -> None:
+    assert KernelCache(cache_folder).contents().kernels == 3
+    KernelCache(cache_folder).evict(unused_for=2.5 * DAY)
+    assert held(cache_folder) == {256, 512}
 
 
 def test_what_was_not_used_for_long_goes(

@@ -195,6 +195,14 @@ def test_too_few_dimensions_are_refused() -> None:
 def test_a_combination_that_no_inputs_allow_is_refused_at_registration() -> None:
     with pytest.raises(FormatError, match=r"output 0: .*CHW4 holds int8"):
         register(tta.triton(launch_double, input_formats="CHW2", output_formats="CHW4"))
+    with pytest.raises(FormatError, match="names 2 formats, and there are 3 inputs"):
+        trt_plugins.custom_op(
+            "formats::three",
+            impl=tta.custom_plugin(
+                tta.triton(launch_double, input_formats=("CHW2", "CHW2")),
+                meta_impl=lambda x, y, z: torch.empty_like(x),
+            ),
+        )
     with pytest.raises(FormatError, match="names 3 formats, and there are 1 inputs"):
         register(tta.triton(launch_double, input_formats=("CHW2",) * 3))
 

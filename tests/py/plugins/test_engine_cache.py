@@ -224,6 +224,78 @@ def test_a_call_that_a_later_lowering_pass_inserts_counts_too() -> None:
         passes.remove(use_op)
 
 
+class Calls(torch.nn.Module):
+    """What ``use`` makes of two tensors."""
+
+    def __init__(self, use: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.use = use
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.use(torch.relu(x), torch.sigmoid(x))
+
+
+@triton.jit
+def split_kernel(x, y, plus, minus, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    a, b = tl.load(x + i, mask=i < n), tl.load(y + i, mask=i < n)
+    tl.store(plus + i, a + b, mask=i < n)
+    tl.store(minus + i, a - b, mask=i < n)
+
+
+def launch_split(x: Any, y: Any, plus: Any, minus: Any) -> None:
+    split_kernel[(triton.cdiv(x.numel(), 64),)](x, y, plus, minus, x.numel(), BLOCK=64)
+
+
+def test_other_operands_or_outputs_of_a_call_have_another_engine() -> None:
+    trt_plugins.custom_op(
+        "ec::split",
+        impl=tta.custom_plugin(
+            tta.triton(launch_split),
+            meta_impl=lambda x, y: (torch.empty_like(x), torch.empty_like(x)),
+        ),
+    )
+    op = torch.ops.ec.split
+    calls: list[Callable[[Any, Any], Any]] = [
+        lambda a, b: op(a, b)[0],
+        lambda a, b: op(a, b)[1],
+        lambda a, b: op(b, a)[0],
+        lambda a, b: op(a, b)[0] + a,
+        lambda a, b: op(a, a)[0] + b,
+    ]
+    found = [engine_hash(Calls(use)) for use in calls]
+    assert len(set(found)) == len(calls)
+    assert engine_hash(Calls(lambda a, b: op(a, b)[0])) == found[0]
+
+
+def test_another_fake_kernel_has_another_engine() -> None:
+    def hash_with(fake: Callable[[torch.Tensor], torch.Tensor]) -> str:
+        with torch.library._scoped_library("ecf", "FRAGMENT") as library:
+            library.define("op(Tensor x) -> Tensor")
+            library.impl("op", fake, "CUDA")
+            torch.library.register_fake("ecf::op", fake, lib=library)
+            trt_plugins.custom_op("ecf::op")
+            try:
+                return engine_hash(Calls(lambda a, b: torch.ops.ecf.op(a + b)))
+            finally:
+                tta.unregister("ecf::op")
+
+    rows = hash_with(lambda x: x.new_empty(x.shape[0]))
+    assert hash_with(lambda x: x.new_empty(x.shape[0])) == rows
+    assert hash_with(lambda x: x.new_empty(x.shape[1])) != rows
+
+
+def test_the_python_code_in_place_of_the_kernel_has_another_engine() -> None:
+    spec = tta.custom_plugin(tta.triton(launch_silu), meta_impl=silu_meta)
+    hashes = []
+    for aot in (True, False):
+        trt_plugins.custom_op(
+            "ec::op", impl=spec, use_aot_if_available=aot, replace=True
+        )
+        hashes.append(engine_hash())
+    assert hashes[0] != hashes[1]
+
+
 def lowered(**options: Any) -> torch.fx.GraphModule:
     """The graph after Torch-TensorRT asked what it supports of it."""
     settings = CompilationSettings(**options)

@@ -15,6 +15,7 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._trace import ABSENT
 from torch_tensorrt.annotation.errors import RegistrationError, SpecError
+from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
 
 
 @triton.jit
@@ -136,11 +137,41 @@ def test_what_stands_for_none_is_no_tensor_of_a_graph() -> None:
 
     (node,) = nodes(Odd(), torch.randn(4, 96), odd)
     with pytest.warns(UserWarning, match="stands for None in a plugin. Reshape it"):
-        from torch_tensorrt.dynamo.conversion._ConverterRegistry import (
-            DYNAMO_CONVERTERS,
-        )
-
         assert DYNAMO_CONVERTERS.get(node) is None
+
+
+def test_what_stands_for_none_is_no_weight_and_no_input_of_a_dry_run() -> None:
+    odd = torch.zeros(2, 1, 1, 1, 1, 1, 1, 1, dtype=torch.bool)
+    with pytest.raises(SpecError, match=r"weight 'bias': .*stands for None"):
+        trt_plugins.custom_op(
+            "conv::odd",
+            impl=tta.custom_plugin(
+                tta.triton(launch_biased), meta_impl=torch.empty_like, bias=odd
+            ),
+        )
+    register()
+    with pytest.raises(SpecError, match="stands for None"):
+        tta.dry_run("conv::biased", [X, odd], "sm_90", execute=False)
+
+
+def test_what_stands_for_none_is_no_tensor_of_a_python_plugin() -> None:
+    with torch.library._scoped_library("conv", "FRAGMENT") as library:
+        library.define("python(Tensor x, Tensor? bias=None) -> Tensor")
+        library.impl("python", reference, "CUDA")
+        torch.library.register_fake("conv::python", meta, lib=library)
+        trt_plugins.custom_op("conv::python")
+
+        class Odd(torch.nn.Module):
+            def forward(self, x: torch.Tensor, bias: torch.Tensor) -> Any:
+                return torch.ops.conv.python(x, bias)
+
+        odd = torch.zeros([2] * 8, dtype=torch.bool)
+        (node,) = nodes(Odd(), torch.randn(4, 96), odd)
+        with pytest.warns(UserWarning, match="stands for None in a plugin. Reshape it"):
+            assert DYNAMO_CONVERTERS.get(node) is None
+        (node,) = nodes(Odd(), torch.randn(4, 96), torch.randn(96))
+        assert DYNAMO_CONVERTERS.get(node) is not None
+        tta.unregister("conv::python")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")

@@ -14,7 +14,7 @@ from torch.fx.node import Node
 from torch_tensorrt.annotation._symbolic import INT32_MAX, Extent, Range
 from torch_tensorrt.annotation._tactics import Plugin, Request
 from torch_tensorrt.annotation._target import current_target
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._trace import TAKEN_FOR_NONE, TensorInfo, is_absent
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     FallbackWarning,
@@ -50,6 +50,26 @@ def capability_of(plugin: Plugin, also: Validator | None, strict: bool) -> Valid
                 raise
             _warn(f"{schema.op}, node {node.name}: stays in PyTorch: {error}")
             return False
+        return True
+
+    return validate
+
+
+def distinct_from_none(op: str, also: Validator | None) -> Validator:
+    """A validator that takes the nodes of which no operand may be taken for None.
+
+    Args:
+        also: what must hold as well.
+    """
+
+    def validate(node: Node, settings: CompilationSettings) -> bool:
+        if also is not None and not also(node, settings):
+            return False
+        for operand in node.all_input_nodes:
+            known: Any = operand.meta.get("val", operand.meta.get("tensor_meta"))
+            if hasattr(known, "shape") and is_absent(len(known.shape), known.dtype):
+                _warn(f"{op}, node {node.name}: stays in PyTorch: {TAKEN_FOR_NONE}")
+                return False
         return True
 
     return validate
@@ -95,10 +115,7 @@ def _info(schema: OpSchema, value: Any) -> TensorInfo:
         )
     info = TensorInfo(tuple(map(extent, value.shape)), value.dtype)
     if info.is_absent and not is_none:
-        raise RegistrationError(
-            f"{schema.op}: a bool tensor of {len(info.shape)} dimensions, which stands "
-            "for None in a plugin. Reshape it."
-        )
+        raise RegistrationError(f"{schema.op}: {TAKEN_FOR_NONE}")
     return info
 
 

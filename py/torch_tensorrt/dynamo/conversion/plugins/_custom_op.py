@@ -26,6 +26,7 @@ from torch_tensorrt.annotation._registry import (
     registered,
 )
 from torch_tensorrt.annotation._tactics import Plugin
+from torch_tensorrt.annotation._trace import TAKEN_FOR_NONE, is_absent
 from torch_tensorrt.annotation.errors import RegistrationError, SpecError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import ConverterPriority
@@ -149,6 +150,8 @@ def _require_supported(
                 f"{op}: weight {name!r}: TensorRT has no constants of dtype uint8. "
                 "Convert it to int8 or int32, or pass it to the op as an input."
             )
+        if is_absent(weight.dim(), weight.dtype):
+            raise SpecError(f"{op}: weight {name!r}: {TAKEN_FOR_NONE}")
     if not options.use_aot_if_available and any(s.is_packed for s in spec.specs):
         raise SpecError(
             f"{op}: use_aot_if_available=False: the op's Python code takes row-major "
@@ -212,7 +215,8 @@ class _Registration:
             content = functools.partial(content_of, plugin)
         if self.aot_register is not None:
             self.aot_register()
-        validator = digesting(self.op, content, validator)
+        aot = self.options.use_aot_if_available
+        validator = digesting(self.op, lambda: (aot, *content()), validator)
         options = dataclasses.replace(self.options, capability_validator=validator)
         overload = OpSchema.of(self.op).overload
         undo.add(restore_converters, overload, converters_of(overload))

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import operator
 import os
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch._ops import OpOverload
@@ -70,7 +72,8 @@ def digesting(
         if validator is not None and not validator(node, settings):
             return False
         if settings and (settings.cache_built_engines or settings.reuse_cached_engines):
-            digest = lasting_fingerprint(content(), _call(schema, node))
+            code = (own_source(), own_source(Path(__file__).parent))
+            digest = lasting_fingerprint(code, content(), _call(schema, node))
             node.target = DigestedOverload.of(schema.overload, digest)
         return True
 
@@ -88,7 +91,7 @@ def content_of(plugin: Plugin) -> tuple[Any, ...]:
         for kernel in spec.specs
     )
     how = (spec.meta_impl, spec.attributes, spec.aligned)
-    return own_source(), kernels, how, plugin.weights, _target()
+    return kernels, how, plugin.weights, _target()
 
 
 def closure_of(function: Callable[..., Any] | None) -> tuple[Any, ...]:
@@ -106,18 +109,30 @@ def lasting_fingerprint(*values: Any) -> str:
 
 
 def _call(schema: OpSchema, node: Node) -> tuple[Any, ...]:
-    """What a call gives its op: constants, and what is known of tensors."""
-    given = map_aggregate((node.args, node.kwargs), _operand)
-    return str(schema.overload._schema), given
+    """What a call gives its op, and what is taken of it.
+
+    The hash does not see which node an operand is, nor which output is used.
+    """
+    order = [n for n in node.graph.nodes if n in node.all_input_nodes]
+
+    def operand(value: Any) -> Any:
+        return (order.index(value), _known(value)) if isinstance(value, Node) else value
+
+    given = map_aggregate((node.args, node.kwargs), operand)
+    used = [user.args[1] for user in node.users if user.target is operator.getitem]
+    return str(schema.overload._schema), given, _known(node), used
 
 
-def _operand(value: Any) -> Any:
-    if not isinstance(value, Node):
-        return value
-    known: Any = value.meta.get("val", value.meta.get("tensor_meta"))
+def _known(node: Node) -> Any:
+    """What the graph knows of a node's tensor, or tensors."""
+    return map_aggregate(node.meta.get("val", node.meta.get("tensor_meta")), _tensor)
+
+
+def _tensor(known: Any) -> Any:
     if not hasattr(known, "shape"):
         return type(known).__name__
-    return str(known.dtype), repr([extent(size) for size in known.shape])
+    ranges = [extent(size) for size in known.shape]
+    return str(known.dtype), repr(ranges), str(list(known.shape))
 
 
 def _toolchain(name: str) -> str:

@@ -18,6 +18,9 @@ from torch_tensorrt.dynamo.conversion._ConverterRegistry import (
 )
 from torch_tensorrt.dynamo.conversion.converter_utils import get_trt_tensor
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
+from torch_tensorrt.dynamo.conversion.plugins._capability import (
+    distinct_from_none,
+)
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
 
 
@@ -59,7 +62,7 @@ def generate_plugin_converter(
     converter = _converter(schema, aot, weights or {})
     dynamo_tensorrt_converter(
         schema.overload,
-        capability_validator=capability_validator,
+        capability_validator=distinct_from_none(plugin_id, capability_validator),
         priority=priority,
         supports_dynamic_shapes=supports_dynamic_shapes,
         requires_output_allocator=requires_output_allocator,

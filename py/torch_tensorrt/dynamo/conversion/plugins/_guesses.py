@@ -29,9 +29,10 @@ def guesses(count: int, formats: Formats = None) -> Iterator[tuple[TensorInfo, .
 
     Args:
         formats: what they must be able to have, one name for all or one for each.
+            Where there are too few, recording says so.
     """
     names = (formats or ("LINEAR",)) * (1 if len(formats or ()) > 1 else count)
-    each = [FORMATS[name] for name in names[:count]]
+    each = [FORMATS[name] for name in (*names, *["LINEAR"] * count)[:count]]
     for dtype, rank in itertools.product(_DTYPES, _RANKS):
         yield tuple(
             TensorInfo(
