@@ -115,10 +115,12 @@ def compile_op(
     return report
 
 
-def as_inputs(tensors: Sequence[TensorInfo]) -> list[torch_tensorrt.Input]:
+def as_inputs(tensors: Sequence[TensorInfo]) -> list[torch_tensorrt.Input | None]:
     """The profiles of a case, as a user writes them."""
     return [
-        torch_tensorrt.Input(
+        None
+        if t.is_absent
+        else torch_tensorrt.Input(
             **{f"{w}_shape": corner([t], w)[0] for w in ("min", "opt", "max")},
             dtype=t.dtype,
         )

@@ -115,7 +115,7 @@ def test_the_fastest_tactic_is_the_best_and_marked(add: str) -> None:
     assert report.best is not None
     assert report.best.tactic == 2
     assert "best" in str(report)
-    assert "2.0 us" in str(report)
+    assert "2.0 ±0.0 us" in str(report)
 
 
 def test_a_tactic_that_was_wrong_is_not_the_best(add: str) -> None:
