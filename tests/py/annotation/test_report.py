@@ -194,8 +194,7 @@ def test_a_wrong_tactic_stays_wrong_where_the_next_does_not_fit_the_gpu(
     monkeypatch.setattr(_execute, "_too_large", too_large)
     tactics = [tactic(n, shape("static", 64, None, None)) for n in (1, 2)]
     kernels: Any = dict.fromkeys((1, 2))
-    first, second = _execute._at_shape(
-        0, tactics, kernels, lambda *_: object(), None, lambda: None
-    )
+    case: Any = lambda *_: "a case"  # noqa: E731
+    first, second = _execute._at_shape(0, tactics, kernels, case, None, lambda: None)
     assert first is wrong
     assert (second.ok, second.failure) == (None, "not run")
