@@ -82,8 +82,6 @@ def execute(
         for index, _ in enumerate(report.shapes):
             running = [t for t in tactics if t.error is None]
             found = _at_shape(index, running, kernels, case, tolerance, step)
-            if found is None:
-                found = [_too_large(tactic.shapes[index], tactic) for tactic in running]
             for position, tactic in enumerate(tactics):
                 if tactic.error is None:
                     shapes = list(tactic.shapes)
@@ -100,8 +98,8 @@ def _at_shape(
     make_case: Callable[[TacticReport, ShapeReport], _Case],
     tolerance: float | None,
     step: Callable[[], None],
-) -> list[ShapeReport] | None:
-    """What each tactic does at one shape; None if that does not fit the GPU."""
+) -> list[ShapeReport]:
+    """What each tactic does at one shape, as far as that fits the GPU."""
     found, case = list[ShapeReport](), None
     try:
         for tactic in tactics:
@@ -111,8 +109,8 @@ def _at_shape(
             found.append(_run(kernel, tactic, shape, case, tolerance))
             step()
     except torch.cuda.OutOfMemoryError:
-        return None
-    return found
+        case = None  # what was found before stays: it may be wrong
+    return found + [_too_large(t.shapes[index], t) for t in tactics[len(found) :]]
 
 
 def _too_large(shape: ShapeReport, tactic: TacticReport) -> ShapeReport:

@@ -172,7 +172,7 @@ class Plugin:
             return [None]
         try:
             recorded = self.record(Tactic(0, spec, config), inputs, attributes)
-        except AnnotationError:
+        except Exception:
             return [None]  # which it raises again as a tactic
         return recorded.choices or [None]
 

@@ -19,6 +19,7 @@ from kernels import BLOCKS, launch_add, launch_matmul, launch_silu
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation import _tactics
 from torch_tensorrt.annotation._builder import build
 from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._target import compiling_for
@@ -228,6 +229,29 @@ def test_autotune_raises_nothing_and_the_launch_says_why_nothing_is_left(
         pytest.raises(UnsupportedKernelError, match="no tactic can serve these inputs"),
     ):
         build(add, inputs, {})
+
+
+@pytest.mark.parametrize("step", ["record", "compile_all"])
+def test_autotune_raises_nothing_that_nobody_expected(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tta.custom_plugin(
+        tta.triton(launch_silu), meta_impl=lambda x: torch.empty_like(x)
+    )
+    trt_plugins.custom_op("dry::unexpected", impl=spec)
+
+    def fail(*args: Any) -> Any:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(_tactics, step, fail)
+    with (
+        compiling_for("sm_90"),
+        pytest.warns(
+            TacticWarning, match="dry::unexpected: .*RecursionError: too deep"
+        ),
+        pytest.raises(UnsupportedKernelError, match="no tactic can serve these inputs"),
+    ):
+        build("dry::unexpected", [TensorInfo((512,), torch.float16)], {})
 
 
 def test_autotune_raises_nothing_even_where_warnings_are_errors(

@@ -7,10 +7,12 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from torch_tensorrt.annotation import DryRunReport
+from torch_tensorrt.annotation import DryRunReport, _execute
 from torch_tensorrt.annotation._plot import bytes_moved
 from torch_tensorrt.annotation._report import ShapeReport, TacticReport
 from torch_tensorrt.annotation.errors import DryRunError
@@ -187,3 +189,27 @@ def test_plotting_says_what_it_needs(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(DryRunError, match=r"plot\(\) needs matplotlib"):
         report.plot()
+
+
+def test_a_wrong_tactic_stays_wrong_where_the_next_does_not_fit_the_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = shape("static", 64, 1.0, False)
+    found = iter([wrong])
+
+    def run(*_: Any) -> ShapeReport:
+        for known in found:
+            return known
+        raise torch.cuda.OutOfMemoryError
+
+    def too_large(report: ShapeReport, *_: Any) -> ShapeReport:
+        return replace(report, failure="not run")
+
+    monkeypatch.setattr(_execute, "_run", run)
+    monkeypatch.setattr(_execute, "_too_large", too_large)
+    tactics = [tactic(n, shape("static", 64, None, None)) for n in (1, 2)]
+    kernels: Any = dict.fromkeys((1, 2))
+    case: Any = lambda *_: "a case"  # noqa: E731
+    first, second = _execute._at_shape(0, tactics, kernels, case, None, lambda: None)
+    assert first is wrong
+    assert (second.ok, second.failure) == (None, "not run")

@@ -10,6 +10,7 @@ from typing import Any
 import sympy
 
 from torch_tensorrt.annotation import _dtypes
+from torch_tensorrt.annotation._job import as_ours
 from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._tactics import Kernel, Plugin, Request
 from torch_tensorrt.annotation._target import current_target
@@ -42,19 +43,21 @@ def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
     import tensorrt.plugin as trtp
 
     def autotune(*args: Any) -> list[Any]:
+        """TensorRT calls this twice, and ends the process if it raises."""
+        try:
+            return offered(*args)
+        except Exception as error:  # no target: no tactic; and whatever else
+            _warn(f"{schema.op}: {as_ours('autotune', error)}")
+            return []
+
+    def offered(*args: Any) -> list[Any]:
         """The network's own dtypes, with every tactic that has a kernel for them.
 
         Each tactic goes with the formats it was registered for.
-
-        TensorRT calls this twice, and ends the process if it raises.
         """
         descs, attributes, (outputs,) = schema.split(args, {})
         numbers: dict[tuple[str, ...], list[int]] = {}
-        try:
-            request = _request(descs, attributes)
-        except AnnotationError as error:  # no target: no tactic
-            _warn(f"{schema.op}: {error}")
-            return []
+        request = _request(descs, attributes)
         plugin.prepare(request)
         for tactic in plugin.tactics(request.inputs, attributes):
             try:
