@@ -8,6 +8,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from torch_tensorrt.annotation._launch import (
     Argument,
@@ -19,7 +20,7 @@ from torch_tensorrt.annotation._launch import (
     scalar,
 )
 from torch_tensorrt.annotation._trace import Trace
-from torch_tensorrt.annotation.errors import ArgumentError
+from torch_tensorrt.annotation.errors import ArgumentError, DataDependentError
 
 
 def read_grid(run: Trace, launch: Launch) -> Grid | None:
@@ -113,6 +114,11 @@ def _read_symbolic_constant(
     name: str, value: Any, is_constant: bool, where: str
 ) -> Constant:
     """A value that follows the shape, where only a constant can go."""
+    if free_unbacked_symbols(value):
+        raise DataDependentError(
+            f"{where}: it follows from the values of a tensor, which nothing looks at "
+            "before the kernel runs in an engine. Read it inside the kernel."
+        )
     known = value.node.expr
     shown = str(known) if len(str(known)) < 100 else f"{str(known)[:100]}..."
     if isinstance(value, torch.SymInt) and known.is_number:

@@ -120,7 +120,7 @@ class KernelCache:
     def keep_within(self, limit: int) -> None:
         """Evict what was used least recently if more than ``limit`` bytes are there."""
         try:
-            if self._can["write"] and size_of(self.root) > limit:
+            if self._can["write"] and size_of(self.root / _FORMAT) > limit:
                 self.evict(int(_FILL * limit))
         except OSError as error:
             self._do_without("written", error)

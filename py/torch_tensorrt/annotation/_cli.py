@@ -165,7 +165,7 @@ def _dry_run(options: argparse.Namespace) -> int:
         plugin.op,
         _inputs(options, plugin),
         options.target,
-        attributes=read_attributes(options.attribute, plugin.attributes),
+        attributes=_attributes(options, plugin),
         tolerance=options.tolerance,
         execute=False if options.compile_only else None,
     )
@@ -183,7 +183,7 @@ def _compile(options: argparse.Namespace) -> int:
     targets = [Target.parse(text) for text in options.target]
     plugin = _plugin(options)
     inputs = _inputs(options, plugin)
-    attributes = read_attributes(options.attribute, plugin.attributes)
+    attributes = _attributes(options, plugin)
     result = OK
     for target in targets:
         try:
@@ -246,6 +246,10 @@ def _plugin(options: argparse.Namespace) -> Plugin:
             f"it registers {there or 'nothing'}."
         )
     return known.plugin
+
+
+def _attributes(options: argparse.Namespace, plugin: Plugin) -> dict[str, Any]:
+    return read_attributes(options.attribute, plugin.attributes, plugin.defaults)
 
 
 def _inputs(options: argparse.Namespace, plugin: Plugin) -> list[Any]:

@@ -84,14 +84,16 @@ def read_inputs(
 
 
 def read_attributes(
-    texts: Sequence[str], kinds: Mapping[str, AttributeKind]
+    texts: Sequence[str],
+    kinds: Mapping[str, AttributeKind],
+    defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The op's other arguments, each ``NAME=VALUE``.
+    """The op's other arguments, each ``NAME=VALUE``; of those not said, the defaults.
 
     Raises:
         UsageError: one has another type, or is missing.
     """
-    values = {}
+    values = dict(defaults or {})
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator or name not in kinds:
@@ -111,6 +113,8 @@ def read_attributes(
 def _value(text: str, value: str, kind: AttributeKind) -> Any:
     if kind.element is str:
         return value
+    if kind.element is bool and value in ("true", "false"):
+        value = value.capitalize()
     try:
         return kind.convert(ast.literal_eval(value))
     except (ValueError, SyntaxError, TypeError) as error:

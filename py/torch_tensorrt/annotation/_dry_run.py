@@ -21,6 +21,7 @@ from torch_tensorrt.annotation._inputs import (
 )
 from torch_tensorrt.annotation._registry import registered
 from torch_tensorrt.annotation._report import DryRunReport, ShapeReport, TacticReport
+from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._tactics import Kernel, Plugin, Request, Tactic
 from torch_tensorrt.annotation._target import (
     Target,
@@ -65,7 +66,8 @@ def dry_run(
             shape and dtype count.
         target: a :class:`Target`, or text such as ``"sm_90"``; None for ``TTA_TARGET``
             or the current GPU.
-        attributes: values of the op's other arguments, by name.
+        attributes: values of the op's other arguments, by name; of those left out,
+            the op's defaults.
         reference, make_inputs, tolerance: how tactics are checked, see
             :func:`execute`; without a reference it is the op itself, run eagerly.
         strict: raise if any tactic would be left out, or is wrong.
@@ -90,13 +92,20 @@ def dry_run(
         print(tta.dry_run("my::silu", [torch.empty(8, 4096)], target="sm_90"))
     """
     plugin = _plugin(op)
-    attributes = dict(attributes or {})
+    attributes = {**plugin.defaults, **(attributes or {})}
     if not isinstance(inputs, Sequence):
         raise SpecError(f"dry_run: inputs is {type(inputs).__name__}; pass a list.")
     omitted = (n for n in plugin.tensors[len(inputs) :] if n in plugin.optional)
     inputs = [*inputs, *(None for _ in omitted)]
     infos = tuple(info_of(value) for value in inputs)
     check_arguments(plugin, infos, attributes)
+    is_dynamic = any(isinstance(e, Range) for info in infos for e in info.shape)
+    if is_dynamic and not registered[op].dynamic:
+        raise DryRunError(
+            f"{op}: registered without supports_dynamic_shapes=True, so a node of "
+            "dynamic shape stays in PyTorch. Pass it to custom_op, or dry-run static "
+            "inputs."
+        )
     with compiling_for(target):
         everything = (*infos, *plugin.weight_infos)
         request = Request(everything, attributes, current_target())

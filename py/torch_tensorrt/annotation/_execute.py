@@ -87,8 +87,12 @@ def execute(
                     shapes = list(tactic.shapes)
                     shapes[index] = found.pop(0)
                     tactics[position] = replace(tactic, shapes=tuple(shapes))
+    try:
+        copied = copy_gbps()
+    except torch.cuda.OutOfMemoryError:  # what was found is worth more
+        copied = None
     gpu = torch.cuda.get_device_name()
-    return replace(report, tactics=tactics, copy_gbps=copy_gbps(), gpu=gpu)
+    return replace(report, tactics=tactics, copy_gbps=copied, gpu=gpu)
 
 
 def _at_shape(

@@ -122,7 +122,9 @@ def _run(run: Trace, function: Callable[[Trace], Result], what: str) -> Result:
         shapes = ", ".join(
             "None" if t is None else str(list(t.shape)) for t in run.inputs
         )
-        cause = error.__cause__ if isinstance(error, ShapesRejected) else error
+        cause: BaseException | None = error
+        if isinstance(error, ShapesRejected):
+            what, cause = str(error), error.__cause__
         raise UserCodeError(
             f"{what} raised {type(cause).__name__} on fake tensors of shape {shapes}: "
             f"{cause}"

@@ -14,7 +14,7 @@ from torch_tensorrt.annotation.errors import FormatError, SpecError
 
 @dataclass(frozen=True)
 class Format:
-    """A ``trt.TensorFormat``; its documentation is the source of every field.
+    """A ``trt.TensorFormat``; its documentation is the source of all but HWC's uint8.
 
     Attributes:
         channel: the axis of the channels, from the end.

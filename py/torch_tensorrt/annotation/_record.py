@@ -154,15 +154,43 @@ def _call_with_outputs(
     signature, keywords = inspect.signature(launch_fn), call.keywords
     if "stream" in signature.parameters:
         keywords = {"stream": 0, **keywords}
+    given = (
+        f"{what} takes {signature}, and would be called with "
+        f"{len(tensors) - num_outputs} inputs, {num_outputs} outputs of the meta "
+        f"function, and keywords {', '.join(keywords) or 'none'}"
+    )
     try:
-        signature.bind(*tensors, **keywords)
+        bound = signature.bind(*tensors, **keywords)
     except TypeError as error:
         raise ArgumentError(
-            f"{what} takes {signature}, and would be called with "
-            f"{len(tensors) - num_outputs} inputs, {num_outputs} outputs of the meta "
-            f"function, and keywords {', '.join(keywords) or 'none'}: {error}."
+            f"{given}: {error}.{_instead(signature, tensors, num_outputs, keywords)}"
         ) from error
+    for name, value in bound.arguments.items():
+        default = signature.parameters[name].default
+        if isinstance(value, torch.Tensor) and isinstance(default, int | float | str):
+            raise ArgumentError(
+                f"{given}: `{name}={default!r}` would get a tensor. Take one parameter "
+                "for each input, weight and output before it."
+            )
     launch_fn(*tensors, **keywords)
+
+
+def _instead(
+    signature: inspect.Signature,
+    tensors: Sequence[torch.Tensor | None],
+    num_outputs: int,
+    keywords: Mapping[str, Any],
+) -> str:
+    """What to do where a function takes the inputs alone."""
+    try:
+        signature.bind(*tensors[: len(tensors) - num_outputs], **keywords)
+    except TypeError:
+        return ""
+    return (
+        " If it allocates and returns its outputs, let it take them as parameters "
+        "after the inputs; or make it the body of a torch.library.custom_op, and pass "
+        "impl=tta.triton() without a function."
+    )
 
 
 def _own_outputs(

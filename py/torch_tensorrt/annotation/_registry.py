@@ -38,6 +38,7 @@ class RegisteredOp:
     Attributes:
         plugin: its ahead-of-time plugin; None where only its Python implementation is
             registered.
+        dynamic: whether nodes of dynamic shape are converted.
         identity: digest of what it was registered with.
         location: ``file:line`` of the call.
         undo: removes it from every registry.
@@ -45,6 +46,7 @@ class RegisteredOp:
     """
 
     plugin: Plugin | None
+    dynamic: bool
     identity: str
     location: str
     undo: Undo

@@ -216,7 +216,7 @@ class DryRunReport:
         table = Table(
             title=self.title,
             title_justify="left",
-            caption="\n".join(self._failures()) or None,
+            caption="\n".join(self._failures() or ([] if was_run else [_NOT_RUN])),
             caption_justify="left",
         )
         for heading, justify in _COLUMNS if was_run else _COLUMNS[:-1]:
@@ -241,6 +241,7 @@ def _from_dict(data: dict[str, Any]) -> TacticReport:
     fields = {k: v if k == "config" else _as_tuple(v) for k, v in data.items()}
     if isinstance(fields["code"], dict):
         fields["code"] = base64.b64decode(fields["code"]["base64"])
+    fields.setdefault("formats", ("LINEAR",) * len(fields["dtypes"]))
     shapes = (ShapeReport(**dict(shape)) for shape in fields.pop("shapes"))
     return TacticReport(**fields, shapes=tuple(shapes))
 
@@ -267,6 +268,7 @@ def _shape_dict(shape: ShapeReport) -> dict[str, Any]:
 
 
 _WIDTH = 150
+_NOT_RUN = "Compiled, not run: what the kernels compute is checked on a GPU."
 _COLUMNS = (
     ("tactic", "right"),
     ("config", "left"),

@@ -109,6 +109,7 @@ class Plugin:
         tensors: names of the op's tensor arguments.
         optional: of those, the ones that may be None.
         attributes: names and kinds of its others.
+        defaults: values of those that have one.
         weights: constants that follow the tensors among the plugin's inputs; on the
             host, contiguous.
     """
@@ -121,6 +122,7 @@ class Plugin:
         tensors: Sequence[str],
         attributes: Mapping[str, AttributeKind],
         optional: Collection[str] = (),
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         self.op = op
         self.spec = spec
@@ -128,6 +130,7 @@ class Plugin:
         self.tensors = tuple(tensors)
         self.attributes = dict(attributes)
         self.optional = frozenset(optional)
+        self.defaults = dict(defaults or {})
         self.weights = {n: w.detach().cpu().contiguous() for n, w in spec.weights}
         self._lock = threading.RLock()
         self._built: dict[tuple[int, str], Kernel | AnnotationError] = {}

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -428,3 +429,35 @@ def test_an_input_without_a_dtype_is_refused(add: str) -> None:
     x = torch_tensorrt.Input(shape=(8,))
     with pytest.raises(SpecError, match=r"Name it: Input\(\.\.\., dtype="):
         tta.dry_run(add, [x, x], "sm_90")
+
+
+def test_a_dynamic_shape_that_would_stay_in_pytorch_is_refused() -> None:
+    spec = tta.custom_plugin(
+        tta.triton(launch_silu), meta_impl=lambda x: torch.empty_like(x)
+    )
+    trt_plugins.custom_op("dry::static", impl=spec)
+    with pytest.raises(DryRunError, match="without supports_dynamic_shapes=True"):
+        tta.dry_run("dry::static", [PROFILE], "sm_90")
+    report = tta.dry_run("dry::static", [torch.empty(8, 64)], "sm_90", execute=False)
+    assert "Compiled, not run" in str(report)
+
+
+def test_attributes_left_out_have_the_ops_defaults() -> None:
+    def launch(x: Any, out: Any, factors: list[float], k: int | None) -> None:
+        assert (factors, k) in (([1.5, 2.0], None), ([1.0], None), ([3.0], 7))
+        launch_silu(x, out)
+
+    def meta(
+        x: torch.Tensor, factors: Sequence[float] = (1.5, 2.0), k: int | None = None
+    ) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    spec = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
+    trt_plugins.custom_op("dry::listed", impl=spec)
+    schema = str(torch.ops.dry.listed.default._schema)
+    assert "float[] factors=[1.5, 2.], int? k=None" in schema
+    x = torch.empty(8, 64)
+    given = {"factors": [3.0], "k": 7}
+    for attributes in ({}, given):
+        how: dict[str, Any] = {"attributes": attributes, "execute": False}
+        assert tta.dry_run("dry::listed", [x], "sm_90", **how).ok

@@ -25,6 +25,7 @@ from torch_tensorrt.annotation.errors import (
     LaunchCountError,
     RecordError,
     UnsupportedKernelError,
+    UserCodeError,
 )
 
 ROWS = Range(1, 8, 64)
@@ -494,3 +495,37 @@ def test_tensors_without_dimensions_are_recorded() -> None:
     result = recorded(launch_add, info(), info())
     assert result.grid == (1, 1, 1)
     assert result.outputs.tensors[0].shape == ()
+
+
+def test_an_argument_read_from_a_tensor_is_refused_by_name() -> None:
+    def first(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, x[0, 0].item())
+
+    with pytest.raises(DataDependentError, match="`n`: it follows from the values"):
+        recorded(first, info(4, 4), info(4, 4))
+
+
+def test_a_function_that_returns_its_outputs_is_told_what_to_do() -> None:
+    def add(x: Any, y: Any) -> Any:
+        out = torch.empty_like(x)
+        launch(x, y, out, x.numel())
+        return out
+
+    with pytest.raises(ArgumentError, match="let it take them as parameters after"):
+        recorded(add)
+
+
+def test_a_tensor_in_a_configs_place_is_refused() -> None:
+    def one_input(x: Any, out: Any, BLOCK: int = 256) -> None:
+        raise AssertionError("it must not be called")
+
+    with pytest.raises(ArgumentError, match="`BLOCK=256` would get a tensor"):
+        recorded(one_input)
+
+
+def test_what_raised_is_named() -> None:
+    def meta(x: Any, y: Any) -> Any:
+        raise RuntimeError("no such shape")
+
+    with pytest.raises(UserCodeError, match=r"^the fake kernel raised RuntimeError"):
+        recorded(launch_add, meta=meta)

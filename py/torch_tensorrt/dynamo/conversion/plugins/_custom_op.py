@@ -194,7 +194,12 @@ class _Registration:
         try:
             plugin = self._register(undo)
             registered[self.op] = RegisteredOp(
-                plugin, self.identity, self.location, undo, self.carry_out
+                plugin,
+                self.options.supports_dynamic_shapes,
+                self.identity,
+                self.location,
+                undo,
+                self.carry_out,
             )
         except BaseException:
             undo()
@@ -235,7 +240,13 @@ def _register_impl(op: str, spec: CustomPluginSpec, undo: Undo) -> Plugin:
     schema = OpSchema.of(op, spec.meta_impl if is_new else None, weights)
     _require_distinct_names(schema, spec)
     plugin = Plugin(
-        op, spec, schema.meta, schema.tensors, schema.attributes, schema.optional
+        op,
+        spec,
+        schema.meta,
+        schema.tensors,
+        schema.attributes,
+        schema.optional,
+        schema.default_attributes(),
     )
     try_out(plugin, schema)
     _qdp.require_free(op)

@@ -89,15 +89,20 @@ class OpSchema:
             frozenset(optional),
         )
 
+    def default_attributes(self) -> dict[str, Any]:
+        """The attributes that have a default, and it."""
+        return {
+            argument.name: self.attributes[argument.name].convert(
+                argument.default_value
+            )
+            for argument in self.overload._schema.arguments
+            if argument.name in self.attributes and argument.has_default_value()
+        }
+
     def neutral_attributes(self) -> dict[str, Any]:
         """A value for each attribute: its default, or the kind's own."""
-        arguments = {a.name: a for a in self.overload._schema.arguments}
-        return {
-            name: kind.convert(arguments[name].default_value)
-            if arguments[name].has_default_value()
-            else kind.neutral()
-            for name, kind in self.attributes.items()
-        }
+        neutral = {name: kind.neutral() for name, kind in self.attributes.items()}
+        return neutral | self.default_attributes()
 
     @property
     def num_outputs(self) -> int:

@@ -21,15 +21,25 @@ from torch_tensorrt.annotation.errors import AnnotationError, SpecError
 from torch_tensorrt.dynamo.conversion.plugins._guesses import guesses
 from torch_tensorrt.dynamo.conversion.plugins._schema import split_name
 
-_SCHEMA_TYPES = {
-    torch.Tensor: "Tensor",
-    torch.Tensor | None: "Tensor?",
-    inspect.Parameter.empty: "Tensor",
-    float: "float",
-    int: "int",
-    bool: "bool",
-    str: "str",
-}
+
+def _schema_types() -> dict[Any, str]:
+    """Annotations, and what a torch schema calls them."""
+    types: dict[Any, str] = {
+        torch.Tensor: "Tensor",
+        torch.Tensor | None: "Tensor?",
+        inspect.Parameter.empty: "Tensor",
+        str: "str",
+    }
+    for element in (float, int, bool):
+        name = element.__name__
+        types |= {element: name, element | None: f"{name}?"}
+        for generic in (list, typing.List, Sequence, typing.Sequence):  # noqa: UP006
+            several = generic[element]
+            types |= {several: f"{name}[]", typing.Optional[several]: f"{name}[]?"}  # noqa: UP045
+    return types
+
+
+_SCHEMA_TYPES = _schema_types()
 
 
 def exists(op: str) -> bool:
@@ -100,7 +110,7 @@ def define(library: torch.library.Library, op: str, spec: CustomPluginSpec) -> N
     schema = _schema(op, spec.meta_impl)
     try:
         library.define(name + schema)  # type: ignore[no-untyped-call]
-        library.impl(name, _eager(spec, spec.meta_impl), "CUDA")  # type: ignore[no-untyped-call]
+        library.impl(name, _eager(op, spec, spec.meta_impl), "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(op, spec.meta_impl, lib=library)
         getattr(getattr(torch.ops, namespace), name).default  # noqa: B018
     except (RuntimeError, ValueError, AttributeError) as error:
@@ -110,9 +120,11 @@ def define(library: torch.library.Library, op: str, spec: CustomPluginSpec) -> N
 
 
 def _eager(
-    spec: CustomPluginSpec, meta: Callable[..., Any]
+    op: str, spec: CustomPluginSpec, meta: Callable[..., Any]
 ) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
     kernel = spec.specs[0]
+    types = _argument_types(op, meta)
+    tensors = {name for name, type_ in types.items() if type_.startswith("Tensor")}
     keywords = dict(spec.attributes) | kernel.launch_keywords(kernel.configs[0])
     weights = _on_device(spec)
     takes_stream = "stream" in inspect.signature(kernel.function).parameters
@@ -121,7 +133,7 @@ def _eager(
         bound = inspect.signature(meta).bind(*args)
         bound.apply_defaults()
         values = bound.arguments
-        given = {n: v for n, v in values.items() if isinstance(v, torch.Tensor | None)}
+        given = {n: v for n, v in values.items() if n in tensors}
         attributes = {n: v for n, v in values.items() if n not in given}
         result = meta(*args)
         outputs = as_tensors(result, "the meta function")
@@ -178,6 +190,16 @@ def _on_device(
 
 
 def _schema(op: str, meta: Callable[..., Any]) -> str:
+    types = _argument_types(op, meta)
+    parameters = inspect.signature(meta).parameters
+    arguments = [f"{t} {name}{_default(parameters[name])}" for name, t in types.items()]
+    count = _count_outputs(op, meta, len(types), _hints(op, meta).get("return"))
+    returns = "Tensor" if count is None else f"({', '.join(['Tensor'] * count)})"
+    return f"({', '.join(arguments)}) -> {returns}"
+
+
+def _argument_types(op: str, meta: Callable[..., Any]) -> dict[str, str]:
+    """The arguments of an op with this fake kernel, and their types in its schema."""
     try:
         signature = inspect.signature(meta)
     except ValueError as error:  # a builtin
@@ -185,8 +207,7 @@ def _schema(op: str, meta: Callable[..., Any]) -> str:
             f"{op}: the meta function {describe(meta)} has no signature to make a "
             "schema from. Wrap it: meta_impl=lambda x: torch.empty_like(x)."
         ) from error
-    hints = _hints(op, meta)
-    arguments = []
+    hints, types = _hints(op, meta), {}
     for parameter in signature.parameters.values():
         hint = hints.get(parameter.name, parameter.empty)
         is_bound = parameter.kind is parameter.KEYWORD_ONLY and hint is parameter.empty
@@ -198,18 +219,18 @@ def _schema(op: str, meta: Callable[..., Any]) -> str:
         ):
             raise SpecError(
                 f"{op}: parameter `{parameter}` of the meta function has no place in a "
-                "schema. Use tensors, and float, int, bool or str with an annotation."
+                "schema. Use tensors; and float, int, bool, lists and optionals of "
+                "them, or str, with an annotation."
             )
-        arguments.append(f"{_SCHEMA_TYPES[hint]} {parameter.name}{_default(parameter)}")
-    count = _count_outputs(op, meta, len(arguments), hints.get("return"))
-    returns = "Tensor" if count is None else f"({', '.join(['Tensor'] * count)})"
-    return f"({', '.join(arguments)}) -> {returns}"
+        types[parameter.name] = _SCHEMA_TYPES[hint]
+    return types
 
 
 def _default(parameter: inspect.Parameter) -> str:
     value = parameter.default
     if value is parameter.empty:
         return ""
+    value = list(value) if isinstance(value, tuple) else value
     return f"={json.dumps(value) if isinstance(value, str) else repr(value)}"
 
 

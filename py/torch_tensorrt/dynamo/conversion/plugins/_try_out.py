@@ -98,7 +98,9 @@ def _outputs(
         )
     except UserCodeError as error:
         cause = error.__cause__ and error.__cause__.__cause__
-        if isinstance(cause, UnsupportedOperatorException | NotImplementedError):
+        if isinstance(
+            cause, UnsupportedOperatorException | NotImplementedError
+        ) or "no fake impl registered" in str(cause):
             raise RegistrationError(
                 f"{schema.op}: the op has no fake kernel, so its outputs are unknown. "
                 f"Register one: torch.library.register_fake({schema.op!r})."
