@@ -344,7 +344,7 @@ def test_the_demo_shows_distinct_tactics_for_each_architecture(
 ) -> None:
     if "a dry run instead" not in demo:
         pytest.skip("here the demo builds an engine")
-    _, _, table = demo.partition(f"example::swiglu for {target}\n")
+    _, _, table = demo.partition(f"example::swiglu for {target}")
     rows = table[: table.index("└")]
     entries = re.findall(r"example__swiglu_t\d_\w+", rows)
     assert len(entries) == len(set(entries)) >= 3

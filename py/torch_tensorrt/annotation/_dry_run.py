@@ -136,9 +136,9 @@ def _compile(
         failures = [k for _, k in kernels if isinstance(k, AnnotationError)]
         if failures and (strict or len(failures) == len(kernels)):
             raise failures[0]
-        encoded = {
-            name: plugin.attributes[name].encode(value)
-            for name, value in request.attributes.items()
+        encoded = {  # in the schema's order, in which TensorRT hands them on
+            name: kind.encode(request.attributes[name])
+            for name, kind in plugin.attributes.items()
         }
         built = build(plugin.op, request.inputs, encoded)
     launches = {launch.tactic: launch for launch in built}

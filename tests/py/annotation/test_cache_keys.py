@@ -54,7 +54,9 @@ def test_a_dry_run_from_the_cache_is_the_same(monkeypatch: pytest.MonkeyPatch) -
         spec = tta.custom_plugin(
             tta.triton(launch_add, BLOCKS), meta_impl=lambda x, y: torch.empty_like(x)
         )
-        trt_plugins.custom_op("cached::add", impl=spec, replace=True)
+        trt_plugins.custom_op(
+            "cached::add", impl=spec, replace=True, supports_dynamic_shapes=True
+        )
         x = torch_tensorrt.Input(
             min_shape=(1, 64), opt_shape=(16, 64), max_shape=(64, 64),
             dtype=torch.float16,

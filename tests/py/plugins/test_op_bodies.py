@@ -202,7 +202,7 @@ def register_tuned(**keywords: Any) -> None:
     spec = tta.custom_plugin(
         tta.triton(launch_tuned, **keywords), meta_impl=lambda x: torch.empty_like(x)
     )
-    trt_plugins.custom_op("body::tuned", impl=spec)
+    trt_plugins.custom_op("body::tuned", impl=spec, supports_dynamic_shapes=True)
 
 
 def test_the_configs_of_an_autotuned_kernel_are_tactics() -> None:
