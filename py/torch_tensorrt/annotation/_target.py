@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import re
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -13,9 +12,9 @@ from functools import cache
 
 import torch
 
+from torch_tensorrt.annotation import _settings
 from torch_tensorrt.annotation.errors import TargetError
 
-_ENVIRONMENT = "TTA_TARGET"
 _override: ContextVar[Target | None] = ContextVar("tta_target", default=None)
 
 # CUDA version -> the newest PTX ISA its driver and assembler take ("Release Notes"
@@ -47,11 +46,8 @@ class Target:
             it that set is used only where the kernel needs it.
         ptx_isa: newest PTX ISA the driver loads, as ``"8.5"`` ("Release Notes" of the
             PTX ISA manual); None for the toolchain's own.
-        code: ``"ptx"``, the only form TensorRT documents. ``"cubin"``, experimental:
-            kernels that only a CUBIN can hold (cuTile's with TMA) go out as one, the
-            others as PTX. No engine has been built with one.
-        max_shared_memory: dynamic shared memory a block may ask for, in bytes. What
-            TensorRT allows is undocumented; 49152 is what CUDA gives without opting in.
+        max_shared_memory: dynamic shared memory a block may ask for, in bytes. TensorRT
+            does not document its limit; CUDA gives 49152 without opting in.
 
     Raises:
         TargetError: a field is malformed.
@@ -59,7 +55,6 @@ class Target:
 
     arch: str
     ptx_isa: str | None = None
-    code: str = "ptx"
     max_shared_memory: int = 49152
 
     def __post_init__(self) -> None:
@@ -73,11 +68,6 @@ class Target:
             raise TargetError(
                 f"target {self.arch}: PTX ISA {self.ptx_isa!r} is not a version. "
                 "Write it as '8.5'."
-            )
-        if self.code not in ("ptx", "cubin"):
-            raise TargetError(
-                f"target {self.arch}: code {self.code!r} is not known. Write 'ptx', "
-                "the only form TensorRT documents, or 'cubin', which is experimental."
             )
 
     @property
@@ -95,7 +85,7 @@ class Target:
         """A target from text, as ``TTA_TARGET`` holds it.
 
         Args:
-            text: ``"sm_90"``, or with settings ``"sm_90,ptx_isa=8.5,code=cubin"``.
+            text: ``"sm_90"``, or with settings ``"sm_90,ptx_isa=8.5"``.
 
         Raises:
             TargetError: it cannot be read.
@@ -106,14 +96,12 @@ class Target:
             name, _, value = setting.partition("=")
             if name == "ptx_isa":
                 target = replace(target, ptx_isa=value)
-            elif name == "code":
-                target = replace(target, code=value)
             elif name == "max_shared_memory" and value.isascii() and value.isdigit():
                 target = replace(target, max_shared_memory=int(value))
             else:
                 raise TargetError(
                     f"target {text!r}: cannot read {setting!r}. Known settings: "
-                    "ptx_isa=8.5, code=cubin, max_shared_memory=49152."
+                    "ptx_isa=8.5, max_shared_memory=49152."
                 )
         return target
 
@@ -141,18 +129,18 @@ def current_target() -> Target:
     """The target in force: the block's, then ``TTA_TARGET``, then the current GPU.
 
     Raises:
-        TargetError: none of them says anything.
+        TargetError: there is none of these.
     """
     if (override := _override.get()) is not None:
         return override
-    if text := os.environ.get(_ENVIRONMENT):
+    if text := _settings.TARGET.text():
         return Target.parse(text)
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         return Target(f"sm_{major}{minor}", ptx_isa=_driver_ptx_isa())
     raise TargetError(
         "no target to compile for: there is no GPU here. Name one: "
-        f"dry_run(..., target='sm_90'), or {_ENVIRONMENT}=sm_90 in the environment."
+        f"dry_run(..., target='sm_90'), or {_settings.TARGET.name}=sm_90 in the environment."
     )
 
 

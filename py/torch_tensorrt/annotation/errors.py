@@ -1,26 +1,24 @@
-"""Everything this package raises.
+"""Everything this package raises, and everything it warns of.
 
 AnnotationError
-├── SpecError            what was handed over is wrong: a config, an op name, a format
+├── SpecError            what the user handed over is wrong: a config, an op name, a format
 ├── ToolchainError       a kernel language, or its compiler, is not installed
-├── TargetError          no GPU to compile for, or one that the toolchain does not know
-├── DTypeError           a dtype that TensorRT, or a kernel, cannot take
-├── FormatError          a tensor that cannot have the format its kernel is for
+├── TargetError          there is no GPU to compile for, or the toolchain does not know it
+├── DTypeError           TensorRT, or a kernel, does not take this dtype
+├── FormatError          a tensor cannot have the format its kernel expects
 ├── RecordError          the launch function could not be turned into one launch
 │   ├── UserCodeError        it raised, or the op's fake kernel did
-│   ├── LaunchCountError     it launched nothing, or more than one kernel
+│   ├── LaunchCountError     it launched no kernel, or more than one
 │   ├── ArgumentError        it passed the kernel something an engine cannot pass
-│   ├── DataDependentError   a size follows from a tensor's values
+│   ├── DataDependentError   a size depends on the values of a tensor
 │   └── DynamicControlFlowError  it branches on a size that the profile leaves open
 ├── CompileError         the toolchain refused the kernel
-├── UnsupportedKernelError   it compiled, and TensorRT cannot launch the result
-├── RedundantTactic      its kernel is another tactic's; users never see it
+├── UnsupportedKernelError   it compiled, but TensorRT cannot launch the result
 ├── PTXError             the compiled text is not what was expected
-├── RegistrationError    the op cannot be registered, or is registered otherwise
+├── RegistrationError    the op cannot be registered, or is registered differently
 └── DryRunError          the plugin could not be driven as TensorRT's builder does
 
-And what it warns of, all ``UserWarning``: ``FallbackWarning``, ``TacticWarning``,
-``CacheWarning``.
+The warnings are ``FallbackWarning``, ``TacticWarning`` and ``CacheWarning``.
 """
 
 
@@ -33,7 +31,7 @@ class SpecError(AnnotationError, ValueError):
 
 
 class ToolchainError(AnnotationError):
-    """A kernel language or its compiler is missing, or is not one that is known."""
+    """A kernel language or its compiler is missing, or is not known."""
 
 
 class TargetError(AnnotationError):
@@ -41,7 +39,7 @@ class TargetError(AnnotationError):
 
 
 class DTypeError(AnnotationError, TypeError):
-    """A dtype that TensorRT, or the kernel's language, does not have."""
+    """TensorRT, or the kernel's language, does not have this dtype."""
 
 
 class FormatError(AnnotationError, ValueError):
@@ -65,7 +63,7 @@ class ArgumentError(RecordError):
 
 
 class DataDependentError(RecordError):
-    """A size, or an argument, follows from the values of a tensor."""
+    """A size, or an argument, depends on the values of a tensor."""
 
 
 class DynamicControlFlowError(RecordError):
@@ -77,11 +75,7 @@ class CompileError(AnnotationError):
 
 
 class UnsupportedKernelError(AnnotationError):
-    """The kernel compiled, but TensorRT has no way to launch what came out."""
-
-
-class RedundantTactic(AnnotationError):
-    """The tactic's kernel is that of another one: it is left out without a word."""
+    """The kernel compiled, but TensorRT has no way to launch the result."""
 
 
 class PTXError(AnnotationError):
@@ -97,12 +91,26 @@ class DryRunError(AnnotationError):
 
 
 class FallbackWarning(UserWarning):
-    """A node stays in PyTorch, and why no tactic can serve it."""
+    """A node stays in PyTorch; the message says why no tactic can serve it."""
 
 
 class TacticWarning(UserWarning):
-    """A tactic is left out, and why; the others stand."""
+    """A tactic is left out; the message says why. The other tactics stand."""
 
 
 class CacheWarning(UserWarning):
     """The kernel cache is damaged, or cannot be used; kernels are compiled again."""
+
+
+def as_ours(what: str, error: Exception) -> AnnotationError:
+    """``error``, or a :class:`CompileError` that stands for an unexpected one.
+
+    TensorRT ends the process for an exception in autotune, so no other may leave.
+    """
+    if isinstance(error, AnnotationError):
+        return error
+    result = CompileError(
+        f"{what}: unexpected {type(error).__name__}: {error}. Please report this."
+    )
+    result.__cause__ = error
+    return result

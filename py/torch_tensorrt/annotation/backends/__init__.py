@@ -1,50 +1,41 @@
-"""The kernel languages: one small class each, behind one protocol."""
+"""The kernel languages. Everything that writing one takes is imported from here.
+
+A language is a folder here, or a package elsewhere that names its backend class in the
+entry-point group ``torch_tensorrt.annotation.backends``. It has a :class:`KernelSpec` of
+its own, which a user hands over, and a :class:`Backend`, which records and compiles.
+"""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
 from typing import Any, Protocol
 
 import torch
 
-from torch_tensorrt.annotation._launch import Grid, Launch, LaunchRecord
-from torch_tensorrt.annotation._ptx import Slot
-from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation._code.ptx import Kind as Kind
+from torch_tensorrt.annotation._code.ptx import Slot as Slot
+from torch_tensorrt.annotation._code.ptxas import find_ptxas as find_ptxas
+from torch_tensorrt.annotation._record.program import CaughtLaunch as CaughtLaunch
+from torch_tensorrt.annotation._record.program import Constant as Constant
+from torch_tensorrt.annotation._record.program import Launch as Launch
+from torch_tensorrt.annotation._record.program import Pointer as Pointer
+from torch_tensorrt.annotation._record.program import Program as Program
+from torch_tensorrt.annotation._record.program import Scalar as Scalar
+from torch_tensorrt.annotation._specs import KernelSpec as KernelSpec
+from torch_tensorrt.annotation._specs import as_configs as as_configs
+from torch_tensorrt.annotation._target import Target as Target
+from torch_tensorrt.annotation._tensors import as_formats as as_formats
+from torch_tensorrt.annotation.backends.abi import CompiledKernel as CompiledKernel
+from torch_tensorrt.annotation.backends.abi import Parameters as Parameters
 from torch_tensorrt.annotation.errors import ToolchainError
 
-
-@dataclass(frozen=True)
-class CompiledKernel:
-    """A kernel in its toolchain's own parameter order.
-
-    Attributes:
-        code: PTX; beside a ``cubin`` only to read.
-        slots: for each parameter of the entry, what TensorRT is to pass.
-        extras: the expressions of the extra arguments, by index.
-        grid: blocks along x, y and z.
-        block: threads along x, y and z.
-        shared_memory: dynamic shared memory, in bytes.
-        ptxas: path of the toolchain's assembler.
-        facts: what the compiler was told, for people.
-        retargeted: the PTX ISA that the compiler emitted, where the code was lowered
-            from it to that of the driver.
-        cubin: what goes out in place of PTX, in base64, its entry named
-            ``_cubin.PLACEHOLDER``; empty where PTX does.
-    """
-
-    code: str
-    slots: tuple[Slot, ...]
-    extras: tuple[Any, ...]
-    grid: Grid
-    block: tuple[int, int, int]
-    shared_memory: int
-    ptxas: str
-    facts: str
-    retargeted: str = ""
-    cubin: str = ""
+GROUP = "torch_tensorrt.annotation.backends"  # of entry points
 
 
 @dataclass(frozen=True)
@@ -54,7 +45,7 @@ class Toolchain:
     Attributes:
         versions: of what recording needs anyway, and settings: (name, value) pairs.
         compiler: version of what only compiling needs; None where it is not installed,
-            so that what any version of it compiled elsewhere serves here.
+            in which case a kernel that any version compiled elsewhere serves.
     """
 
     versions: tuple[tuple[str, str], ...]
@@ -69,13 +60,13 @@ class Backend(Protocol):
 
     def intercept(
         self,
-        on_launch: Callable[[Launch], None],
+        on_launch: Callable[[CaughtLaunch], None],
         overrides: Mapping[str, Any] | None = None,
     ) -> AbstractContextManager[None]:
         """While entered, launches of this thread are reported and not made.
 
         Args:
-            overrides: keywords of the launch, in place of what it says; None lets an
+            overrides: keywords of the launch, in place of its own; None lets an
                 autotuner take its first choice.
         """
 
@@ -93,44 +84,49 @@ class Backend(Protocol):
 
     def compile(
         self,
-        record: LaunchRecord,
+        program: Program,
         target: Target,
         options: Mapping[str, Any],
         aligned: bool,
-        fact_set: str = "",
     ) -> CompiledKernel:
-        """Compile the recorded launch, with no GPU needed.
+        """Compile the program's launch, with no GPU needed.
 
         Args:
             options: compiler options of the config; they override the launch's.
             aligned: every tensor starts at a multiple of 16 bytes.
-            fact_set: which facts to tell, one of the spec's ``fact_sets``.
 
         Raises:
-            RedundantTactic: this fact set says nothing here that another does not.
             CompileError: the toolchain refuses the kernel.
-            UnsupportedKernelError: TensorRT cannot launch what it makes.
-            TargetError: it does not know the target.
+            UnsupportedKernelError: TensorRT cannot launch the result.
+            TargetError: the toolchain does not know the target.
         """
 
 
-_CLASSES = {
-    "cutedsl": ("torch_tensorrt.annotation.backends.cutedsl", "CuTeDSLBackend"),
-    "cutile": ("torch_tensorrt.annotation.backends.cutile", "CuTileBackend"),
-    "triton": ("torch_tensorrt.annotation.backends.triton", "TritonBackend"),
-}
-NAMES = tuple(_CLASSES)
+@cache
+def names() -> tuple[str, ...]:
+    """The languages there are: the folders here, and those of other packages."""
+    own = [m.name for m in pkgutil.iter_modules(__path__) if m.ispkg]
+    others = [point.name for point in metadata.entry_points(group=GROUP)]
+    return tuple(sorted({*own, *others}))
 
 
+@cache
 def backend(name: str) -> Backend:
     """The backend of a spec's ``backend`` name; its toolchain is imported here.
 
     Raises:
-        ToolchainError: the toolchain is not installed, or is not one that is known.
+        ToolchainError: the toolchain is not installed, or the language is not known.
     """
-    module, cls = _CLASSES[name]
+    others = metadata.entry_points(group=GROUP, name=name)
     try:
-        found = getattr(importlib.import_module(module), cls)
+        if others:
+            (found, *_) = (point.load() for point in others)
+        elif name in names():
+            found = importlib.import_module(f"{__name__}.{name}.compiler").BACKEND
+        else:
+            raise ToolchainError(
+                f"{name}: no such kernel language; there are {', '.join(names())}."
+            )
     except ImportError as error:
         raise ToolchainError(
             f"{name}: {error}. Install it: "

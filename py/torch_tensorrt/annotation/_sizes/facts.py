@@ -1,46 +1,19 @@
-"""Integer expressions over tensor extents: bounds, facts and values.
-
-An expression is a sympy one over the symbols of :func:`symbol`; what a launch function
-computes with sizes arrives in torch's integer functions (``FloorDiv``, ``Mod``, ...).
-"""
+"""What holds of an integer expression for every shape in the profile."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import sympy
-from sympy.logic.boolalg import Boolean
 from torch.utils._sympy.functions import Max, Min, Mod, PythonMod
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
-from torch_tensorrt.annotation.errors import ArgumentError, SpecError
+from torch_tensorrt.annotation._sizes.expressions import Ranges, is_condition
+from torch_tensorrt.annotation._tensors import INT32_MAX, INT32_MIN
+from torch_tensorrt.annotation.errors import ArgumentError
 
-INT32_MAX = 2**31 - 1
-INT32_MIN = -(2**31)
-_LARGEST_POWER = 2**31  # what zero, divisible by everything, is said to be divisible by
-
-
-@dataclass(frozen=True)
-class Range:
-    """The extents one dynamic dimension may have: an optimization profile's entry."""
-
-    min: int
-    opt: int
-    max: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min <= self.opt <= self.max:
-            raise SpecError(
-                f"dimension range min={self.min}, opt={self.opt}, max={self.max}: "
-                "must be 0 <= min <= opt <= max."
-            )
-
-
-Extent: TypeAlias = int | Range
-Ranges: TypeAlias = Mapping[sympy.Symbol, Range]
+_LARGEST_POWER = 2**31  # zero is divisible by everything; this stands for it
 
 
 @dataclass(frozen=True)
@@ -65,23 +38,13 @@ class Facts:
         return self.lower >= INT32_MIN and self.upper <= INT32_MAX
 
 
-def symbol(tensor: int, axis: int) -> sympy.Symbol:
-    """The extent of input ``tensor`` along ``axis``, as long as it is not known."""
-    return sympy.Symbol(f"d{tensor}_{axis}", integer=True, nonnegative=True)
-
-
-def is_condition(expr: sympy.Basic) -> bool:
-    """Whether it is true or false, and no integer."""
-    return isinstance(expr, Boolean) and not expr.is_Symbol
-
-
-def facts(expr: sympy.Expr, ranges: Ranges) -> Facts:
+def facts(expr: sympy.Basic, ranges: Ranges) -> Facts:
     """Bounds and divisibility of ``expr`` over the whole profile."""
     lower, upper = bounds(expr, ranges)
     return Facts(lower, upper, _power_of_two(expr))
 
 
-def bounds(expr: sympy.Expr, ranges: Ranges) -> tuple[int, int]:
+def bounds(expr: sympy.Basic, ranges: Ranges) -> tuple[int, int]:
     """Inclusive bounds of ``expr`` by interval arithmetic; a condition is 0 or 1."""
     if is_condition(expr):
         return (int(expr == sympy.true), int(expr != sympy.false))
@@ -95,17 +58,7 @@ def bounds(expr: sympy.Expr, ranges: Ranges) -> tuple[int, int]:
     return int(interval.lower), int(interval.upper)
 
 
-def evaluate(expr: sympy.Expr, values: Mapping[sympy.Symbol, int]) -> int:
-    """The value of ``expr`` for concrete extents."""
-    result = expr.xreplace({s: sympy.Integer(v) for s, v in values.items()})
-    if result in (sympy.true, sympy.false):
-        return int(bool(result))
-    if not result.is_Integer:
-        raise ArgumentError(f"{expr} is not an integer for {dict(values)}: {result}.")
-    return int(result)
-
-
-def _power_of_two(expr: sympy.Expr) -> int:
+def _power_of_two(expr: sympy.Basic) -> int:
     """The largest power of two that is proved to divide ``expr``; at least 1."""
     if expr.is_Integer:
         value = int(expr)

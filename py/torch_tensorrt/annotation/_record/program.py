@@ -1,4 +1,4 @@
-"""A kernel launch: as a toolchain saw it, and as it was understood."""
+"""What a launch function does: a program of launches, with sizes as expressions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from typing import Any, TypeAlias
 import sympy
 import torch
 
-from torch_tensorrt.annotation._configs import Config
-from torch_tensorrt.annotation._symbolic import Range
-from torch_tensorrt.annotation._trace import TensorInfo, ranges_of
+from torch_tensorrt.annotation._sizes.expressions import Rule, ranges_of
+from torch_tensorrt.annotation._specs import Config
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
+
+Grid: TypeAlias = tuple[sympy.Expr, sympy.Expr, sympy.Expr]
 
 
 @dataclass(frozen=True)
-class Launch:
-    """A launch as a toolchain saw it, before anything is read into its arguments.
+class CaughtLaunch:
+    """A launch as a toolchain saw it, while the function is still running.
+
+    It is not a :class:`Launch` yet: an op's body hands its outputs over when it returns,
+    so until then nobody knows which tensor of the plugin an argument is.
 
     Attributes:
         arguments: (parameter name, value, is a compile-time constant) in the kernel's
@@ -39,7 +44,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Pointer:
-    """The address of one of the plugin's tensors: inputs are counted first.
+    """The address of one of the program's tensors: inputs are counted first.
 
     Attributes:
         shape, strides: of the view that was passed, in elements; empty where the
@@ -92,8 +97,31 @@ def scalar(name: str, expr: sympy.Basic) -> Scalar | Constant:
 
 
 Argument: TypeAlias = Pointer | Scalar | Constant
-Grid: TypeAlias = tuple[sympy.Expr, sympy.Expr, sympy.Expr]
-Rule: TypeAlias = Mapping[sympy.Basic, sympy.Basic]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch, every argument in one role, for every shape in the profile.
+
+    Attributes:
+        kernel: the toolchain's kernel object.
+        grid: blocks along x, y and z; None where only the compiled kernel says it.
+        arguments: in the kernel's own parameter order.
+        options: compiler options given at the launch.
+    """
+
+    kernel: Any
+    name: str
+    grid: Grid | None
+    arguments: tuple[Argument, ...]
+    options: Config
+
+    def xreplace(self, rule: Rule) -> Launch:
+        return replace(
+            self,
+            grid=None if self.grid is None else _replaced(self.grid, rule),
+            arguments=tuple(argument.xreplace(rule) for argument in self.arguments),
+        )
 
 
 @dataclass(frozen=True)
@@ -103,55 +131,44 @@ class Output:
     shape: tuple[sympy.Expr, ...]
     dtype: torch.dtype
 
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a fake kernel returns for given inputs."""
-
-    tensors: tuple[Output, ...]
-
-    def xreplace(self, rule: Rule) -> Outputs:
-        return Outputs(
-            tuple(Output(_replaced(t.shape, rule), t.dtype) for t in self.tensors)
-        )
+    def xreplace(self, rule: Rule) -> Output:
+        return replace(self, shape=_replaced(self.shape, rule))
 
 
 @dataclass(frozen=True)
-class LaunchRecord:
-    """One launch, every argument in one role, for every shape in the profile.
+class Program:
+    """What a function does with its inputs, for every shape in the profile.
 
     Attributes:
-        kernel: the toolchain's kernel object.
-        grid: blocks along x, y and z; None where only the compiled kernel says it.
-        arguments: in the kernel's own parameter order.
-        options: compiler options given at the launch.
-        choices: what its autotuner would choose from; the first was taken.
-        inputs: the plugin's inputs.
+        inputs: the plugin's inputs, weights last; None for one that is not given.
         outputs: the plugin's outputs.
-        formats: TensorRT's names of their formats, inputs first.
+        steps: its launches, in order. A fake kernel has none, a launch function one.
+        formats: TensorRT's names of the tensors' formats, inputs first.
+        choices: what the launch's autotuner would choose from; the first was taken.
     """
 
-    kernel: Any
-    name: str
-    grid: Grid | None
-    arguments: tuple[Argument, ...]
-    options: tuple[tuple[str, Any], ...]
-    choices: tuple[Config, ...]
-    inputs: tuple[TensorInfo, ...]
-    outputs: Outputs
-    formats: tuple[str, ...]
+    inputs: tuple[TensorInfo | None, ...]
+    outputs: tuple[Output, ...]
+    steps: tuple[Launch, ...] = ()
+    formats: tuple[str, ...] = ()
+    choices: tuple[Config, ...] = field(default=(), compare=False)
+
+    @property
+    def launch(self) -> Launch:
+        """The only step of a launch function's program."""
+        (launch,) = self.steps
+        return launch
 
     @cached_property
     def ranges(self) -> dict[sympy.Symbol, Range]:
         """The range of each dynamic extent."""
         return ranges_of(self.inputs)
 
-    def xreplace(self, rule: Rule) -> LaunchRecord:
+    def xreplace(self, rule: Rule) -> Program:
         return replace(
             self,
-            grid=None if self.grid is None else _replaced(self.grid, rule),
-            arguments=tuple(argument.xreplace(rule) for argument in self.arguments),
-            outputs=self.outputs.xreplace(rule),
+            outputs=tuple(output.xreplace(rule) for output in self.outputs),
+            steps=tuple(step.xreplace(rule) for step in self.steps),
         )
 
 

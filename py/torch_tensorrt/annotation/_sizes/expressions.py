@@ -1,19 +1,62 @@
-"""Expressions as plain JSON, and back, without evaluating any text.
+"""Integer expressions over tensor extents: their symbols, values and JSON form.
 
-An integer is a number, a condition that is decided a bool, an extent its symbol's name,
-and everything else a list: the name of an operation, and its operands.
+An expression is a sympy one over the symbols of :func:`symbol`. What a launch function
+computes with sizes arrives in torch's integer functions (``FloorDiv``, ``Mod``, ...).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import sympy
+from sympy.logic.boolalg import Boolean
 from torch.utils._sympy import functions
 
-from torch_tensorrt.annotation._symbolic import symbol
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
+from torch_tensorrt.annotation.errors import ArgumentError
+
+Ranges: TypeAlias = Mapping[sympy.Symbol, Range]
+Rule: TypeAlias = Mapping[sympy.Basic, sympy.Basic]
+
+
+def symbol(tensor: int, axis: int) -> sympy.Symbol:
+    """The extent of input ``tensor`` along ``axis``, as long as it is not known."""
+    return sympy.Symbol(f"d{tensor}_{axis}", integer=True, nonnegative=True)
+
+
+def ranges_of(inputs: Sequence[TensorInfo | None]) -> dict[sympy.Symbol, Range]:
+    """The symbol of each dynamic dimension, with its range."""
+    return {
+        symbol(i, axis): extent
+        for i, tensor in enumerate(inputs)
+        for axis, extent in enumerate(tensor.shape if tensor else ())
+        if isinstance(extent, Range)
+    }
+
+
+def is_condition(expr: sympy.Basic) -> bool:
+    """Whether it is true or false, and not an integer."""
+    return isinstance(expr, Boolean) and not expr.is_Symbol
+
+
+def evaluate(expr: sympy.Basic, values: Mapping[sympy.Symbol, int]) -> int:
+    """The value of ``expr`` for concrete extents."""
+    result = expr.xreplace({s: sympy.Integer(v) for s, v in values.items()})
+    if result in (sympy.true, sympy.false):
+        return int(bool(result))
+    if not result.is_Integer:
+        raise ArgumentError(f"{expr} is not an integer for {dict(values)}: {result}.")
+    return int(result)
+
+
+# --- JSON -----------------------------------------------------------------------------
+#
+# An integer is a number, a condition that is decided is a bool, an extent is its symbol's
+# name, and everything else is a list: the name of an operation, and its operands. Nothing
+# evaluates text: sympy's own readers do, and a cache entry may come from anywhere.
 
 _SYMBOL = re.compile(r"d(\d+)_(\d+)", re.ASCII)
 _RATIONAL = "Rational"
@@ -42,7 +85,7 @@ _COMMUTATIVE = frozenset(
 
 
 class EncodingError(ValueError):
-    """Something has no JSON form here, or some JSON is none of these forms."""
+    """Something has no JSON form here, or some JSON has none of these forms."""
 
 
 def encode(expr: sympy.Basic) -> Any:
@@ -59,11 +102,11 @@ def encode(expr: sympy.Basic) -> Any:
         return [_RATIONAL, int(expr.p), int(expr.q)]
     if isinstance(expr, sympy.Symbol):
         if _symbol(expr.name) != expr:
-            raise EncodingError(f"symbol {expr} is no extent.")
+            raise EncodingError(f"symbol {expr} is not an extent.")
         return expr.name
     name = _NAMES.get(type(expr))
     if name is None:
-        raise EncodingError(f"{type(expr).__name__} in {expr} is no known operation.")
+        raise EncodingError(f"{type(expr).__name__} in {expr} is not a known operation.")
     operands = [encode(operand) for operand in expr.args]
     if name in _COMMUTATIVE:  # sympy's order may follow the process's hashes
         operands.sort(key=json.dumps)
@@ -71,7 +114,7 @@ def encode(expr: sympy.Basic) -> Any:
 
 
 def decode(data: Any) -> sympy.Basic:
-    """The expression that :func:`encode` made ``data`` of.
+    """The expression that :func:`encode` turned into ``data``.
 
     Raises:
         EncodingError: it did not.
@@ -83,16 +126,16 @@ def decode(data: Any) -> sympy.Basic:
     if isinstance(data, str):
         return _symbol(data)
     if not isinstance(data, list) or not data or not isinstance(data[0], str):
-        raise EncodingError(f"{data!r} is no expression.")
+        raise EncodingError(f"{data!r} is not an expression.")
     name, *operands = data
     if name == _RATIONAL:
         return _rational(operands)
     if name not in _OPERATIONS:
-        raise EncodingError(f"{name!r} is no known operation.")
+        raise EncodingError(f"{name!r} is not a known operation.")
     try:
         expr: sympy.Basic = _OPERATIONS[name](*map(decode, operands))
     except Exception as error:  # sympy and torch raise whatever their checks do
-        raise EncodingError(f"{data!r} is no expression: {error}.") from error
+        raise EncodingError(f"{data!r} is not an expression: {error}.") from error
     return expr
 
 
@@ -106,5 +149,5 @@ def _symbol(name: str) -> sympy.Symbol:
 def _rational(operands: list[Any]) -> sympy.Basic:
     is_pair = len(operands) == 2 and all(type(part) is int for part in operands)
     if not is_pair or operands[1] == 0:
-        raise EncodingError(f"{operands!r} is no fraction.")
+        raise EncodingError(f"{operands!r} is not a fraction.")
     return sympy.Rational(*operands)

@@ -1,7 +1,11 @@
 """Integer expressions over extents, in the operations that TensorRT has for them.
 
-It has sums, products, differences, floor and ceiling divisions, max, min, ``==`` and
-``<``. How it divides negative numbers is not documented: no operand here is negative.
+TensorRT has sums, products, differences, floor and ceiling divisions, max, min, ``==``
+and ``<``. How it divides negative numbers is not documented, so no division here has a
+negative operand: a base that may be negative is shifted first.
+
+``torch.utils._sympy.interp`` would walk an expression as well, but hands its handlers
+values alone, and a division needs the bounds of its operands' expressions.
 """
 
 from __future__ import annotations
@@ -11,24 +15,14 @@ from functools import reduce
 from typing import Any
 
 import sympy
-from torch.utils._sympy.functions import (
-    BitwiseFn_bitwise_and,
-    CeilToInt,
-    CleanDiv,
-    FloorDiv,
-    FloorToInt,
-    IntTrueDiv,
-    Max,
-    Min,
-    Mod,
-    PythonMod,
-    TruncToInt,
-)
+from torch.utils._sympy.functions import CeilToInt, IntTrueDiv, PythonMod
 
-from torch_tensorrt.annotation._symbolic import Ranges, bounds
+from torch_tensorrt.annotation._sizes.expressions import Ranges
+from torch_tensorrt.annotation._sizes.facts import bounds
 from torch_tensorrt.annotation.errors import ArgumentError
 
 _MOST_SHOWN = 200  # characters of an expression in a message
+_LARGEST_EXACT = 2**53  # of a float64: math.ceil(a / b) is exact below
 
 
 def to_tensorrt(
@@ -62,7 +56,7 @@ class _Translator:
             return self._constant(int(expr == sympy.true))
         if expr.is_Symbol:
             return self._shape_exprs[expr]
-        visitor = self._VISITORS.get(expr.func)
+        visitor = _VISITORS.get(expr.func.__name__)
         if visitor is None:
             raise self._refused(expr)
         return visitor(self, expr)
@@ -70,33 +64,25 @@ class _Translator:
     def _constant(self, value: int) -> Any:
         return self._trtp.ShapeExpr(value)
 
-    def _sum(self, expr: sympy.Expr) -> Any:
-        terms = [(self._is_negative(arg), arg) for arg in expr.args]
-        added = [self.visit(arg) for negative, arg in terms if not negative]
-        total = reduce(lambda a, b: a + b, added) if added else self._constant(0)
-        for negative, arg in terms:
-            if negative:
-                total = total - self.visit(-arg)
-        return total
+    def _reduced(self, operation: Callable[[Any, Any], Any], expr: sympy.Basic) -> Any:
+        return reduce(operation, map(self.visit, expr.args))
 
-    @staticmethod
-    def _is_negative(term: sympy.Expr) -> bool:
-        return bool(term.as_coeff_Mul()[0].is_negative)
+    def sum(self, expr: sympy.Expr) -> Any:
+        return self._reduced(lambda a, b: a + b, expr)
 
-    def _product(self, expr: sympy.Expr) -> Any:
+    def product(self, expr: sympy.Expr) -> Any:
         if not expr.as_coeff_Mul()[0].is_Integer:
             raise self._refused(expr)
-        return reduce(lambda a, b: a * b, map(self.visit, expr.args))
+        return self._reduced(lambda a, b: a * b, expr)
 
-    def _power(self, expr: sympy.Expr) -> Any:
+    def power(self, expr: sympy.Expr) -> Any:
         base, exponent = expr.args
         if not (exponent.is_Integer and 1 <= int(exponent) <= 8):
             raise self._refused(expr)
         return reduce(lambda a, b: a * b, [self.visit(base)] * int(exponent))
 
-    def _floor_div(self, expr: sympy.Expr) -> Any:
-        base, divisor = expr.args
-        return self._quotient(base, divisor, expr)
+    def floor_div(self, expr: sympy.Expr) -> Any:
+        return self._quotient(*expr.args, expr)
 
     def _quotient(
         self, base: sympy.Expr, divisor: sympy.Expr, whole: sympy.Expr
@@ -116,29 +102,30 @@ class _Translator:
         shifted = self.visit(base) + self._constant(-lower) * self.visit(divisor)
         return shifted // self.visit(divisor) - self._constant(-lower)
 
-    def _rounded_quotient(self, expr: sympy.Expr) -> Any:
+    def rounded_quotient(self, expr: sympy.Expr) -> Any:
         """``math.ceil(a / b)`` and its like: exact below 2**53, as floats are."""
         (quotient,) = expr.args
         if not isinstance(quotient, IntTrueDiv):
             raise self._refused(expr)
         base, divisor = quotient.args
         lower, upper = bounds(base, self._ranges)
-        if lower < 0 or upper >= 2**53 or bounds(divisor, self._ranges)[0] < 1:
+        is_exact = lower >= 0 and upper < _LARGEST_EXACT
+        if not is_exact or bounds(divisor, self._ranges)[0] < 1:
             raise self._refused(expr)
         if isinstance(expr, CeilToInt):
             return self._trtp.cdiv(self.visit(base), self.visit(divisor))
         return self.visit(base) // self.visit(divisor)
 
-    def _abs(self, expr: sympy.Expr) -> Any:
+    def abs(self, expr: sympy.Expr) -> Any:
         (value,) = expr.args
         return self._trtp.max(self.visit(value), self.visit(-value))
 
-    def _mod(self, expr: sympy.Expr) -> Any:
+    def mod(self, expr: sympy.Expr) -> Any:
         base, divisor = expr.args
         quotient = self._quotient(base, divisor, expr)
         return self.visit(base) - quotient * self.visit(divisor)
 
-    def _bitwise_and(self, expr: sympy.Expr) -> Any:
+    def bitwise_and(self, expr: sympy.Expr) -> Any:
         """With ``2**k - 1``, or its complement, which rounds down."""
         mask, value = sorted(expr.args, key=lambda arg: not arg.is_Integer)
         if not mask.is_Integer:
@@ -148,68 +135,62 @@ class _Translator:
             raise self._refused(expr)
         modulus = sympy.Integer(power)
         if mask >= 0:
-            return self._mod(PythonMod(value, modulus, evaluate=False))
+            return self.mod(PythonMod(value, modulus, evaluate=False))
         return self._quotient(value, modulus, expr) * self._constant(power)
 
-    def _max(self, expr: sympy.Expr) -> Any:
-        return reduce(self._trtp.max, map(self.visit, expr.args))
+    def max(self, expr: sympy.Basic) -> Any:
+        return self._reduced(self._trtp.max, expr)
 
-    def _min(self, expr: sympy.Expr) -> Any:
-        return reduce(self._trtp.min, map(self.visit, expr.args))
+    def min(self, expr: sympy.Basic) -> Any:
+        return self._reduced(self._trtp.min, expr)
 
-    def _equal(self, expr: sympy.Basic) -> Any:
-        first, second = map(self.visit, expr.args)
-        return first == second
+    def equal(self, expr: sympy.Basic) -> Any:
+        return self._reduced(lambda a, b: a == b, expr)
 
-    def _less(self, expr: sympy.Basic) -> Any:
-        first, second = map(self.visit, expr.args)
-        return first < second
+    def less(self, expr: sympy.Basic) -> Any:
+        return self._reduced(lambda a, b: a < b, expr)
 
-    def _greater(self, expr: sympy.Basic) -> Any:
+    def greater(self, expr: sympy.Basic) -> Any:
         return self.visit(sympy.Lt(*reversed(expr.args), evaluate=False))
 
-    def _opposite(self, expr: sympy.Basic) -> Any:
-        """``!=``, ``>=`` and ``<=``, by what they are not; and ``not``."""
-        return self._constant(1) - self.visit(sympy.Not(expr))
-
-    def _not(self, expr: sympy.Basic) -> Any:
-        (condition,) = expr.args
-        return self._constant(1) - self.visit(condition)
+    def negated(self, expr: sympy.Basic) -> Any:
+        """``not``; and ``!=``, ``>=``, ``<=`` by what they are not."""
+        opposite = expr.args[0] if isinstance(expr, sympy.Not) else sympy.Not(expr)
+        return self._constant(1) - self.visit(opposite)
 
     def _refused(self, expr: sympy.Basic) -> ArgumentError:
         text = str(expr)
         shown = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
         return ArgumentError(
-            f"the expression {shown} cannot be computed by TensorRT, which has sums, "
-            "products, differences, floor and ceiling divisions, max, min and "
-            "comparisons of extents. Compute it inside the kernel from the extents "
-            "instead."
+            f"TensorRT cannot compute the expression {shown}. It has sums, products, "
+            "differences, floor and ceiling divisions, max, min and comparisons of "
+            "extents. Compute it inside the kernel from the extents instead."
         )
 
-    _VISITORS: Mapping[Any, Callable[[_Translator, Any], Any]] = {
-        sympy.Add: _sum,
-        sympy.Mul: _product,
-        sympy.Pow: _power,
-        FloorDiv: _floor_div,
-        CleanDiv: _floor_div,
-        CeilToInt: _rounded_quotient,
-        FloorToInt: _rounded_quotient,
-        TruncToInt: _rounded_quotient,
-        sympy.Abs: _abs,
-        Mod: _mod,
-        PythonMod: _mod,
-        BitwiseFn_bitwise_and: _bitwise_and,
-        Max: _max,
-        Min: _min,
-        sympy.Max: _max,
-        sympy.Min: _min,
-        sympy.And: _min,
-        sympy.Or: _max,
-        sympy.Not: _not,
-        sympy.Eq: _equal,
-        sympy.Lt: _less,
-        sympy.Gt: _greater,
-        sympy.Ne: _opposite,
-        sympy.Ge: _opposite,
-        sympy.Le: _opposite,
-    }
+
+# By the name of the sympy function; torch has functions of its own under the same names.
+_VISITORS: Mapping[str, Callable[[_Translator, Any], Any]] = {
+    "Add": _Translator.sum,
+    "Mul": _Translator.product,
+    "Pow": _Translator.power,
+    "FloorDiv": _Translator.floor_div,
+    "CleanDiv": _Translator.floor_div,
+    "CeilToInt": _Translator.rounded_quotient,
+    "FloorToInt": _Translator.rounded_quotient,
+    "TruncToInt": _Translator.rounded_quotient,
+    "Abs": _Translator.abs,
+    "Mod": _Translator.mod,
+    "PythonMod": _Translator.mod,
+    "BitwiseFn_bitwise_and": _Translator.bitwise_and,
+    "Max": _Translator.max,
+    "Min": _Translator.min,
+    "And": _Translator.min,
+    "Or": _Translator.max,
+    "Not": _Translator.negated,
+    "Equality": _Translator.equal,
+    "StrictLessThan": _Translator.less,
+    "StrictGreaterThan": _Translator.greater,
+    "Unequality": _Translator.negated,
+    "GreaterThan": _Translator.negated,
+    "LessThan": _Translator.negated,
+}

@@ -1,12 +1,12 @@
-"""Assemble PTX: whether it holds, for which architecture, and what it takes."""
+"""Assemble PTX: whether it is valid, for which architecture, and what it needs."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from torch_tensorrt.annotation._ptx import parse
+from torch_tensorrt.annotation._code.ptx import parse
 from torch_tensorrt.annotation._target import newest_ptx_isa
 from torch_tensorrt.annotation.errors import (
     CompileError,
@@ -28,11 +28,14 @@ _TOO_MUCH_SHARED = re.compile(
 _TARGET = re.compile(r"^(\.target\s+)(sm_\w+)", re.MULTILINE)
 
 
-# Where Python packages keep one.
-_IN_PACKAGES = {
-    "nvidia": ("cu*/bin/ptxas", "cuda_nvcc/bin/ptxas"),
-    "triton": ("backends/nvidia/bin/ptxas*",),
-}
+# Where Python packages keep one, below a directory of sys.path.
+_IN_PACKAGES = (
+    "nvidia/cu*/bin/ptxas",
+    "nvidia/cuda_nvcc/bin/ptxas",
+    "*/backends/nvidia/bin/ptxas*",
+)
+# The distributions of those in `nvidia`; any other package is named like its own.
+_NVIDIA = {"cuda_nvcc": "nvidia-cuda-nvcc-cu12"}
 
 
 @dataclass(frozen=True)
@@ -60,30 +63,25 @@ def find_ptxas() -> Assembler:
     return Assembler(path, int(newest_ptx_isa(version).replace(".", "")))
 
 
-# The packages that bring them, by a part of the path.
-_PACKAGES = {
-    "/triton/backends/": "triton",
-    "/nvidia/cuda_nvcc/": "nvidia-cuda-nvcc-cu12",
-    "/nvidia/cu": "nvidia-cuda-nvcc",
-}
-
-
 @cache
 def ptxas_versions() -> str | None:
     """What :func:`find_ptxas` chooses from; None if there is nothing.
 
-    Packages say their versions; only what else there is has to be started.
+    A package's metadata gives its version; only a ``ptxas`` from elsewhere is started.
     """
     return ", ".join(sorted(set(map(_version, _candidates())))) or None
 
 
 def _version(path: str) -> str:
-    for part, package in _PACKAGES.items():
-        if part in path:
+    for folder in sys.path:
+        if folder and Path(path).is_relative_to(folder):
+            package, part, *_ = Path(path).relative_to(folder).parts
+            if package == "nvidia":
+                package = _NVIDIA.get(part, "nvidia-cuda-nvcc")
             try:
                 return f"{package} {metadata.version(package)}"
             except metadata.PackageNotFoundError:
-                continue
+                break
     return f"CUDA {_cuda_version(path)}"
 
 
@@ -92,11 +90,9 @@ def _candidates() -> Iterator[str]:
     for path in (Path(home, "bin", "ptxas"), shutil.which("ptxas")):
         if path is not None and os.access(path, os.X_OK):
             yield str(path)
-    for package, patterns in _IN_PACKAGES.items():
-        spec = importlib.util.find_spec(package)
-        for folder in (spec and spec.submodule_search_locations) or ():
-            for pattern in patterns:
-                yield from map(str, sorted(Path(folder).glob(pattern)))
+    for folder in filter(None, dict.fromkeys(sys.path)):
+        for pattern in _IN_PACKAGES:
+            yield from map(str, sorted(Path(folder).glob(pattern)))
 
 
 def _cuda_version(ptxas: str) -> tuple[int, int]:
@@ -117,9 +113,9 @@ class Resources:
 
 
 def settle(text: str, arch: str, ptxas: str) -> tuple[str, Resources]:
-    """Assemble ``text``; for the plain architecture where the kernel holds to it.
+    """Assemble ``text``, for the plain architecture where that is enough.
 
-    Compilers emit for ``sm_90a`` what may need no more than ``sm_90``.
+    Compilers emit ``sm_90a`` for kernels that may need no more than ``sm_90``.
 
     Args:
         arch: the architecture asked for.
@@ -143,7 +139,7 @@ def settle(text: str, arch: str, ptxas: str) -> tuple[str, Resources]:
 
 
 def assemble(text: str, ptxas: str, arch: str) -> Resources:
-    """Assemble ``text``, and say what it takes.
+    """Assemble ``text``, and report what it needs.
 
     Raises:
         PTXError: ``ptxas`` refuses it; the message is its own.

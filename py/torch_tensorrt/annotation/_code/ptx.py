@@ -1,8 +1,8 @@
 """Read a PTX entry, and give it the parameters that TensorRT passes.
 
-TensorRT's ahead-of-time plugins are passed input pointers, then 32-bit extras, then
-output pointers. PTX refers to parameters by name, so another order is another header:
-the body stays as its compiler wrote it.
+TensorRT passes an ahead-of-time plugin its input pointers, then 32-bit extras, then its
+output pointers. PTX refers to parameters by name, so a different order is a different
+header: the body stays as its compiler wrote it.
 """
 
 from __future__ import annotations
@@ -97,18 +97,6 @@ def parse(text: str) -> Entry:
     )
 
 
-def target_of(text: str) -> str:
-    """The architecture of a module, whatever its entry's header is.
-
-    Raises:
-        PTXError: it names none.
-    """
-    target = _TARGET.search(_without_comments(text))
-    if target is None:
-        raise PTXError("a PTX module without .target.")
-    return target[2]
-
-
 def reorder(
     text: str, slots: Sequence[Slot], counts: Mapping[Kind, int], name: str
 ) -> str:
@@ -178,6 +166,16 @@ def _declare(
         )
         for i, slot in enumerate(order)
     ]
+
+
+def rename(text: str, entry: str, name: str) -> str:
+    """``text`` with its entry called ``name``.
+
+    Args:
+        entry: its present name, which occurs nowhere else than in identifiers that begin
+            with it: :func:`reorder` names parameters so.
+    """
+    return re.sub(rf"(?<![\w$%]){re.escape(entry)}(?=\b|_)", name, text)
 
 
 def without_debug_info(text: str) -> str:
@@ -256,7 +254,7 @@ def _widen(body: str, parameter: Parameter) -> str:
 def _require_unused(parameter: Parameter, body: str) -> None:
     if identifier(parameter.name).search(_without_comments(body)):
         raise PTXError(
-            f"parameter {parameter} was said to be unused, and the kernel reads it."
+            f"the kernel reads parameter {parameter}, which should be unused."
         )
 
 

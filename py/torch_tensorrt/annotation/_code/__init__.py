@@ -1,0 +1,1 @@
+"""PTX text: its entry and parameters, and the assembler that checks it."""

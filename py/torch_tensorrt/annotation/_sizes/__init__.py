@@ -1,0 +1,1 @@
+"""Integer expressions over tensor extents: what a launch computes from sizes."""

@@ -1,0 +1,355 @@
+"""What a user hands over: a launch function with its configs, and the plugin they make.
+
+A kernel language derives its own spec from :class:`KernelSpec`, in its own folder.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+
+from torch_tensorrt.annotation._fingerprint import describe_language, fingerprint
+from torch_tensorrt.annotation._tensors import Formats
+from torch_tensorrt.annotation.errors import SpecError
+
+Config: TypeAlias = tuple[tuple[str, Any], ...]  # sorted (name, value) pairs
+
+
+class Fingerprinted:
+    """A dataclass whose equality and hash come from its fields' fingerprint."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hex digest of everything that decides what is compiled."""
+        parts = self.fingerprint_parts()
+        return fingerprint(type(self).__qualname__, *parts)
+
+    def fingerprint_parts(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fingerprinted):
+            return NotImplemented
+        return self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return int(self.fingerprint[:15], 16)
+
+
+@dataclass(frozen=True, eq=False)
+class KernelSpec(Fingerprinted):
+    """A launch function, and the configurations of it that are worth timing.
+
+    Attributes:
+        launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
+            it launches exactly one kernel. None: the op's own body.
+        configs: each is a tactic: sorted (name, value) pairs.
+        input_formats: names of TensorRT tensor formats, one for each tensor or one for
+            all; None is LINEAR.
+        output_formats: as ``input_formats``.
+        returns_outputs: ``launch_fn`` is an op's body: it takes the op's arguments by
+            name, and allocates and returns its outputs. Config keys then override the
+            keywords of its launch.
+
+    A language's own spec sets ``backend``, its name; ``packages``, the top-level packages
+    of its toolchain; ``call``, how a kernel is launched, for messages; and ``options``,
+    the config keys that are its compiler's, with their types.
+
+    Raises:
+        SpecError: the launch function cannot be one, or a config or format is wrong.
+    """
+
+    backend: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
+    call: ClassVar[str]
+    options: ClassVar[Mapping[str, type]] = {}
+
+    launch_fn: Callable[..., Any] | None
+    configs: tuple[Config, ...] = ((),)
+    input_formats: Formats = None
+    output_formats: Formats = None
+    returns_outputs: bool = False
+
+    def __init_subclass__(cls) -> None:
+        describe_language(cls.packages, cls.object_parts)
+
+    @staticmethod
+    def object_parts(value: Any) -> tuple[Any, ...] | None:
+        """What tells an object of the toolchain's packages from others.
+
+        None: its ``repr`` does. Nothing, ``()``: it is something compiled, which a
+        launch function keeps and its source stands for.
+        """
+        del value
+        return None
+
+    def __post_init__(self) -> None:
+        if self.launch_fn is not None:
+            self._check_launch_fn(self.launch_fn)
+        if not _are_configs(self.configs):
+            raise SpecError(
+                f"{self.backend}: configs is {self.configs!r}; it must be a tuple, not "
+                f"empty, of tuples of (name, value) pairs, as tta.{self.backend}() "
+                "makes it."
+            )
+        seen: set[str] = set()
+        for number, config in enumerate(self.configs):
+            self._check_config(number, config)
+            if (digest := fingerprint(config)) in seen:
+                raise SpecError(
+                    f"{self.backend}: configs[{number}] {dict(config)} is there twice."
+                )
+            seen.add(digest)
+        if self.is_packed and (self.launch_fn is None or self.returns_outputs):
+            raise SpecError(
+                f"{self.backend}: the op's own body takes row-major tensors. Pass the "
+                "function that launches a kernel for these formats: "
+                f"tta.{self.backend}(launch_fn, ...)."
+            )
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether some tensor has a format other than LINEAR."""
+        names = (*(self.input_formats or ()), *(self.output_formats or ()))
+        return not set(names) <= {"LINEAR"}
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The launch function. Registration finds it if it was not given."""
+        if self.launch_fn is None:
+            raise SpecError(
+                f"{self.backend}: no launch function. Only custom_op(op, impl=...) can "
+                "do without, where the op's own body launches the kernel."
+            )
+        return self.launch_fn
+
+    def launch_keywords(self, config: Config) -> dict[str, Any]:
+        """The part of ``config`` that the launch function takes."""
+        if self.returns_outputs:
+            return {}
+        parameters = inspect.signature(self.function).parameters
+        return {
+            name: value
+            for name, value in config
+            if name in parameters or name not in self.options
+        }
+
+    def kernel_keywords(self, config: Config) -> dict[str, Any]:
+        """The part of ``config`` that overrides keywords of the kernel's launch."""
+        return dict(config) if self.returns_outputs else {}
+
+    def compiler_options(self, config: Config) -> dict[str, Any]:
+        """The part of ``config`` that the compiler takes."""
+        return {name: value for name, value in config if name in self.options}
+
+    def _check_launch_fn(self, function: Callable[..., Any]) -> None:
+        name = getattr(function, "__qualname__", repr(function))
+        if not callable(function):
+            raise SpecError(
+                f"{self.backend}: the launch function is {function!r}, which cannot be "
+                "called. Pass the Python function that launches the kernel."
+            )
+        if self.is_kernel(function):
+            inner = getattr(function, "fn", getattr(function, "_pyfunc", function))
+            name = getattr(inner, "__name__", "kernel")
+            raise SpecError(
+                f"{self.backend}: {name} is a kernel. Pass the Python function that "
+                f"launches it: def launch(x, out): {self.call.format(name)}."
+            )
+        try:
+            inspect.signature(function)
+        except (TypeError, ValueError) as error:
+            raise SpecError(
+                f"{self.backend}: the launch function is {name}, which has no "
+                "signature. Pass the Python function that launches the kernel."
+            ) from error
+
+    @classmethod
+    def is_kernel(cls, function: Callable[..., Any]) -> bool:
+        """Whether ``function`` is a kernel, and not what launches one."""
+        return type(function).__module__.partition(".")[0] in cls.packages
+
+    def _check_config(self, number: int, config: Config) -> None:
+        for name, value in config:
+            wanted = self.options.get(name)
+            if wanted is not None and type(value) is not wanted:
+                raise SpecError(
+                    f"{self.backend}: configs[{number}] has {name}={value!r}; it must "
+                    f"be of type {wanted.__name__}."
+                )
+        if self.launch_fn is None or self.returns_outputs:
+            return  # the kernel's own parameters, known when it is launched
+        parameters = inspect.signature(self.launch_fn).parameters.values()
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return
+        taken = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
+        optional = [
+            p.name
+            for p in parameters
+            if p.default is not p.empty or p.kind is p.KEYWORD_ONLY
+        ]
+        for name, _ in config:
+            if name not in taken - {"stream"} and name not in self.options:
+                valid = ", ".join([*optional, *sorted(self.options)])
+                function = getattr(self.launch_fn, "__qualname__", self.launch_fn)
+                raise SpecError(
+                    f"{self.backend}: configs[{number}] names {name!r}, which neither "
+                    f"{function} nor the compiler takes. Valid names: {valid}."
+                )
+
+
+def _are_configs(configs: Any) -> bool:
+    """Whether it is a tuple, not empty, of tuples of (name, value) pairs."""
+    if not isinstance(configs, tuple) or configs == ():
+        return False
+    if not all(isinstance(config, tuple) for config in configs):
+        return False
+    pairs = [pair for config in configs for pair in config]
+    return all(
+        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+        for pair in pairs
+    )
+
+
+def as_configs(
+    backend: str, configs: Any, keywords: Mapping[str, Any]
+) -> tuple[Config, ...]:
+    """What a user wrote as ``configs`` and keywords, with names sorted.
+
+    Raises:
+        SpecError: it is not a list of dicts.
+    """
+    if configs is None:
+        configs = [{}]
+    if isinstance(configs, Mapping | str) or not isinstance(configs, Sequence):
+        raise SpecError(
+            f"{backend}: configs is {configs!r}; it must be a list of dicts, one for "
+            "each tactic: configs=[{'BLOCK': 256}, {'BLOCK': 1024}]."
+        )
+    if not configs:
+        raise SpecError(f"{backend}: configs is empty. Leave it out for one tactic.")
+    for number, config in enumerate(configs):
+        is_dict = isinstance(config, Mapping)
+        if not is_dict or not all(isinstance(key, str) for key in config):
+            raise SpecError(
+                f"{backend}: configs[{number}] is {config!r}; it must be a dict from "
+                "names to values."
+            )
+    return tuple(tuple(sorted({**keywords, **config}.items())) for config in configs)
+
+
+@dataclass(frozen=True, eq=False)
+class CustomPluginSpec(Fingerprinted):
+    """Everything that makes a plugin, whatever op it is registered for.
+
+    Attributes:
+        specs: the kernels; the configs of all of them are the op's tactics.
+        meta_impl: fake kernel of the op: fake inputs to fake outputs; None where the op
+            exists in torch and has its own.
+        attributes: (name, value) keywords of every launch function.
+        weights: (name, tensor) constants, between the inputs and the outputs.
+        aligned: promise that every tensor starts at a multiple of 16 bytes. TensorRT's
+            own do; an engine input bound to a sliced view may not.
+
+    Raises:
+        SpecError: a field is of the wrong kind, or a name is there twice.
+    """
+
+    specs: tuple[KernelSpec, ...]
+    meta_impl: Callable[..., Any] | None = None
+    attributes: tuple[tuple[str, Any], ...] = ()
+    weights: tuple[tuple[str, torch.Tensor], ...] = ()
+    aligned: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.specs or not all(isinstance(s, KernelSpec) for s in self.specs):
+            raise SpecError(
+                f"custom_plugin: {self.specs!r} is not a kernel spec, or a list of "
+                "them. Make one with tta.triton(launch_fn)."
+            )
+        if self.meta_impl is not None and not callable(self.meta_impl):
+            raise SpecError(
+                f"custom_plugin: meta_impl is {self.meta_impl!r}; it must be a "
+                "function from the op's inputs to its (empty) outputs."
+            )
+        configured = {n for s in self.specs for c in s.configs for n, _ in c}
+        for name, _ in (*self.attributes, *self.weights):
+            if name in configured:
+                raise SpecError(
+                    f"custom_plugin: {name!r} is both an attribute and a config key."
+                )
+
+    @cached_property
+    def op_name(self) -> str:
+        """A name for this plugin, the same in every process."""
+        function = getattr(self.specs[0].launch_fn, "__name__", "plugin")
+        return f"tta::{re.sub(r'[^0-9A-Za-z_]', '', function)}_{self.fingerprint[:16]}"
+
+
+def custom_plugin(
+    spec: KernelSpec | Sequence[KernelSpec],
+    meta_impl: Callable[..., Any] | None = None,
+    *,
+    aligned: bool = True,
+    **attributes: Any,
+) -> CustomPluginSpec:
+    """A plugin made of one kernel spec, or of several that compute the same.
+
+    Args:
+        spec: what ``tta.triton``, ``tta.cutile`` or ``tta.cutedsl`` returned, or a list
+            of such; the configs of all of them are the op's tactics.
+        meta_impl: from the op's inputs (fake tensors) to its outputs, as in
+            ``lambda x: torch.empty_like(x)``. May be left out for an op that torch
+            already knows.
+        aligned: promise that every tensor starts at a multiple of 16 bytes, as
+            TensorRT's own and torch's do. False gives up vector loads.
+        **attributes: tensors are weights: constants of the engine, passed to every
+            launch function between the inputs and the outputs, in this order; they must
+            not change afterwards. Everything else is passed by name.
+
+    Returns:
+        The plugin, for ``custom_op(op, impl=...)``.
+
+    Raises:
+        SpecError: an argument is of the wrong kind.
+    """
+    specs = (spec,) if isinstance(spec, KernelSpec) else spec
+    if not isinstance(specs, Sequence):
+        specs = (specs,)
+    weights = {n: v for n, v in attributes.items() if isinstance(v, torch.Tensor)}
+    scalars = {n: v for n, v in attributes.items() if n not in weights}
+    return CustomPluginSpec(
+        tuple(specs),
+        meta_impl,
+        tuple(sorted(scalars.items())),
+        tuple(weights.items()),
+        aligned,
+    )
+
+
+def normalize_impl_to_spec(impl: Any) -> CustomPluginSpec:
+    """The plugin spec of anything that ``custom_op(impl=...)`` accepts.
+
+    Args:
+        impl: a plugin spec (returned as it is), a kernel spec, or a list of them.
+
+    Returns:
+        The plugin spec.
+
+    Raises:
+        SpecError: it is none of these.
+    """
+    if isinstance(impl, CustomPluginSpec):
+        return impl
+    if isinstance(impl, KernelSpec | list | tuple):
+        return custom_plugin(impl)
+    raise SpecError(
+        f"impl={impl!r} is not a plugin. Pass tta.triton(launch_fn), or "
+        "tta.custom_plugin(...)."
+    )

@@ -1,0 +1,181 @@
+"""What every language's kernel has in common: the slots to fill, limits and refusals.
+
+TensorRT launches with input pointers, 32-bit extras and output pointers, a grid, a block
+and dynamic shared memory. A backend describes each parameter of its kernel's entry by
+what TensorRT is to pass for it; whatever does not fit is refused here, in one place.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sympy
+
+from torch_tensorrt.annotation._code.ptx import Kind, Slot
+from torch_tensorrt.annotation._record.program import Grid, Pointer, Program
+from torch_tensorrt.annotation._sizes.facts import Facts, bounds, facts
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
+
+ALIGNMENT = 16  # bytes; what `aligned` promises of every tensor's start
+
+# "Technical Specifications per Compute Capability", CUDA C++ programming guide.
+MOST_THREADS = 1024
+_MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """A kernel in its toolchain's own parameter order.
+
+    Attributes:
+        code: PTX with one entry.
+        slots: for each parameter of the entry, what TensorRT is to pass.
+        extras: the expressions of the extra arguments, by index.
+        grid: blocks along x, y and z.
+        block: threads along x, y and z.
+        shared_memory: dynamic shared memory, in bytes a block.
+        ptxas: path of the assembler that checks the code.
+        facts: what the compiler was told of the arguments, for people.
+        retargeted: the PTX ISA that the compiler emitted, where the code was lowered
+            from it to that of the driver.
+    """
+
+    code: str
+    slots: tuple[Slot, ...]
+    extras: tuple[sympy.Basic, ...]
+    grid: Grid
+    block: tuple[int, int, int]
+    shared_memory: int
+    ptxas: str
+    facts: str = ""
+    retargeted: str = ""
+
+
+class Parameters:
+    """The parameters of a kernel's entry, added one by one in the entry's order.
+
+    Args:
+        program: the launch whose kernel it is, and the tensors around it.
+        aligned: every tensor starts at a multiple of ``ALIGNMENT`` bytes.
+
+    Attributes:
+        slots, extras: of :class:`CompiledKernel`.
+        told: the facts that the compiler is told, for people: ``"x%16"``.
+    """
+
+    def __init__(self, program: Program, aligned: bool) -> None:
+        self.program = program
+        self.aligned = aligned
+        self.slots: list[Slot] = []
+        self.extras: list[sympy.Basic] = []
+        self.told: list[str] = []
+
+    def slot_of(self, pointer: Pointer) -> Slot:
+        """Where TensorRT passes the address of a pointer's tensor."""
+        inputs = len(self.program.inputs)
+        if pointer.tensor < inputs:
+            return Slot(Kind.INPUT, pointer.tensor)
+        return Slot(Kind.OUTPUT, pointer.tensor - inputs)
+
+    def add_pointer(self, pointer: Pointer) -> None:
+        """A parameter that takes the address of a tensor."""
+        self.slots.append(self.slot_of(pointer))
+
+    def add_extra(self, expr: sympy.Basic) -> None:
+        """A parameter that takes a 32-bit integer, or a condition."""
+        self.slots.append(Slot(Kind.EXTRA, len(self.extras)))
+        self.extras.append(expr)
+
+    def add_float(self, value: float) -> None:
+        """A parameter that takes a float: TensorRT passes the integer of its bits."""
+        (bits,) = struct.unpack("<i", struct.pack("<f", value))
+        self.add_extra(sympy.Integer(bits))
+
+    def facts(self, expr: sympy.Basic) -> Facts:
+        """What holds of ``expr`` over the profile."""
+        return facts(expr, self.program.ranges)
+
+    def require_int32(self, name: str, expr: sympy.Basic, remedy: str) -> Facts:
+        """The facts of a value that is to be an extra argument.
+
+        Args:
+            name: of the kernel's parameter.
+            remedy: a clause that follows "Narrow the profile, or".
+
+        Raises:
+            ArgumentError: it leaves the range of 32 bits within the profile.
+        """
+        known = self.facts(expr)
+        if not known.fits_int32:
+            worst = known.lower if known.upper <= 2**31 - 1 else known.upper
+            raise self.refused(
+                name,
+                f"{expr} reaches {worst} within the profile, and TensorRT passes "
+                f"32-bit integers only. Narrow the profile, or {remedy}.",
+            )
+        return known
+
+    def refused(self, name: str, why: str) -> ArgumentError:
+        """The error for an argument that TensorRT cannot pass."""
+        kernel = self.program.launch.name
+        return ArgumentError(f"kernel {kernel}, argument `{name}`: {why}")
+
+
+def unsupported(kernel: str, why: str) -> UnsupportedKernelError:
+    """The error for a kernel that TensorRT cannot launch; ``why`` ends in a remedy."""
+    return UnsupportedKernelError(f"kernel {kernel}: {why}")
+
+
+def refuse_cluster(kernel: str, size: object) -> UnsupportedKernelError:
+    """The error for a kernel that is launched in clusters of several blocks."""
+    return unsupported(
+        kernel,
+        f"it is launched in clusters ({size}), which TensorRT does not do. Launch it, or "
+        "choose a config, without.",
+    )
+
+
+def refuse_launch(kernel: str, kind: str) -> UnsupportedKernelError:
+    """The error for a special launch, as ``"cooperative"``."""
+    return unsupported(
+        kernel,
+        f"it is a {kind} launch, which TensorRT does not do. Launch it without.",
+    )
+
+
+def require_block(kernel: str, block: Sequence[int]) -> None:
+    """Raise where CUDA would not launch blocks of so many threads."""
+    threads = sympy.prod(block)
+    if threads > MOST_THREADS:
+        shape = "x".join(map(str, block))
+        raise unsupported(
+            kernel,
+            f"blocks of {shape} = {threads} threads; CUDA launches {MOST_THREADS} at "
+            "most. Launch smaller blocks.",
+        )
+
+
+def require_shared_memory(kernel: str, size: int, target: Target) -> None:
+    """Raise where a kernel asks for more dynamic shared memory than it may have."""
+    if size > target.max_shared_memory:
+        raise unsupported(
+            kernel,
+            f"it asks for {size} bytes of dynamic shared memory; the limit is "
+            f"{target.max_shared_memory}. Take smaller tiles or fewer stages, or raise "
+            "Target.max_shared_memory.",
+        )
+
+
+def require_grid(program: Program, grid: Grid) -> None:
+    """Raise where CUDA would not launch ``grid`` for some shape of the profile."""
+    for axis, size, limit in zip("xyz", grid, _MOST_BLOCKS, strict=True):
+        lower, upper = bounds(size, program.ranges)
+        if lower < 1 or upper > limit:
+            raise ArgumentError(
+                f"kernel {program.launch.name}: the grid's {axis}, {size}, runs from "
+                f"{lower} to {upper} within the profile; CUDA launches 1 to {limit} "
+                "blocks there. Narrow the profile, or change the grid."
+            )

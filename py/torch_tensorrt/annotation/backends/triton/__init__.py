@@ -1,0 +1,89 @@
+"""Triton: what a user hands over. The rest of the folder imports Triton itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch_tensorrt.annotation._specs import KernelSpec, as_configs
+from torch_tensorrt.annotation._tensors import as_formats
+
+# What decides a kernel's code beside its text; of the kernel and of its decorators.
+_SETTINGS = (
+    "configs",
+    "values",
+    "do_not_specialize",
+    "do_not_specialize_on_alignment",
+    "noinline",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TritonSpec(KernelSpec):
+    """A Triton kernel. Config keys ``num_warps``, ``num_stages`` and ``maxnreg`` are
+    Triton's own; every other key is a keyword of the launch function."""
+
+    backend: ClassVar[str] = "triton"
+    packages: ClassVar[tuple[str, ...]] = ("triton",)
+    call: ClassVar[str] = "{}[grid](x, out, ...)"
+    options: ClassVar[Mapping[str, type]] = {
+        "num_warps": int,
+        "num_stages": int,
+        "maxnreg": int,
+    }
+
+    @staticmethod
+    def object_parts(value: Any) -> tuple[Any, ...] | None:
+        """A kernel, or what wraps one, is its function and its settings.
+
+        Triton compiles the text at decoration, whatever the file says now.
+        """
+        inner = getattr(value, "fn", None)
+        if not callable(inner):
+            return None
+        settings = [getattr(value, name, None) for name in _SETTINGS]
+        return inner, settings, getattr(value, "src", None)
+
+
+def triton(
+    launch_fn: Callable[..., Any] | None = None,
+    configs: Sequence[Mapping[str, Any]] | None = None,
+    input_formats: Any = None,
+    output_formats: Any = None,
+    **keywords: Any,
+) -> TritonSpec:
+    """A kernel that ``launch_fn`` launches with Triton.
+
+    Args:
+        launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
+            it launches exactly one ``@triton.jit`` kernel on the tensors it is given.
+            None: the op is defined with ``torch.library.custom_op`` or ``triton_op``,
+            and its own body launches the kernel.
+        configs: one dict for each tactic that TensorRT is to time. ``num_warps``,
+            ``num_stages`` and ``maxnreg`` go to Triton, other keys to ``launch_fn``
+            (without one, they override keywords of the launch). None: the configs of
+            ``@triton.autotune``, or one tactic with the defaults.
+        input_formats, output_formats: names of ``trt.TensorFormat`` (``"CHW32"``), one
+            for all tensors or one for each; None is LINEAR (row-major). A launch
+            function gets a packed tensor as it lies in memory, ``[N][(C + 31) // 32]
+            [H][W][32]`` for CHW32, with its own extents as ``x.logical_shape``. The
+            contents of the padding are undefined.
+        **keywords: config keys that hold in every config.
+
+    Returns:
+        The spec, for ``custom_op(op, impl=...)`` or :func:`custom_plugin`.
+
+    Raises:
+        SpecError: a config is not a dict, names something unknown, or is there twice.
+
+    Example::
+
+        tta.triton(launch, configs=[{"BLOCK": 256}, {"BLOCK": 1024, "num_warps": 8}])
+    """
+    return TritonSpec(
+        launch_fn,
+        as_configs(TritonSpec.backend, configs, keywords),
+        as_formats(input_formats, TritonSpec.backend),
+        as_formats(output_formats, TritonSpec.backend),
+    )
