@@ -31,25 +31,23 @@ Hand over the function that launches your kernel; every config is a tactic::
 
 from torch_tensorrt.annotation import errors as errors
 from torch_tensorrt.annotation._dry_run import dry_run as dry_run
-from torch_tensorrt.annotation._execute import execute as execute
-from torch_tensorrt.annotation._plugin_spec import (
-    CustomPluginSpec as CustomPluginSpec,
-)
-from torch_tensorrt.annotation._plugin_spec import (
-    custom_plugin as custom_plugin,
-)
-from torch_tensorrt.annotation._plugin_spec import (
+from torch_tensorrt.annotation._dry_run.execute import execute as execute
+from torch_tensorrt.annotation._dry_run.report import DryRunReport as DryRunReport
+from torch_tensorrt.annotation._plugin import unregister as unregister
+from torch_tensorrt.annotation._specs import CustomPluginSpec as CustomPluginSpec
+from torch_tensorrt.annotation._specs import custom_plugin as custom_plugin
+from torch_tensorrt.annotation._specs import (
     normalize_impl_to_spec as normalize_impl_to_spec,
 )
-from torch_tensorrt.annotation._registry import unregister as unregister
-from torch_tensorrt.annotation._report import DryRunReport as DryRunReport
-from torch_tensorrt.annotation._spec import CuTeDSLSpec as CuTeDSLSpec
-from torch_tensorrt.annotation._spec import CuTileSpec as CuTileSpec
-from torch_tensorrt.annotation._spec import TritonSpec as TritonSpec
-from torch_tensorrt.annotation._spec import cutedsl as cutedsl
-from torch_tensorrt.annotation._spec import cutile as cutile
-from torch_tensorrt.annotation._spec import triton as triton
 from torch_tensorrt.annotation._target import Target as Target
+from torch_tensorrt.annotation.backends.cutedsl import CuTeDSLSpec as CuTeDSLSpec
+from torch_tensorrt.annotation.backends.cutedsl import cutedsl as cutedsl
+from torch_tensorrt.annotation.backends.cutile import CuTileSpec as CuTileSpec
+from torch_tensorrt.annotation.backends.cutile import cutile as cutile
+from torch_tensorrt.annotation.backends.triton import TritonSpec as TritonSpec
+from torch_tensorrt.annotation.backends.triton import triton as triton
+
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "CuTeDSLSpec",
@@ -58,6 +56,7 @@ __all__ = [
     "DryRunReport",
     "Target",
     "TritonSpec",
+    "__version__",
     "custom_plugin",
     "cutedsl",
     "cutile",

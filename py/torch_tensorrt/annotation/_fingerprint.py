@@ -19,7 +19,14 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 import numpy as np
@@ -202,7 +209,9 @@ class _Encoder:
             self._add_class(type(value))
             if dataclasses.is_dataclass(value):
                 fields = dataclasses.fields(value)
-                self.add([(f.name, getattr(value, f.name)) for f in fields if f.compare])
+                self.add(
+                    [(f.name, getattr(value, f.name)) for f in fields if f.compare]
+                )
             elif type(getattr(value, "__dict__", None)) is dict:
                 self.add(vars(value))
             else:
@@ -301,7 +310,9 @@ def is_versioned(module: str | None) -> bool:
         return True
     if package not in sys.stdlib_module_names or package == "__main__":
         return False
-    origin = getattr(getattr(sys.modules.get(package), "__spec__", None), "origin", None)
+    origin = getattr(
+        getattr(sys.modules.get(package), "__spec__", None), "origin", None
+    )
     if origin in (None, "built-in", "frozen"):
         return True
     return Path(str(origin)).is_relative_to(sysconfig.get_path("stdlib"))

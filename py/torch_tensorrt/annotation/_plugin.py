@@ -1,33 +1,72 @@
-"""Specs x configs x fact sets -> numbered tactics, and each one's kernel."""
+"""A plugin's kernels for a request, and the ops that are registered in this process.
+
+:meth:`Plugin.kernels` is the one place that drives recording and compiling. Autotune,
+the ahead-of-time implementation, the capability check and the dry run index into it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch_tensorrt.annotation import _cubin, _dtypes
 from torch_tensorrt.annotation._attributes import AttributeKind
-from torch_tensorrt.annotation._checks import check_grid, check_outputs_written
 from torch_tensorrt.annotation._compile import compile_all
-from torch_tensorrt.annotation._configs import Config
+from torch_tensorrt.annotation._compile.job import Job, Kernel
 from torch_tensorrt.annotation._fingerprint import fingerprint
-from torch_tensorrt.annotation._job import Assembled, Job, Outcome, as_ours
-from torch_tensorrt.annotation._kernel_spec import KernelSpec
-from torch_tensorrt.annotation._launch import LaunchRecord
-from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
-from torch_tensorrt.annotation._ptxas import Resources
 from torch_tensorrt.annotation._record import Call, record
+from torch_tensorrt.annotation._record.program import Program
+from torch_tensorrt.annotation._specs import Config, CustomPluginSpec, KernelSpec
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._trace import TensorInfo
-from torch_tensorrt.annotation.backends import CompiledKernel, backend
+from torch_tensorrt.annotation._tensors import DType, TensorInfo
+from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
-    RedundantTactic,
+    RegistrationError,
     UnsupportedKernelError,
+    as_ours,
 )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What TensorRT asks kernels for. Equal requests get the same kernels.
+
+    Attributes:
+        inputs: the plugin's inputs, weights last; None for one that is not given.
+        values: the op's other arguments, by name.
+        target: the GPU; None where only recording is wanted.
+    """
+
+    inputs: tuple[TensorInfo | None, ...]
+    values: tuple[tuple[str, str, Any], ...]
+    target: Target | None
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Sequence[TensorInfo | None],
+        attributes: Mapping[str, Any],
+        target: Target | None,
+    ) -> Request:
+        """A request; a list among the attributes is kept as a tuple."""
+        # The text tells 0.0 from -0.0, and 1 from True, which are equal as values.
+        values = tuple(
+            (name, repr(value), tuple(value) if isinstance(value, list) else value)
+            for name, value in attributes.items()
+        )
+        return cls(tuple(inputs), values, target)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The op's other arguments as Python has them."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, _, value in self.values
+        }
 
 
 @dataclass(frozen=True)
@@ -35,16 +74,19 @@ class Tactic:
     """One kernel to time; ``number`` is positive and the same in every process.
 
     Attributes:
-        choice: the autotuner's config, where the spec has none of its own; None where
-            it is not known whether there is an autotuner.
-        fact_set: which facts the compiler is told.
+        choice: the autotuner's config, where the spec has none of its own.
+        program: what the launch function does; None where it could not be recorded.
+        kernel: what TensorRT gets; None where it was not compiled, or is refused.
+        error: why it is left out; None where it is not.
     """
 
     number: int
     spec: KernelSpec
     config: Config
     choice: Config | None = None
-    fact_set: str = ""
+    program: Program | None = None
+    kernel: Kernel | None = None
+    error: AnnotationError | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -53,48 +95,8 @@ class Tactic:
 
     @property
     def description(self) -> str:
-        """Backend, config and fact set, for people."""
-        told = [self.fact_set] if self.fact_set else []
-        return ", ".join([self.spec.backend, str(self.settings), *told])
-
-    @property
-    def overrides(self) -> dict[str, Any] | None:
-        """Keywords of the kernel's launch."""
-        if self.choice is not None:
-            return dict(self.choice)
-        return self.spec.kernel_keywords(self.config) or None
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A tactic's kernel for given inputs, as TensorRT is to launch it.
-
-    Attributes:
-        entry: its unique name.
-        code: PTX whose entry takes inputs, extras, outputs.
-        resources: as the assembler reports them.
-        digest: of the code, whatever the entry's name.
-    """
-
-    entry: str
-    code: str | bytes
-    record: LaunchRecord
-    compiled: CompiledKernel
-    resources: Resources
-    digest: str
-
-
-@dataclass(frozen=True)
-class Request:
-    """What TensorRT asks a kernel for: inputs, attribute values, and the GPU."""
-
-    inputs: tuple[TensorInfo, ...]
-    attributes: Mapping[str, Any]
-    target: Target
-
-    @property
-    def key(self) -> str:
-        return fingerprint(repr(self.inputs), dict(self.attributes), repr(self.target))
+        """Language and config, for people."""
+        return f"{self.spec.backend}, {self.settings}"
 
 
 class Plugin:
@@ -108,7 +110,7 @@ class Plugin:
         meta: from fake inputs, and attributes by keyword, to fake outputs.
         tensors: names of the op's tensor arguments.
         optional: of those, the ones that may be None.
-        attributes: names and kinds of its others.
+        attributes: names and kinds of the op's other arguments.
         defaults: values of those that have one.
         weights: constants that follow the tensors among the plugin's inputs; on the
             host, contiguous.
@@ -133,194 +135,202 @@ class Plugin:
         self.defaults = dict(defaults or {})
         self.weights = {n: w.detach().cpu().contiguous() for n, w in spec.weights}
         self._lock = threading.RLock()
-        self._built: dict[tuple[int, str], Kernel | AnnotationError] = {}
-        self._tactics: dict[str, tuple[Tactic, ...]] = {}
+        self._programs: dict[Request, tuple[Tactic, ...]] = {}
+        self._kernels: dict[Request, tuple[Tactic, ...]] = {}
 
     @property
     def weight_infos(self) -> tuple[TensorInfo, ...]:
-        """What TensorRT says of the weights."""
+        """What TensorRT knows of the weights."""
         return tuple(TensorInfo(tuple(w.shape), w.dtype) for w in self.weights.values())
 
-    def tactics(
-        self, inputs: Sequence[TensorInfo], attributes: Mapping[str, Any]
-    ) -> tuple[Tactic, ...]:
-        """Every config and fact set of every kernel spec, numbered from 1.
+    def programs(self, request: Request) -> tuple[Tactic, ...]:
+        """Every config of every kernel spec, recorded and numbered from 1.
 
         A spec without configs has those of the autotuned kernel that it launches.
         """
-        key = fingerprint(repr(tuple(inputs)), dict(attributes))
+        request = replace(request, target=None)
         with self._lock:
-            if key not in self._tactics:
-                found = (
-                    (spec, config, choice, fact_set)
+            if request not in self._programs:
+                recorded = (
+                    tactic
                     for spec in self.spec.specs
                     for config in spec.configs
-                    for choice in self._choices(spec, config, inputs, attributes)
-                    for fact_set in spec.fact_sets
+                    for tactic in self._recorded(spec, config, request)
                 )
-                self._tactics[key] = tuple(
-                    Tactic(number, *parts)
-                    for number, parts in enumerate(found, start=1)
+                self._programs[request] = tuple(
+                    replace(tactic, number=number)
+                    for number, tactic in enumerate(recorded, start=1)
                 )
-            return self._tactics[key]
+            return self._programs[request]
 
-    def _choices(
-        self,
-        spec: KernelSpec,
-        config: Config,
-        inputs: Sequence[TensorInfo],
-        attributes: Mapping[str, Any],
-    ) -> Sequence[Config | None]:
-        if config:
-            return [None]
-        try:
-            recorded = self.record(Tactic(0, spec, config), inputs, attributes)
-        except Exception:
-            return [None]  # which it raises again as a tactic
-        return recorded.choices or [None]
+    def kernels(self, request: Request) -> tuple[Tactic, ...]:
+        """Every tactic with its kernel, or with the error that leaves it out.
+
+        Gaps in the numbering are tactics whose kernel duplicates an earlier one's.
+        """
+        with self._lock:
+            if request not in self._kernels:
+                self._kernels[request] = tuple(self._compiled(request))
+            return self._kernels[request]
 
     def tactic(self, number: int, request: Request) -> Tactic:
-        """The tactic of this number.
+        """The tactic of this number, which has a kernel.
 
         Raises:
             UnsupportedKernelError: TensorRT asks for its default tactic, 0, which it
                 does where autotune left nothing.
+            AnnotationError: the tactic is left out.
         """
-        if number < 1:
-            raise UnsupportedKernelError(
-                f"{self.op}: no tactic can serve these inputs; the warnings before "
-                f"this say why. tta.dry_run({self.op!r}, ...) tries them one by one."
-            )
-        return self.tactics(request.inputs, request.attributes)[number - 1]
+        for tactic in self.kernels(request):
+            if tactic.number == number:
+                if tactic.error is not None:
+                    raise tactic.error
+                return tactic
+        raise UnsupportedKernelError(
+            f"{self.op}: no tactic can serve these inputs; the warnings before this say "
+            f"why. tta.dry_run({self.op!r}, ...) tries them one by one."
+        )
 
-    def kernel(self, tactic: Tactic, request: Request) -> Kernel:
-        """The kernel of ``tactic``; built on first use.
+    def _recorded(
+        self, spec: KernelSpec, config: Config, request: Request
+    ) -> Iterator[Tactic]:
+        """The tactic of a config; or one for each choice of an autotuner."""
+        tactic = self._record(Tactic(0, spec, config), request)
+        choices = tactic.program.choices if tactic.program and not config else ()
+        if not choices:
+            yield tactic
+            return
+        yield replace(tactic, choice=choices[0])
+        for choice in choices[1:]:
+            yield self._record(Tactic(0, spec, config, choice), request)
 
-        Raises:
-            AnnotationError: it cannot be recorded, or compiled, or launched.
-            RedundantTactic: another fact set gives the same kernel.
-        """
-        key = (tactic.number, request.key)
-        with self._lock:
-            if key not in self._built:
-                self._prepare([tactic], request)
-            found = self._built[key]
-        if isinstance(found, AnnotationError):
-            raise found
-        return found
-
-    def prepare(self, request: Request) -> None:
-        """Build the kernels of all tactics: together, which is faster."""
-        with self._lock:
-            tactics = self.tactics(request.inputs, request.attributes)
-            self._prepare(
-                [t for t in tactics if (t.number, request.key) not in self._built],
-                request,
-            )
-
-    def _prepare(self, tactics: Sequence[Tactic], request: Request) -> None:
-        jobs = [_job(self, tactic, request) for tactic in tactics]
-        outcomes = iter(compile_all([j for j in jobs if isinstance(j, Job)], self.op))
-        for tactic, job in zip(tactics, jobs, strict=True):
-            self._built[tactic.number, request.key] = (
-                _build(self, tactic, request, job, next(outcomes))
-                if isinstance(job, Job)
-                else job
-            )
-
-    def record(
-        self,
-        tactic: Tactic,
-        inputs: Sequence[TensorInfo],
-        attributes: Mapping[str, Any],
-    ) -> LaunchRecord:
-        """The launch of ``tactic`` for ``inputs``."""
+    def _record(self, tactic: Tactic, request: Request) -> Tactic:
+        attributes, spec = request.attributes, tactic.spec
         keywords = {
             **dict(self.spec.attributes),
             **attributes,
-            **tactic.spec.launch_keywords(tactic.config),
+            **spec.launch_keywords(tactic.config),
         }
-        recorded = record(
-            backend(tactic.spec.backend),
-            tactic.spec.function,
-            lambda *tensors: self.meta(*tensors, **attributes),
-            inputs,
-            Call(
-                keywords,
-                tactic.overrides,
-                self.tensors if tactic.spec.returns_outputs else None,
-                tactic.spec.input_formats,
-                tactic.spec.output_formats,
-                len(self.weights),
-            ),
+        overrides = spec.kernel_keywords(tactic.config) or None
+        call = Call(
+            keywords,
+            overrides if tactic.choice is None else dict(tactic.choice),
+            self.tensors if spec.returns_outputs else None,
+            spec.input_formats,
+            spec.output_formats,
+            len(self.weights),
         )
-        for output in recorded.outputs.tensors:
-            _dtypes.from_torch(output.dtype)
-        check_outputs_written(recorded)
-        return recorded
-
-
-def _job(plugin: Plugin, tactic: Tactic, request: Request) -> Job | AnnotationError:
-    """What to compile for ``tactic``, or why nothing."""
-    what = f"{plugin.op}, tactic {tactic.number}"
-    try:
-        recorded = plugin.record(tactic, request.inputs, request.attributes)
-    except Exception as error:
-        return as_ours(what, error)
-    return Job(
-        what,
-        tactic.spec.backend,
-        recorded,
-        request.target,
-        tactic.spec.options(tactic.config),
-        plugin.spec.aligned,
-        tactic.fact_set,
-    )
-
-
-def _build(
-    plugin: Plugin, tactic: Tactic, request: Request, job: Job, built: Outcome
-) -> Kernel | AnnotationError:
-    """The kernel of a tactic, of what was compiled."""
-    if not isinstance(built, Assembled):
-        return built
-    recorded = job.record
-    try:
-        check_grid(recorded, built.compiled.grid)
-        _require_new(plugin, tactic, request, built.digest)
-        entry = _entry_name(plugin, tactic, recorded, built.digest)
-        if built.compiled.cubin:
-            entry = _cubin.padded(entry)
-        code = built.code(recorded, entry)
-    except AnnotationError as error:
-        return error
-    compiled, resources = built.compiled, built.resources
-    return Kernel(entry, code, recorded, compiled, resources, built.digest)
-
-
-def _require_new(plugin: Plugin, tactic: Tactic, request: Request, digest: str) -> None:
-    """Raise where an earlier fact set of the same config gave the same code."""
-    for earlier in plugin.tactics(request.inputs, request.attributes):
-        if earlier.number >= tactic.number:
-            return
-        if replace(earlier, number=tactic.number, fact_set=tactic.fact_set) != tactic:
-            continue
         try:
-            kernel = plugin.kernel(earlier, request)
-        except AnnotationError:
-            continue  # reported as that tactic's
-        if kernel.digest == digest:
-            raise RedundantTactic(
-                f"tactic {tactic.number} has the code of tactic {earlier.number}."
+            program = record(
+                backend(spec.backend),
+                spec.function,
+                lambda *tensors: self.meta(*tensors, **attributes),
+                request.inputs,
+                call,
             )
+            for output in program.outputs:
+                DType.of(output.dtype)  # or TensorRT has no such outputs
+        except Exception as error:
+            what = f"{self.op}, {tactic.description}"
+            return replace(tactic, error=as_ours(what, error))
+        return replace(tactic, program=program)
+
+    def _compiled(self, request: Request) -> Iterator[Tactic]:
+        assert request.target is not None, "kernels are compiled for a target"
+        tactics = self.programs(request)
+        jobs = {
+            tactic.number: Job(
+                f"{self.op}, tactic {tactic.number}",
+                tactic.spec.backend,
+                tactic.program,
+                request.target,
+                tactic.spec.compiler_options(tactic.config),
+                self.spec.aligned,
+            )
+            for tactic in tactics
+            if tactic.program is not None
+        }
+        outcomes = dict(
+            zip(jobs, compile_all(list(jobs.values()), self.op), strict=True)
+        )
+        launches: set[Any] = set()
+        for tactic in tactics:
+            outcome = outcomes.get(tactic.number)
+            if isinstance(outcome, AnnotationError):
+                yield replace(tactic, error=outcome)
+            elif outcome is None or tactic.program is None:
+                yield tactic
+            elif (same := (outcome.launched_as, tactic.program.formats)) not in launches:
+                launches.add(same)
+                entry = self._entry(tactic, tactic.program, outcome)
+                yield replace(tactic, kernel=outcome.named(entry))
+
+    def _entry(self, tactic: Tactic, program: Program, kernel: Kernel) -> str:
+        """Unique to op, tactic, dtypes and code: TensorRT confuses equal names."""
+        dtypes = [t and t.dtype for t in program.inputs]
+        dtypes += [output.dtype for output in program.outputs]
+        digest = fingerprint(self.op, dtypes, kernel.digest)
+        op = re.sub(r"\W", "_", self.op)
+        return f"{op}_t{tactic.number}_{digest[:12]}"
 
 
-def _entry_name(
-    plugin: Plugin, tactic: Tactic, recorded: LaunchRecord, code: str
-) -> str:
-    """Unique to op, tactic, dtypes and code: TensorRT confuses equal names."""
-    dtypes = [t.dtype for t in recorded.inputs]
-    dtypes += [t.dtype for t in recorded.outputs.tensors]
-    digest = fingerprint(plugin.op, dtypes, code)
-    op = re.sub(r"\W", "_", plugin.op)
-    return f"{op}_t{tactic.number}_{digest[:12]}"
+# --- What is registered ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RegisteredOp:
+    """One op.
+
+    Attributes:
+        plugin: its ahead-of-time plugin; None where only its Python implementation is
+            registered.
+        dynamic: whether nodes of dynamic shape are converted.
+        identity: digest of what it was registered with.
+        location: ``file:line`` of the call.
+        undo: removes it from every registry; may be called again.
+        redo: puts it into ``registered``, and every registry, again after that.
+    """
+
+    plugin: Plugin | None
+    dynamic: bool
+    identity: str
+    location: str
+    undo: Callable[[], None]
+    redo: Callable[[], None]
+
+
+registered: dict[str, RegisteredOp] = {}
+lock = threading.RLock()  # held while an op is registered, or forgotten
+
+
+def unregister(op: str) -> None:
+    """Undo ``custom_op``: the torch op it defined, the plugin and the converter.
+
+    Args:
+        op: ``"ns::name"``.
+
+    Raises:
+        RegistrationError: it is not registered.
+    """
+    with lock:
+        if op not in registered:
+            raise RegistrationError(
+                f"{op}: not registered with custom_op. Registered: "
+                f"{', '.join(registered) or 'none'}."
+            )
+        with kept_on_error(op):
+            registered[op].undo()
+            del registered[op]
+
+
+@contextlib.contextmanager
+def kept_on_error(name: str) -> Iterator[None]:
+    """Around what replaces an op, or undoes it: on an error it is there again."""
+    op = registered[name]
+    try:
+        yield
+    except BaseException:
+        if registered.get(name, op) is op:
+            op.undo()
+            op.redo()
+        raise

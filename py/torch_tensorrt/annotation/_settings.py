@@ -70,7 +70,5 @@ def cache_size() -> int:
     text = CACHE_SIZE.text().strip()
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", text, re.IGNORECASE)
     if match is None:
-        raise SpecError(
-            f"{CACHE_SIZE.name}={text!r}: not a size. Write 500MB, or 2GB."
-        )
+        raise SpecError(f"{CACHE_SIZE.name}={text!r}: not a size. Write 500MB, or 2GB.")
     return int(float(match[1]) * _UNITS[match[2].upper()])

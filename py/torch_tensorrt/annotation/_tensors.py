@@ -43,7 +43,9 @@ class TensorInfo:
 
     def at(self, which: str) -> tuple[int, ...]:
         """The extents at the profile's ``"min"``, ``"opt"`` or ``"max"``."""
-        return tuple(getattr(e, which) if isinstance(e, Range) else e for e in self.shape)
+        return tuple(
+            getattr(e, which) if isinstance(e, Range) else e for e in self.shape
+        )
 
     @property
     def is_dynamic(self) -> bool:
@@ -249,7 +251,9 @@ FORMATS = {
         Format("CHW4", -3, 4, False, (_INT8,)),
         Format("CHW32", -3, 32, False, (_FP32, _FP16, _INT8)),
         Format("CDHW32", -4, 32, False, (_FP16, _INT8)),
-        Format("HWC", -3, 1, True, (_FP32, _FP16, _BF16, _INT8, torch.int64, torch.uint8)),
+        Format(
+            "HWC", -3, 1, True, (_FP32, _FP16, _BF16, _INT8, torch.int64, torch.uint8)
+        ),
         Format("HWC8", -3, 8, True, (_FP16, _BF16)),
         Format("HWC16", -3, 16, True, (_FP16, _INT8, _FP8)),
         Format("DHWC", -4, 1, True, (_FP32,)),

@@ -2,65 +2,60 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from torch_tensorrt.annotation._cache import cache_folder, kernel_cache
-from torch_tensorrt.annotation._eviction import size_limit
-from torch_tensorrt.annotation._job import Job, Outcome, as_ours
-from torch_tensorrt.annotation._progress import progress
-from torch_tensorrt.annotation._workers import (
+from torch_tensorrt.annotation import _settings
+from torch_tensorrt.annotation._compile.cache import kernel_cache
+from torch_tensorrt.annotation._compile.job import Job, Outcome, keys_of
+from torch_tensorrt.annotation._compile.pool import (
     compile_in_workers,
     compiling,
     worker_count,
 )
-
-_LOGGER = logging.getLogger(__name__)
+from torch_tensorrt.annotation.errors import as_ours
 
 
 def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
     """The outcome of each job, from the cache where it is there.
 
-    Those that are not are compiled in processes of their own, in parallel.
+    The others are compiled in parallel, in processes of their own. Jobs that would
+    compile the same are compiled once.
 
     Args:
-        what: is done, for the progress bar.
+        what: is compiled, for the progress bar.
     """
-    cache = kernel_cache(cache_folder())
-    outcomes = [cache.load(job) for job in jobs]
-    missing = _distinct([j for j, o in zip(jobs, outcomes, strict=True) if o is None])
-    compiled: dict[int, Outcome] = {}
+    cache = kernel_cache(_settings.cache_folder())
+    outcomes: dict[object, Outcome] = {}
+    missing: dict[object, Job] = {}
+    keys = keys_of(jobs)
+    slots = [key or index for index, key in enumerate(keys)]
+    for slot, key, job in zip(slots, keys, jobs, strict=True):
+        found = cache.load(key, job.toolchain.compiler)
+        if found is None:
+            missing.setdefault(slot, job)
+        else:
+            outcomes[slot] = found
+    places = list(missing)
     with progress(what, len(missing)) as advance:
 
         def done(index: int, outcome: Outcome) -> None:
-            compiled[id(missing[index])] = outcome
-            cache.store(missing[index], outcome)
+            slot = places[index]
+            outcomes[slot] = outcome
+            cache.store(slot if isinstance(slot, str) else None, missing[slot], outcome)
             advance()
 
         try:
-            limit = size_limit()
-            _compile(missing, done)
+            limit = _settings.cache_size()
+            _compile(list(missing.values()), done)
             if missing:
                 cache.keep_within(limit)
-        except Exception as error:  # no process to be had, or an environment variable
+        except Exception as error:  # no process to be had, or a malformed setting
             failure = as_ours(what, error)
-            for job in missing:
-                compiled.setdefault(id(job), failure)
-    by_key = {job.key: compiled[id(job)] for job in missing}
-    return [
-        outcome or compiled.get(id(job)) or by_key[job.key]
-        for job, outcome in zip(jobs, outcomes, strict=True)
-    ]
-
-
-def _distinct(jobs: Sequence[Job]) -> list[Job]:
-    """``jobs`` without those that would compile the same."""
-    by_key: dict[object, Job] = {}
-    for job in jobs:
-        if job.key is None:
-            _LOGGER.info("%s: its source cannot be hashed; it is not cached", job.what)
-        by_key.setdefault(job.key or id(job), job)
-    return list(by_key.values())
+            for slot in missing:
+                outcomes.setdefault(slot, failure)
+    return [outcomes[slot] for slot in slots]
 
 
 def _compile(jobs: Sequence[Job], done: Callable[[int, Outcome], None]) -> None:
@@ -70,3 +65,20 @@ def _compile(jobs: Sequence[Job], done: Callable[[int, Outcome], None]) -> None:
     with compiling:
         for index, job in enumerate(jobs):
             done(index, job.run())
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Gives a function to call after each of ``total`` steps.
+
+    It shows a bar on standard error, if that is a terminal, and leaves nothing behind.
+    """
+    if total < 2 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)

@@ -1,47 +1,50 @@
 """Compiled kernels, in memory and on disk, for this machine and others.
 
-An entry is a JSON file that names a file of code by the digest of its content. The code
-is written first and each file is renamed into place, so an entry that can be read is
-whole, whoever writes at the same time, and whenever a writer dies.
+An entry is one JSON file, written beside its place and renamed into it: an entry that can
+be read is whole, whoever writes at the same time, and whenever a writer dies. It carries
+a digest of itself, so that a damaged one is noticed and discarded. General caches on
+PyPI keep pickles, which run whatever a file says.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import os
-import shutil
 import tempfile
+import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from torch_tensorrt.annotation._entry import (
-    DamagedError,
-    from_json,
-    seal,
-    sha256,
-    to_json,
-    unseal,
+from torch_tensorrt.annotation import _settings
+from torch_tensorrt.annotation._compile.job import Job, Kernel, Outcome
+from torch_tensorrt.annotation._sizes.expressions import EncodingError, decode, encode
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    ArgumentError,
+    CacheWarning,
+    UnsupportedKernelError,
 )
-from torch_tensorrt.annotation._eviction import evict, last_used, mark_used, size_of
-from torch_tensorrt.annotation._job import Job, Outcome
-from torch_tensorrt.annotation.errors import CacheWarning
 
 _LOGGER = logging.getLogger(__name__)
-_VARIABLE = "TTA_CACHE_DIR"
-_FORMAT = "v1"
+_FOLDER = "v2"  # of entries in this format
 _FILL = 0.9  # of the limit, after an eviction: or there would be one at each store
+_ABANDONED = 3600.0  # seconds after which a temporary file has no writer any more
+
+# A kernel that is refused for one of these is refused whenever it is compiled the same
+# way. Other failures may pass, with the machine's or the disk's.
+_REFUSALS = {cls.__name__: cls for cls in (ArgumentError, UnsupportedKernelError)}
+_EXPRESSIONS = ("grid", "extras")
 
 
-def cache_folder() -> Path:
-    """``TTA_CACHE_DIR``, or this package's in the user's cache directory."""
-    if chosen := os.environ.get(_VARIABLE):
-        return Path(chosen).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home, "torch_tensorrt", "annotation").expanduser()
+class DamagedError(ValueError):
+    """An entry is not what was written."""
 
 
 @cache
@@ -62,7 +65,7 @@ class Contents:
 class KernelCache:
     """What was compiled, by the digest of everything that decides it.
 
-    What is wrong with the directory is said once, and then done without.
+    A problem with the directory is reported once, and the process goes on without it.
 
     Args:
         root: is made when something is first written.
@@ -70,41 +73,44 @@ class KernelCache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._failures: dict[str, str] = {}
         self._memory: dict[str, Outcome] = {}
-        self._can = {"read": True, "write": True}
 
-    def load(self, job: Job) -> Outcome | None:
-        """What compiling ``job`` gave, here or elsewhere; None if it never was.
+    @property
+    def failure(self) -> str:
+        """Why the directory cannot be read or written; empty where it can."""
+        return next(iter(self._failures.values()), "")
 
-        A damaged entry is discarded, with a warning.
+    def load(self, key: str | None, compiler: str | None) -> Outcome | None:
+        """What compiling a job of this key gave, here or elsewhere, or None.
+
+        Args:
+            compiler: its version; None if it is not installed, and any version serves.
         """
-        if job.key is None:
+        if key is None:
             return None
-        if job.key not in self._memory and self._can["read"]:
-            found = None
+        if key not in self._memory and "read" not in self._failures:
             try:
-                found = self._find(job)
+                found = self._find(key, compiler)
             except OSError as error:
                 self._do_without("read", error)
-            if found is not None:
-                self._memory[job.key] = found
-        return self._memory.get(job.key)
+            else:
+                if found is not None:
+                    self._memory[key] = found
+        return self._memory.get(key)
 
-    def store(self, job: Job, outcome: Outcome) -> None:
+    def store(self, key: str | None, job: Job, outcome: Outcome) -> None:
         """Keep the outcome of ``job``, if it would be the same again."""
         compiler = job.toolchain.compiler
-        parts = to_json(outcome)
-        if job.key is None or compiler is None or parts is None:
+        body = to_json(outcome)
+        if key is None or compiler is None or body is None:
             return
-        self._memory[job.key] = outcome
-        if not self._can["write"]:
+        self._memory[key] = outcome
+        if "written" in self._failures:
             return
-        body, code = parts
-        body |= {"name": job.record.name, "target": job.target.arch}
-        body |= {"compiler": compiler, "code": sha256(code)}
+        body |= {"name": job.program.launch.name, "target": job.target.arch}
         try:
-            self._write(self._code(body), code)
-            self._write(self._entry(job.key, compiler), seal(body))
+            self._write(self._path(key, compiler), seal({**body, "compiler": compiler}))
         except OSError as error:
             self._do_without("written", error)
 
@@ -112,77 +118,70 @@ class KernelCache:
         """How much is there."""
         entries = []
         for path in self._entries("*"):
-            with contextlib.suppress(FileNotFoundError):  # evicted by another process
+            with contextlib.suppress(FileNotFoundError):  # another process evicted it
                 entries.append(path.read_bytes())
-        refusals = sum(b'"refused"' in entry for entry in entries)
-        return Contents(len(entries) - refusals, refusals, size_of(self.root))
+        refusals = sum(b'"refused": [' in entry for entry in entries)
+        size = sum(map(len, entries))
+        return Contents(len(entries) - refusals, refusals, size)
 
     def keep_within(self, limit: int) -> None:
-        """Evict what was used least recently if more than ``limit`` bytes are there."""
+        """Remove what was used least recently if more than ``limit`` bytes are there.
+
+        An entry was used at its modification time, which readers set.
+        """
+        entries = sorted(_stats(self._entries("*")), key=lambda entry: entry[1].st_mtime)
+        total = sum(stat.st_size for _, stat in entries)
         try:
-            if self._can["write"] and size_of(self.root / _FORMAT) > limit:
-                self.evict(int(_FILL * limit))
+            for path, stat in entries if total > limit else ():
+                if total <= _FILL * limit:
+                    break
+                path.unlink(missing_ok=True)
+                total -= stat.st_size
+            for path, stat in _stats(self._temporaries()):
+                if time.time() - stat.st_mtime > _ABANDONED:  # its writer was killed
+                    path.unlink(missing_ok=True)
         except OSError as error:
             self._do_without("written", error)
 
-    def evict(self, keep: int | None = None, unused_for: float | None = None) -> None:
-        """Remove the entries used least recently.
-
-        Args:
-            keep: bytes that may stay; None for all.
-            unused_for: seconds after whose disuse an entry goes in any case.
-        """
-        folder = self.root / _FORMAT
-        evict(folder / "kernels", folder / "code", keep, unused_for)
-
     def clear(self) -> None:
-        """Remove everything, of every version of this package."""
+        """Remove every entry; files that are not a cache's stay."""
         self._memory.clear()
-        for version in self.root.glob("v[0-9]*"):
-            shutil.rmtree(version)
+        for path in (*self._entries("*"), *self._temporaries()):
+            path.unlink(missing_ok=True)
 
-    def _find(self, job: Job) -> Outcome | None:
-        assert job.key is not None
-        if (compiler := job.toolchain.compiler) is not None:
-            paths = [self._entry(job.key, compiler)]
+    def _find(self, key: str, compiler: str | None) -> Outcome | None:
+        if compiler is not None:
+            paths = [self._path(key, compiler)]
         else:  # there is none here: any compiler's, the last used first
-            paths = self._entries(f"{job.key}-*")
-            paths.sort(key=last_used, reverse=True)
+            found = sorted(_stats(self._entries(f"{key}-*")), key=lambda e: -e[1].st_mtime)
+            paths = [path for path, _ in found]
         for path in paths:
             try:
-                return self._read(path)
+                outcome = from_json(unseal(path.read_bytes()))
             except FileNotFoundError:
                 continue
             except DamagedError as error:
                 self._discard(path, error)
+                continue
+            with contextlib.suppress(OSError):  # read-only: nothing is evicted, either
+                os.utime(path)
+            return outcome
         return None
 
-    def _read(self, path: Path) -> Outcome:
-        body = unseal(path.read_bytes())
-        try:
-            code = self._code(body).read_bytes()
-        except FileNotFoundError as error:
-            if not path.exists():  # both were evicted by another process just now
-                raise
-            raise DamagedError("its code is missing") from error
-        if sha256(code) != body["code"]:
-            raise DamagedError("its code was changed")
-        mark_used(path)
-        return from_json(body, code)
-
-    def _entry(self, key: str, compiler: str) -> Path:
+    def _path(self, key: str, compiler: str) -> Path:
         name = f"{key}-{sha256(compiler.encode())[:16]}.json"
-        return self.root / _FORMAT / "kernels" / name
+        return self.root / _FOLDER / name
 
     def _entries(self, pattern: str) -> list[Path]:
-        return list((self.root / _FORMAT / "kernels").glob(f"{pattern}.json"))
+        return list((self.root / _FOLDER).glob(f"{pattern}.json"))
 
-    def _code(self, body: dict[str, Any]) -> Path:
-        return self.root / _FORMAT / "code" / f"{body['code']}.ptx"
+    def _temporaries(self) -> list[Path]:
+        return list((self.root / _FOLDER).glob("*.json.new"))
 
     def _write(self, path: Path, content: bytes) -> None:
-        _make_private(path.parent)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # for the user alone
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # For the user alone, whatever the umask is.
+        descriptor, temporary = tempfile.mkstemp(".json.new", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -202,11 +201,18 @@ class KernelCache:
             self._do_without("written", failure)
 
     def _do_without(self, verb: str, error: OSError) -> None:
-        self._can["read" if verb == "read" else "write"] = False
+        self._failures[verb] = f"{self.root} cannot be {verb}: {error}"
         _warn(
-            f"the kernel cache in {self.root} cannot be {verb}: {error}. This process "
-            f"goes on without; {_VARIABLE} names another directory."
+            f"the kernel cache in {self._failures[verb]}. This process goes on without "
+            f"it; {_settings.CACHE_DIR.name} names another directory."
         )
+
+
+def _stats(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Those of ``paths`` that another process has not removed meanwhile."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            yield path, path.stat()
 
 
 def _warn(message: str) -> None:
@@ -216,8 +222,71 @@ def _warn(message: str) -> None:
         _LOGGER.warning(message)
 
 
-def _make_private(folder: Path) -> None:
-    if not folder.is_dir():
-        _make_private(folder.parent)
-        with contextlib.suppress(FileExistsError):  # another process did
-            folder.mkdir(mode=0o700)
+# --- The text of an entry -------------------------------------------------------------
+
+
+def seal(body: dict[str, Any]) -> bytes:
+    """``body`` as the text of an entry."""
+    return json.dumps({"digest": sha256(_canonical(body)), "body": body}).encode()
+
+
+def unseal(text: bytes) -> dict[str, Any]:
+    """The body of an entry.
+
+    Raises:
+        DamagedError: it is not what was sealed.
+    """
+    try:
+        entry = json.loads(text)
+        body: dict[str, Any] = entry["body"]
+        is_whole = sha256(_canonical(body)) == entry["digest"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError("it is incomplete") from error
+    if not is_whole:
+        raise DamagedError("it was changed")
+    return body
+
+
+def to_json(outcome: Outcome) -> dict[str, Any] | None:
+    """``outcome`` as JSON; None for what may be different the next time.
+
+    That is a compiler's failure, and a kernel with expressions that have no JSON form.
+    """
+    if isinstance(outcome, AnnotationError):
+        name = type(outcome).__name__
+        return {"refused": [name, str(outcome)]} if name in _REFUSALS else None
+    try:
+        values = {f.name: getattr(outcome, f.name) for f in fields(outcome)}
+        for name in _EXPRESSIONS:
+            values[name] = [encode(expr) for expr in values[name]]
+        body = {"kernel": values}
+        is_same = from_json(json.loads(json.dumps(body))) == outcome
+    except (EncodingError, TypeError):
+        return None
+    return body if is_same else None
+
+
+def from_json(body: dict[str, Any]) -> Outcome:
+    """The outcome that :func:`to_json` wrote.
+
+    Raises:
+        DamagedError: the body was not written by it.
+    """
+    try:
+        if "refused" in body:
+            name, message = body["refused"]
+            return _REFUSALS[name](message)
+        values = dict(body["kernel"])
+        for name in _EXPRESSIONS:
+            values[name] = tuple(map(decode, values[name]))
+        return Kernel(**{**values, "block": tuple(values["block"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{type(error).__name__}: {error}") from error
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _canonical(body: Any) -> bytes:
+    return json.dumps(body, sort_keys=True).encode()

@@ -1,64 +1,82 @@
-"""One kernel to compile: everything that decides the code, and the code."""
+"""One launch to compile, and the kernel that TensorRT gets for it."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property
-from pathlib import Path
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import sympy
 
-from torch_tensorrt.annotation import _cubin, _ptx
-from torch_tensorrt.annotation._encoding import EncodingError, encode
-from torch_tensorrt.annotation._fingerprint import fingerprint, stable_fingerprint
-from torch_tensorrt.annotation._launch import (
-    Constant,
-    LaunchRecord,
-    Output,
-    Outputs,
-    Pointer,
-    Scalar,
+from torch_tensorrt.annotation._code import ptx
+from torch_tensorrt.annotation._code.ptx import Kind
+from torch_tensorrt.annotation._code.ptxas import settle
+from torch_tensorrt.annotation._fingerprint import (
+    Fingerprint,
+    fingerprint,
+    lasting_fingerprint,
 )
-from torch_tensorrt.annotation._ptx import Kind
-from torch_tensorrt.annotation._ptxas import Resources, assemble, retarget, settle
+from torch_tensorrt.annotation._record.program import Program
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._trace import TensorInfo
-from torch_tensorrt.annotation.backends import CompiledKernel, Toolchain, backend
-from torch_tensorrt.annotation.errors import AnnotationError, CompileError
+from torch_tensorrt.annotation.backends import Toolchain, backend
+from torch_tensorrt.annotation.backends.abi import require_grid
+from torch_tensorrt.annotation.errors import AnnotationError, as_ours
 
-_ANY = "kernel"  # the name of an entry that has none yet
+# Part of every cache key. Raise it when a change here makes other code of the same
+# launch: in a backend's signature, in the PTX rewriter, or in what is told as a fact.
+# tests/py/annotation/test_golden.py fails where that is forgotten.
+CODE_GENERATION = 1
+
+_ENTRY = "tta_entry"  # the name of an entry that has none yet
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Assembled:
-    """A compiled kernel that its assembler takes.
+class Kernel:
+    """What TensorRT gets: code whose entry takes inputs, extras and outputs.
 
     Attributes:
-        arch: what the code needs: ``sm_90a`` where ``sm_90`` does not do.
-        resources: as the assembler reports them.
+        entry: name of the kernel in the code; unique once it is :meth:`named`.
+        code: PTX.
         digest: of the code, whatever the entry's name.
+        grid: blocks along x, y and z.
+        block: threads along x, y and z.
+        extras: the expressions of the 32-bit arguments.
+        shared_memory: dynamic, in bytes a block.
+        static_shared_memory: in bytes a block.
+        registers: a thread.
+        spills: bytes spilled to local memory, loads and stores.
+        facts: what the compiler was told of the arguments, for people.
+        retargeted: the PTX ISA that the code was lowered from, where it was.
     """
 
-    compiled: CompiledKernel
-    arch: str
-    resources: Resources
+    entry: str
+    code: str
     digest: str
+    grid: tuple[sympy.Basic, ...]
+    block: tuple[int, ...]
+    extras: tuple[sympy.Basic, ...]
+    shared_memory: int
+    static_shared_memory: int
+    registers: int
+    spills: int
+    facts: str
+    retargeted: str
 
-    def code(self, record: LaunchRecord, entry: str) -> str | bytes:
-        """The code as TensorRT launches ``record``, its entry named ``entry``."""
-        if self.compiled.cubin:
-            cubin = base64.b64decode(self.compiled.cubin)
-            counts = _counts(self.compiled, record)
-            return _cubin.reorder(cubin, self.compiled.slots, counts, entry)
-        return retarget(_reordered(self.compiled, record, entry), self.arch)
+    def named(self, entry: str) -> Kernel:
+        """The same kernel under a name of its own: TensorRT confuses equal ones."""
+        code = ptx.rename(self.code, self.entry, entry)
+        return replace(self, entry=entry, code=code)
+
+    @property
+    def launched_as(self) -> tuple[Any, ...]:
+        """Equal for kernels that are the same code, launched in the same way."""
+        return self.digest, self.grid, self.block, self.extras, self.shared_memory
 
 
-Outcome: TypeAlias = Assembled | AnnotationError
+Outcome: TypeAlias = Kernel | AnnotationError
 
 
 @dataclass(frozen=True)
@@ -70,113 +88,80 @@ class Job:
         backend: of the kernel's language.
         options: compiler options of the config.
         aligned: every tensor starts at a multiple of 16 bytes.
-        fact_set: which facts the compiler is told.
     """
 
-    what: str
+    what: str = field(compare=False)
     backend: str
-    record: LaunchRecord
+    program: Program
     target: Target
     options: Mapping[str, Any]
     aligned: bool
-    fact_set: str
 
     @cached_property
     def toolchain(self) -> Toolchain:
         """What would compile it here."""
         return backend(self.backend).toolchain()
 
-    @cached_property
-    def key(self) -> str | None:
-        """A digest of all that decides the code but the compiler's version.
-
-        None where another process could not tell the kernel from others.
-        """
-        try:
-            launch = _plain(replace(self.record, choices=()))
-        except EncodingError:
-            return None
-        return stable_fingerprint(
-            own_source(),
-            (self.backend, self.toolchain.versions, repr(self.target)),
-            (dict(self.options), self.aligned, self.fact_set),
-            launch,
-        )
-
     def run(self) -> Outcome:
-        """Compile and assemble it; no error but this package's own comes out."""
+        """Compile and assemble it; only this package's own errors come out."""
         try:
             return self._run()
         except Exception as error:
             return as_ours(self.what, error)
 
-    def _run(self) -> Assembled:
+    def _run(self) -> Kernel:
         compiled = backend(self.backend).compile(
-            self.record, self.target, self.options, self.aligned, self.fact_set
+            self.program, self.target, self.options, self.aligned
         )
-        if compiled.cubin:
-            return _with_cubin(compiled)
-        code = _reordered(compiled, self.record, _ANY)
-        digest = fingerprint(_ptx.without_debug_info(code))
+        require_grid(self.program, compiled.grid)
+        counts = {
+            Kind.INPUT: len(self.program.inputs),
+            Kind.EXTRA: len(compiled.extras),
+            Kind.OUTPUT: len(self.program.outputs),
+        }
+        code = ptx.reorder(compiled.code, compiled.slots, counts, _ENTRY)
         code, resources = settle(code, self.target.arch, compiled.ptxas)
-        return Assembled(compiled, _ptx.parse(code).target, resources, digest)
+        return Kernel(
+            entry=_ENTRY,
+            code=code,
+            digest=fingerprint(ptx.without_debug_info(code)),
+            grid=compiled.grid,
+            block=compiled.block,
+            extras=compiled.extras,
+            shared_memory=compiled.shared_memory,
+            static_shared_memory=resources.static_shared_memory,
+            registers=resources.registers,
+            spills=resources.spills,
+            facts=compiled.facts,
+            retargeted=compiled.retargeted,
+        )
 
 
-def as_ours(what: str, error: Exception) -> AnnotationError:
-    """``error``, or what stands for it where it is none of this package's.
+def keys_of(jobs: Sequence[Job]) -> list[str | None]:
+    """For each job, a digest of all that decides its code but the compiler's version.
 
-    TensorRT must see no other: it ends the process for one in autotune.
+    None where another process could not tell the kernel from others: it is then compiled
+    anew in each process, and a log message says why. A kernel that many tactics share is
+    read once.
     """
-    if isinstance(error, AnnotationError):
-        return error
-    result = CompileError(
-        f"{what}: unexpected {type(error).__name__}: {error}. Please report this."
-    )
-    result.__cause__ = error
-    return result
+    kernels: dict[int, Fingerprint] = {}
+    return [_key(job, kernels) for job in jobs]
 
 
-def _with_cubin(compiled: CompiledKernel) -> Assembled:
-    """A kernel that goes out as it was assembled; its PTX says what it takes."""
-    arch = _ptx.target_of(compiled.code)
-    resources = replace(
-        assemble(compiled.code, compiled.ptxas, arch),
-        registers=_cubin.registers(base64.b64decode(compiled.cubin)),
-    )
-    digest = fingerprint("cubin", _ptx.without_debug_info(compiled.code))
-    return Assembled(compiled, arch, resources, digest)
-
-
-def _reordered(compiled: CompiledKernel, record: LaunchRecord, entry: str) -> str:
-    counts = _counts(compiled, record)
-    return _ptx.reorder(compiled.code, compiled.slots, counts, entry)
-
-
-def _counts(compiled: CompiledKernel, record: LaunchRecord) -> dict[Kind, int]:
-    return {
-        Kind.INPUT: len(record.inputs),
-        Kind.EXTRA: len(compiled.extras),
-        Kind.OUTPUT: len(record.outputs.tensors),
-    }
-
-
-def _plain(value: Any) -> Any:
-    """A record's parts in tuples; expressions as text, the same in every process."""
-    if isinstance(value, sympy.Basic):
-        return "expression", json.dumps(encode(value))
-    if isinstance(value, tuple):
-        return tuple(map(_plain, value))
-    if isinstance(value, LaunchRecord | Pointer | Scalar | Constant | Outputs | Output):
-        parts = ((f.name, _plain(getattr(value, f.name))) for f in fields(value))
-        return type(value).__name__, *parts
-    return repr(value) if isinstance(value, TensorInfo) else value
-
-
-@cache
-def own_source(folder: Path = Path(__file__).parent) -> str:
-    """A digest of a package, by default this: other code may compile otherwise."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0")
-        digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()
+def _key(job: Job, kernels: dict[int, Fingerprint]) -> str | None:
+    launch = job.program.launch
+    kernel = kernels.get(id(launch.kernel))
+    if kernel is None:
+        kernel = kernels[id(launch.kernel)] = lasting_fingerprint(launch.kernel)
+    step = replace(launch, kernel=kernel.digest)
+    plain = replace(job, program=replace(job.program, steps=(step,)))
+    rest = lasting_fingerprint(CODE_GENERATION, job.toolchain.versions, plain)
+    if obstacle := kernel.obstacle or rest.obstacle:
+        _LOGGER.warning(
+            "%s is not cached: it refers to %s, which another process cannot tell from "
+            "others.",
+            job.what,
+            obstacle,
+        )
+        return None
+    return rest.digest

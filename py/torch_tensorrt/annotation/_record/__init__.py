@@ -1,30 +1,48 @@
-"""Run a launch function on fake tensors and keep the one kernel launch it makes."""
+"""Record a launch function: run it on fake tensors, and keep its launch as a program."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import sympy
 import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from torch_tensorrt.annotation._arguments import read_arguments, read_grid
-from torch_tensorrt.annotation._configs import Formats
-from torch_tensorrt.annotation._environment import Operators
-from torch_tensorrt.annotation._explore import ShapesRejected, trace, trace_somewhere
-from torch_tensorrt.annotation._formats import empty_buffers, formats_of
-from torch_tensorrt.annotation._launch import (
-    Launch,
-    LaunchRecord,
-    Output,
-    Outputs,
+from torch_tensorrt.annotation._record.branches import (
+    ShapesRejected,
+    trace,
+    trace_somewhere,
 )
-from torch_tensorrt.annotation._trace import TensorInfo, Trace, as_tensors
-from torch_tensorrt.annotation.errors import ArgumentError, LaunchCountError
-
-MAX_RANK = 8  # nvinfer1::Dims::MAX_DIMS
+from torch_tensorrt.annotation._record.program import (
+    Argument,
+    CaughtLaunch,
+    Constant,
+    Grid,
+    Launch,
+    Output,
+    Pointer,
+    Program,
+    Scalar,
+    scalar,
+)
+from torch_tensorrt.annotation._record.tracing import Operators, Trace
+from torch_tensorrt.annotation._record.tracing import as_tensors as as_tensors
+from torch_tensorrt.annotation._tensors import (
+    MAX_RANK,
+    Formats,
+    TensorInfo,
+    empty_buffers,
+    formats_of,
+)
+from torch_tensorrt.annotation.errors import (
+    ArgumentError,
+    DataDependentError,
+    LaunchCountError,
+)
 
 
 class Interceptor(Protocol):
@@ -32,17 +50,17 @@ class Interceptor(Protocol):
 
     def intercept(
         self,
-        on_launch: Callable[[Launch], None],
+        on_launch: Callable[[CaughtLaunch], None],
         overrides: Mapping[str, Any] | None = None,
     ) -> AbstractContextManager[None]: ...
 
 
 def infer_outputs(
     meta: Callable[..., Any],
-    inputs: Sequence[TensorInfo],
+    inputs: Sequence[TensorInfo | None],
     what: str,
     sizes_matter: bool = True,
-) -> Outputs:
+) -> tuple[Output, ...]:
     """Shapes and dtypes of what the fake kernel ``meta`` returns for ``inputs``.
 
     Args:
@@ -53,10 +71,10 @@ def infer_outputs(
         RecordError: see its subclasses.
     """
 
-    def run(run: Trace) -> Outputs:
-        return _read_outputs(run, _fake_outputs(run, meta, what))
+    def run(run: Trace) -> Program:
+        return Program((), _read_outputs(run, _fake_outputs(run, meta, what)))
 
-    return (trace if sizes_matter else trace_somewhere)(run, inputs, what)
+    return (trace if sizes_matter else trace_somewhere)(run, inputs, what).outputs
 
 
 @dataclass(frozen=True)
@@ -85,10 +103,10 @@ def record(
     interceptor: Interceptor,
     launch_fn: Callable[..., Any],
     meta: Callable[..., Any],
-    inputs: Sequence[TensorInfo],
+    inputs: Sequence[TensorInfo | None],
     call: Call = Call(),
-) -> LaunchRecord:
-    """The one launch that ``launch_fn`` makes.
+) -> Program:
+    """The program of ``launch_fn``: the one launch that it makes.
 
     Args:
         interceptor: catches the launch.
@@ -99,14 +117,11 @@ def record(
     """
     what = f"launch function {describe(launch_fn)}"
     for index, tensor in enumerate(inputs):
-        if len(tensor.shape) > MAX_RANK:
-            raise ArgumentError(
-                f"input {index} has {len(tensor.shape)} dimensions; TensorRT's tensors "
-                f"have {MAX_RANK} at most. Merge some before the op."
-            )
-    launches: list[Launch] = []
+        if tensor is not None:
+            _require_rank(len(tensor.shape), f"input {index}")
+    launches: list[CaughtLaunch] = []
 
-    def run(run: Trace) -> LaunchRecord:
+    def run(run: Trace) -> Program:
         # An engine's outputs are contiguous and their own, whatever the fake kernel's.
         outputs = tuple(
             torch.empty(o.shape, dtype=o.dtype, device="cuda")
@@ -127,21 +142,41 @@ def record(
                 result = launch_fn(**named, **call.keywords)
                 outputs = _own_outputs(run, result, outputs, operators, what)
                 tensors = (*run.inputs, *outputs)
-        launch = _only(launches, what)
-        return LaunchRecord(
-            kernel=launch.kernel,
-            name=launch.name,
-            grid=read_grid(run, launch),
-            arguments=tuple(read_arguments(run, launch, tensors)),
-            options=tuple(sorted(launch.options.items())),
-            choices=launch.choices,
+        caught = _only(launches, what)
+        launch = Launch(
+            kernel=caught.kernel,
+            name=caught.name,
+            grid=_read_grid(run, caught),
+            arguments=tuple(_read_arguments(run, caught, tensors)),
+            options=tuple(sorted(caught.options.items())),
+        )
+        return Program(
             inputs=(),
             outputs=_read_outputs(run, outputs),
+            steps=(launch,),
             formats=tuple(fmt.name for fmt in formats),
+            choices=caught.choices,
         )
 
     with interceptor.intercept(launches.append, call.overrides):
-        return replace(trace(run, inputs, what), inputs=tuple(inputs))
+        program = replace(trace(run, inputs, what), inputs=tuple(inputs))
+    _require_outputs_written(program)
+    return program
+
+
+def _require_outputs_written(program: Program) -> None:
+    """Every output must reach the kernel: nothing else in an engine fills it."""
+    arguments = program.launch.arguments
+    passed = {
+        argument.tensor for argument in arguments if isinstance(argument, Pointer)
+    }
+    for index in range(len(program.outputs)):
+        if len(program.inputs) + index not in passed:
+            raise ArgumentError(
+                f"kernel {program.launch.name}: output {index} of the meta function is "
+                "not an argument of the launch, so nothing would write it. Let the meta "
+                "function return what the launch function takes after the inputs."
+            )
 
 
 def _call_with_outputs(
@@ -202,10 +237,11 @@ def _own_outputs(
 ) -> tuple[torch.Tensor, ...]:
     """What an op's body returned, if an engine can stand in for its allocations."""
     outputs = as_tensors(result, what)
-    if _read_outputs(run, outputs) != _read_outputs(run, expected):
+    found, wanted = _read_outputs(run, outputs), _read_outputs(run, expected)
+    if found != wanted:
         raise ArgumentError(
-            f"{what} returns {_read_outputs(run, outputs).tensors}, and the op's fake "
-            f"kernel {_read_outputs(run, expected).tensors}. One of them is wrong."
+            f"{what} returns {found}, and the op's fake kernel {wanted}. One of them is "
+            "wrong."
         )
     for index, output in enumerate(outputs):
         if not output.is_contiguous() or output.storage_offset() != 0:
@@ -234,7 +270,7 @@ def describe(function: Callable[..., Any]) -> str:
     return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
 
 
-def _only(launches: list[Launch], what: str) -> Launch:
+def _only(launches: list[CaughtLaunch], what: str) -> CaughtLaunch:
     if len(launches) == 1:
         return launches[0]
     if not launches:
@@ -249,13 +285,125 @@ def _only(launches: list[Launch], what: str) -> Launch:
     )
 
 
-def _read_outputs(run: Trace, tensors: Iterable[torch.Tensor]) -> Outputs:
+def _read_outputs(run: Trace, tensors: Iterable[torch.Tensor]) -> tuple[Output, ...]:
     outputs = []
     for index, tensor in enumerate(tensors):
-        if tensor.dim() > MAX_RANK:
-            raise ArgumentError(
-                f"output {index} has {tensor.dim()} dimensions; TensorRT's tensors "
-                f"have {MAX_RANK} at most."
-            )
+        _require_rank(tensor.dim(), f"output {index}")
         outputs.append(Output(tuple(map(run.expr, tensor.shape)), tensor.dtype))
-    return Outputs(tuple(outputs))
+    return tuple(outputs)
+
+
+def _require_rank(rank: int, what: str) -> None:
+    if rank > MAX_RANK:
+        raise ArgumentError(
+            f"{what} has {rank} dimensions; TensorRT's tensors have {MAX_RANK} at most. "
+            "Merge some before the op."
+        )
+
+
+def _read_grid(run: Trace, launch: CaughtLaunch) -> Grid | None:
+    """Blocks along x, y and z; None where only the compiled kernel says it."""
+    if launch.grid is None:
+        return None
+    if not 1 <= len(launch.grid) <= 3:
+        raise ArgumentError(
+            f"kernel {launch.name}: the grid has {len(launch.grid)} dimensions; "
+            "1 to 3 are possible."
+        )
+    sizes = [*launch.grid, 1, 1][:3]
+    for size in sizes:
+        if not _is_integer(size):
+            raise ArgumentError(
+                f"kernel {launch.name}: the grid holds {size!r}, which is not an int. "
+                "Divide with //, triton.cdiv or ct.cdiv."
+            )
+    x, y, z = (run.expr(size) for size in sizes)
+    return x, y, z
+
+
+def _read_arguments(
+    run: Trace, launch: CaughtLaunch, tensors: Sequence[torch.Tensor | None]
+) -> Iterator[Argument]:
+    """Each argument in its role: one of the plugin's tensors, a number, or a constant."""
+    owners = {
+        tensor.untyped_storage()._cdata: index
+        for index, tensor in enumerate(tensors)
+        if tensor is not None
+    }
+    for name, value, is_constant in launch.arguments:
+        where = f"kernel {launch.name}, argument `{name}`"
+        if isinstance(value, torch.Tensor):
+            pointer = _read_pointer(name, value, owners, where)
+            if launch.passes_layouts:
+                shape, strides = (
+                    tuple(map(run.expr, sizes))
+                    for sizes in (value.shape, value.stride())
+                )
+                pointer = replace(pointer, shape=shape, strides=strides)
+            yield pointer
+        elif isinstance(value, torch.SymInt | torch.SymBool) and not is_constant:
+            yield scalar(name, run.expr(value))
+        elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+            yield _read_symbolic_constant(name, value, is_constant, where)
+        elif _is_integer(value) and not is_constant:
+            yield Scalar(name, run.expr(value))
+        elif is_constant or value is None or isinstance(value, float | bool | str):
+            yield Constant(name, value)
+        else:
+            raise ArgumentError(
+                f"{where}: {type(value).__name__} {value!r} is neither an input, an "
+                "output, an int, nor a constant that can be compiled in. Pass the "
+                "tensors the launch function was given, and sizes computed from them."
+            )
+
+
+def _read_pointer(
+    name: str, tensor: torch.Tensor, owners: Mapping[int, int], where: str
+) -> Pointer:
+    owner = owners.get(tensor.untyped_storage()._cdata)
+    if owner is None:
+        raise ArgumentError(
+            f"{where}: a tensor of shape {list(tensor.shape)} that is neither an input "
+            "nor an output. An engine passes no other buffers: let the kernel write "
+            "the output it was given, and copy nothing on the way."
+        )
+    if tensor.storage_offset() != 0:
+        raise ArgumentError(
+            f"{where}: a view that starts {tensor.storage_offset()} elements into its "
+            f"tensor (strides {list(tensor.stride())}). An engine passes the tensor's "
+            "start: pass the tensor and the offset."
+        )
+    return Pointer(name, owner, tensor.dtype)
+
+
+def _read_symbolic_constant(
+    name: str, value: Any, is_constant: bool, where: str
+) -> Constant:
+    """A value that follows the shape, where only a constant can go."""
+    if free_unbacked_symbols(value):
+        raise DataDependentError(
+            f"{where}: it depends on the values of a tensor, which nothing looks at "
+            "before the kernel runs in an engine. Read it inside the kernel."
+        )
+    known = value.node.expr
+    shown = str(known) if len(str(known)) < 100 else f"{str(known)[:100]}..."
+    if isinstance(value, torch.SymInt) and known.is_number:
+        return Constant(name, int(known))
+    if isinstance(value, torch.SymBool) and known in (sympy.true, sympy.false):
+        return Constant(name, bool(known))
+    if is_constant:
+        raise ArgumentError(
+            f"{where}: a compile-time constant that follows a dynamic size ({shown}). "
+            "It would need a kernel for each size: make that dimension static."
+        )
+    raise ArgumentError(
+        f"{where}: a {type(value).__name__.removeprefix('Sym').lower()} that is not "
+        f"constant ({shown}). TensorRT passes 32-bit integers only: compute it inside "
+        "the kernel, or make the dimensions it depends on static."
+    )
+
+
+def _is_integer(value: Any) -> bool:
+    if isinstance(value, torch.SymInt):
+        return True
+    return hasattr(value, "__index__") and not isinstance(value, bool | torch.Tensor)

@@ -1,20 +1,34 @@
-"""Trace a function, and make sure that what it gave holds for the whole profile.
+"""Trace a function, and make sure that the result holds for the whole profile.
 
-Where the function branches on a size that the profile leaves open, the other branch is
-run as well, and so on from there. A branch is refused unless it changes nothing.
+A trace answers a question such as ``n > 128`` for the one shape that it runs on, and the
+profile may leave the answer open. Each such guard splits the profile in two, and the
+result of the trace is only known for one half. So the function is run again on extents
+from the other half, the guards of that run are followed in turn, and so on. The invariant:
+every branch that some shape of the profile takes was run, and gave the same result as
+the first run, or the function is refused. Two kinds of branches need no agreement:
+
+- torch asked again, in other words, something that earlier guards settle;
+- the shapes on the other side are rejected by the op's own fake kernel, or two extents
+  that the function insists on are unequal: no caller passes such shapes. These guards
+  are the op's contract, which no profile can state.
+
+Extents on the other side of a guard are found by trying those that the guards name and
+their neighbours (:func:`_solutions`). Where none is found although some may exist, the
+function is refused. Finally the function is run on plain ints, which no trace misreads.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 import sympy
 
-from torch_tensorrt.annotation._samples import solutions
-from torch_tensorrt.annotation._symbolic import Range, symbol
-from torch_tensorrt.annotation._trace import Guard, TensorInfo, Trace, ranges_of
+from torch_tensorrt.annotation._record.tracing import Guard, Trace
+from torch_tensorrt.annotation._sizes.expressions import Ranges, Rule, ranges_of, symbol
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     DynamicControlFlowError,
@@ -23,12 +37,14 @@ from torch_tensorrt.annotation.errors import (
 )
 
 _MOST_RUNS = 64
+_MOST_CANDIDATES = 20_000
+_MOST_SOLUTIONS = 16
 
 
 class Substitutable(Protocol):
     """A result of tracing: compared by ``==``, rewritten by :meth:`xreplace`."""
 
-    def xreplace(self, rule: Mapping[sympy.Basic, sympy.Basic]) -> Substitutable: ...
+    def xreplace(self, rule: Rule) -> Substitutable: ...
 
 
 Result = TypeVar("Result", bound=Substitutable)
@@ -39,7 +55,7 @@ class ShapesRejected(Exception):
 
 
 def trace(
-    function: Callable[[Trace], Result], tensors: Sequence[TensorInfo], what: str
+    function: Callable[[Trace], Result], tensors: Sequence[TensorInfo | None], what: str
 ) -> Result:
     """``function`` run on fakes of ``tensors``, for every shape in the profile.
 
@@ -61,7 +77,7 @@ def trace(
 
 
 def _general_run(
-    function: Callable[[Trace], Result], tensors: Sequence[TensorInfo], what: str
+    function: Callable[[Trace], Result], tensors: Sequence[TensorInfo | None], what: str
 ) -> tuple[Trace, Result]:
     """A run that no coincidence of its sizes decided, if there is one.
 
@@ -74,7 +90,7 @@ def _general_run(
     for guard in base.guards():
         if not isinstance(guard.condition, sympy.Eq) or guard.is_equality:
             continue
-        for extents in solutions(ranges, {}, [], guard):
+        for extents in _solutions(ranges, {}, [], guard):
             other = Trace(tensors, extents)
             try:
                 general = other.run(function)
@@ -86,7 +102,7 @@ def _general_run(
 
 
 def trace_somewhere(
-    function: Callable[[Trace], Result], tensors: Sequence[TensorInfo], what: str
+    function: Callable[[Trace], Result], tensors: Sequence[TensorInfo | None], what: str
 ) -> Result:
     """``function`` run once, for what does not depend on sizes.
 
@@ -106,7 +122,7 @@ def trace_somewhere(
             guards = run.guards()
             if not guards:
                 break
-            others = solutions(ranges, {}, guards[:-1], guards[-1])
+            others = _solutions(ranges, {}, guards[:-1], guards[-1])
             extents = next(others, extents)
         except Exception:
             break
@@ -134,15 +150,13 @@ def _run(run: Trace, function: Callable[[Trace], Result], what: str) -> Result:
 class _Explorer(Generic[Result]):
     """Compares the result of the first run with that of every other branch.
 
-    What the shapes of every call satisfy (two extents that must agree, and what the
-    fake kernel insists on) is the op's contract: no profile can state it, and every
-    caller meets it. Any other shape that is rejected is one that TensorRT may pass.
+    A shape that is rejected, and not by the op's contract, is one that TensorRT may pass.
     """
 
     def __init__(
         self,
         function: Callable[[Trace], Result],
-        tensors: Sequence[TensorInfo],
+        tensors: Sequence[TensorInfo | None],
         what: str,
         result: Result,
         guards: list[Guard],
@@ -173,14 +187,18 @@ class _Explorer(Generic[Result]):
                     pending.append((other.guards(), index + 1))
 
     def check_concrete(self) -> None:
-        """Run on ordinary ints, at two points: the result must say the same.
+        """Run on plain ints, at two points: the result must be the same.
 
         What a function keeps between calls, or torch simplifies wrongly, shows here.
         """
+        points: list[dict[sympy.Symbol, int]] = []
         for point in (lambda extent: extent.min, _beside_opt):
             extents = {
                 s: point(self._ranges[self._tied.get(s, s)]) for s in self._ranges
             }
+            if extents not in points:
+                points.append(extents)
+        for extents in points:
             if not all(guard.holds(extents) for guard in self._contract):
                 continue
             static = [_at(i, t, extents) for i, t in enumerate(self._tensors)]
@@ -202,7 +220,7 @@ class _Explorer(Generic[Result]):
         """
         found = False
         required = [*self._contract, *path]
-        for extents in solutions(self._ranges, self._tied, required, guard):
+        for extents in _solutions(self._ranges, self._tied, required, guard):
             found = True
             self._runs += 1
             if self._runs > _MOST_RUNS:
@@ -250,7 +268,7 @@ class _Explorer(Generic[Result]):
         return any(condition.xreplace(pinned) == sympy.false for condition in tied)
 
     def _culprit(self, guard: Guard, extents: Mapping[sympy.Symbol, int]) -> Guard:
-        """What to blame: a line of the user's before one of torch's."""
+        """The guard to blame: a line of the user's before one of torch's."""
         false = [g for g in (guard, *self._guards) if not g.holds(extents)]
         return min(false, key=lambda g: g.is_torchs)
 
@@ -269,14 +287,63 @@ class _Explorer(Generic[Result]):
 
 
 def _at(
-    index: int, tensor: TensorInfo, extents: Mapping[sympy.Symbol, int]
-) -> TensorInfo:
+    index: int, tensor: TensorInfo | None, extents: Mapping[sympy.Symbol, int]
+) -> TensorInfo | None:
     """``tensor``, input number ``index``, with its dynamic extents decided."""
+    if tensor is None:
+        return None
     shape = (extents.get(symbol(index, a), e) for a, e in enumerate(tensor.shape))
-    return TensorInfo(tuple(shape), tensor.dtype)
+    return replace(tensor, shape=tuple(shape))
 
 
 def _beside_opt(extent: Range) -> int:
     return (
         extent.opt + 1 if extent.opt < extent.max else max(extent.min, extent.opt - 1)
     )
+
+
+def _solutions(
+    ranges: Ranges,
+    tied: Mapping[sympy.Symbol, sympy.Symbol],
+    required: Sequence[Guard],
+    guard: Guard,
+) -> Iterator[dict[sympy.Symbol, int]]:
+    """A few extents for which ``required`` holds and ``guard`` does not.
+
+    The ends of the ranges come first, in every combination; then what conditions name.
+    """
+    conditions = [g.condition for g in (*required, guard)]
+    asked = set().union(*(c.free_symbols for c in conditions))
+    named = set().union(*(map(int, c.atoms(sympy.Integer)) for c in conditions))
+    free = sorted({tied.get(s, s) for s in asked}, key=str)
+    found: list[dict[sympy.Symbol, int]] = []
+    for samples in (_ends, lambda extent: _samples(extent, named)):
+        choices = itertools.product(*(samples(ranges[s]) for s in free))
+        for choice in itertools.islice(choices, _MOST_CANDIDATES):
+            chosen = dict(zip(free, choice, strict=True))
+            extents = {s: chosen.get(tied.get(s, s), r.opt) for s, r in ranges.items()}
+            if extents in found or guard.holds(extents):
+                continue
+            if all(g.holds(extents) for g in required):
+                found.append(extents)
+                yield extents
+                if len(found) == _MOST_SOLUTIONS:
+                    return
+        if found:
+            return
+
+
+def _ends(extent: Range) -> list[int]:
+    """The ends of a range, and one extent between."""
+    ends = {extent.min, extent.opt, extent.max}
+    ends |= {extent.min + 1} if len(ends) < 3 else set()
+    return sorted(v for v in ends if v <= extent.max)
+
+
+def _samples(extent: Range, named: set[int]) -> list[int]:
+    """Extents worth trying: the ends, small ones, and what a condition names."""
+    near = {extent.min, extent.opt, extent.max} | named
+    near |= {value + step for value in near for step in (-1, 1)} | {1, 2, 3}
+    if extent.max - extent.min < 64:
+        near |= set(range(extent.min, extent.max + 1))
+    return sorted(v for v in near if extent.min <= v <= extent.max)

@@ -1,20 +1,28 @@
 """Run a function on fake tensors, and keep the sizes it computes as expressions.
 
 A dimension known at build time is a plain int there; a dynamic one is a symbol with the
-profile's range, which decides what the function asks of it as far as it can.
+profile's range, which decides what the function asks of it as far as it can. The machine
+may have no GPU, and some of what launch functions ordinarily call cannot cope with fake
+tensors or symbolic sizes: for the time of the trace, it can.
 """
 
 from __future__ import annotations
 
+import builtins
+import contextlib
+import logging
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from traceback import FrameSummary
 from typing import Any, TypeVar
 
 import sympy
 import torch
+import torch.fx.experimental._config as shape_config
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import (
@@ -22,57 +30,23 @@ from torch.fx.experimental.symbolic_shapes import (
     ShapeEnv,
     free_unbacked_symbols,
 )
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_tensorrt.annotation._environment import tracing
-from torch_tensorrt.annotation._symbolic import Extent, Range, symbol
+from torch_tensorrt.annotation._sizes.expressions import ranges_of, symbol
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     DataDependentError,
+    RecordError,
 )
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class TensorInfo:
-    """What is known of a tensor at build time: its extents and its dtype."""
-
-    shape: tuple[Extent, ...]
-    dtype: torch.dtype
-
-    @property
-    def is_absent(self) -> bool:
-        """Whether it stands for None."""
-        return is_absent(len(self.shape), self.dtype)
-
-
-# A plugin has a fixed number of inputs: what TensorRT is given in place of None is a
-# constant that nothing reads, of a kind that no op is ever called with.
-ABSENT = TensorInfo((1,) * 8, torch.bool)
-TAKEN_FOR_NONE = (
-    f"a bool tensor of {len(ABSENT.shape)} dimensions, which stands for None in a "
-    "plugin. Reshape it."
-)
-
-
-def is_absent(rank: int, dtype: torch.dtype) -> bool:
-    """Whether a tensor, of which TensorRT may not say the extents, stands for None."""
-    return (rank, dtype) == (len(ABSENT.shape), ABSENT.dtype)
-
-
-def absent() -> torch.Tensor:
-    """What a plugin is given in place of None."""
-    return torch.zeros([1] * len(ABSENT.shape), dtype=ABSENT.dtype)
-
-
-def or_none(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor | None]:
-    """The plugin's inputs as the op's: None for what stands for it."""
-    return [None if is_absent(t.dim(), t.dtype) else t for t in tensors]
-
-
-@dataclass(frozen=True)
 class Guard:
-    """A condition on sizes that the profile left open, and that one run took for true.
+    """A condition on sizes that the profile left open and one run took for true.
 
     Attributes:
         where: ``file:line in function`` that asked.
@@ -99,26 +73,16 @@ class Guard:
             return False
 
 
-def ranges_of(tensors: Sequence[TensorInfo]) -> dict[sympy.Symbol, Range]:
-    """The symbol of each dynamic dimension, with its range."""
-    return {
-        symbol(i, axis): extent
-        for i, tensor in enumerate(tensors)
-        for axis, extent in enumerate(tensor.shape)
-        if isinstance(extent, Range)
-    }
-
-
 class Trace:
     """One run: the fake inputs, and a reading of the sizes computed from them.
 
     Attributes:
-        inputs: contiguous fake CUDA tensors, one for each :class:`TensorInfo`; None
-            for one that stands for it.
+        inputs: contiguous fake CUDA tensors, one for each :class:`TensorInfo`; None for
+            an input that is not given.
     """
 
     def __init__(
-        self, tensors: Sequence[TensorInfo], hints: Mapping[sympy.Symbol, int]
+        self, tensors: Sequence[TensorInfo | None], hints: Mapping[sympy.Symbol, int]
     ) -> None:
         self._env = ShapeEnv(specialize_zero_one=False, duck_shape=False)
         self._mode = FakeTensorMode(shape_env=self._env)
@@ -128,7 +92,7 @@ class Trace:
         with self._mode:
             self.inputs: tuple[torch.Tensor | None, ...] = tuple(
                 None
-                if tensor.is_absent
+                if tensor is None
                 else torch.empty(
                     [
                         sizes[symbol(i, axis)] if isinstance(extent, Range) else extent
@@ -162,16 +126,16 @@ class Trace:
             return function(self)
 
     def expr(self, size: int | torch.SymInt | torch.SymBool) -> Any:
-        """The expression of a size, over the symbols of ``_symbolic.symbol``.
+        """The expression of a size, over the symbols of ``expressions.symbol``.
 
         Raises:
-            DataDependentError: it is none of the inputs' extents alone.
+            DataDependentError: it does not follow from the inputs' extents alone.
         """
         if isinstance(size, torch.SymInt | torch.SymBool):
             if free_unbacked_symbols(size):
                 raise DataDependentError(
-                    "a size or an argument follows from the values of a tensor. An "
-                    "engine knows extents alone before the kernel runs: allocate the "
+                    "a size or an argument depends on the values of a tensor. Before "
+                    "the kernel runs, an engine knows extents only: allocate the "
                     "largest size, and let the kernel write how much of it counts."
                 )
             return size.node.expr.xreplace(self._canonical)
@@ -189,7 +153,7 @@ class Trace:
         ]
 
     def pinned(self) -> dict[sympy.Basic, sympy.Basic]:
-        """What the conditions of this run made of its symbols."""
+        """The symbols that the conditions of this run replaced, and by what."""
         return {
             self._canonical[s]: value.xreplace(self._canonical)
             for s, value in self._env.replacements.items()
@@ -197,7 +161,11 @@ class Trace:
 
 
 def as_tensors(value: Any, what: str) -> tuple[torch.Tensor, ...]:
-    """What an op, or its fake kernel, returned, as a tuple of tensors."""
+    """What an op, or its fake kernel, returned, as a tuple of tensors.
+
+    Raises:
+        ArgumentError: it is not a tensor, or tensors.
+    """
     tensors = tuple(value) if isinstance(value, tuple | list) else (value,)
     for tensor in tensors:
         if not isinstance(tensor, torch.Tensor):
@@ -218,3 +186,224 @@ def _is_torchs(frame: FrameSummary | str | None) -> bool:
     if not isinstance(frame, FrameSummary):
         return True
     return Path(frame.filename).is_relative_to(torch.__path__[0])
+
+
+# --- What the function sees while it is traced ----------------------------------------
+
+_lock = threading.RLock()
+_tracing = threading.local()
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """Around a trace. One thread traces at a time; the others are not affected.
+
+    Raises:
+        RecordError: this thread is tracing already.
+    """
+    if getattr(_tracing, "entered", False):
+        raise RecordError(
+            "a launch function, or fake kernel, records another while it is recorded "
+            "itself. Register ops, and dry-run them, outside of it."
+        )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_lock)
+        # torch asks of a dynamic size whether it is 1 only where the code asks that.
+        size_oblivious = {"backed_size_oblivious": True}
+        stack.enter_context(shape_config.patch(size_oblivious))  # type: ignore[attr-defined]
+        # Python asks min and max of a module for the builtins of the process, so these
+        # are replaced in it; other threads get the builtin itself through them.
+        for name, replacement in _BUILTINS.items():
+            builtin = getattr(builtins, name)
+            stack.enter_context(
+                _patched(builtins, name, _in_this_thread(replacement, builtin))
+            )
+        if not torch.cuda.is_available():
+            stack.enter_context(_patched(torch.cuda, "device", _NoDevice))
+            stack.enter_context(_patched(torch.cuda, "current_stream", _NoStream))
+        stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
+        stack.enter_context(_FakeTensors())
+        _tracing.entered = True
+        try:
+            yield
+        finally:
+            _tracing.entered = False
+
+
+@contextlib.contextmanager
+def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Rejected shapes are tried on purpose; torch logs each as an error."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _in_this_thread(
+    replacement: Callable[..., Any], original: Callable[..., Any]
+) -> Callable[..., Any]:
+    """``replacement``, which is given the original first, for this thread alone."""
+    thread = threading.get_ident()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != thread:
+            return original(*args, **kwargs)
+        return replacement(original, *args, **kwargs)
+
+    return call
+
+
+def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``min`` or ``max`` that gives an expression of sizes instead of comparing them."""
+
+    def choose(builtin: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        values = args[0] if len(args) == 1 else args
+        is_list = isinstance(values, tuple | list) and not kwargs
+        if is_list and any(isinstance(value, torch.SymInt) for value in values):
+            return reduce(function, values)
+        return builtin(*args, **kwargs)
+
+    return choose
+
+
+def _divmod(builtin: Callable[..., Any], a: Any, b: Any) -> Any:
+    """``divmod``, which torch's symbolic sizes do not have."""
+    if isinstance(a, torch.SymInt) or isinstance(b, torch.SymInt):
+        return a // b, a % b
+    return builtin(a, b)
+
+
+_BUILTINS = {
+    "min": _choice(torch.sym_min),
+    "max": _choice(torch.sym_max),
+    "divmod": _divmod,
+}
+
+
+class _NoDevice(contextlib.nullcontext[None]):
+    """``torch.cuda.device(...)`` where there is none."""
+
+
+class _NoStream:
+    """``torch.cuda.current_stream()`` where there is none."""
+
+    cuda_stream = 0
+
+    def __init__(self, device: Any = None) -> None:
+        del device
+
+
+class _FakeTensors(TorchFunctionMode):
+    """What fake CUDA tensors cannot do, or do wrongly."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.Tensor.data_ptr:
+            raise ArgumentError(
+                "the launch function asks for a tensor's address, which an engine "
+                "does not know before it runs. Pass the tensor itself to the kernel."
+            )
+        if func is torch.Tensor.__getitem__ and torch.version.cuda is None:
+            # A build of torch without CUDA cannot index a CUDA tensor, even a fake one.
+            key = args[1] if isinstance(args[1], tuple) else (args[1],)
+            if all(k is None or isinstance(k, _BASIC_INDEX) for k in key):
+                return _index(args[0], list(key))
+        return func(*args, **(kwargs or {}))
+
+
+_BASIC_INDEX = (int, torch.SymInt, slice, type(Ellipsis))
+
+
+def _index(tensor: torch.Tensor, key: list[Any]) -> torch.Tensor:
+    if Ellipsis in key:
+        at = key.index(Ellipsis)
+        named = sum(k is not None for k in key) - 1
+        key[at : at + 1] = [slice(None)] * (tensor.dim() - named)
+    axis = 0
+    for k in key:
+        if k is None:
+            tensor = tensor.unsqueeze(axis)
+        elif isinstance(k, slice):
+            tensor = torch.ops.aten.slice(tensor, axis, k.start, k.stop, k.step or 1)
+        else:
+            tensor = tensor.select(axis, k)
+            continue
+        axis += 1
+    return tensor
+
+
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers which operators wrote tensors, and which made them, while entered.
+
+    An engine runs the kernel alone: it does nothing before, and initializes nothing.
+    """
+
+    def __init__(self, tensors: Iterable[torch.Tensor], what: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._what = what
+        self._guarded = {_storage(tensor) for tensor in tensors}
+        self._writers: dict[int, str] = {}
+        self._makers: dict[int, str] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        values = dict(kwargs or {})
+        arguments = func._schema.arguments
+        values |= dict(zip((a.name for a in arguments), args, strict=False))
+        for argument in arguments:
+            info, value = argument.alias_info, values.get(argument.name)
+            if info is not None and info.is_write and isinstance(value, torch.Tensor):
+                self._writers[_storage(value)] = str(func)
+                if _storage(value) in self._guarded:
+                    self._refuse_write(str(func))
+        result = func(*args, **(kwargs or {}))
+        is_fresh = all(r.alias_info is None for r in func._schema.returns)
+        if isinstance(result, torch.Tensor) and is_fresh:
+            self._makers[_storage(result)] = str(func)  # an address may come again
+            self._writers.pop(_storage(result), None)
+        return result
+
+    def require_only_allocated(self, outputs: Iterable[torch.Tensor]) -> None:
+        """Raise unless each output was allocated while entered, and left alone."""
+        for index, output in enumerate(outputs):
+            if writer := self._writers.get(_storage(output)):
+                self._refuse_write(writer)
+            maker = self._makers.get(_storage(output), "an input")
+            if "empty" not in maker:
+                raise RecordError(
+                    f"{self._what}: output {index} comes from {maker}. An engine's "
+                    "outputs are not initialized: allocate it with torch.empty and let "
+                    "the kernel write all of it."
+                )
+
+    def _refuse_write(self, writer: str) -> None:
+        raise RecordError(
+            f"{self._what} writes a tensor with {writer} outside its kernel. An engine "
+            "runs the kernel alone: do it in the kernel."
+        )
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

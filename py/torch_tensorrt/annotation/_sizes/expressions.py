@@ -106,7 +106,9 @@ def encode(expr: sympy.Basic) -> Any:
         return expr.name
     name = _NAMES.get(type(expr))
     if name is None:
-        raise EncodingError(f"{type(expr).__name__} in {expr} is not a known operation.")
+        raise EncodingError(
+            f"{type(expr).__name__} in {expr} is not a known operation."
+        )
     operands = [encode(operand) for operand in expr.args]
     if name in _COMMUTATIVE:  # sympy's order may follow the process's hashes
         operands.sort(key=json.dumps)

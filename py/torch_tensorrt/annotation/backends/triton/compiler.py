@@ -23,24 +23,26 @@ from triton.compiler import compile as triton_compile
 from triton.runtime.autotuner import Autotuner, Heuristics
 from triton.runtime.jit import JITFunction
 
-from torch_tensorrt.annotation import _ptx
-from torch_tensorrt.annotation._launch import Launch, LaunchRecord
-from torch_tensorrt.annotation._ptx import Kind, Slot
+from torch_tensorrt.annotation._code import ptx
+from torch_tensorrt.annotation._code.ptx import Kind, Slot
+from torch_tensorrt.annotation._record.program import CaughtLaunch, Program
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends import CompiledKernel, Toolchain
-from torch_tensorrt.annotation.backends._triton_launch import read_launch
-from torch_tensorrt.annotation.backends._triton_signature import Signature
-from torch_tensorrt.annotation.errors import (
-    CompileError,
-    TargetError,
-    UnsupportedKernelError,
+from torch_tensorrt.annotation.backends.abi import (
+    refuse_cluster,
+    refuse_launch,
+    require_block,
+    require_shared_memory,
+    unsupported,
 )
+from torch_tensorrt.annotation.backends.triton.launch import read_launch
+from torch_tensorrt.annotation.backends.triton.signature import Signature
+from torch_tensorrt.annotation.errors import CompileError, TargetError
 
-_MOST_THREADS = 1024  # "Technical Specifications", CUDA C++ programming guide
 _recording = threading.RLock()
 
 
-# Paths of tools in place of those that Triton brings, which its version stands for.
+# Tools in place of those that Triton brings, and whose version Triton's stands for.
 _TOOLS = {
     "ptxas": "TRITON_PTXAS_PATH",
     "ptxas_blackwell": "TRITON_PTXAS_BLACKWELL_PATH",
@@ -67,7 +69,7 @@ class TritonBackend:
     @contextlib.contextmanager
     def intercept(
         self,
-        on_launch: Callable[[Launch], None],
+        on_launch: Callable[[CaughtLaunch], None],
         overrides: Mapping[str, Any] | None = None,
     ) -> Iterator[None]:
         """Report the launches of this thread; other threads launch as ever."""
@@ -108,36 +110,36 @@ class TritonBackend:
 
     def compile(
         self,
-        record: LaunchRecord,
+        program: Program,
         target: Target,
         options: Mapping[str, Any],
         aligned: bool,
-        fact_set: str = "",
     ) -> CompiledKernel:
-        del fact_set  # there is one: what Triton's own JIT would tell
-        assert record.grid is not None, "a Triton launch has a grid"
+        launch = program.launch
+        assert launch.grid is not None, "a Triton launch has a grid"
         _require_known(target)
-        signature = Signature.of(record, aligned)
-        compiled = _compile(
-            record, signature, target, {**dict(record.options), **options}
-        )
+        signature = Signature(program, aligned)
+        options = {**dict(launch.options), **options}
+        compiled = _compile(program, signature, target, options)
         metadata = compiled.metadata
-        _require_launchable(record, metadata, target)
+        _require_launchable(launch.name, metadata, target)
         code = compiled.asm["ptx"]
-        entry = _ptx.parse(code)
+        entry = ptx.parse(code)
         # Triton's own parameters come last; they are unused, or it was refused above.
         scratch = len(entry.parameters) - len(signature.slots)
         return CompiledKernel(
             code=code,
             slots=(*signature.slots, *[Slot(Kind.UNUSED)] * scratch),
-            extras=signature.extras,
-            grid=record.grid,
+            extras=tuple(signature.extras),
+            grid=launch.grid,
             block=entry.block or (metadata.num_warps * 32, 1, 1),
             shared_memory=metadata.shared,
             ptxas=get_ptxas(target.capability).path,
-            facts=signature.facts,
+            facts=" ".join(signature.told),
         )
 
+
+BACKEND = TritonBackend
 
 # The oldest PTX ISA that has an architecture as Triton emits it, from 9.0 on with the
 # architecture-specific instructions ("Target", PTX ISA manual).
@@ -178,71 +180,64 @@ def _known_architectures(capability: int) -> tuple[str, ...]:
 
 
 def _compile(
-    record: LaunchRecord,
+    program: Program,
     signature: Signature,
     target: Target,
     options: dict[str, Any],
 ) -> Any:
-    capability = target.capability
+    launch, capability = program.launch, target.capability
     newest = ptx_get_version(get_ptxas(capability).version)
     options["ptx_version"] = min(target.ptx_version or newest, newest)
-    # Triton's JIT takes this default with a warning; the same default, said aloud.
+    # Triton's JIT takes this default with a warning; this is the same default.
     options.setdefault("enable_fp_fusion", knobs.language.default_fp_fusion)
-    source = ASTSource(
-        record.kernel,
-        signature.types,
-        {
-            (record.kernel.arg_names.index(k),): v
-            for k, v in signature.constants.items()
-        },
-        signature.hints,
-    )
+    names = launch.kernel.arg_names
+    constants = {(names.index(k),): v for k, v in signature.constants.items()}
+    source = ASTSource(launch.kernel, signature.types, constants, signature.hints)
     try:
         return triton_compile(
             source, target=GPUTarget("cuda", capability, 32), options=options
         )
     except Exception as error:  # Triton raises whatever its passes raise
+        chosen = ", ".join(f"{name}={value}" for name, value in options.items())
         raise CompileError(
-            f"kernel {record.name}: Triton does not compile it for {target.arch} with "
-            f"{_describe(options)}: {error}"
+            f"kernel {launch.name}: Triton does not compile it for {target.arch} with "
+            f"{chosen}: {error}"
         ) from error
 
 
-def _require_launchable(record: LaunchRecord, metadata: Any, target: Target) -> None:
-    """Raise for whatever TensorRT's launch (grid, block, shared memory) leaves out."""
-    scratch = "it needs scratch memory, which TensorRT does not allocate"
-    refusals = {
-        "global_scratch_size": (0, scratch),
-        "profile_scratch_size": (0, scratch),
-        "num_ctas": (1, "it launches clusters (num_ctas > 1)"),
-        "launch_cooperative_grid": (False, "it is a cooperative launch"),
-        "launch_pdl": (False, "it is a programmatic dependent launch"),
-        "clc": (False, "it uses cluster launch control"),
-    }
-    for name, (harmless, reason) in refusals.items():
+# Metadata of what TensorRT's launch (grid, block, shared memory) leaves out, the value
+# that is harmless, and the refusal of any other.
+_REFUSALS: Mapping[str, tuple[Any, Callable[[str, Any], Exception]]] = {
+    "num_ctas": (1, lambda name, value: refuse_cluster(name, f"num_ctas={value}")),
+    "launch_cooperative_grid": (0, lambda name, _: refuse_launch(name, "cooperative")),
+    "launch_pdl": (0, lambda name, _: refuse_launch(name, "programmatic dependent")),
+    "clc": (0, lambda name, _: refuse_launch(name, "cluster launch control")),
+    **dict.fromkeys(
+        ("global_scratch_size", "profile_scratch_size"),
+        (
+            0,
+            lambda name, value: unsupported(
+                name,
+                f"it needs {value} bytes of scratch memory, which TensorRT does not "
+                "allocate. Write it, or choose a config, without.",
+            ),
+        ),
+    ),
+    "tensordesc_meta": (
+        None,
+        lambda name, _: unsupported(
+            name,
+            "it takes tensor descriptors made on the host. Load through pointers.",
+        ),
+    ),
+}
+
+
+def _require_launchable(kernel: str, metadata: Any, target: Target) -> None:
+    """Raise for whatever TensorRT's launch leaves out, or CUDA does not launch."""
+    for name, (harmless, refusal) in _REFUSALS.items():
         value = getattr(metadata, name, harmless)
         if (value or harmless) != harmless:
-            raise UnsupportedKernelError(
-                f"kernel {record.name}: {reason} ({name}={value}). Write it, or choose "
-                "a config, without."
-            )
-    if getattr(metadata, "tensordesc_meta", None):
-        raise UnsupportedKernelError(
-            f"kernel {record.name}: it takes tensor descriptors made on the host. Make "
-            "them in the kernel, or load through pointers."
-        )
-    if metadata.num_warps * 32 > _MOST_THREADS:
-        raise UnsupportedKernelError(
-            f"kernel {record.name}: num_warps={metadata.num_warps} makes blocks of "
-            f"{metadata.num_warps * 32} threads; CUDA launches {_MOST_THREADS} at most."
-        )
-    if metadata.shared > target.max_shared_memory:
-        raise UnsupportedKernelError(
-            f"kernel {record.name}: it asks for {metadata.shared} bytes of dynamic "
-            f"shared memory; the limit is {target.max_shared_memory}. Take smaller "
-            "blocks or fewer stages, or raise Target.max_shared_memory."
-        )
-
-
-def _describe(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in options.items())
+            raise refusal(kernel, value)
+    require_block(kernel, (metadata.num_warps * 32, 1, 1))
+    require_shared_memory(kernel, metadata.shared, target)

@@ -10,9 +10,10 @@ from triton.backends.nvidia.compiler import CUDAOptions
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
-from torch_tensorrt.annotation._configs import Config
-from torch_tensorrt.annotation._launch import Launch
-from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
+from torch_tensorrt.annotation._record.program import CaughtLaunch
+from torch_tensorrt.annotation._specs import Config
+from torch_tensorrt.annotation.backends.abi import unsupported
+from torch_tensorrt.annotation.errors import ArgumentError
 
 
 def read_launch(
@@ -21,11 +22,11 @@ def read_launch(
     grid: Any,
     keywords: Mapping[str, Any],
     overrides: Mapping[str, Any] | None,
-) -> Launch:
+) -> CaughtLaunch:
     """The launch of a kernel, through the decorators it may have.
 
     Args:
-        overrides: take the place of keywords; None takes an autotuner's first choice.
+        overrides: replace keywords; None takes an autotuner's first choice.
 
     Raises:
         ArgumentError: the arguments do not fit the kernel.
@@ -50,7 +51,7 @@ def read_launch(
         )
     if kernel.debug or knobs.runtime.debug:
         options.setdefault("debug", True)
-    return Launch(
+    return CaughtLaunch(
         kernel=kernel,
         name=kernel.__name__,
         grid=tuple(grid),
@@ -76,15 +77,16 @@ def _unwrapped(
             heuristics.append(kernel.values)
         kernel = kernel.fn
     if kernel.pre_run_hooks:
-        raise UnsupportedKernelError(
-            f"kernel {kernel.__name__}: it has a pre-run hook, which an engine does "
-            "not run. Remove the hook, or do its work in the kernel."
+        raise unsupported(
+            kernel.__name__,
+            "it has a pre-run hook, which an engine does not run. Remove the hook, or do "
+            "its work in the kernel.",
         )
     return kernel, choices, heuristics
 
 
 def _require_fixed(kernel: JITFunction[Any], grid: Any, changed: str) -> None:
-    """A grid that is no function cannot follow what a config sets."""
+    """A grid that is not a function cannot follow what a config sets."""
     if changed:
         raise ArgumentError(
             f"kernel {kernel.__name__}: the config sets {changed}, and the grid "
@@ -106,16 +108,17 @@ def _choices(tuner: Autotuner) -> tuple[Config, ...]:
     }
     for what, is_asked in asks.items():
         if is_asked:
-            raise UnsupportedKernelError(
-                f"kernel {name}: @triton.autotune with {what}, which TensorRT's "
-                "autotuner does not do. Launch the kernel without, and give the "
-                "configs that remain as tta.triton(..., configs=[...])."
+            raise unsupported(
+                name,
+                f"@triton.autotune with {what}, which TensorRT's autotuner does not do. "
+                "Launch the kernel without it, and pass the configs that remain as "
+                "tta.triton(..., configs=[...]).",
             )
     return tuple(_as_config(config) for config in tuner.configs)
 
 
 def _as_config(config: Any) -> Config:
-    """A ``triton.Config`` as pairs; a cluster of one block is none."""
+    """A ``triton.Config`` as pairs; a cluster of one block is not a cluster."""
     values = {k: v for k, v in config.all_kwargs().items() if (k, v) != ("num_ctas", 1)}
     return tuple(sorted(values.items()))
 
@@ -158,7 +161,7 @@ def _changed(
     keywords: Mapping[str, Any],
     overrides: Mapping[str, Any],
 ) -> str:
-    """What ``overrides`` set otherwise than the launch itself."""
+    """The names that ``overrides`` set to something else than the launch does."""
     launched, _ = _bind(kernel, args, keywords, {})
     return ", ".join(
         name
