@@ -54,8 +54,8 @@ def describe_language(
     Args:
         packages: top-level names, as ``"triton"``.
         parts: gives the values that an object is made of; None where its ``repr`` says
-            it all; and nothing, ``()``, for what a launch function merely keeps, such as
-            a compiled kernel.
+            it all; and nothing, ``()``, for what a launch function merely keeps, such
+            as a compiled kernel.
     """
     _languages.update(dict.fromkeys(packages, parts))
 
@@ -318,7 +318,7 @@ def is_versioned(module: str | None) -> bool:
     return Path(str(origin)).is_relative_to(sysconfig.get_path("stdlib"))
 
 
-# --- The text of a function, as it runs in this process ----------------------------------
+# --- The text of a function, as it runs in this process -------------------------------
 
 
 def _written_code(function: FunctionType) -> CodeType:

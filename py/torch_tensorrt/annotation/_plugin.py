@@ -187,8 +187,8 @@ class Plugin:
                     raise tactic.error
                 return tactic
         raise UnsupportedKernelError(
-            f"{self.op}: no tactic can serve these inputs; the warnings before this say "
-            f"why. tta.dry_run({self.op!r}, ...) tries them one by one."
+            f"{self.op}: no tactic can serve these inputs; the warnings before this "
+            f"say why. tta.dry_run({self.op!r}, ...) tries them one by one."
         )
 
     def _recorded(
@@ -260,10 +260,12 @@ class Plugin:
                 yield replace(tactic, error=outcome)
             elif outcome is None or tactic.program is None:
                 yield tactic
-            elif (same := (outcome.launched_as, tactic.program.formats)) not in launches:
-                launches.add(same)
-                entry = self._entry(tactic, tactic.program, outcome)
-                yield replace(tactic, kernel=outcome.named(entry))
+            else:
+                launch = (outcome.launched_as, tactic.program.formats)
+                if launch not in launches:
+                    launches.add(launch)
+                    entry = self._entry(tactic, tactic.program, outcome)
+                    yield replace(tactic, kernel=outcome.named(entry))
 
     def _entry(self, tactic: Tactic, program: Program, kernel: Kernel) -> str:
         """Unique to op, tactic, dtypes and code: TensorRT confuses equal names."""
@@ -274,7 +276,7 @@ class Plugin:
         return f"{op}_t{tactic.number}_{digest[:12]}"
 
 
-# --- What is registered ----------------------------------------------------------------
+# --- What is registered ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)

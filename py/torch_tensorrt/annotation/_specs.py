@@ -57,9 +57,9 @@ class KernelSpec(Fingerprinted):
             name, and allocates and returns its outputs. Config keys then override the
             keywords of its launch.
 
-    A language's own spec sets ``backend``, its name; ``packages``, the top-level packages
-    of its toolchain; ``call``, how a kernel is launched, for messages; and ``options``,
-    the config keys that are its compiler's, with their types.
+    A language's own spec sets ``backend``, its name; ``packages``, the top-level
+    packages of its toolchain; ``call``, how a kernel is launched, for messages; and
+    ``options``, the config keys that are its compiler's, with their types.
 
     Raises:
         SpecError: the launch function cannot be one, or a config or format is wrong.

@@ -140,7 +140,8 @@ def current_target() -> Target:
         return Target(f"sm_{major}{minor}", ptx_isa=_driver_ptx_isa())
     raise TargetError(
         "no target to compile for: there is no GPU here. Name one: "
-        f"dry_run(..., target='sm_90'), or {_settings.TARGET.name}=sm_90 in the environment."
+        f"dry_run(..., target='sm_90'), or {_settings.TARGET.name}=sm_90 in the "
+        "environment."
     )
 
 

@@ -54,9 +54,9 @@ class TensorInfo:
 
 # --- None -----------------------------------------------------------------------------
 #
-# A plugin has a fixed number of inputs, so TensorRT needs a tensor where the op is given
-# None. It gets a constant that nothing reads, of a kind that no op is ever called with.
-# Only the code that faces TensorRT knows this; everywhere else None is None.
+# A plugin has a fixed number of inputs, so TensorRT needs a tensor where the op is
+# given None. It gets a constant that nothing reads, of a kind that no op is ever called
+# with. Only the code that faces TensorRT knows this; everywhere else None is None.
 
 ABSENT = TensorInfo((1,) * MAX_RANK, torch.bool)
 TAKEN_FOR_NONE = (
@@ -86,6 +86,8 @@ def absent() -> torch.Tensor:
 
 # --- dtypes ---------------------------------------------------------------------------
 
+_TorchDType: TypeAlias = torch.dtype  # a field below has torch's name
+
 
 @dataclass(frozen=True)
 class DType:
@@ -96,12 +98,12 @@ class DType:
         token: what ``trtp.AutoTuneCombination`` calls it.
     """
 
-    torch: torch.dtype
+    torch: _TorchDType
     tensorrt: str
     token: str
 
     @classmethod
-    def of(cls, dtype: torch.dtype) -> DType:
+    def of(cls, dtype: _TorchDType) -> DType:
         """The row of a torch dtype.
 
         Raises:

@@ -1,9 +1,9 @@
 """Everything this package raises, and everything it warns of.
 
 AnnotationError
-├── SpecError            what the user handed over is wrong: a config, an op name, a format
+├── SpecError            what the user handed over is wrong: a config, a name, a format
 ├── ToolchainError       a kernel language, or its compiler, is not installed
-├── TargetError          there is no GPU to compile for, or the toolchain does not know it
+├── TargetError          there is no GPU to compile for, or no compiler knows it
 ├── DTypeError           TensorRT, or a kernel, does not take this dtype
 ├── FormatError          a tensor cannot have the format its kernel expects
 ├── RecordError          the launch function could not be turned into one launch

@@ -172,8 +172,8 @@ def rename(text: str, entry: str, name: str) -> str:
     """``text`` with its entry called ``name``.
 
     Args:
-        entry: its present name, which occurs nowhere else than in identifiers that begin
-            with it: :func:`reorder` names parameters so.
+        entry: its present name. Identifiers that begin with it, as the parameters that
+            :func:`reorder` adds do, are renamed too.
     """
     return re.sub(rf"(?<![\w$%]){re.escape(entry)}(?=\b|_)", name, text)
 

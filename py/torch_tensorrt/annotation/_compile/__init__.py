@@ -31,7 +31,7 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
     missing: dict[object, Job] = {}
     keys = keys_of(jobs)
     slots = [key or index for index, key in enumerate(keys)]
-    for slot, key, job in zip(slots, keys, jobs, strict=True):
+    for key, slot, job in zip(keys, slots, jobs, strict=True):
         found = cache.load(key, job.toolchain.compiler)
         if found is None:
             missing.setdefault(slot, job)
@@ -41,9 +41,10 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
     with progress(what, len(missing)) as advance:
 
         def done(index: int, outcome: Outcome) -> None:
-            slot = places[index]
-            outcomes[slot] = outcome
-            cache.store(slot if isinstance(slot, str) else None, missing[slot], outcome)
+            place = places[index]
+            outcomes[place] = outcome
+            key = place if isinstance(place, str) else None
+            cache.store(key, missing[place], outcome)
             advance()
 
         try:
@@ -53,8 +54,8 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
                 cache.keep_within(limit)
         except Exception as error:  # no process to be had, or a malformed setting
             failure = as_ours(what, error)
-            for slot in missing:
-                outcomes.setdefault(slot, failure)
+            for place in missing:
+                outcomes.setdefault(place, failure)
     return [outcomes[slot] for slot in slots]
 
 

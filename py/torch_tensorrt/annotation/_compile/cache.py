@@ -1,9 +1,9 @@
 """Compiled kernels, in memory and on disk, for this machine and others.
 
-An entry is one JSON file, written beside its place and renamed into it: an entry that can
-be read is whole, whoever writes at the same time, and whenever a writer dies. It carries
-a digest of itself, so that a damaged one is noticed and discarded. General caches on
-PyPI keep pickles, which run whatever a file says.
+An entry is one JSON file, written beside its place and renamed into it: an entry that
+can be read is whole, whoever writes at the same time, and whenever a writer dies. It
+carries a digest of itself, so that a damaged one is noticed and discarded. General
+caches on PyPI keep pickles, which run whatever a file says.
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ class KernelCache:
 
         An entry was used at its modification time, which readers set.
         """
-        entries = sorted(_stats(self._entries("*")), key=lambda entry: entry[1].st_mtime)
+        entries = sorted(
+            _stats(self._entries("*")), key=lambda entry: entry[1].st_mtime
+        )
         total = sum(stat.st_size for _, stat in entries)
         try:
             for path, stat in entries if total > limit else ():
@@ -153,7 +155,9 @@ class KernelCache:
         if compiler is not None:
             paths = [self._path(key, compiler)]
         else:  # there is none here: any compiler's, the last used first
-            found = sorted(_stats(self._entries(f"{key}-*")), key=lambda e: -e[1].st_mtime)
+            found = sorted(
+                _stats(self._entries(f"{key}-*")), key=lambda e: -e[1].st_mtime
+            )
             paths = [path for path, _ in found]
         for path in paths:
             try:

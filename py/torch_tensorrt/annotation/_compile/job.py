@@ -140,9 +140,9 @@ class Job:
 def keys_of(jobs: Sequence[Job]) -> list[str | None]:
     """For each job, a digest of all that decides its code but the compiler's version.
 
-    None where another process could not tell the kernel from others: it is then compiled
-    anew in each process, and a log message says why. A kernel that many tactics share is
-    read once.
+    None where another process could not tell the kernel from others: it is then
+    compiled anew in each process, and a log message says why. A kernel that many
+    tactics share is read once.
     """
     kernels: dict[int, Fingerprint] = {}
     return [_key(job, kernels) for job in jobs]

@@ -25,7 +25,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from torch_tensorrt.annotation import _settings
 from torch_tensorrt.annotation._compile.job import Job, Outcome
-from torch_tensorrt.annotation.errors import CompileError
+from torch_tensorrt.annotation.errors import AnnotationError, CompileError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -38,8 +38,8 @@ _jobs: Sequence[Job] = ()  # of this worker
 def worker_count() -> int:
     """``TTA_JOBS``, or how many processors this process may use; 0: compile in it.
 
-    It is 0 with ``TTA_JOBS=1``, for debuggers, and in a daemonic process, such as one of
-    ``multiprocessing.Pool``, which may start no others.
+    It is 0 with ``TTA_JOBS=1``, for debuggers, and in a daemonic process, such as one
+    of ``multiprocessing.Pool``, which may start no others.
     """
     is_set = _settings.JOBS.text() != ""
     count = len(os.sched_getaffinity(0))
@@ -77,18 +77,18 @@ def compile_in_workers(
             }
             try:
                 for future in as_completed(futures):
-                    index = futures[future]
-                    what = jobs[index].what
+                    index = futures[future]  # type: ignore[index]
                     error = future.exception()
-                    if error is None:
-                        outcome, trace = future.result()
-                        if trace:
-                            outcome.__cause__ = _WorkerTraceback(trace)
-                    else:
-                        outcome = CompileError(f"{what}: {_reason(error, timeout)}")
+                    if error is not None:
+                        why = f"{jobs[index].what}: {_reason(error, timeout)}"
+                        done(index, CompileError(why))
+                        continue
+                    outcome, trace = future.result()
+                    if isinstance(outcome, AnnotationError) and trace:
+                        outcome.__cause__ = _WorkerTraceback(trace)
                     done(index, outcome)
-            except BaseException:
-                pool.stop()  # interrupted: nobody waits for the rest
+            except BaseException:  # interrupted: nobody waits for the rest
+                pool.stop()  # type: ignore[no-untyped-call]
                 raise
 
 
@@ -102,8 +102,8 @@ class _WorkerTraceback(Exception):
 def _reason(error: BaseException, timeout: float) -> str:
     if isinstance(error, FutureTimeoutError | TimeoutError):
         return (
-            f"not compiled within {timeout:g} seconds. {_settings.COMPILE_TIMEOUT.name} "
-            "sets another limit."
+            f"not compiled within {timeout:g} seconds. "
+            f"{_settings.COMPILE_TIMEOUT.name} sets another limit."
         )
     if isinstance(error, ProcessExpired):
         code = error.exitcode or 0

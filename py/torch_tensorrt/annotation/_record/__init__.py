@@ -1,4 +1,4 @@
-"""Record a launch function: run it on fake tensors, and keep its launch as a program."""
+"""Record a launch function: run it on fake tensors, and keep what it launches."""
 
 from __future__ import annotations
 
@@ -174,8 +174,8 @@ def _require_outputs_written(program: Program) -> None:
         if len(program.inputs) + index not in passed:
             raise ArgumentError(
                 f"kernel {program.launch.name}: output {index} of the meta function is "
-                "not an argument of the launch, so nothing would write it. Let the meta "
-                "function return what the launch function takes after the inputs."
+                "not an argument of the launch, so nothing would write it. Let the "
+                "meta function return what the launch function takes after the inputs."
             )
 
 
@@ -240,8 +240,8 @@ def _own_outputs(
     found, wanted = _read_outputs(run, outputs), _read_outputs(run, expected)
     if found != wanted:
         raise ArgumentError(
-            f"{what} returns {found}, and the op's fake kernel {wanted}. One of them is "
-            "wrong."
+            f"{what} returns {found}, and the op's fake kernel {wanted}. One of them "
+            "is wrong."
         )
     for index, output in enumerate(outputs):
         if not output.is_contiguous() or output.storage_offset() != 0:
@@ -296,8 +296,8 @@ def _read_outputs(run: Trace, tensors: Iterable[torch.Tensor]) -> tuple[Output, 
 def _require_rank(rank: int, what: str) -> None:
     if rank > MAX_RANK:
         raise ArgumentError(
-            f"{what} has {rank} dimensions; TensorRT's tensors have {MAX_RANK} at most. "
-            "Merge some before the op."
+            f"{what} has {rank} dimensions; TensorRT's tensors have {MAX_RANK} at "
+            "most. Merge some before the op."
         )
 
 
@@ -324,7 +324,7 @@ def _read_grid(run: Trace, launch: CaughtLaunch) -> Grid | None:
 def _read_arguments(
     run: Trace, launch: CaughtLaunch, tensors: Sequence[torch.Tensor | None]
 ) -> Iterator[Argument]:
-    """Each argument in its role: one of the plugin's tensors, a number, or a constant."""
+    """Each argument in its role: a tensor of the plugin's, a number, or a constant."""
     owners = {
         tensor.untyped_storage()._cdata: index
         for index, tensor in enumerate(tensors)

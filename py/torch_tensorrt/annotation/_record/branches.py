@@ -1,11 +1,12 @@
 """Trace a function, and make sure that the result holds for the whole profile.
 
-A trace answers a question such as ``n > 128`` for the one shape that it runs on, and the
-profile may leave the answer open. Each such guard splits the profile in two, and the
-result of the trace is only known for one half. So the function is run again on extents
-from the other half, the guards of that run are followed in turn, and so on. The invariant:
-every branch that some shape of the profile takes was run, and gave the same result as
-the first run, or the function is refused. Two kinds of branches need no agreement:
+A trace answers a question such as ``n > 128`` for the one shape that it runs on, and
+the profile may leave the answer open. Each such guard splits the profile in two, and
+the result of the trace is only known for one half. So the function is run again on
+extents from the other half, the guards of that run are followed in turn, and so on. The
+invariant: every branch that some shape of the profile takes was run, and gave the same
+result as the first run, or the function is refused. Two kinds of branches need no
+agreement:
 
 - torch asked again, in other words, something that earlier guards settle;
 - the shapes on the other side are rejected by the op's own fake kernel, or two extents
@@ -150,7 +151,8 @@ def _run(run: Trace, function: Callable[[Trace], Result], what: str) -> Result:
 class _Explorer(Generic[Result]):
     """Compares the result of the first run with that of every other branch.
 
-    A shape that is rejected, and not by the op's contract, is one that TensorRT may pass.
+    A shape that is rejected, and not by the op's contract, is one that TensorRT may
+    pass.
     """
 
     def __init__(

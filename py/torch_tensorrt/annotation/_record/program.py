@@ -21,8 +21,8 @@ Grid: TypeAlias = tuple[sympy.Expr, sympy.Expr, sympy.Expr]
 class CaughtLaunch:
     """A launch as a toolchain saw it, while the function is still running.
 
-    It is not a :class:`Launch` yet: an op's body hands its outputs over when it returns,
-    so until then nobody knows which tensor of the plugin an argument is.
+    It is not a :class:`Launch` yet: an op's body hands its outputs over when it
+    returns, so until then nobody knows which tensor of the plugin an argument is.
 
     Attributes:
         arguments: (parameter name, value, is a compile-time constant) in the kernel's

@@ -1,9 +1,9 @@
 """Run a function on fake tensors, and keep the sizes it computes as expressions.
 
 A dimension known at build time is a plain int there; a dynamic one is a symbol with the
-profile's range, which decides what the function asks of it as far as it can. The machine
-may have no GPU, and some of what launch functions ordinarily call cannot cope with fake
-tensors or symbolic sizes: for the time of the trace, it can.
+profile's range, which decides what the function asks of it as far as it can. The
+machine may have no GPU, and some of what launch functions ordinarily call cannot cope
+with fake tensors or symbolic sizes: for the time of the trace, it can.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def _in_this_thread(
 
 
 def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``min`` or ``max`` that gives an expression of sizes instead of comparing them."""
+    """``min`` or ``max`` that makes an expression of sizes and does not compare."""
 
     def choose(builtin: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         values = args[0] if len(args) == 1 else args

@@ -54,9 +54,10 @@ def evaluate(expr: sympy.Basic, values: Mapping[sympy.Symbol, int]) -> int:
 
 # --- JSON -----------------------------------------------------------------------------
 #
-# An integer is a number, a condition that is decided is a bool, an extent is its symbol's
-# name, and everything else is a list: the name of an operation, and its operands. Nothing
-# evaluates text: sympy's own readers do, and a cache entry may come from anywhere.
+# An integer is a number, a condition that is decided is a bool, an extent is its
+# symbol's name, and everything else is a list: the name of an operation, and its
+# operands. Nothing evaluates text: sympy's own readers do, and a cache entry may come
+# from anywhere.
 
 _SYMBOL = re.compile(r"d(\d+)_(\d+)", re.ASCII)
 _RATIONAL = "Rational"

@@ -82,7 +82,8 @@ class _Translator:
         return reduce(lambda a, b: a * b, [self.visit(base)] * int(exponent))
 
     def floor_div(self, expr: sympy.Expr) -> Any:
-        return self._quotient(*expr.args, expr)
+        base, divisor = expr.args
+        return self._quotient(base, divisor, expr)
 
     def _quotient(
         self, base: sympy.Expr, divisor: sympy.Expr, whole: sympy.Expr
@@ -168,7 +169,8 @@ class _Translator:
         )
 
 
-# By the name of the sympy function; torch has functions of its own under the same names.
+# By the name of the sympy function; torch has functions of its own under the same
+# names.
 _VISITORS: Mapping[str, Callable[[_Translator, Any], Any]] = {
     "Add": _Translator.sum,
     "Mul": _Translator.product,

@@ -1,8 +1,8 @@
 """The kernel languages. Everything that writing one takes is imported from here.
 
 A language is a folder here, or a package elsewhere that names its backend class in the
-entry-point group ``torch_tensorrt.annotation.backends``. It has a :class:`KernelSpec` of
-its own, which a user hands over, and a :class:`Backend`, which records and compiles.
+entry-point group ``torch_tensorrt.annotation.backends``. It has a :class:`KernelSpec`
+of its own, which a user hands over, and a :class:`Backend`, which records and compiles.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What every language's kernel has in common: the slots to fill, limits and refusals.
 
-TensorRT launches with input pointers, 32-bit extras and output pointers, a grid, a block
-and dynamic shared memory. A backend describes each parameter of its kernel's entry by
-what TensorRT is to pass for it; whatever does not fit is refused here, in one place.
+TensorRT launches with input pointers, 32-bit extras and output pointers, a grid, a
+block and dynamic shared memory. A backend describes each parameter of its kernel's
+entry by what TensorRT is to pass for it; whatever does not fit is refused here, in one
+place.
 """
 
 from __future__ import annotations
@@ -133,8 +134,8 @@ def refuse_cluster(kernel: str, size: object) -> UnsupportedKernelError:
     """The error for a kernel that is launched in clusters of several blocks."""
     return unsupported(
         kernel,
-        f"it is launched in clusters ({size}), which TensorRT does not do. Launch it, or "
-        "choose a config, without.",
+        f"it is launched in clusters ({size}), which TensorRT does not do. Launch it, "
+        "or choose a config, without.",
     )
 
 

@@ -79,8 +79,8 @@ def _unwrapped(
     if kernel.pre_run_hooks:
         raise unsupported(
             kernel.__name__,
-            "it has a pre-run hook, which an engine does not run. Remove the hook, or do "
-            "its work in the kernel.",
+            "it has a pre-run hook, which an engine does not run. Remove the hook, or "
+            "do its work in the kernel.",
         )
     return kernel, choices, heuristics
 
@@ -110,8 +110,8 @@ def _choices(tuner: Autotuner) -> tuple[Config, ...]:
         if is_asked:
             raise unsupported(
                 name,
-                f"@triton.autotune with {what}, which TensorRT's autotuner does not do. "
-                "Launch the kernel without it, and pass the configs that remain as "
+                f"@triton.autotune with {what}, which TensorRT's autotuner does not "
+                "do. Launch the kernel without it, and pass the configs that remain as "
                 "tta.triton(..., configs=[...]).",
             )
     return tuple(_as_config(config) for config in tuner.configs)

@@ -119,6 +119,6 @@ class Signature(Parameters):
         declared = f"declared as {annotation}" if annotation else "not a tl.constexpr"
         return self.refused(
             name,
-            f"{declared}, and given {given}. TensorRT passes 32-bit integers and floats, "
-            "and bools: declare it so, or as tl.constexpr.",
+            f"{declared}, and given {given}. TensorRT passes 32-bit integers and "
+            "floats, and bools: declare it so, or as tl.constexpr.",
         )
