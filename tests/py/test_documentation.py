@@ -32,7 +32,8 @@ from up_to_the_builder import (
 
 import torch_tensorrt
 from torch_tensorrt.annotation import _cli, errors
-from torch_tensorrt.annotation._registry import registered
+from torch_tensorrt.annotation._plugin import registered
+from torch_tensorrt.annotation.backends import GROUP, backend
 
 PROJECT = Path(__file__).resolve().parents[2]
 GUIDES = PROJECT / "docsrc"
@@ -53,7 +54,6 @@ NOT_RUN = {"make demo", "make test", "pip install '.[triton]'"}
 
 TOOLCHAINS = {
     "arguments.md": ["cuda.tile"],
-    "backends.md": ["cuda.tile", "cutlass"],
     "cutedsl.md": ["cutlass"],
     "cutile.md": ["cuda.tile"],
 }
@@ -88,21 +88,30 @@ def blocks(page: str) -> list[Block]:
 
 
 KERNELS = next(b for b in blocks("getting_started.md") if b.language == "python").code
+TOY = next(b for b in blocks("backends.md") if b.language == "python").code
+FILES = {"kernels": KERNELS, "toy_ptx": TOY}  # modules that other blocks import
 
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory with what the reader of a guide has: ``kernels.py``."""
-    (tmp_path / "kernels.py").write_text(KERNELS)
+    """A directory with what the reader of a guide has: ``kernels.py``, and a language
+    that another distribution brings."""
+    for name, code in FILES.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    (tmp_path / "toy_ptx-1.0.dist-info").mkdir()
+    points = tmp_path / "toy_ptx-1.0.dist-info" / "entry_points.txt"
+    points.write_text(f"[{GROUP}]\ntoy_ptx = toy_ptx:BACKEND\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     modules = dict(sys.modules)
     defined = set(torch._library.custom_ops.OPDEFS)
-    sys.modules.pop("kernels", None)  # that of the other tests
+    for name in FILES:
+        sys.modules.pop(name, None)  # that of the other tests
+    backend.cache_clear()
     yield tmp_path
     for name in set(torch._library.custom_ops.OPDEFS) - defined:
         torch._library.custom_ops.OPDEFS.pop(name)._lib._destroy()
-    for name in ("kernels", "page"):
+    for name in (*FILES, "page"):
         sys.modules.pop(name, None)
         if name in modules:
             sys.modules[name] = modules[name]
@@ -118,7 +127,7 @@ def run_page(page: str, folder: Path) -> None:
     sys.modules["page"] = module
     printed = ""
     for block in found:
-        if block.code == KERNELS or (block.need and not NEEDS[block.need]):
+        if block.code in FILES.values() or (block.need and not NEEDS[block.need]):
             continue  # a file of its own, which other blocks import; or for elsewhere
         if block.language == "python":
             code = compile("\n" * block.line + block.code, str(path), "exec")
@@ -133,7 +142,7 @@ def run_page(page: str, folder: Path) -> None:
 def as_module(found: list[Block]) -> str:
     lines: list[str] = []
     for block in found:
-        if block.language == "python" and block.code != KERNELS:
+        if block.language == "python" and block.code not in FILES.values():
             lines += [""] * (block.line - len(lines)) + block.code.splitlines()
     return "\n".join(lines) + "\n"
 
@@ -184,7 +193,7 @@ def test_every_block_of_a_page_runs_in_order(page: str, reader: Path) -> None:
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_blocks_are_of_languages_that_are_checked(page: str) -> None:
-    assert {b.language for b in blocks(page)} <= {"python", "sh", "text"}
+    assert {b.language for b in blocks(page)} <= {"python", "sh", "text", "toml"}
     for block in blocks(page):
         if block.language == "python":
             compile(block.code, page, "exec")
