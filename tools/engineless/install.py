@@ -43,9 +43,17 @@ RELEASES = {
 }
 RELEASE = "2.13"
 
+# Pure-Python packages that a machine with a GPU build of torch may lack. Torch-TensorRT
+# needs dllist, this library the others. tools/offline/wheelhouse.py collects them.
+PURE_PYTHON = (
+    "dllist",
+    "pebble",
+    "platformdirs",
+)
+
 # What the packages below need and torch does not bring, and what builds an sdist.
 SUPPORT = (
-    "dllist",
+    *PURE_PYTHON,
     "filelock",
     "numpy",
     "packaging",
@@ -186,17 +194,25 @@ def install_release(
 
     They ask for TensorRT's builder library, which is not on PyPI.
     """
-    torch_tensorrt, tensorrt = RELEASES[release]
     where = ("--target", target, "--upgrade") if target else ()
-    pip(
-        python, "install", "--no-deps", *where,
+    pip(python, "install", "--no-deps", *where, *release_wheels(release))
+    sdist = release_sdist(release)
+    pip(python, "install", "--no-deps", "--no-build-isolation", *where, sdist)
+
+
+def release_wheels(release: str = RELEASE) -> tuple[str, ...]:
+    """The packages of a release that PyPI has as wheels."""
+    torch_tensorrt, tensorrt = RELEASES[release]
+    return (
         f"torch-tensorrt=={torch_tensorrt}",
         f"tensorrt-cu13-bindings=={tensorrt}",
         f"tensorrt-lean-cu13-libs=={tensorrt}",
-    )  # fmt: skip
-    # `import tensorrt` is pure Python over the bindings, and only an sdist on PyPI.
-    package = f"tensorrt-cu13=={tensorrt}"
-    pip(python, "install", "--no-deps", "--no-build-isolation", *where, package)
+    )
+
+
+def release_sdist(release: str = RELEASE) -> str:
+    """`import tensorrt`: pure Python over the bindings, and only an sdist on PyPI."""
+    return f"tensorrt-cu13=={RELEASES[release][1]}"
 
 
 def pip(python: Path | str, *arguments: object) -> None:

@@ -2,9 +2,9 @@
 
     python tools/offline/wheelhouse.py DIR [--python 3.12]
 
-Run it where PyPI is reachable. DIR gets the wheels, about 50 MB. What is not in them
-must be on the other machine: a CUDA build of torch, triton, cuda-bindings, sympy, rich
-and packaging; for the tests pytest, pytest-xdist and hypothesis. See README.md.
+Run it where PyPI is reachable. DIR gets the wheels, about 50 MB. The other machine must
+have the rest: a CUDA build of torch, triton, cuda-bindings, numpy, sympy, rich and
+packaging; for the tests also pytest, pytest-xdist and hypothesis. See README.md.
 """
 
 from __future__ import annotations
@@ -25,30 +25,35 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--python", default="3.12", help="the other machine's Python")
     options = parser.parse_args()
-    names = [n for n in engineless.WITHOUT_DEPENDENCIES if not n.startswith("triton")]
-    pip(
-        "download",
-        "--only-binary=:all:",
-        f"--python-version={options.python}",
-        f"--platform={_PLATFORM}",
-        f"--dest={options.directory}",
-        "dllist",
-        *names,
-    )
-    # An sdist, of pure Python: the wheel that it makes here serves there.
-    pip(
-        "wheel",
-        "--no-build-isolation",
-        f"--wheel-dir={options.directory}",
-        engineless.TENSORRT_PACKAGE,
-    )
+    # environment.py installs every wheel in the directory, so older ones must go.
+    for wheel in options.directory.glob("*.whl"):
+        wheel.unlink()
+    for arguments in plan(options.directory, options.python):
+        command = [sys.executable, "-m", "pip", *arguments, "--no-deps", "-qq"]
+        subprocess.run([*command, "--disable-pip-version-check"], check=True)
     size = sum(f.stat().st_size for f in options.directory.glob("*.whl"))
     print(f"{options.directory}: {size / 1e6:.0f} MB for Python {options.python}")
 
 
-def pip(command: str, *arguments: str) -> None:
-    python = [sys.executable, "-m", "pip", command, "--no-deps", "-qq"]
-    subprocess.run([*python, "--disable-pip-version-check", *arguments], check=True)
+def plan(directory: Path, python: str) -> list[list[str]]:
+    """The pip commands, without `pip`, that fill `directory`."""
+    download = [
+        "download",
+        "--only-binary=:all:",
+        f"--python-version={python}",
+        f"--platform={_PLATFORM}",
+        f"--dest={directory}",
+        *engineless.PURE_PYTHON,
+        *engineless.release_wheels(),
+    ]
+    # The sdist is pure Python, so the wheel that it makes here works there.
+    build = [
+        "wheel",
+        "--no-build-isolation",
+        f"--wheel-dir={directory}",
+        engineless.release_sdist(),
+    ]
+    return [download, build]
 
 
 if __name__ == "__main__":
