@@ -6,11 +6,14 @@ STAMP := $(VENV)/.complete
 LIBRARY := py/torch_tensorrt/annotation py/torch_tensorrt/dynamo/conversion/plugins
 # Benchmarks that compile where the toolchains are, and run where a GPU is.
 TWO_STEPS := cutile_facts cutedsl side_by_side
+PYTEST_ALL := $(BIN)/python -m pytest -n 2 --dist loadfile tests
 RESULTS ?= benchmarks/results
 SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix lint types docs wheel wheelhouse kernels test-gpu bench-gpu performance export clean
+.PHONY: help setup demo test test-all test-matrix coverage fuzz mutants \
+	check lint types imports format count docs wheel \
+	wheelhouse kernels test-gpu bench-gpu performance export clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -25,10 +28,24 @@ demo: setup  ## run the main example
 	$(BIN)/python examples/dynamo/custom_plugin_triton.py
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(PYTEST_ALL)
+
+test-all: setup  ## run the tests for every GPU architecture
+	TTA_TEST_ARCHITECTURES=all $(PYTEST_ALL)
 
 test-matrix: setup  ## run the plugins' tests on Torch-TensorRT 2.11 to 2.14
 	$(BIN)/python tools/engineless/matrix.py .matrix $(RELEASES)
+
+coverage: setup  ## run the tests, and report what they cover into build/coverage
+	$(PYTEST_ALL) --cov --cov-report=term:skip-covered --cov-report=html
+
+fuzz: setup  ## replay launch functions at many more shapes: FUZZ="options"
+	$(BIN)/python tools/fuzz.py $(FUZZ)
+
+mutants: setup  ## change the library, and see whether tests notice: MUTANTS="options"
+	$(BIN)/python tools/mutants.py $(MUTANTS)
+
+check: lint types imports  ## check style, types and imports, in seconds
 
 lint: setup  ## check style
 	$(BIN)/ruff check
@@ -36,6 +53,16 @@ lint: setup  ## check style
 
 types: setup  ## check types
 	$(BIN)/mypy --strict py/
+
+imports: setup  ## check that imports go one way, as the contracts in pyproject.toml say
+	$(BIN)/python tools/imports.py
+
+format: setup  ## fix style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+count: setup  ## count the files and lines of code of the library
+	$(BIN)/pygount --format=summary --suffix=py py
 
 docs: setup  ## build the documentation into build/docs
 	$(BIN)/python -m sphinx -q -W --keep-going docsrc build/docs
