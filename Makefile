@@ -45,7 +45,8 @@ fuzz: setup  ## replay launch functions at many more shapes: FUZZ="options"
 mutants: setup  ## change the library, and see whether tests notice: MUTANTS="options"
 	$(BIN)/python tools/mutants.py $(MUTANTS)
 
-check: lint types imports  ## check style, types and imports, in seconds
+check: lint types imports  ## check style, types, imports and license lines
+	$(BIN)/python tools/spdx.py --check
 
 lint: setup  ## check style
 	$(BIN)/ruff check
@@ -57,7 +58,8 @@ types: setup  ## check types
 imports: setup  ## check that imports go one way, as the contracts in pyproject.toml say
 	$(BIN)/python tools/imports.py
 
-format: setup  ## fix style
+format: setup  ## fix style, and add missing license lines
+	$(BIN)/python tools/spdx.py
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Check a commit message: a subject of at most 72 characters, then an empty line.
 
     python tools/commit_message.py .git/COMMIT_EDITMSG    # a commit-msg hook

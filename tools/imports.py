@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Check the import contracts in pyproject.toml, as `lint-imports` does.
 
     python tools/imports.py [OPTION ...]    # `make imports`

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Mutation testing: change the library one expression at a time, and run its tests.
 
     python tools/mutants.py                       # every module in MODULES

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Every target of the Makefile is listed, and what it runs is there and starts.
 
 Nothing here runs a target. `make -n` prints what it would run, and each script in that

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """tools/mutants.py makes the mutants it describes, and tells what the tests notice."""
 
 from __future__ import annotations
