@@ -73,3 +73,10 @@ def test_the_license_line_is_added_once(text: str, suffix: str, expected: str) -
 
 def test_a_license_line_further_down_does_not_count() -> None:
     assert not spdx.has_line(f"import os\n# {spdx.LINE}\n", ".py")
+
+
+def test_every_source_file_has_the_license_line() -> None:
+    if not (PROJECT / ".git").exists():
+        pytest.skip("git lists the files, and this is not a checkout")
+    missing = [str(p.relative_to(PROJECT)) for p in spdx.without_line(PROJECT)]
+    assert missing == [], "run tools/spdx.py, which adds the line"
