@@ -4,15 +4,15 @@
 A kernel with ``@triton.autotune``
 ==================================
 
-A kernel that Triton tunes is taken as it is: the configs of its decorator become
-tactics, and TensorRT times them when the engine is built, for the shapes of the
-profile and beside the layers that it runs with. Nothing is tuned when it runs.
+A kernel with ``@triton.autotune`` works as it is. The configs of its decorator become
+tactics, and TensorRT times them when it builds the engine: for the shapes of the
+profile, and beside the layers around the plugin. Nothing is tuned at run time.
 """
 
 # %%
 # The kernel, decorators included
 # -------------------------------
-# ``@triton.heuristics`` works as well: here it finds whether the columns need a mask.
+# ``@triton.heuristics`` works too. Here it decides whether the columns need a mask.
 
 import torch
 import triton
@@ -66,7 +66,7 @@ def launch_softmax(x, out):
 # %%
 # One call
 # --------
-# Without ``configs`` the decorator's are the tactics; with them, those are.
+# No ``configs`` here, so the decorator's configs are the tactics.
 
 trt_plugins.custom_op(
     "example::softmax",

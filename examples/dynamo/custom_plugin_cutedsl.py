@@ -4,16 +4,16 @@
 A CuTe DSL kernel inside a TensorRT engine
 ==========================================
 
-A ``@cute.jit`` function that launches a kernel is given as it is. Its host code is
-compiled once, and executed on expressions of the sizes: TensorRT gets the grid and
-every argument for any shape of the profile.
+Pass the ``@cute.jit`` function that launches the kernel. Its host code is compiled once
+and executed on expressions of the sizes. TensorRT gets the grid and every argument for
+any shape of the profile.
 """
 
 # %%
 # The kernel, and the function that launches it
 # ---------------------------------------------
-# ``gelu(x + bias)``, where each thread takes one vector of 16 bytes; the width
-# is static, so ``bias`` is read as vectors, too.
+# ``gelu(x + bias)``. Each thread takes one vector of 16 bytes. The width is static, so
+# the kernel reads ``bias`` as vectors too.
 
 import cutlass
 import cutlass.cute as cute
@@ -60,7 +60,7 @@ def launch_bias_gelu(
 # %%
 # One call
 # --------
-# A config gives the ``Constexpr`` parameters.
+# A config sets the ``Constexpr`` parameters.
 
 trt_plugins.custom_op(
     "example::bias_gelu",

@@ -4,16 +4,16 @@
 A cuTile kernel inside a TensorRT engine
 ========================================
 
-RMSNorm, fused with the addition of the residual before it, in cuTile. What cuTile's
-compiler is told of the arrays makes code that differs by a factor of ten and more, so
-each config comes as several tactics, one for each set of facts that hold for every
-shape of the profile.
+RMSNorm in cuTile, fused with the residual addition before it. What cuTile's compiler
+knows about the arrays can change a kernel's speed by a factor of ten and more. Each
+config therefore becomes several tactics, one for each set of facts. All facts hold for
+every shape of the profile.
 """
 
 # %%
 # The kernel, and the function that launches it
 # ---------------------------------------------
-# Two outputs: the normalized rows, and the sum that the next block adds to.
+# It has two outputs: the normalized rows, and the sum that the next block adds to.
 
 import cuda.tile as ct
 import torch
@@ -60,7 +60,7 @@ def launch_add_rms_norm(x, residual, weight, out, total, eps=1e-6, TILE=1024):
 # %%
 # One call
 # --------
-# ``TILE`` is the launch function's; ``occupancy`` is cuTile's own.
+# ``TILE`` goes to the launch function, ``occupancy`` to cuTile.
 
 trt_plugins.custom_op(
     "example::add_rms_norm",

@@ -5,17 +5,16 @@ Dynamic shapes
 ==============
 
 One engine serves every shape between a minimum and a maximum. The launch function runs
-once, on symbols in place of the dynamic sizes: what it computes of them, the grid and
-every integer argument, becomes an expression that TensorRT evaluates for each shape.
-What is true of a size for the whole profile, such as that it divides by 16, the
-kernel's compiler is told.
+once, with symbols in place of the dynamic sizes. The grid and every integer argument
+become expressions, which TensorRT evaluates for each shape. The kernel's compiler gets
+the facts that hold for the whole profile, for example that a size is divisible by 16.
 """
 
 # %%
 # The kernel, and the function that launches it
 # ---------------------------------------------
-# LayerNorm of rows of any length, in steps of ``BLOCK``. A size that is not known when
-# the engine is built cannot decide a branch, or the ``BLOCK`` of a reduction.
+# LayerNorm of rows of any length, in steps of ``BLOCK``. A dynamic size can decide
+# neither a branch nor the ``BLOCK`` of a reduction.
 
 import torch
 import triton
@@ -81,9 +80,9 @@ class Model(torch.nn.Module):
 # %%
 # An engine, or a dry run
 # -----------------------
-# In the first profile the rows have 2048 columns: a constant, which divides by 16. In
-# the second the columns are dynamic, too. The column "facts told" shows the difference,
-# and with a GPU the time does.
+# In the first profile the rows have 2048 columns, a constant that is divisible by 16.
+# In the second the columns are dynamic too. The column of facts shows the difference,
+# and so does the time on a GPU.
 
 ROWS = {
     "min_shape": (1, 1, 2048),

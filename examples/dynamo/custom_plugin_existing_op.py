@@ -4,16 +4,15 @@
 A PyTorch custom op that launches a kernel
 ==========================================
 
-An op defined with ``torch.library.triton_op`` or ``torch.library.custom_op`` has all
-that is needed: its fake kernel gives the outputs, its own body the launch. So
-``impl=tta.triton()``, without any function, makes it a plugin.
+An op defined with ``torch.library.triton_op`` or ``torch.library.custom_op`` already
+has everything a plugin needs. Its fake kernel describes the outputs and its body
+launches the kernel, so ``impl=tta.triton()`` needs no function.
 """
 
 # %%
 # The ops, as they were
 # ---------------------
-# A grid that is computed from ``meta`` follows the config, with TensorRT as it does
-# with Triton.
+# A grid computed from ``meta`` follows the config, with TensorRT as with Triton.
 
 import torch
 import triton
@@ -69,8 +68,8 @@ def _(x: torch.Tensor, cap: float) -> torch.Tensor:
 # %%
 # One call each
 # -------------
-# ``configs`` replace keywords of the launch in the body. ``cap``, an argument of the
-# op, is a constant of each layer: a call with another value gets another kernel.
+# ``configs`` replace keywords of the launch in the body. ``cap`` is an argument of the
+# op and a constant of each layer: a call with another value gets another kernel.
 
 trt_plugins.custom_op(
     "example::squared_relu",
@@ -97,7 +96,7 @@ class Head(torch.nn.Module):
 # %%
 # An engine, or a dry run
 # -----------------------
-# A dry run gets the values of the op's other arguments as ``attributes``.
+# Pass the values of the op's other arguments to the dry run as ``attributes``.
 
 
 def rows_of(width: int) -> torch_tensorrt.Input:

@@ -4,15 +4,15 @@
 A decoder layer with three plugins
 ==================================
 
-RMSNorm, the rotary embedding and SwiGLU are what a decoder layer of a language model
-does between its matrix products. Here they are three Triton kernels; products and
-attention are TensorRT's own. All of it is one engine, with four plugin layers.
+A decoder layer of a language model computes RMSNorm, the rotary embedding and SwiGLU
+between its matrix products. Here they are three Triton kernels, and TensorRT computes
+the products and the attention. The layer is one engine with four plugin layers.
 """
 
 # %%
 # RMSNorm
 # -------
-# Each row in one block; the width is static, and so is the ``BLOCK`` that holds it.
+# A block computes one row. The width is static, and so is the ``BLOCK`` that holds it.
 
 import torch
 import triton
@@ -54,8 +54,9 @@ def rms_norm_meta(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Te
 # %%
 # The rotary embedding
 # --------------------
-# It takes queries, keys and values as one product left them, turns the first two, and
-# writes all three as attention wants them. The angles are constants of the engine.
+# The kernel takes queries, keys and values from one matrix product and rotates the
+# first two. It writes all three in attention's layout. The angles are constants of the
+# engine.
 
 
 @triton.jit
@@ -70,7 +71,7 @@ def rotary_kernel(
     HEADS: tl.constexpr,
     HALF: tl.constexpr,
 ):
-    """Of ``[batch, length, 3, heads, dim]``, a head at a position; to
+    """Move one head at one position from ``[batch, length, 3, heads, dim]`` to
     ``[batch, heads, length, dim]``."""
     position, head, batch = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     columns = tl.arange(0, HALF)
@@ -160,7 +161,7 @@ trt_plugins.custom_op(
 # %%
 # The layer
 # ---------
-# With the plugins, or with ``Plain``: the same three in PyTorch, to compare with.
+# It runs with the plugins, or with ``Plain``, the same ops in PyTorch for comparison.
 
 
 class Plain:

@@ -4,18 +4,18 @@
 A kernel for a packed tensor format
 ===================================
 
-TensorRT's convolutions like their channels in groups: in ``CHW32``, 32 channels of one
-place lie next to each other. A plugin that knows row-major tensors alone makes TensorRT
-convert before and after it. With a kernel for each layout, both are tactics, and
-TensorRT takes what is faster with the conversions counted.
+TensorRT's convolutions prefer channels in groups: in ``CHW32``, 32 channels of one
+pixel are adjacent. A plugin for row-major tensors only makes TensorRT convert before
+and after it. With a kernel for each layout, both are tactics, and TensorRT takes the
+faster one with its conversions counted.
 """
 
 # %%
 # Two kernels
 # -----------
-# ``hardswish`` does the same to each element, so one kernel serves both layouts. In
-# CHW32 it is given what lies in memory, ``[N, C / 32, H, W, 32]``: ``numel`` counts the
-# padding, too.
+# ``hardswish`` treats all elements alike, so one kernel serves both layouts. In CHW32
+# it gets the tensor as it lies in memory, ``[N, C / 32, H, W, 32]``, and ``numel``
+# includes the padding.
 
 import torch
 import triton
@@ -41,9 +41,9 @@ def launch_hardswish(x, out, BLOCK=1024):
 
 
 # %%
-# The mean over places reads CHW32 as it lies: a block takes the 32 channels of a group.
-# Its output is row-major, with no room for the padding. The output's shape says how
-# many channels there are; ``x.logical_shape[1]`` would, too.
+# The mean over all pixels reads CHW32 directly: a block takes the 32 channels of a
+# group. The output is row-major and has no room for the padding. Its shape gives the
+# number of channels; so does ``x.logical_shape[1]``.
 
 
 @triton.jit
@@ -77,7 +77,7 @@ def launch_mean(x, out, BLOCK=16):
 # %%
 # Two calls
 # ---------
-# One format is for all tensors; a tuple names one for each.
+# One format applies to all tensors; a tuple names one for each.
 
 trt_plugins.custom_op(
     "example::hardswish",

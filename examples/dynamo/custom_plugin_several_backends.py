@@ -4,15 +4,15 @@
 One op, kernels in three languages
 ==================================
 
-Which language makes the faster kernel depends on the op, the GPU and the compiler of
-the day. An op can have kernels in several of them: all their configs are tactics of
+Which language gives the fastest kernel depends on the op, the GPU and the compiler's
+version. An op can have kernels in several languages. All their configs are tactics of
 one plugin, and TensorRT times them against each other.
 """
 
 # %%
 # Triton
 # ------
-# ReLU, squared, in each language. The launch functions take the same tensors.
+# Squared ReLU in each language. The launch functions take the same tensors.
 
 import cuda.tile as ct
 import cutlass

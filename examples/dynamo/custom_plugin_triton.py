@@ -4,20 +4,20 @@
 A Triton kernel inside a TensorRT engine
 ========================================
 
-A gated feed-forward block computes ``down(silu(gate(x)) * up(x))``. The middle,
-SwiGLU, is one pass over memory when it is one kernel. Here that kernel is written in
-Triton, and one call puts it into a TensorRT engine: compiled ahead of time, each of its
-configs a tactic that TensorRT times, and no Python when the engine runs.
+A gated feed-forward block computes ``down(silu(gate(x)) * up(x))``. As one kernel, the
+SwiGLU in the middle takes one pass over memory. Here that kernel is written in Triton,
+and one call puts it into a TensorRT engine. The kernel is compiled ahead of time,
+TensorRT times each of its configs as a tactic, and the engine runs without Python.
 
-Run it anywhere. With a GPU and TensorRT it builds the engine, compares it with PyTorch
-and times both. Without, it shows what TensorRT would embed.
+This example runs anywhere. With a GPU and TensorRT it builds the engine, compares it
+with PyTorch and times both. Elsewhere it shows what TensorRT would embed.
 """
 
 # %%
 # The kernel, and the function that launches it
 # ---------------------------------------------
-# Nothing here knows of TensorRT. ``gate`` and ``up`` come as the two halves of one
-# matrix product, which is also one product fewer.
+# Nothing here depends on TensorRT. One matrix product computes both ``gate`` and
+# ``up``, as the two halves of its output.
 
 import torch
 import triton
@@ -55,8 +55,9 @@ def swiglu_meta(gate_up):
 # %%
 # One call
 # --------
-# ``configs`` are the tactics. ``num_warps`` is Triton's, ``BLOCK`` the launch
-# function's. The op ``torch.ops.example.swiglu`` did not exist, so it is defined, too.
+# Each config is a tactic. ``num_warps`` goes to Triton, ``BLOCK`` to the launch
+# function. The call also defines the op ``torch.ops.example.swiglu``, which did not
+# exist.
 
 trt_plugins.custom_op(
     "example::swiglu",
@@ -94,9 +95,9 @@ ROWS = {"min": 1, "opt": 512, "max": 4096}
 # An engine, or a dry run
 # -----------------------
 # With TensorRT and a GPU, ``show`` compiles the model and compares it with PyTorch.
-# Without, the calls of TensorRT's builder are made on the real plugin: what it would
-# embed for each tactic, and launch for each shape, is reported. Kernels are compiled
-# for the GPUs named, which need not be here.
+# Elsewhere it makes the calls of TensorRT's builder on the real plugin. The report
+# shows what TensorRT would embed for each tactic and launch for each shape. The GPUs to
+# compile for need not be present.
 
 
 def profile(width: int) -> torch_tensorrt.Input:

@@ -4,17 +4,17 @@
 Weights and attributes
 ======================
 
-A kernel takes more than the tensors that flow through the network: tables that never
-change, and numbers that are known when the engine is built. Tensors given to
-``custom_plugin`` become constants of the engine. Other arguments are compiled into the
-kernel, whether ``custom_plugin`` or each call of the op gives them.
+A kernel may take more than the tensors that flow through the network: tables that never
+change, and numbers that are known when the engine is built. Tensors that you pass to
+``custom_plugin`` become constants of the engine. Other arguments, from
+``custom_plugin`` or from each call of the op, are compiled into the kernel.
 """
 
 # %%
 # The kernel, and the function that launches it
 # ---------------------------------------------
-# Weights of int8 with a scale for each group of columns, as quantized models have them.
-# The launch function takes inputs, weights, outputs, and the attributes by name.
+# int8 weights with a scale for each group of columns, as in quantized models. The
+# launch function takes inputs, weights and outputs, and the attributes by name.
 
 import torch
 import triton
@@ -67,9 +67,9 @@ def launch_scores(x, codes, scales, out, temperature, GROUP, BLOCK=32):
 # %%
 # One call
 # --------
-# The op takes what ``meta_impl`` takes, ``x`` and ``temperature``. ``codes`` and
-# ``scales`` are weights, between inputs and outputs; ``GROUP`` is an attribute that all
-# calls share.
+# The op takes the arguments of ``meta_impl``, ``x`` and ``temperature``. ``codes`` and
+# ``scales`` are weights, passed between inputs and outputs. ``GROUP`` is an attribute
+# that all calls share.
 
 generator = torch.Generator().manual_seed(0)
 codes = torch.randint(-128, 128, (CLASSES, WIDTH), generator=generator).to(torch.int8)

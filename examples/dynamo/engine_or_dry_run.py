@@ -1,4 +1,4 @@
-"""How each example ends: with an engine where one can be built, elsewhere a dry run."""
+"""End an example: build an engine if possible, otherwise make a dry run."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def show(
     *dry_runs: Callable[[str | None], DryRunReport],
     targets: Sequence[str] = (),
 ) -> None:
-    """Compile ``model``, and compare it with ``reference``, which is plain PyTorch.
+    """Compile ``model`` and compare it with ``reference``, which is plain PyTorch.
 
-    Where no engine can be built, print each of ``dry_runs`` for each of ``targets``
-    (None: the GPU at hand, or else sm_90). With a GPU a dry run executes its tactics.
+    If no engine can be built, print each of ``dry_runs`` for each of ``targets`` (by
+    default the GPU of this machine, or sm_90). On a GPU a dry run executes its tactics.
     """
     has_gpu = torch.cuda.is_available()
     standard = trt.EngineCapability.STANDARD
@@ -58,7 +58,7 @@ def show(
 def compare(
     name: str, model: Model, reference: Model, inputs: Sequence[torch_tensorrt.Input]
 ) -> None:
-    """Compare, and time, at the profile's min, opt and max."""
+    """Compare and time both at the profile's min, opt and max."""
     for which in ("min_shape", "opt_shape", "max_shape"):
         x = [
             torch.randn(
