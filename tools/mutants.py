@@ -256,8 +256,11 @@ def mutations(tree: ast.Module) -> Iterator[Change]:
                 yield node, expression(str(value - 1))
             case ast.BinOp(left, operator, right):
                 is_text = any(map(is_string, (left, right)))
-                if type(operator) in ARITHMETIC and not is_text:
-                    yield node, ast.BinOp(left, ARITHMETIC[type(operator)](), right)
+                if (swap := ARITHMETIC.get(type(operator))) and not is_text:
+                    yield node, ast.BinOp(left, swap(), right)
+            case ast.AugAssign(target, operator, right):
+                if (swap := ARITHMETIC.get(type(operator))) and not is_string(right):
+                    yield node, ast.AugAssign(target, swap(), right)
             case ast.BoolOp(operator, values):
                 other = ast.Or() if isinstance(operator, ast.And) else ast.And()
                 yield node, ast.BoolOp(other, values)

@@ -67,6 +67,7 @@ def changes(text: str) -> set[str]:
         ("x = a is b in c", {"a is not b in c", "a is b not in c"}),
         ("x = 7", {"8", "6"}),
         ("x = a + b * c", {"a - b * c", "b // c"}),
+        ("x += a", {"x -= a"}),
         ("x = a and b", {"a or b"}),
         ("x = True", {"False"}),
         ("if a: pass", {"not a"}),
