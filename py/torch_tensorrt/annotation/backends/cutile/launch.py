@@ -12,22 +12,17 @@ from typing import Any, TypeAlias
 
 import cuda.tile as ct
 import torch
-from cuda.tile._annotated_function import (
-    HeterogeneousTupleNode,
-    HomogeneousTupleNode,
-    LeafAnnotationNode,
-)
-from cuda.tile._compiler_options import CompilerOptions
+from cuda.tile import _annotated_function as nodes
 
-from torch_tensorrt.annotation._launch import Launch
-from torch_tensorrt.annotation._values import NAMED_PACKAGES
-from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
+from torch_tensorrt.annotation._fingerprint import is_versioned
+from torch_tensorrt.annotation._record.program import CaughtLaunch
+from torch_tensorrt.annotation.backends.abi import refuse_launch
+from torch_tensorrt.annotation.backends.cutile import CuTileSpec
+from torch_tensorrt.annotation.errors import ArgumentError
 
-Tree: TypeAlias = "tuple[Tree, ...] | None"  # of a parameter's value; None is a leaf
+Notes: TypeAlias = "Any | tuple[Notes, ...]"  # of one value; of a tuple's items
 
 _recording = threading.RLock()
-_OPTIONS = frozenset(CompilerOptions.__dataclass_fields__)
-_WITHOUT_LAUNCHES = NAMED_PACKAGES - {"cuda"}  # thousands of modules
 
 
 @dataclass(frozen=True)
@@ -36,28 +31,34 @@ class BoundKernel:
 
     Attributes:
         kernel: the ``ct.kernel``.
-        trees: for each parameter, the tuples that its arguments were taken from.
-        annotations: of each argument.
+        parameters: for each parameter, the annotation of its value; for a tuple, those
+            of its items. Each annotation belongs to one recorded argument, in order.
     """
 
     kernel: Any
-    trees: tuple[Tree, ...]
-    annotations: tuple[Any, ...]
+    parameters: tuple[Notes, ...]
 
 
 @contextlib.contextmanager
-def launches_replaced(on_launch: Callable[..., None]) -> Iterator[None]:
-    """While entered, ``ct.launch`` of this thread calls ``on_launch`` instead.
+def caught_launches(
+    on_launch: Callable[[CaughtLaunch], None],
+    overrides: Mapping[str, Any] | None = None,
+) -> Iterator[None]:
+    """While entered, ``ct.launch`` of this thread reports, and launches nothing.
 
-    Its arguments are those of ``ct.launch``. Launches of other threads are made.
+    Code may hold the function under any name (``from cuda.tile import launch``), so it
+    is replaced in every module that holds it. Other threads launch as ever.
+
+    Args:
+        overrides: parameters of the kernel that a config sets.
     """
     with _recording:
         thread, active, original = threading.get_ident(), True, ct.launch
 
         def launch(*args: Any, **keywords: Any) -> None:
-            # Who imports it while it is in place keeps it.
+            # A module that is imported meanwhile keeps this function for good.
             if active and threading.get_ident() == thread:
-                on_launch(*args, **keywords)
+                on_launch(_read_launch(overrides or {}, *args, **keywords))
             else:
                 original(*args, **keywords)
 
@@ -73,86 +74,82 @@ def launches_replaced(on_launch: Callable[..., None]) -> Iterator[None]:
 
 
 def _places(function: Any) -> Iterator[tuple[Any, str]]:
-    """The modules that hold ``function``, by the name they give it."""
+    """The modules that hold ``function``, and the name each gives it.
+
+    Packages whose version stands for their code make no launches, and have thousands of
+    modules, so they are skipped; all but ``cuda``, where the function comes from.
+    """
     for full_name, module in tuple(sys.modules.items()):
-        package = full_name.partition(".")[0]
-        if package in _WITHOUT_LAUNCHES or not isinstance(module, ModuleType):
-            continue
-        # Not module.__dict__, which makes a lazy module load.
-        names = ModuleType.__getattribute__(module, "__dict__")
-        for name, value in tuple(names.items()):
-            if value is function:
-                yield module, name
+        is_cuda = full_name.partition(".")[0] == "cuda"
+        if isinstance(module, ModuleType) and (is_cuda or not is_versioned(full_name)):
+            # Not module.__dict__, which makes a lazy module load.
+            names = ModuleType.__getattribute__(module, "__dict__")
+            for name, value in tuple(names.items()):
+                if value is function:
+                    yield module, name
 
 
-def read_launch(
-    overrides: Mapping[str, Any] | None,
+def _read_launch(
+    overrides: Mapping[str, Any],
+    stream: Any,
     grid: Any,
     kernel: Any,
     kernel_args: Any,
+    /,
     programmatic_dependent_launch: bool = False,
-) -> Launch:
-    """The launch of ``kernel_args`` bound to the kernel's parameters.
-
-    Args:
-        overrides: kernel parameters and compiler options of a config.
+) -> CaughtLaunch:
+    """The launch of ``kernel_args``, each bound to a parameter of the kernel.
 
     Raises:
         ArgumentError: the arguments do not fit the kernel.
-        UnsupportedKernelError: an engine cannot launch it so.
+        UnsupportedKernelError: TensorRT cannot launch it this way.
     """
     if not isinstance(kernel, ct.kernel):
         raise ArgumentError(
             f"ct.launch of {kernel!r}, which is not a kernel. Decorate it: @ct.kernel."
         )
     function = kernel._annotated_function
-    name = function.pyfunc.__name__
+    name, names = function.pyfunc.__name__, tuple(function.pysig.parameters)
     if programmatic_dependent_launch:
-        raise UnsupportedKernelError(
-            f"kernel {name}: a programmatic dependent launch, which TensorRT does not "
-            "make. Launch it without."
-        )
+        raise refuse_launch(name, "programmatic dependent")
     if not isinstance(grid, tuple | list):
         raise ArgumentError(
             f"kernel {name}: the grid is {grid!r}; write it as a tuple: "
             "ct.launch(stream, (blocks,), kernel, (x, ...))."
         )
-    names = tuple(function.pysig.parameters)
     if not isinstance(kernel_args, tuple) or len(kernel_args) != len(names):
         given = len(kernel_args) if isinstance(kernel_args, tuple) else kernel_args
         raise ArgumentError(
             f"kernel {name}: it takes a tuple of {len(names)} arguments, "
             f"{', '.join(names)}; it was launched with {given}."
         )
-    _require_the_grids(name, dict(zip(names, kernel_args, strict=True)), overrides)
-    parameters = zip(names, kernel_args, function.parameter_annotations, strict=True)
-    flat = [leaf for parameter in parameters for leaf in _leaves(*parameter)]
-    trees = tuple(_tree(value) for value in kernel_args)
-    return Launch(
-        kernel=BoundKernel(kernel, trees, tuple(note for *_, note in flat)),
+    _require_unchanged(name, dict(zip(names, kernel_args, strict=True)), overrides)
+    bound = zip(names, kernel_args, function.parameter_annotations, strict=True)
+    arguments: list[tuple[str, Any, bool]] = []
+    parameters = tuple(_add_arguments(arguments, *each) for each in bound)
+    return CaughtLaunch(
+        kernel=BoundKernel(kernel, parameters),
         name=name,
         grid=tuple(grid),
-        arguments=tuple((path, value, note.constant) for path, value, note in flat),
+        arguments=tuple(arguments),
         options={},
         passes_layouts=True,
     )
 
 
-def _require_the_grids(
-    kernel: str, arguments: Mapping[str, Any], overrides: Mapping[str, Any] | None
+def _require_unchanged(
+    kernel: str, arguments: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> None:
     """Raise where a config would change arguments that the grid was computed with."""
-    for key, value in (overrides or {}).items():
-        if key in _OPTIONS:
-            continue
+    for key, value in overrides.items():
         if key not in arguments:
             raise ArgumentError(
                 f"kernel {kernel}: the config sets {key!r}, which neither the kernel "
-                f"nor ct.kernel takes. Valid names: {', '.join(sorted(_OPTIONS))}."
+                f"nor ct.kernel takes. Valid names: {', '.join(CuTileSpec.options)}."
             )
         given = arguments[key]
-        is_same = type(given) is type(value) and given == value
-        if isinstance(given, torch.Tensor) or not is_same:
+        is_tensor = isinstance(given, torch.Tensor)
+        if is_tensor or type(given) is not type(value) or given != value:
             raise ArgumentError(
                 f"kernel {kernel}: the config sets {key}={value!r}, and the op's body "
                 f"computes its grid with {given!r}. Give tta.cutile() a function that "
@@ -160,26 +157,27 @@ def _require_the_grids(
             )
 
 
-def _tree(value: Any) -> Tree:
-    return tuple(_tree(item) for item in value) if isinstance(value, tuple) else None
-
-
-def _leaves(path: str, value: Any, note: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Each value within tuples, with its own annotation."""
+def _add_arguments(
+    arguments: list[tuple[str, Any, bool]], path: str, value: Any, note: Any
+) -> Notes:
+    """Add a value, or each item of a tuple, to ``arguments``. Returns their notes."""
     if not isinstance(value, tuple):
-        if not isinstance(note, LeafAnnotationNode):
-            raise ArgumentError(f"kernel argument `{path}`: {value!r} is no tuple.")
-        yield path, value, note
-        return
-    if isinstance(note, HeterogeneousTupleNode):
-        notes = note.items
-    else:
-        each = note.each if isinstance(note, HomogeneousTupleNode) else note
-        notes = (each,) * len(value)
-    if len(notes) != len(value):
+        if not isinstance(note, nodes.LeafAnnotationNode):
+            raise ArgumentError(
+                f"kernel argument `{path}`: the kernel declares a tuple, got {value!r}."
+            )
+        arguments.append((path, value, note.constant))
+        return note
+    if isinstance(note, nodes.HeterogeneousTupleNode):
+        items = note.items
+    else:  # one note for all items; a tuple that the kernel does not annotate has one
+        items = (getattr(note, "each", note),) * len(value)
+    if len(items) != len(value):
         raise ArgumentError(
             f"kernel argument `{path}`: a tuple of {len(value)}, and the kernel "
-            f"declares one of {len(notes)}."
+            f"declares one of {len(items)}."
         )
-    for index, (item, item_note) in enumerate(zip(value, notes, strict=True)):
-        yield from _leaves(f"{path}[{index}]", item, item_note)
+    return tuple(
+        _add_arguments(arguments, f"{path}[{index}]", *pair)
+        for index, pair in enumerate(zip(value, items, strict=True))
+    )
