@@ -1,0 +1,255 @@
+"""``tileiras``, cuTile's compiler: found, run for any GPU, and the PTX taken from it.
+
+It writes CUBINs only, and keeps the PTX of each in a debug section.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import struct
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cuda.tile import _compile, compilation
+from cuda.tile._ir2bytecode import BytecodeContext
+
+from torch_tensorrt.annotation import errors
+from torch_tensorrt.annotation._code.ptx import parse
+from torch_tensorrt.annotation._code.ptxas import to_cubin
+from torch_tensorrt.annotation._record.program import Launch
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation.backends import Toolchain
+from torch_tensorrt.annotation.backends.abi import refuse_cluster, unsupported
+
+_FIRST_WITH_TMA = 90
+_SETTINGS = (
+    "CUDA_TILE_TESTING_DISABLE_DIV",
+    "CUDA_TILE_TESTING_DISABLE_TOKEN_ORDER",
+    "EXPERIMENTAL_CUDA_TILE_DEBUG_BUILD",
+)
+
+
+def tool(name: str) -> str:
+    """Path of the compiler, ``"tileiras"``, or of the ``"ptxas"`` beside it.
+
+    Raises:
+        ToolchainError: it is missing.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        path = Path(_compile._find_compiler_bin().path).with_name(name)
+        if path.is_file():
+            return str(path)
+    raise errors.ToolchainError(
+        f"cutile: there is no {name} here, which belongs to cuTile's compiler. Install "
+        "it: pip install 'torch-tensorrt-annotation[cutile]'."
+    )
+
+
+def toolchain() -> Toolchain:
+    """cuTile's version, the settings that change its code, and its compiler's."""
+    settings = [(name, os.environ.get(name, "")) for name in _SETTINGS]
+    try:
+        compiler = _version(tool("tileiras"))
+    except errors.ToolchainError:
+        compiler = None
+    return Toolchain(
+        (("cuda-tile", metadata.version("cuda-tile")), *settings), compiler
+    )
+
+
+@cache
+def _version(tileiras: str) -> str:
+    """From its packages, or from itself where it came with a CUDA toolkit."""
+    if tileiras == _compile._find_pip_tileiras():
+        return " ".join(map(metadata.version, _compile._PIP_TILEIRAS_PACKAGES))
+    return _said(tileiras, "--version")
+
+
+@cache
+def _architectures(tileiras: str) -> list[str]:
+    return re.findall(r"=(sm_\d+)\b", _said(tileiras, "--help"))
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def compile_cubin(
+    launch: Launch, hints: dict[str, Any], constraints: Any, target: Target, tma: bool
+) -> bytes:
+    """Compile the kernel of a launch for the given constraints of its parameters.
+
+    Args:
+        hints: compiler options, in place of the kernel's own.
+        constraints: for each parameter of the kernel.
+        tma: whether TMA loads are allowed.
+
+    Raises:
+        CompileError: the compiler refuses it.
+        TargetError: the compiler does not know the target.
+    """
+    known, arch = _architectures(tool("tileiras")), f"sm_{target.capability}"
+    # From sm_90 on it emits architecture-specific code for every kernel.
+    suffixes = ("", "a") if target.capability >= 90 else ("",)
+    if arch not in known or target.arch.removeprefix(arch) not in suffixes:
+        raise errors.TargetError(
+            f"target {target.arch} is not one that this cuTile compiles for. It knows "
+            f"{', '.join(known)}."
+        )
+    has_tma = target.capability >= _FIRST_WITH_TMA
+    kernel, output = launch.kernel.kernel, io.BytesIO()
+    try:
+        kernel = kernel.replace_hints(**hints)
+        signature = compilation.KernelSignature(
+            constraints,
+            compilation.CallingConvention.cutile_python_v2(),
+            re.sub(r"\W", "_", launch.name, flags=re.ASCII),
+        )
+        with _without_tma() if has_tma and not tma else contextlib.nullcontext():
+            compilation.export_kernel(
+                kernel, [signature], output, gpu_code=arch, output_format="cubin"
+            )
+    except Exception as error:  # cuTile raises whatever its passes raise
+        raise errors.CompileError(
+            f"kernel {launch.name}: cuTile does not compile it for {arch} with "
+            f"{kernel._compiler_options}: {type(error).__name__}: {error}"
+        ) from error
+    return output.getvalue()
+
+
+@contextlib.contextmanager
+def _without_tma() -> Iterator[None]:
+    """Every load and store says ``allow_tma=False``, for this thread's compilation.
+
+    cuTile has no option for it, so the function that encodes the hint is replaced.
+    cuTile compiles under a lock, which is held here: no other compilation sees it.
+    """
+    with _compile._compiler_lock:
+        original = BytecodeContext.load_store_hints
+
+        def hints(self: Any, latency: Any, allow_tma: Any) -> Any:
+            del allow_tma
+            return original(self, latency, False)
+
+        BytecodeContext.load_store_hints = hints
+        try:
+            yield
+        finally:
+            BytecodeContext.load_store_hints = original
+
+
+# --- The PTX inside a CUBIN -----------------------------------------------------------
+
+_SECTION = b".nv_debug_ptx_txt"
+_SOURCE = b".nv_intermediate_source_section"
+_HIDDEN = re.compile(r"\.hidden\s+\.param\b")
+_CLUSTER = re.compile(
+    r"^\s*\.(?:reqnctapercluster|explicitcluster|maxclusterrank).*", re.M
+)
+_LANGUAGE = re.compile(r"^\s*\.language\s+\d+\s*\n", re.M)
+
+
+def sections(elf: bytes) -> dict[bytes, bytes]:
+    """The sections of a CUBIN, a 64-bit little-endian ELF file, by their names.
+
+    Raises:
+        PTXError: it is not one.
+    """
+    if elf[:6] != b"\x7fELF\x02\x01":
+        raise errors.PTXError("the compiler did not write a CUBIN.")
+    (table,) = struct.unpack_from("<Q", elf, 0x28)
+    size, count, names = struct.unpack_from("<HHH", elf, 0x3A)
+    rows = range(table, table + size * count, size)
+    # A header starts with the section's name, type, flags, address, offset and size.
+    headers = [struct.unpack_from("<IIQQQQ", elf, row) for row in rows]
+    strings = elf[headers[names][4] :]
+    return {
+        strings[name : strings.index(b"\0", name)]: elf[offset : offset + length]
+        for name, _, _, _, offset, length in headers
+    }
+
+
+def embedded_ptx(cubin: bytes) -> str:
+    """The PTX that the assembler keeps in a debug section, its lines ended by NUL.
+
+    After the code comes the TileIR it was made from, for debuggers.
+
+    Raises:
+        PTXError: there is none.
+    """
+    section = sections(cubin).get(_SECTION)
+    if section is None:
+        raise errors.PTXError(
+            "cuTile's CUBIN holds no PTX, which it does for every kernel compiled "
+            "without debug information. Unset EXPERIMENTAL_CUDA_TILE_DEBUG_BUILD."
+        )
+    code, _, _ = section.partition(_SOURCE)
+    lines = (line for line in code.split(b"\0") if line.strip())
+    return b"\n".join(lines).decode("ascii") + "\n"
+
+
+def as_plain_kernel(text: str, kernel: str) -> str:
+    """``text`` as a kernel that is launched with the threads it requires.
+
+    ``.language`` marks a kernel of tiles, which ``ct.launch`` launches with one thread
+    a block. Without the mark its machine code is the same, and it is launched like any
+    other kernel.
+
+    Raises:
+        UnsupportedKernelError: the kernel has hidden parameters, or clusters. The
+            driver fills hidden parameters for cuTile's own CUBIN only: ``ptxas`` takes
+            the PTX of such a kernel, and what it makes of it reads garbage.
+    """
+    if _HIDDEN.search(text):
+        raise unsupported(
+            kernel,
+            "it has hidden parameters (tensor maps, for TMA), which PTX cannot pass. "
+            "Take the fact set 'vector16', or write ct.load(..., allow_tma=False).",
+        )
+    if cluster := _CLUSTER.search(text):
+        raise refuse_cluster(kernel, f"num_ctas, as {cluster[0].strip()}")
+    return _LANGUAGE.sub("", text)
+
+
+def for_driver(
+    text: str, newest: str | None, kernel: str, ptxas: str
+) -> tuple[str, str]:
+    """``text`` as PTX that the driver loads, and the ISA it was lowered from, if any.
+
+    That ``ptxas`` takes a lowered text proves only that the older ISA has all of its
+    instructions. The machine code must be the same, too.
+
+    Args:
+        newest: PTX ISA that the driver loads; None for any.
+
+    Raises:
+        UnsupportedKernelError: it cannot be lowered.
+    """
+    entry = parse(text)
+    if newest is None or float(entry.version) <= float(newest):
+        return text, ""
+    older = text.replace(f".version {entry.version}", f".version {newest}", 1)
+    reason = "it gives other machine code."
+    try:
+        if _machine_code(older, ptxas) == _machine_code(text, ptxas):
+            return older, entry.version
+    except errors.PTXError as error:
+        reason = str(error)
+    raise unsupported(
+        kernel,
+        f"cuTile emits PTX {entry.version} for {entry.target}, and the driver takes "
+        f"{newest} at most. As that, {reason}\nUpdate the driver, or try another "
+        "config.",
+    )
+
+
+def _machine_code(text: str, ptxas: str) -> dict[bytes, bytes]:
+    found = sections(to_cubin(text, ptxas, parse(text).target))
+    return {name: found[name] for name in found if name.startswith(b".text.")}
