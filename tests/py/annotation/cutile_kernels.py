@@ -11,7 +11,7 @@ from cuda.tile import launch as ct_launch
 from kernels import BATCH, Case, info
 
 import torch_tensorrt.annotation as tta
-from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._tensors import Range
 
 Int = ct.Constant[int]
 ZERO = ct.PaddingMode.ZERO

@@ -9,30 +9,26 @@ import pytest
 import torch
 from kernels import info
 
-from torch_tensorrt.annotation._launch import LaunchRecord
-from torch_tensorrt.annotation._ptx import Kind, parse
-from torch_tensorrt.annotation._ptxas import settle
+from torch_tensorrt.annotation._code.ptx import Kind, parse, reorder
+from torch_tensorrt.annotation._code.ptxas import settle
 from torch_tensorrt.annotation._record import record
-from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._record.program import Program
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, backend
+from torch_tensorrt.annotation.backends.cutile import FACT_SETS
 
 ct = pytest.importorskip("cuda.tile")
 
 import cutile_kernels as kernels  # noqa: E402
 
-from torch_tensorrt.annotation.backends._cutile_signature import (  # noqa: E402
-    FACT_SETS,
-)
+from torch_tensorrt.annotation.backends.cutile.signature import Signature  # noqa: E402
 
 SM_90 = Target("sm_90")
 
 DYNAMIC = Range(1, 8, 64)
 # What ct.launch itself raises: without a driver; for arguments that do not fit.
 NO_LAUNCH = (OSError, TypeError)
-
-IN_PTX = [name for name in FACT_SETS if name != "tma"]
 
 
 def like(x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
@@ -41,7 +37,7 @@ def like(x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
 
 def recorded(
     launch_fn: Callable[..., Any], *inputs: TensorInfo, meta: Any = like
-) -> LaunchRecord:
+) -> Program:
     return record(backend("cutile"), launch_fn, meta, inputs)
 
 
@@ -51,11 +47,12 @@ def compiled(
     meta: Any = like,
     target: Target = SM_90,
     aligned: bool = True,
-    fact_set: str = "vector16",
+    facts: str = "vector16",
     **options: Any,
 ) -> CompiledKernel:
-    launch = recorded(launch_fn, *inputs, meta=meta)
-    return backend("cutile").compile(launch, target, options, aligned, fact_set)
+    program = recorded(launch_fn, *inputs, meta=meta)
+    options["facts"] = facts
+    return backend("cutile").compile(program, target, options, aligned)
 
 
 def one(x: torch.Tensor) -> torch.Tensor:
@@ -75,10 +72,8 @@ def matmul(M: int | Range, N: int, K: int, **keywords: Any) -> CompiledKernel:
     return compiled(kernels.launch_matmul, *inputs, meta=matmul_meta, **keywords)
 
 
-def constraints(launch: LaunchRecord, fact_set: str = "vector16") -> tuple[Any, ...]:
-    from torch_tensorrt.annotation.backends._cutile_signature import Signature
-
-    return Signature.of(launch, True, FACT_SETS[fact_set]).parameters
+def constraints(program: Program, facts: str = "vector16") -> list[Any]:
+    return Signature(program, True, FACT_SETS[facts]).constraints
 
 
 @ct.kernel
@@ -91,8 +86,6 @@ def annotated_kernel(
 
 
 def assert_passes_tensorrts_arguments(result: CompiledKernel, inputs: int) -> None:
-    from torch_tensorrt.annotation._ptx import reorder
-
     counts = {Kind.INPUT: inputs, Kind.EXTRA: len(result.extras), Kind.OUTPUT: 1}
     code = reorder(result.code, result.slots, counts, "k")
     types = [parameter.type for parameter in parse(code).parameters]

@@ -20,16 +20,14 @@ from kernels import info, launch_add
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._cache import kernel_cache
 from torch_tensorrt.annotation._compile import compile_all
-from torch_tensorrt.annotation._fingerprint import fingerprint
-from torch_tensorrt.annotation._job import Assembled, Job
+from torch_tensorrt.annotation._compile.cache import kernel_cache
+from torch_tensorrt.annotation._compile.job import Job, Kernel, keys_of
+from torch_tensorrt.annotation._fingerprint import lasting_fingerprint
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends import backend
-from torch_tensorrt.annotation.errors import (
-    ArgumentError,
-    ToolchainError,
-)
+from torch_tensorrt.annotation.backends.cutile import FACT_SETS
+from torch_tensorrt.annotation.errors import ArgumentError, SpecError, ToolchainError
 
 ct = pytest.importorskip("cuda.tile")
 
@@ -44,19 +42,16 @@ from cutile_tools import (  # noqa: E402
     two,
 )
 
-from torch_tensorrt.annotation.backends import (  # noqa: E402
-    _cutile_toolchain,
-)
-from torch_tensorrt.annotation.backends._cutile_signature import (  # noqa: E402
-    FACT_SETS,
-)
+from torch_tensorrt.annotation.backends.cutile import tileiras  # noqa: E402
+
+_compile = tileiras._compile  # cuTile's own
 
 
 def test_the_compiler_is_found_without_the_path(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    assert Path(_cutile_toolchain.ptxas()).is_file()
+    assert Path(tileiras.tool("ptxas")).is_file()
 
 
 def test_a_missing_compiler_is_named_with_the_extra_to_install(
@@ -65,7 +60,7 @@ def test_a_missing_compiler_is_named_with_the_extra_to_install(
     def find() -> Any:
         raise FileNotFoundError("no tileiras")
 
-    monkeypatch.setattr(_cutile_toolchain, "_find_compiler_bin", find)
+    monkeypatch.setattr(_compile, "_find_compiler_bin", find)
     with pytest.raises(ToolchainError, match=r"tileiras.*annotation\[cutile\]"):
         compiled(kernels.launch_relu, info(8, 30))
 
@@ -74,22 +69,21 @@ def test_a_missing_assembler_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        _cutile_toolchain,
+        _compile,
         "_find_compiler_bin",
         lambda: SimpleNamespace(path=str(tmp_path / "tileiras")),
     )
-    with pytest.raises(ToolchainError, match="no ptxas beside the compiler"):
-        _cutile_toolchain.ptxas()
+    with pytest.raises(ToolchainError, match="no ptxas here"):
+        tileiras.tool("ptxas")
 
 
 def test_a_missing_package_is_named_with_the_extra_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module = "torch_tensorrt.annotation.backends.cutile"
-    monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setitem(
-        sys.modules, "torch_tensorrt.annotation.backends._cutile_launch", None
-    )
+    package = "torch_tensorrt.annotation.backends.cutile"
+    monkeypatch.delitem(sys.modules, f"{package}.compiler", raising=False)
+    monkeypatch.setitem(sys.modules, f"{package}.launch", None)
+    backend.cache_clear()
     with pytest.raises(ToolchainError, match=r"pip install '.*annotation\[cutile\]'"):
         backend("cutile")
 
@@ -146,6 +140,32 @@ def test_the_fact_sets_of_a_spec_limit_its_variants() -> None:
     assert [t.facts.partition(":")[0] for t in report.tactics] == ["strides"]
 
 
+def test_a_config_may_name_its_fact_set() -> None:
+    spec = tta.cutile(kernels.launch_relu, [{}, {"facts": "strides", "TILE": 64}])
+    assert [dict(config) for config in spec.configs] == [
+        *({"facts": name} for name in FACT_SETS),
+        {"facts": "strides", "TILE": 64},
+    ]
+    with pytest.raises(SpecError, match=r"configs\[1\] has facts='tma'; .* vector16, "):
+        tta.cutile(kernels.launch_relu, [{}, {"facts": "tma"}])
+
+
+def test_errors_number_the_configs_as_the_user_does() -> None:
+    with pytest.raises(SpecError, match=r"configs\[1\] names 'SIZE'"):
+        tta.cutile(kernels.launch_relu, [{}, {"SIZE": 64}])
+
+
+def test_the_fact_set_reaches_the_compiler_alone() -> None:
+    def launch_fn(x: Any, out: Any, facts: int = 3, TILE: int = 64) -> None: ...
+
+    spec = tta.cutile(launch_fn, TILE=128, occupancy=2, fact_sets="async8")
+    (config,) = spec.configs
+    assert spec.launch_keywords(config) == {"TILE": 128}
+    assert spec.compiler_options(config) == {"facts": "async8", "occupancy": 2}
+    body = replace(spec, launch_fn=launch_fn, returns_outputs=True)
+    assert body.kernel_keywords(config) == {"TILE": 128}
+
+
 def test_a_retargeted_kernel_is_marked_in_the_report() -> None:
     trt_plugins.custom_op(
         "cutile::older",
@@ -177,9 +197,10 @@ def test_an_ops_own_body_is_the_launch_function(clamp_op: str, configs: Any) -> 
     trt_plugins.custom_op(clamp_op, impl=tta.cutile(configs=configs))
     report = tta.dry_run(clamp_op, [torch.empty(64, 64)], target="sm_90")
     assert report.ok
-    assert {tuple(t.config) for t in report.tactics} == {
-        tuple(c) for c in configs or [{}]
+    found = {
+        tuple(name for name in t.config if name != "facts") for t in report.tactics
     }
+    assert found == {tuple(config) for config in configs or [{}]}
 
 
 def test_a_config_cannot_change_what_a_body_computed_its_grid_with(
@@ -192,19 +213,22 @@ def test_a_config_cannot_change_what_a_body_computed_its_grid_with(
 def test_a_config_of_a_body_names_what_the_kernel_or_cutile_takes(
     clamp_op: str,
 ) -> None:
-    with pytest.raises(ArgumentError, match=r"sets 'SIZE', which .*: num_ctas, num_"):
+    with pytest.raises(ArgumentError, match=r"sets 'SIZE', which .*: num_ctas, occup"):
         trt_plugins.custom_op(clamp_op, impl=tta.cutile(configs=[{"SIZE": 64}]))
 
 
 def test_kernels_of_equal_source_and_options_have_equal_fingerprints() -> None:
     def digest(kernel: Any) -> str:
-        return fingerprint(kernel)
+        found = lasting_fingerprint(kernel)
+        assert found.obstacle == ""
+        return found.digest
 
     relu = kernels.relu_kernel
     assert digest(relu) == digest(relu.replace_hints())
     assert digest(relu) != digest(relu.replace_hints(occupancy=2))
     assert digest(relu) != digest(kernels.reglu_kernel)
-    assert "@" not in digest(relu)
+    by_target = relu.replace_hints(occupancy=ct.ByTarget(sm_90=2))
+    assert digest(relu) != digest(by_target)
 
 
 def test_the_compiler_is_told_no_facts_of_a_scalar_nan() -> None:
@@ -226,12 +250,18 @@ def test_modules_made_by_hand_are_no_obstacle(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setitem(sys.modules, "tta_lazy", Lazy("tta_lazy"))
     monkeypatch.setitem(sys.modules, "tta_object", object())
-    assert recorded(kernels.launch_relu, info(8, 30)).name == "relu_kernel"
+    assert recorded(kernels.launch_relu, info(8, 30)).launch.name == "relu_kernel"
 
 
 def job(launch_fn: Callable[..., Any] = kernels.launch_reglu, **options: Any) -> Job:
-    launch = recorded(launch_fn, *[info(DYNAMIC, 512)] * 2)
-    return Job("test::op", "cutile", launch, SM_90, options, True, "vector16")
+    program = recorded(launch_fn, *[info(DYNAMIC, 512)] * 2)
+    options = {"facts": "vector16", **options}
+    return Job("test::op", "cutile", program, SM_90, options, aligned=True)
+
+
+def key(job: Job) -> str | None:
+    (found,) = keys_of([job])
+    return found
 
 
 def test_a_kernel_is_compiled_once_and_then_comes_from_the_cache(
@@ -249,27 +279,27 @@ def test_a_cached_kernel_serves_where_cutiles_compiler_is_not_installed(
     def missing() -> Any:
         raise FileNotFoundError("tileiras")
 
-    monkeypatch.setattr(_cutile_toolchain, "_find_compiler_bin", missing)
+    monkeypatch.setattr(_compile, "_find_compiler_bin", missing)
     (warm, other) = compile_all([job(), job(occupancy=2)], "test")
-    assert isinstance(cold, Assembled)
-    assert isinstance(warm, Assembled)
+    assert isinstance(cold, Kernel)
+    assert isinstance(warm, Kernel)
     assert warm.digest == cold.digest
     assert isinstance(other, ToolchainError)
 
 
 def test_what_decides_the_code_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = job().key
+    original = key(job())
     assert original is not None
-    assert original == job().key
+    assert original == key(job())
     others = {
-        job(occupancy=2).key,
-        replace(job(), fact_set="strides").key,
-        replace(job(), aligned=False).key,
-        job(lambda x, y, out: kernels.launch_reglu(x, y, out, None, TILE=256)).key,
+        key(job(occupancy=2)),
+        key(job(facts="strides")),
+        key(replace(job(), aligned=False)),
+        key(job(lambda x, y, out: kernels.launch_reglu(x, y, out, None, TILE=256))),
     }
     assert len(others - {original, None}) == 4
     monkeypatch.setenv("CUDA_TILE_TESTING_DISABLE_DIV", "1")
-    assert job().key not in (None, original)
+    assert key(job()) not in (None, original)
 
 
 def test_the_text_of_a_kernel_and_its_helpers_is_in_the_key(tmp_path: Path) -> None:
@@ -298,6 +328,6 @@ def test_the_text_of_a_kernel_and_its_helpers_is_in_the_key(tmp_path: Path) -> N
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        keys.append(job(module.launch).key)
+        keys.append(key(job(module.launch)))
     assert keys[0] == keys[1] != keys[2]
     assert None not in keys

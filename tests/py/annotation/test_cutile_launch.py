@@ -10,8 +10,8 @@ import pytest
 import torch
 from kernels import info
 
-from torch_tensorrt.annotation._launch import Constant, Pointer, Scalar
-from torch_tensorrt.annotation._symbolic import symbol
+from torch_tensorrt.annotation._record.program import Constant, Pointer, Scalar
+from torch_tensorrt.annotation._sizes.expressions import symbol
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     LaunchCountError,
@@ -31,7 +31,7 @@ from cutile_tools import (  # noqa: E402
 
 
 def test_arrays_are_recorded_with_the_layout_of_the_view_that_was_passed() -> None:
-    launch = recorded(kernels.launch_relu, info(DYNAMIC, 30))
+    launch = recorded(kernels.launch_relu, info(DYNAMIC, 30)).launch
     d = symbol(0, 0)
     assert launch.arguments == (
         Pointer("out", 1, torch.float16, (30 * d,), (1,)),
@@ -41,8 +41,8 @@ def test_arrays_are_recorded_with_the_layout_of_the_view_that_was_passed() -> No
 
 
 def test_scalars_are_expressions_and_constants() -> None:
-    launch = recorded(kernels.launch_scale, info(DYNAMIC, 30, dtype=torch.float32))
-    arguments = {a.name: a for a in launch.arguments}
+    program = recorded(kernels.launch_scale, info(DYNAMIC, 30, dtype=torch.float32))
+    arguments = {a.name: a for a in program.launch.arguments}
     assert arguments["alpha"] == Constant("alpha", 0.3)
     assert arguments["negate"] == Constant("negate", True)
     assert arguments["n"] == Scalar("n", 30 * symbol(0, 0))
@@ -52,8 +52,8 @@ def test_the_items_of_a_tuple_are_arguments_of_their_own() -> None:
     def meta(a: Any, b: Any) -> Any:
         return a.new_empty(a.shape[0], b.shape[1])
 
-    launch = recorded(kernels.launch_matmul, info(8, 32), info(32, 64), meta=meta)
-    named = {a.name: a for a in launch.arguments}
+    program = recorded(kernels.launch_matmul, info(8, 32), info(32, 64), meta=meta)
+    named = {a.name: a for a in program.launch.arguments}
     assert [named[f"tiles[{i}]"] for i in range(3)] == [
         Constant("tiles[0]", 64),
         Constant("tiles[1]", 64),
@@ -77,7 +77,7 @@ def test_launches_of_other_threads_are_made() -> None:
         thread.join()
         kernels.launch_relu(x, out)
 
-    assert recorded(launch_fn, info(8, 30)).name == "relu_kernel"
+    assert recorded(launch_fn, info(8, 30)).launch.name == "relu_kernel"
     assert failures
     assert all(isinstance(error, NO_LAUNCH) for error in failures)
 

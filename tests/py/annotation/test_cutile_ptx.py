@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from kernels import info
 
-from torch_tensorrt.annotation._cubin import sections
-from torch_tensorrt.annotation._ptx import parse
-from torch_tensorrt.annotation._ptxas import assemble, settle, to_cubin
+from torch_tensorrt.annotation._code.ptx import parse
+from torch_tensorrt.annotation._code.ptxas import assemble, settle, to_cubin
+from torch_tensorrt.annotation._record.program import Launch
 from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation.backends.cutile import FACT_SETS
 from torch_tensorrt.annotation.errors import (
     CompileError,
     DTypeError,
@@ -27,25 +28,18 @@ ct = pytest.importorskip("cuda.tile")
 import cutile_kernels as kernels  # noqa: E402
 from cutile_tools import (  # noqa: E402
     DYNAMIC,
-    IN_PTX,
     compiled,
     constraints,
     matmul,
     recorded,
 )
 
-from torch_tensorrt.annotation.backends import (  # noqa: E402
-    _cutile_ptx,
-    _cutile_toolchain,
-)
+from torch_tensorrt.annotation.backends.cutile import tileiras  # noqa: E402
 
 
 def test_eight_byte_facts_make_async_copies_and_none_without_them() -> None:
     """The figures of matmul depend on it: 386 TFLOP/s on an H200, or 25."""
-    codes = {
-        fact_set: matmul(4096, 4096, 4096, fact_set=fact_set).code
-        for fact_set in IN_PTX
-    }
+    codes = {f: matmul(4096, 4096, 4096, facts=f).code for f in FACT_SETS}
     copies = {name: len(re.findall("cp.async.c[ag]", c)) for name, c in codes.items()}
     assert copies["async8"] > 16
     assert copies["strides"] == copies["vector16"] == 0
@@ -57,7 +51,7 @@ def test_sixteen_byte_facts_make_wide_loads_without_tma() -> None:
     code = compiled(kernels.launch_rms_norm, *inputs).code
     assert re.search(r"ld\.global\S*\.v4\.b32", code)
     assert "cp.async.bulk" not in code
-    plain = compiled(kernels.launch_rms_norm, *inputs, fact_set="strides").code
+    plain = compiled(kernels.launch_rms_norm, *inputs, facts="strides").code
     assert not re.search(r"ld\.global\S*\.v\d", plain)
 
 
@@ -87,12 +81,14 @@ def test_options_of_the_config_override_those_of_the_kernel() -> None:
 
 @pytest.mark.parametrize("options", [{"occupancy": 99}, {"opt_level": 7}], ids=str)
 def test_options_that_cutile_does_not_take_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(CompileError, match=r"relu_kernel: cuTile does not take"):
+    with pytest.raises(
+        CompileError, match=r"relu_kernel: .*should be \[\d, \d+\], got"
+    ):
         compiled(kernels.launch_relu, info(8, 30), **options)
 
 
 def test_a_cluster_is_refused_whoever_asks_for_it() -> None:
-    with pytest.raises(UnsupportedKernelError, match=r"clusters \(num_ctas=2\)"):
+    with pytest.raises(UnsupportedKernelError, match=r"clusters \(num_ctas, .* 2\)"):
         compiled(kernels.launch_relu, info(8, 30), num_ctas=2)
     clustered = kernels.relu_kernel.replace_hints(
         num_ctas=ct.ByTarget(sm_100=4, default=1)
@@ -102,8 +98,17 @@ def test_a_cluster_is_refused_whoever_asks_for_it() -> None:
         ct.launch(0, (1,), clustered, (out.view(-1), x.view(-1), 64))
 
     compiled(launch_fn, info(8, 30))
-    with pytest.raises(UnsupportedKernelError, match=r"clusters \(num_ctas=4\)"):
+    with pytest.raises(UnsupportedKernelError, match=r"clusters \(num_ctas, .* 4\)"):
         compiled(launch_fn, info(8, 30), target=Target("sm_100"))
+
+
+def test_a_target_without_clusters_ignores_num_ctas() -> None:
+    target = Target("sm_80")
+    inputs = info(8, 30)
+    assert (
+        compiled(kernels.launch_relu, inputs, target=target, num_ctas=2).code
+        == compiled(kernels.launch_relu, inputs, target=target).code
+    )
 
 
 def test_a_kernel_that_cutile_refuses_is_named_with_target_and_options() -> None:
@@ -153,26 +158,28 @@ def tma_cubin() -> bytes:
         base_addr_divisible_by=16,
     )
     tiles = compilation.TupleConstraint([64, 64, 64])
-    return _cutile_toolchain.compile_cubin(
-        kernels.matmul_kernel, "matmul", [array, array, array, tiles], "sm_90", True
-    )
+    return compile_cubin(kernels.matmul_kernel, [array, array, array, tiles])
+
+
+def compile_cubin(kernel: Any, constraints: list[Any], arch: str = "sm_90") -> bytes:
+    launch = Launch(SimpleNamespace(kernel=kernel), "kernel", None, (), ())
+    return tileiras.compile_cubin(launch, {}, constraints, Target(arch), tma=True)
 
 
 def test_a_kernel_with_hidden_parameters_never_goes_out_as_ptx(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cubin = tma_cubin()
-    assert "cp.async.bulk.tensor" in _cutile_ptx.embedded_ptx(cubin)
-    module = sys.modules["torch_tensorrt.annotation.backends.cutile"]
-    monkeypatch.setattr(module, "compile_cubin", lambda *args: cubin)
+    assert "cp.async.bulk.tensor" in tileiras.embedded_ptx(cubin)
+    monkeypatch.setattr(tileiras, "compile_cubin", lambda *args: cubin)
     with pytest.raises(UnsupportedKernelError, match=r"hidden parameters \(tensor map"):
         matmul(64, 64, 64)
 
 
 def test_clusters_in_the_code_are_refused() -> None:
     code = ".entry k()\n.reqnctapercluster 2\n{ret;}"
-    with pytest.raises(UnsupportedKernelError, match="launches clusters"):
-        _cutile_ptx.require_self_contained(code, "k")
+    with pytest.raises(UnsupportedKernelError, match="launched in clusters"):
+        tileiras.as_plain_kernel(code, "k")
 
 
 def test_the_ptx_is_all_of_the_code_and_nothing_else() -> None:
@@ -187,33 +194,32 @@ def test_the_ptx_is_all_of_the_code_and_nothing_else() -> None:
 @pytest.mark.parametrize("cubin", [b"", b"\x7fELF\x01\x01" + bytes(64), b".version 9"])
 def test_what_is_no_cubin_is_refused(cubin: bytes) -> None:
     with pytest.raises(PTXError, match="did not write a CUBIN"):
-        _cutile_ptx.embedded_ptx(cubin)
+        tileiras.embedded_ptx(cubin)
 
 
 def test_a_cubin_without_ptx_is_refused() -> None:
     cubin = tma_cubin().replace(b".nv_debug_ptx_txt", b".nv_debug_xxx_txt")
     with pytest.raises(PTXError, match="holds no PTX"):
-        _cutile_ptx.embedded_ptx(cubin)
+        tileiras.embedded_ptx(cubin)
 
 
 def machine_code(text: str, ptxas: str) -> bytes:
-    image = to_cubin(text, ptxas, parse(text).target)
-    (code,) = (s for s in sections(image) if s.name.startswith(b".text."))
-    return code.content
+    image = tileiras.sections(to_cubin(text, ptxas, parse(text).target))
+    (name,) = (name for name in image if name.startswith(b".text."))
+    return image[name]
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "sm_120"])
 def test_a_plain_kernel_has_the_machine_code_of_the_kernel_of_tiles(arch: str) -> None:
     """``ct.launch`` launches the marked one with blocks of a single thread."""
-    launch = recorded(kernels.launch_batch_matmul, info(4, 64, 64), info(4, 64, 64))
-    cubin = _cutile_toolchain.compile_cubin(
-        launch.kernel.kernel, "k", constraints(launch, "async8"), arch, True
-    )
-    marked = _cutile_ptx.embedded_ptx(cubin)
-    plain = _cutile_ptx.as_plain_kernel(marked)
+    program = recorded(kernels.launch_batch_matmul, info(4, 64, 64), info(4, 64, 64))
+    told = constraints(program, "async8")
+    cubin = compile_cubin(kernels.batch_matmul_kernel, told, arch)
+    marked = tileiras.embedded_ptx(cubin)
+    plain = tileiras.as_plain_kernel(marked, "k")
     changed = set(marked.splitlines()) ^ set(plain.splitlines())
     assert {line.split()[0] for line in changed} == {".language"}
-    ptxas = _cutile_toolchain.ptxas()
+    ptxas = tileiras.tool("ptxas")
     assert machine_code(plain, ptxas) == machine_code(marked, ptxas) != b""
 
 
@@ -237,7 +243,7 @@ def test_an_older_isa_that_gives_other_code_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     codes = iter([{b".text.kernel": b"1"}, {b".text.kernel": b"2"}])
-    monkeypatch.setattr(_cutile_ptx, "_machine_code", lambda cubin: next(codes))
+    monkeypatch.setattr(tileiras, "_machine_code", lambda text, ptxas: next(codes))
     with pytest.raises(UnsupportedKernelError, match="it gives other machine code"):
         matmul(64, 64, 64, target=Target("sm_90", ptx_isa="9.0"))
 

@@ -8,18 +8,16 @@ import pytest
 import torch
 from kernels import info
 
-import torch_tensorrt.annotation as tta
-from torch_tensorrt.annotation._symbolic import Range, symbol
-from torch_tensorrt.annotation.errors import (
-    ArgumentError,
-)
+from torch_tensorrt.annotation._sizes.expressions import symbol
+from torch_tensorrt.annotation._tensors import Range
+from torch_tensorrt.annotation.backends.cutile import FACT_SETS
+from torch_tensorrt.annotation.errors import ArgumentError, DTypeError
 
 ct = pytest.importorskip("cuda.tile")
 
 import cutile_kernels as kernels  # noqa: E402
 from cutile_tools import (  # noqa: E402
     DYNAMIC,
-    IN_PTX,
     annotated_kernel,
     assert_passes_tensorrts_arguments,
     compiled,
@@ -28,19 +26,11 @@ from cutile_tools import (  # noqa: E402
     recorded,
 )
 
-from torch_tensorrt.annotation.backends._cutile_signature import (  # noqa: E402
-    FACT_SETS,
-)
-
 
 def facts_of_reglu(extent: int | Range, columns: int, **keywords: Any) -> set[str]:
     inputs = info(extent, columns)
     facts = compiled(kernels.launch_reglu, inputs, inputs, **keywords).facts
     return {fact for fact in facts.split() if fact.startswith("gate")}
-
-
-def test_each_fact_set_of_the_spec_is_one_that_the_backend_has() -> None:
-    assert set(FACT_SETS) == set(tta.CuTileSpec.known_fact_sets)
 
 
 def test_vector16_tells_what_holds_up_to_16_bytes() -> None:
@@ -57,7 +47,7 @@ def test_vector16_tells_what_holds_up_to_16_bytes() -> None:
 
 
 def test_async8_tells_what_holds_up_to_8_bytes() -> None:
-    assert facts_of_reglu(DYNAMIC, 24, fact_set="async8") == {
+    assert facts_of_reglu(DYNAMIC, 24, facts="async8") == {
         "gate%8",
         "gate.shape[0]%4",
         "gate.strides[0]=1",
@@ -65,7 +55,7 @@ def test_async8_tells_what_holds_up_to_8_bytes() -> None:
 
 
 def test_strides_tells_constant_strides_alone() -> None:
-    assert facts_of_reglu(64, 64, fact_set="strides") == {"gate.strides[0]=1"}
+    assert facts_of_reglu(64, 64, facts="strides") == {"gate.strides[0]=1"}
 
 
 def test_what_is_constant_is_told_and_nothing_that_is_not() -> None:
@@ -104,7 +94,7 @@ def test_an_array_that_is_passed_twice_may_be_itself() -> None:
 
     x, up, out, _ = constraints(recorded(launch_fn, info(DYNAMIC, 8)))
     assert x.alias_groups == ()
-    assert up.alias_groups == out.alias_groups == ("tensor1",)
+    assert up.alias_groups == out.alias_groups == ("output0",)
 
 
 def test_only_an_expanded_view_may_overlap_itself() -> None:
@@ -158,7 +148,9 @@ def test_an_extent_that_passes_32_bits_is_refused() -> None:
     def launch_fn(x: Any, out: Any) -> None:
         ct.launch(0, (1,), kernels.relu_kernel, (out.view(-1), x.view(-1), 64))
 
-    with pytest.raises(ArgumentError, match=r"`out`: shape\[0\], 4096\*d0_0, runs"):
+    with pytest.raises(
+        ArgumentError, match=r"`out.shape\[0\]`: 4096\*d0_0 reaches 4294"
+    ):
         compiled(launch_fn, info(Range(1, 2, 2**20), 4096))
 
 
@@ -184,8 +176,8 @@ def test_tuples_of_arrays_and_scalars_are_passed_item_by_item() -> None:
         scales = (0.5, 2.0)
         ct.launch(0, (1,), nested_kernel, ((x, y), out, (64,), scales))
 
-    launch = recorded(launch_fn, info(64), info(DYNAMIC))
-    assert [a.name for a in launch.arguments] == [
+    program = recorded(launch_fn, info(64), info(DYNAMIC))
+    assert [a.name for a in program.launch.arguments] == [
         *("inputs[0]", "inputs[1]", "out", "tiles[0]", "scales[0]", "scales[1]")
     ]
     result = compiled(launch_fn, info(64), info(DYNAMIC))
@@ -206,14 +198,34 @@ def launch_static(x: Any, out: Any) -> None:
     ct.launch(0, (x.shape[0],), static_kernel, (x, out))
 
 
-@pytest.mark.parametrize("fact_set", IN_PTX)
-def test_an_extent_that_the_kernel_declares_static_is_always_told(
-    fact_set: str,
-) -> None:
-    facts = compiled(launch_static, info(DYNAMIC, 64), fact_set=fact_set).facts
-    assert "x.shape[1]=64" in facts.split()
+@pytest.mark.parametrize("facts", FACT_SETS)
+def test_an_extent_that_the_kernel_declares_static_is_always_told(facts: str) -> None:
+    told = compiled(launch_static, info(DYNAMIC, 64), facts=facts).facts
+    assert told.startswith(f"{facts}: ")
+    assert "x.shape[1]=64" in told.split()
 
 
 def test_an_extent_that_the_kernel_declares_static_must_be() -> None:
-    with pytest.raises(ArgumentError, match=r"`x`: shape\[1\] is declared static, and"):
+    with pytest.raises(
+        ArgumentError, match=r"`x.shape\[1\]`: it is declared static, and"
+    ):
         compiled(launch_static, info(4, DYNAMIC))
+
+
+def test_a_dtype_that_cutile_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(ct, "uint8")
+    with pytest.raises(DTypeError, match=r"torch\.uint8: cuTile has none"):
+        constraints(recorded(kernels.launch_relu, info(8, dtype=torch.uint8)))
+
+
+def test_strides_beyond_what_intervals_bound_are_not_taken_for_negative() -> None:
+    """A torch stride is never negative, whatever interval arithmetic can prove."""
+
+    def launch_fn(x: Any, out: Any) -> None:
+        n = x.shape[0]
+        rows = out.view(-1).as_strided((1, 1), (n * n - n + 1, 1))
+        ct.launch(0, (1, 1), kernels.transpose_kernel, (x.view(-1, 1), rows, 8, 8))
+
+    program = recorded(launch_fn, info(DYNAMIC))
+    _, rows, *_ = constraints(program)
+    assert rows.stride_lower_bound_incl == (0, None)
