@@ -1,28 +1,67 @@
 """A host launcher's integer arithmetic, on expressions of the extents.
 
-Machine integers wrap around, and their division truncates. A result is an expression
-only where the profile's ranges prove that it is what the machine computes; anything
-else is ``Unknown``, and says why.
+Machine integers wrap around, and their division truncates. The invariant: a result is
+an expression only where the profile's ranges prove that the machine computes the same.
+Any other result is :class:`Unknown`, and says why. What is computed from an unknown
+value is unknown too. A comparison that the ranges do not decide is an open
+condition: a value of 0 or 1, for which sympy's relations and logic stand.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeAlias
 
 import sympy
 from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod
 
-from torch_tensorrt.annotation._symbolic import Ranges, bounds
-from torch_tensorrt.annotation.backends._cutedsl_values import (
-    Comparison,
-    Number,
-    Unknown,
-    compare_conditions,
-    logical,
-    show,
-)
+from torch_tensorrt.annotation._sizes.expressions import Ranges, is_condition
+from torch_tensorrt.annotation._sizes.facts import bounds
 
-_COMPARISONS = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A value that no expression stands for."""
+
+    reason: str
+
+
+Number: TypeAlias = sympy.Basic | Unknown  # an integer, or an open condition
+
+
+class _Inexact(Exception):
+    """An expression is not what the machine computes, for some shape of the profile."""
+
+
+def show(value: Number) -> str:
+    """A value, for messages."""
+    if isinstance(value, Unknown):
+        return value.reason
+    if value.is_Relational:
+        return f"{value.lhs} {value.rel_op} {value.rhs}"
+    return str(value)
+
+
+def _or_unknown(method: Callable[P, Number]) -> Callable[P, Number]:
+    """``method``, with an unknown result where an operand is, or it is not exact."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **keywords: P.kwargs) -> Number:
+        for value in args:
+            if isinstance(value, Unknown):
+                return value
+        try:
+            return method(*args, **keywords)
+        except _Inexact as error:
+            return Unknown(str(error))
+
+    return call
 
 
 class Arithmetic:
@@ -30,135 +69,101 @@ class Arithmetic:
 
     def __init__(self, ranges: Ranges) -> None:
         self._ranges = ranges
-        self._operations: Mapping[str, Callable[..., Number]] = {
-            "add": lambda a, b, bits: self._fitted(a + b, bits),
-            "sub": lambda a, b, bits: self._fitted(a - b, bits),
-            "mul": lambda a, b, bits: self._fitted(a * b, bits),
-            "shl": self._shift_left,
-            "sdiv": self._divide,
-            "udiv": self._divide_unsigned,
-            "srem": self._remainder,
-            "urem": self._remainder,
-            "ashr": self._shift_right,
-            "lshr": self._shift_right_logical,
-            "and": self._and,
-            "or": self._or,
-            "xor": self._xor,
-            "intr.smax": lambda a, b, bits: self._largest(a, b),
-            "intr.smin": lambda a, b, bits: self._smallest(a, b),
-            "intr.umax": lambda a, b, bits: self._unsigned(self._largest, a, b),
-            "intr.umin": lambda a, b, bits: self._unsigned(self._smallest, a, b),
-        }
 
-    def knows(self, operation: str) -> bool:
-        """Whether :meth:`binary` has ``operation``."""
-        return operation in self._operations
-
+    @_or_unknown
     def binary(self, operation: str, left: Number, right: Number, bits: int) -> Number:
-        """``operation`` on integers of ``bits`` bits."""
-        for value in (left, right):
-            if isinstance(value, Unknown):
-                return value
-        if bits == 1:
-            return logical(operation, left, right)
-        if isinstance(left, Comparison) or isinstance(right, Comparison):
-            return Unknown(f"{operation} of a comparison")
-        return self._operations[operation](left, right, bits)
+        """An operation of ``OPERATIONS`` on integers of ``bits`` bits."""
+        if bits == 1 and operation in _LOGICAL:
+            return _settled(_LOGICAL[operation](_truth(left), _truth(right)))
+        if bits == 1 or is_condition(left) or is_condition(right):
+            raise _Inexact(f"{operation} of {show(left)} and {show(right)}")
+        return OPERATIONS[operation](self, left, right, bits)
 
+    @_or_unknown
     def compare(self, predicate: int, left: Number, right: Number) -> Number:
-        """``llvm.icmp``: 1, 0, or the comparison where the profile leaves it open."""
-        for value in (left, right):
-            if isinstance(value, Unknown):
-                return value
-        name = _COMPARISONS[predicate]
-        if isinstance(left, Comparison) or isinstance(right, Comparison):
-            return compare_conditions(name, left, right)
-        if name.startswith("u") and not self._are_natural(left, right):
-            return Unknown(f"an unsigned comparison of {left} and {right}")
-        relation = name if name in ("eq", "ne") else name[1:]
-        decided = self._decide(relation, left, right)
-        if decided is None:
-            return Comparison(relation, left, right)
-        return sympy.Integer(int(decided))
+        """``llvm.icmp``: 1, 0, or the condition where the profile leaves it open."""
+        relation = _PREDICATES[predicate]
+        if is_condition(left) or is_condition(right):
+            if relation not in (sympy.Eq, sympy.Ne):
+                raise _Inexact(f"a comparison of {show(left)} and {show(right)}")
+            differ = _xor(_truth(left), _truth(right))
+            return _settled(differ if relation is sympy.Ne else sympy.Not(differ))
+        if predicate >= _FIRST_UNSIGNED:
+            left, right = self._natural(left), self._natural(right)
+        return self._compare(relation, left, right)
 
-    def select(self, condition: Number, first: Number, second: Number) -> Number:
-        """``first`` where ``condition`` holds, else ``second``."""
-        if isinstance(condition, Unknown):
-            return condition
-        if not isinstance(condition, Comparison):
-            return first if condition == 1 else second
+    @_or_unknown
+    def select(self, condition: Any, first: Any, second: Any) -> Number:
+        """``first`` where an open condition holds, else ``second``.
+
+        That is a maximum or minimum of what is compared; or a ceiling division as MLIR
+        expands it, the floor, plus 1 if floor times divisor is not the dividend.
+        """
         if first == second:
             return first
-        pair = {condition.left, condition.right}
-        if condition.relation not in ("eq", "ne") and pair == {first, second}:
-            is_less = condition.relation in ("lt", "le")
-            takes_left = first == condition.left
-            operation = Min if is_less == takes_left else Max
-            return operation(first, second)
-        rounded_up = self._ceiling(condition, first, second)
-        if rounded_up is not None:
-            return rounded_up
-        return Unknown(f"a choice by {show(condition)}, which the profile leaves open")
+        is_less = isinstance(condition, (sympy.Lt, sympy.Le))
+        is_more = isinstance(condition, (sympy.Gt, sympy.Ge))
+        if (is_less or is_more) and {*condition.args} == {first, second}:
+            return (Min if is_less == (first == condition.lhs) else Max)(first, second)
+        is_rest = isinstance(condition, sympy.Ne)
+        up, floor = (first, second) if is_rest else (second, first)
+        is_exact = isinstance(condition, sympy.Eq)
+        if (is_rest or is_exact) and isinstance(floor, FloorDiv) and up == floor + 1:
+            for value, product in itertools.permutations(condition.args):
+                divisor = product / floor
+                is_positive = divisor.is_integer and self._bounds(divisor)[0] >= 1
+                if is_positive and FloorDiv(value, divisor) == floor:
+                    return FloorDiv(value + divisor - 1, divisor)
+        raise _Inexact(f"a choice by {show(condition)}, which the profile leaves open")
 
-    def _ceiling(
-        self, condition: Comparison, first: Number, second: Number
-    ) -> sympy.Expr | None:
-        """Ceiling division as MLIR expands it: the floor, plus 1 if not exact."""
-        if condition.relation not in ("eq", "ne"):
-            return None
-        up, floor = (first, second) if condition.relation == "ne" else (second, first)
-        if not isinstance(floor, FloorDiv) or up != floor + 1:
-            return None
-        left, right = condition.left, condition.right
-        for value, product in ((left, right), (right, left)):
-            divisor = product / floor
-            if not divisor.is_integer or self._bounds(divisor)[0] < 1:
-                continue
-            if FloorDiv(value, divisor) == floor:
-                return FloorDiv(value + divisor - 1, divisor)
-        return None
-
-    def convert(self, operation: str, value: Number, source: int, bits: int) -> Number:
+    @_or_unknown
+    def convert(self, operation: str, value: Any, source: int, bits: int) -> Number:
         """``trunc``, ``sext`` or ``zext`` from ``source`` to ``bits`` bits."""
-        if isinstance(value, Unknown):
-            return value
-        if isinstance(value, Comparison):
-            if operation == "zext":
-                return value  # 0 or 1, as wide as it takes
-            return Unknown(f"the value of {show(value)}, which the profile leaves open")
+        if is_condition(value):
+            if operation == "zext" or source > 1:
+                return value  # 0 or 1, however wide
+            raise _Inexact(f"the value of {show(value)}, which the profile leaves open")
         if operation == "sext":
             return -value if source == 1 else value
         if operation == "zext":
-            if self._bounds(value)[0] >= 0:
-                return value
-            return Unknown(f"{value}, which may be negative, as unsigned")
-        if bits == 1:
-            return (
-                sympy.Integer(int(value) & 1) if value.is_Integer else Unknown("a bit")
-            )
-        return self._fitted(value, bits)
+            return self._natural(value)
+        if bits > 1:
+            return self._fitted(value, bits)
+        if not value.is_Integer:
+            raise _Inexact(f"the lowest bit of {value}")
+        return sympy.Integer(int(value) & 1)
 
     def _bounds(self, expr: sympy.Expr) -> tuple[int, int]:
         if expr.is_Integer:
             return int(expr), int(expr)
         return bounds(expr, self._ranges)
 
-    def _are_natural(self, *exprs: sympy.Expr) -> bool:
-        return all(self._bounds(expr)[0] >= 0 for expr in exprs)
+    def _natural(self, expr: sympy.Expr) -> sympy.Expr:
+        """``expr``, which is not negative: it means the same as an unsigned number."""
+        if self._bounds(expr)[0] < 0:
+            raise _Inexact(f"{expr}, which may be negative, as an unsigned number")
+        return expr
 
-    def _fitted(self, expr: sympy.Expr, bits: int) -> Number:
+    def _fitted(self, expr: sympy.Expr, bits: int) -> sympy.Expr:
+        """``expr``, which stays in the range of ``bits`` bits; a constant wraps."""
         lower, upper = self._bounds(expr)
         limit = 2 ** (bits - 1)
         if -limit <= lower and upper < limit:
             return expr
         if expr.is_Integer:
             return sympy.Integer((int(expr) + limit) % (2 * limit) - limit)
-        return Unknown(
+        raise _Inexact(
             f"{expr}, which reaches {upper if upper >= limit else lower} within the "
             f"profile, and is computed in {bits} bits"
         )
 
-    def _divide(self, left: sympy.Expr, right: sympy.Expr, bits: int) -> Number:
+    def _power(self, exponent: sympy.Expr, bits: int) -> int:
+        """What a shift by ``exponent`` multiplies with, or divides by."""
+        if not (exponent.is_Integer and 0 <= exponent < bits):
+            raise _Inexact(f"a shift by {exponent}")
+        return 1 << int(exponent)
+
+    def _quotient(self, left: sympy.Expr, right: sympy.Expr, bits: int) -> sympy.Expr:
         """Truncated division: floor where the operands have one sign."""
         if self._bounds(right)[0] >= 1:
             lower, upper = self._bounds(left)
@@ -167,98 +172,105 @@ class Arithmetic:
             if upper <= 0:
                 return -FloorDiv(-left, right)
         if left.is_Integer and right.is_Integer and right != 0:
-            quotient = abs(int(left)) // abs(int(right))
-            same_sign = (int(left) < 0) == (int(right) < 0)
-            return self._fitted(
-                sympy.Integer(quotient if same_sign else -quotient), bits
-            )
-        return Unknown(f"{left} / {right}, whose signs the profile leaves open")
+            sign = 1 if (left < 0) == (right < 0) else -1
+            quotient = sign * (abs(int(left)) // abs(int(right)))
+            return self._fitted(sympy.Integer(quotient), bits)
+        raise _Inexact(f"{left} / {right}, whose signs the profile leaves open")
 
-    def _divide_unsigned(
-        self, left: sympy.Expr, right: sympy.Expr, bits: int
-    ) -> Number:
-        if self._are_natural(left, right):
-            return self._divide(left, right, bits)
-        return Unknown(f"an unsigned division of {left} by {right}")
+    def _remainder(self, left: sympy.Expr, right: sympy.Expr) -> sympy.Expr:
+        if self._bounds(left)[0] < 0 or self._bounds(right)[0] < 1:
+            raise _Inexact(f"{left} % {right}, whose signs the profile leaves open")
+        return Mod(left, right)
 
-    def _remainder(self, left: sympy.Expr, right: sympy.Expr, bits: int) -> Number:
-        if self._are_natural(left) and self._bounds(right)[0] >= 1:
-            return Mod(left, right)
-        return Unknown(f"{left} % {right}, whose signs the profile leaves open")
-
-    def _shift_left(self, left: sympy.Expr, right: sympy.Expr, bits: int) -> Number:
-        if right.is_Integer and 0 <= right < bits:
-            return self._fitted(left * 2 ** int(right), bits)
-        return Unknown(f"{left} << {right}")
-
-    def _shift_right(self, left: sympy.Expr, right: sympy.Expr, bits: int) -> Number:
-        if right.is_Integer and 0 <= right < bits:
-            return FloorDiv(left, 2 ** int(right))
-        return Unknown(f"{left} >> {right}")
-
-    def _shift_right_logical(
-        self, left: sympy.Expr, right: sympy.Expr, bits: int
-    ) -> Number:
-        if self._are_natural(left):
-            return self._shift_right(left, right, bits)
-        return Unknown(f"{left}, which may be negative, shifted as unsigned")
-
-    def _and(self, left: sympy.Expr, right: sympy.Expr, bits: int) -> Number:
-        """With a mask of the low bits, or of all but those."""
+    def _bitwise(self, name: str, left: sympy.Expr, right: sympy.Expr) -> sympy.Expr:
+        """Of constants, with a mask of the low bits or of all but those, or ``~x``."""
         if left.is_Integer and right.is_Integer:
-            return sympy.Integer(int(left) & int(right))
-        value, mask = (right, left) if left.is_Integer else (left, right)
-        if mask.is_Integer and self._are_natural(value):
-            low = int(mask) + 1 if mask >= 0 else -int(mask)
-            if low & (low - 1) == 0:
-                rest = Mod(value, sympy.Integer(low))
+            return sympy.Integer(getattr(operator, name)(int(left), int(right)))
+        mask, value = (left, right) if left.is_Integer else (right, left)
+        if name == "xor" and mask == -1:
+            return -value - 1
+        if name == "and_" and mask.is_Integer and self._bounds(value)[0] >= 0:
+            modulus = int(mask) + 1 if mask >= 0 else -int(mask)
+            if modulus & (modulus - 1) == 0:
+                rest = Mod(value, sympy.Integer(modulus))
                 return rest if mask >= 0 else value - rest
-        return Unknown(f"{left} & {right}")
+        raise _Inexact(f"{left} {name.rstrip('_')} {right}, bit by bit")
 
-    def _or(self, left: sympy.Expr, right: sympy.Expr, bits: int) -> Number:
-        if left.is_Integer and right.is_Integer:
-            return sympy.Integer(int(left) | int(right))
-        return Unknown(f"{left} | {right}")
+    def _extreme(self, pick: Any, left: sympy.Expr, right: sympy.Expr) -> sympy.Expr:
+        """``Max`` or ``Min``; one of the two where the profile decides."""
+        is_left = self._compare(sympy.Ge if pick is Max else sympy.Le, left, right)
+        if is_condition(is_left):
+            return pick(left, right)
+        return left if is_left == 1 else right
 
-    def _xor(self, left: sympy.Expr, right: sympy.Expr, bits: int) -> Number:
-        if left.is_Integer and right.is_Integer:
-            return sympy.Integer(int(left) ^ int(right))
-        if right == -1:
-            return -left - 1
-        return Unknown(f"{left} ^ {right}")
+    def _compare(
+        self, relation: Any, left: sympy.Expr, right: sympy.Expr
+    ) -> sympy.Basic:
+        """``left relation right`` as far as the profile decides it.
 
-    def _largest(self, left: sympy.Expr, right: sympy.Expr) -> Number:
-        is_right = self._decide("le", left, right)
-        if is_right is None:
-            return Max(left, right)  # type: ignore[no-untyped-call]
-        return right if is_right else left
-
-    def _smallest(self, left: sympy.Expr, right: sympy.Expr) -> Number:
-        is_left = self._decide("le", left, right)
-        if is_left is None:
-            return Min(left, right)  # type: ignore[no-untyped-call]
-        return left if is_left else right
-
-    def _unsigned(
-        self, operation: Callable[..., Number], left: sympy.Expr, right: sympy.Expr
-    ) -> Number:
-        if self._are_natural(left, right):
-            return operation(left, right)
-        return Unknown(f"an unsigned comparison of {left} and {right}")
-
-    def _decide(
-        self, relation: str, left: sympy.Expr, right: sympy.Expr
-    ) -> bool | None:
-        """What the profile says of ``left relation right``."""
-        if relation in ("eq", "ne"):
-            lower, upper = self._bounds(left - right)
-            if lower == upper == 0:
-                return relation == "eq"
-            return relation == "ne" if lower > 0 or upper < 0 else None
-        if relation in ("gt", "ge"):
-            left, right = right, left
+        A relation to zero changes at zero only. So it holds for the whole range of the
+        difference if it holds at its ends, and at the point that is nearest to zero.
+        """
         lower, upper = self._bounds(left - right)
-        limit = 0 if relation in ("lt", "gt") else 1
-        if upper < limit:
-            return True
-        return False if lower >= limit else None
+        places = {lower, min(max(0, lower), upper), upper}
+        outcomes = {bool(relation(sympy.Integer(place), 0)) for place in places}
+        if len(outcomes) == 1:
+            return sympy.Integer(outcomes.pop())
+        return relation(left, right, evaluate=False)
+
+
+OPERATIONS: Mapping[str, Callable[[Arithmetic, Any, Any, int], sympy.Expr]] = {
+    "add": lambda m, a, b, bits: m._fitted(a + b, bits),
+    "sub": lambda m, a, b, bits: m._fitted(a - b, bits),
+    "mul": lambda m, a, b, bits: m._fitted(a * b, bits),
+    "shl": lambda m, a, b, bits: m._fitted(a * m._power(b, bits), bits),
+    "ashr": lambda m, a, b, bits: FloorDiv(a, m._power(b, bits)),
+    "lshr": lambda m, a, b, bits: FloorDiv(m._natural(a), m._power(b, bits)),
+    "sdiv": lambda m, a, b, bits: m._quotient(a, b, bits),
+    "udiv": lambda m, a, b, bits: m._quotient(m._natural(a), m._natural(b), bits),
+    "srem": lambda m, a, b, bits: m._remainder(a, b),
+    "urem": lambda m, a, b, bits: m._remainder(a, b),
+    "and": lambda m, a, b, bits: m._bitwise("and_", a, b),
+    "or": lambda m, a, b, bits: m._bitwise("or_", a, b),
+    "xor": lambda m, a, b, bits: m._bitwise("xor", a, b),
+    "intr.smax": lambda m, a, b, bits: m._extreme(Max, a, b),
+    "intr.smin": lambda m, a, b, bits: m._extreme(Min, a, b),
+    "intr.umax": lambda m, a, b, bits: m._extreme(Max, m._natural(a), m._natural(b)),
+    "intr.umin": lambda m, a, b, bits: m._extreme(Min, m._natural(a), m._natural(b)),
+}
+
+# In the order of LLVM's ICmpPredicate; the last four are unsigned.
+_PREDICATES = (
+    *(sympy.Eq, sympy.Ne, sympy.Lt, sympy.Le, sympy.Gt, sympy.Ge),
+    *(sympy.Lt, sympy.Le, sympy.Gt, sympy.Ge),
+)
+_FIRST_UNSIGNED = 6
+
+
+def _xor(left: sympy.Basic, right: sympy.Basic) -> sympy.Basic:
+    """In operations that TensorRT has, and the cache's JSON."""
+    only_left = sympy.And(left, sympy.Not(right))
+    return sympy.Or(only_left, sympy.And(sympy.Not(left), right))
+
+
+# Operations on single bits: arithmetic on them is modulo 2.
+_LOGICAL: Mapping[str, Callable[[Any, Any], sympy.Basic]] = {
+    **{"and": sympy.And, "mul": sympy.And, "or": sympy.Or},
+    **dict.fromkeys(("xor", "add", "sub"), _xor),
+}
+
+
+def _truth(value: sympy.Basic) -> sympy.Basic:
+    """A bit as a condition."""
+    if is_condition(value):
+        return value
+    if value not in (0, 1):
+        raise _Inexact(f"{value} as a condition")
+    return sympy.true if value == 1 else sympy.false
+
+
+def _settled(condition: sympy.Basic) -> sympy.Basic:
+    """A condition; 1 or 0 where it is settled."""
+    if condition in (sympy.true, sympy.false):
+        return sympy.Integer(condition == sympy.true)
+    return condition
