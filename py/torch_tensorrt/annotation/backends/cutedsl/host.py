@@ -1,42 +1,34 @@
 """Execute a compiled host launcher on expressions: what it would launch, for any shape.
 
-CuTe DSL compiles the launcher to a function of MLIR's LLVM dialect, with a few kinds of
-operations. Run on the expressions of its arguments, it says the grid, the block, and
-every byte of the kernel's parameters.
+CuTe DSL compiles the launcher to one function of MLIR's LLVM dialect, which uses few
+kinds of operations: integer arithmetic, structs, memory of its own, branches, and the
+call that launches. :func:`execute` runs it as a machine would, but on the expressions
+of its arguments. Memory holds scalars by object and byte offset. When the launch is
+called, memory holds the grid, the block, the attributes, and every field of every
+parameter of the kernel.
+
+Two invariants keep that sound. An operation that is not known gives an unknown value,
+and is refused where it could write to memory or do something that an engine does not.
+And a branch is followed only if the profile decides its condition for every shape:
+there is one path through the code, the same for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import sympy
 from cutlass._mlir import ir
+from cutlass._mlir.dialects import llvm
 
-from torch_tensorrt.annotation._symbolic import Ranges
-from torch_tensorrt.annotation.backends._cutedsl_arithmetic import Arithmetic
-from torch_tensorrt.annotation.backends._cutedsl_memory import (
-    Address,
-    Aggregate,
-    HostLaunch,
-    Memory,
-    Value,
-)
-from torch_tensorrt.annotation.backends._cutedsl_mlir import (
-    bits,
-    constant,
-    integers,
-    symbol,
-)
-from torch_tensorrt.annotation.backends._cutedsl_types import (
-    Array,
-    HostCodeError,
-    Struct,
-    locate,
-    parse_type,
-)
-from torch_tensorrt.annotation.backends._cutedsl_values import (
-    Comparison,
+from torch_tensorrt.annotation._sizes.expressions import Ranges
+from torch_tensorrt.annotation.backends import Slot
+from torch_tensorrt.annotation.backends.cutedsl.arithmetic import (
+    OPERATIONS,
+    Arithmetic,
     Number,
     Unknown,
     show,
@@ -47,12 +39,80 @@ _MOST_STEPS = 100_000
 _DYNAMIC_INDEX = -(2**31)  # in rawConstantIndices: the next operand is the index
 _LAUNCH = "_cudaLaunchKernelEx"
 _HARMLESS = frozenset({"intr.assume", "intr.lifetime.start", "intr.lifetime.end"})
+_FLOATS = {"f16": "e", "bf16": "f", "f32": "f", "f64": "d"}  # codes of struct.pack
+
+# Offsets in a cudaLaunchConfig_t of the CUDA runtime; the grid is at 0, block at 12.
+_SHARED_MEMORY, _ATTRIBUTES, _ATTRIBUTE_COUNT = 24, 40, 48
+_ATTRIBUTE_SIZE = 72  # of a cudaLaunchAttribute: its id, and from 8 on its value
+_KERNEL_HANDLE = "*@kernels_"  # what is loaded from a global named after the kernel
 
 
-def execute(
-    module: Any, function: str, arguments: Sequence[Value], ranges: Ranges, name: str
-) -> list[HostLaunch]:
-    """The launches that ``function`` of ``module`` makes for these arguments.
+class HostCodeError(Exception):
+    """A host launcher does what is not understood here, or what no engine does."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A place: so many bytes into an object.
+
+    Attributes:
+        object: the slot of a tensor, or a name: ``%1`` is memory that the launcher
+            allocates, ``@name`` a global, ``*@name`` what a global points to.
+    """
+
+    object: Slot | str
+    offset: int = 0
+
+
+Value: TypeAlias = Number | Address
+
+
+@dataclass(frozen=True)
+class Field:
+    """One scalar of a kernel's parameter."""
+
+    offset: int
+    size: int
+    value: Value
+
+
+@dataclass(frozen=True)
+class HostLaunch:
+    """One launch that a host launcher makes.
+
+    Attributes:
+        kernel: the entry's name.
+        shared_memory: dynamic, in bytes.
+        attributes: by id, the three words of the value.
+        parameters: fields of each, those of no size left out.
+    """
+
+    kernel: str
+    grid: tuple[Value, ...]
+    block: tuple[Value, ...]
+    shared_memory: Value
+    attributes: Mapping[int, tuple[Value, ...]]
+    parameters: tuple[tuple[Field, ...], ...]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A launcher as CuTe DSL compiles it.
+
+    Attributes:
+        code: PTX of the kernels.
+        module, function: the host launcher.
+        arguments: its arguments, in terms of the extents.
+    """
+
+    code: str
+    module: Any
+    function: str
+    arguments: tuple[Value, ...]
+
+
+def execute(host: Host, ranges: Ranges, name: str) -> list[HostLaunch]:
+    """The launches that a host launcher makes for its arguments.
 
     Args:
         name: how errors name the launcher.
@@ -61,34 +121,122 @@ def execute(
         UnsupportedKernelError: it branches on something that ``ranges`` leave open, or
             calls what an engine does not.
     """
-    with module.context:
-        (blocks,) = (
-            list(op.regions[0].blocks)
-            for op in (o.operation for o in module.body.operations)
-            if op.name == "llvm.func"
-            and ir.StringAttr(op.attributes["sym_name"]).value == function
-        )
+    with host.module.context:
+        symbols = ir.SymbolTable(host.module.operation)
         machine = _Machine(Arithmetic(ranges))
         try:
-            machine.run(blocks[0], arguments)
+            machine.run(symbols[host.function].regions[0].blocks[0], host.arguments)
         except HostCodeError as error:
             raise UnsupportedKernelError(f"launcher {name}: {error}.") from error
     return machine.launches
 
 
+# --- Types ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the scalars of a type lie in memory: as in C, each at its alignment.
+
+    Attributes:
+        parts: offset and layout of each field or element; None for a scalar.
+    """
+
+    size: int
+    align: int
+    parts: tuple[tuple[int, Layout], ...] | None = None
+
+    @classmethod
+    def of(cls, kind: Any) -> Layout:
+        """The layout of a type of MLIR's LLVM dialect.
+
+        Raises:
+            HostCodeError: it is of a kind that is not known here.
+        """
+        if isinstance(kind, llvm.StructType) and not kind.packed:
+            return cls._in_order([cls.of(field) for field in kind.body])
+        if isinstance(kind, llvm.ArrayType):
+            return cls._in_order([cls.of(kind.element_type)] * kind.num_elements)
+        if isinstance(kind, llvm.PointerType):
+            return cls(8, 8)
+        if isinstance(kind, ir.VectorType):
+            size = sympy.prod(kind.shape) * cls.of(kind.element_type).size
+            return cls(size, size)
+        if isinstance(kind, ir.IntegerType | ir.FloatType):
+            size = max(1, kind.width // 8)
+            return cls(size, size)
+        raise HostCodeError(f"its host code uses the type {kind}")
+
+    @classmethod
+    def _in_order(cls, fields: Sequence[Layout]) -> Layout:
+        parts, end = [], 0
+        for field in fields:
+            start = _round_up(end, field.align)
+            parts.append((start, field))
+            end = start + field.size
+        align = max((field.align for field in fields), default=1)
+        return cls(_round_up(end, align), align, tuple(parts))
+
+    def scalars(self, start: int = 0) -> Iterator[tuple[int, int]]:
+        """Offset and size of each scalar."""
+        if self.parts is None:
+            yield start, self.size
+        for offset, part in self.parts or ():
+            yield from part.scalars(start + offset)
+
+    def locate(self, path: Sequence[int]) -> tuple[int, Layout]:
+        """Offset and layout of what ``path`` leads to."""
+        offset, found = 0, self
+        for index in path:
+            if found.parts is None:
+                raise HostCodeError("its host code looks into a scalar")
+            start, found = found.parts[index]
+            offset += start
+        return offset, found
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def _bits(value: Any) -> int:
+    """The width of an integer."""
+    return value.type.width if isinstance(value.type, ir.IntegerType) else 64
+
+
+def _constant(attribute: Any) -> Number:
+    """A constant; a float is the integer of its bits, as a parameter holds it."""
+    if isinstance(attribute, ir.BoolAttr | ir.IntegerAttr):
+        return sympy.Integer(int(attribute.value))
+    code = _FLOATS.get(str(getattr(attribute, "type", "")))
+    if not isinstance(attribute, ir.FloatAttr) or code is None:
+        return Unknown(f"the constant {attribute}")
+    bits = int.from_bytes(struct.pack(f"<{code}", attribute.value), "little")
+    is_half = isinstance(attribute.type, ir.BF16Type)  # the upper one of a float32
+    return sympy.Integer(bits >> 16 if is_half else bits)
+
+
+# --- The machine ----------------------------------------------------------------------
+
+
 class _Machine:
-    """Runs one function, block by block."""
+    """Runs one function, block by block.
+
+    Every value is a mapping of scalars by byte offset, as a struct or an array is; a
+    scalar is at 0. What an offset lacks is undefined.
+    """
 
     def __init__(self, arithmetic: Arithmetic) -> None:
         self._arithmetic = arithmetic
-        self._values: dict[str, Value | Aggregate] = {}
-        self._memory = Memory()
-        self._objects = 0
+        self._values: dict[str, Mapping[int, Value]] = {}
+        # By object: value and size of the scalar at an offset.
+        self._memory: dict[Slot | str, dict[int, tuple[Value, int]]] = {}
+        self._allocations = 0
         self.launches: list[HostLaunch] = []
 
     def run(self, block: Any, arguments: Sequence[Value]) -> None:
         steps = 0
-        values: Sequence[Value | Aggregate] | None = arguments
+        values: Sequence[Mapping[int, Value]] | None = [{0: one} for one in arguments]
         while values is not None:
             for parameter, value in zip(block.arguments, values, strict=True):
                 self._values[parameter.get_name()] = value
@@ -102,196 +250,208 @@ class _Machine:
                     block, values = self._branch(op)
                     break
                 if op.name != "llvm.return":
-                    self._step(op)
+                    given = self._evaluate(op)
+                    value = given if isinstance(given, Mapping) else {0: given}
+                    for result in op.results:
+                        self._values[result.get_name()] = value
 
-    def _step(self, op: Any) -> None:
-        name = op.name.removeprefix("llvm.")
-        handler = self._HANDLERS.get(name)
-        if handler is not None:
-            handler(self, op)
-        elif self._arithmetic.knows(name):
-            left, right = (self._number(operand) for operand in op.operands)
-            width = bits(op.results[0])
-            self._set(op, self._arithmetic.binary(name, left, right, width))
-        elif name == "unreachable":
-            raise HostCodeError("its host code ends in an error of its own")
-        elif name not in _HARMLESS:
-            self._unknown(op)
+    def _branch(self, op: Any) -> tuple[Any, list[Mapping[int, Value]]]:
+        """The block that comes next, and its arguments."""
+        operands, successor = list(op.operands), 0
+        if op.name == "llvm.cond_br":
+            condition = self._number(operands[0])
+            if not _is_settled(condition):
+                raise HostCodeError(
+                    f"its host code branches on {show(condition)}, which the profile "
+                    "leaves open (d0_1 is dimension 1 of input 0): one branch would "
+                    "be baked in. Narrow the profile, make the dimension static, or "
+                    "branch inside the kernel"
+                )
+            _, count, _ = op.attributes["operandSegmentSizes"]
+            successor = int(condition == 0)
+            operands = operands[1 + count :] if successor else operands[1 : 1 + count]
+        return op.successors[successor], [self._get(value) for value in operands]
 
-    def _unknown(self, op: Any) -> None:
-        """An operation that computes something; it must not write to memory."""
-        reads = [self._values.get(operand.get_name()) for operand in op.operands]
-        if not op.results or any(isinstance(value, Address) for value in reads):
-            raise HostCodeError(f"its host code does {op.name}, which an engine cannot")
-        for result in op.results:
-            self._values[result.get_name()] = Unknown(f"a result of {op.name}")
+    def _evaluate(self, op: Any) -> Value | Mapping[int, Value]:
+        """What an operation gives; anything, if it gives nothing."""
+        name, operands = op.name.removeprefix("llvm."), list(op.operands)
+        kind = op.results[0].type if op.results else None
+        match name:
+            case "mlir.constant":
+                return _constant(op.attributes["value"])
+            case "mlir.addressof":
+                return Address(f"@{op.attributes['global_name'].value}")
+            case "mlir.undef" | "mlir.poison":
+                return {}
+            case "mlir.zero":
+                return {at: sympy.S.Zero for at, _ in Layout.of(kind).scalars()}
+            case "alloca":
+                self._allocations += 1
+                return Address(f"%{self._allocations}")
+            case "getelementptr":
+                return self._element(op)
+            case "store":
+                self._store(*operands)
+            case "load":
+                place = self._address(operands[0])
+                scalars = Layout.of(kind).scalars()
+                return {at: self._load(place, at, size) for at, size in scalars}
+            case "extractvalue":
+                whole, layout = self._get(operands[0]), Layout.of(operands[0].type)
+                start, part = layout.locate(list(op.attributes["position"]))
+                return {at: _at(whole, start + at) for at, _ in part.scalars()}
+            case "insertvalue":
+                whole, value = map(self._get, operands)
+                start, _ = Layout.of(kind).locate(list(op.attributes["position"]))
+                return {**whole, **{start + at: one for at, one in value.items()}}
+            case "icmp":
+                predicate = op.attributes["predicate"].value
+                left, right = map(self._number, operands)
+                return self._arithmetic.compare(predicate, left, right)
+            case "select":
+                condition = self._number(operands[0])
+                first, second = map(self._get, operands[1:])
+                return {
+                    at: self._select(condition, _at(first, at), _at(second, at))
+                    for at in {**first, **second}
+                }
+            case "trunc" | "sext" | "zext":
+                widths = _bits(operands[0]), _bits(op.results[0])
+                number = self._number(operands[0])
+                return self._arithmetic.convert(name, number, *widths)
+            case "freeze" | "bitcast" | "addrspacecast" | "inttoptr":
+                return self._get(operands[0])
+            case "call":
+                return self._call(op)
+            case "unreachable":
+                raise HostCodeError("its host code ends in an error of its own")
+            case _ if name in OPERATIONS:
+                left, right = map(self._number, operands)
+                return self._arithmetic.binary(name, left, right, _bits(op.results[0]))
+            case _ if name not in _HARMLESS:
+                reads = (_at(self._get(operand), 0) for operand in operands)
+                if kind is None or any(isinstance(read, Address) for read in reads):
+                    raise HostCodeError(
+                        f"its host code does {op.name}, which an engine cannot"
+                    )
+        return Unknown(f"a result of {op.name}")
 
-    def _set(self, op: Any, value: Value | Aggregate) -> None:
-        self._values[op.results[0].get_name()] = value
-
-    def _get(self, operand: Any) -> Any:
+    def _get(self, operand: Any) -> Mapping[int, Value]:
         return self._values[operand.get_name()]
 
     def _number(self, operand: Any) -> Number:
-        value = self._get(operand)
-        if isinstance(value, Address | Mapping):
-            return Unknown("arithmetic on an address")
-        return value
+        value = _at(self._get(operand), 0)
+        return Unknown("an address") if isinstance(value, Address) else value
 
     def _address(self, operand: Any) -> Address:
-        value = self._get(operand)
+        value = _at(self._get(operand), 0)
         if not isinstance(value, Address):
             raise HostCodeError(
                 "its host code computes an address in a way that is not understood"
             )
         return value
 
-    def _allocate(self) -> Address:
-        self._objects += 1
-        return Address(f"%{self._objects}")
-
-    def _constant(self, op: Any) -> None:
-        self._set(op, constant(op.attributes["value"]))
-
-    def _undefined(self, op: Any) -> None:
-        type_ = parse_type(str(op.results[0].type))
-        self._set(op, {} if isinstance(type_, Struct | Array) else Unknown("undefined"))
-
-    def _zero(self, op: Any) -> None:
-        type_ = parse_type(str(op.results[0].type))
-        zeros = {offset: sympy.S.Zero for offset, _ in type_.leaves()}
-        self._set(op, zeros if isinstance(type_, Struct | Array) else sympy.S.Zero)
-
-    def _address_of(self, op: Any) -> None:
-        self._set(op, Address(f"@{symbol(op.attributes['global_name'])}"))
-
-    def _element_pointer(self, op: Any) -> None:
-        base, *dynamic = op.operands
-        rest = iter(dynamic)
-        at, type_ = self._address(base), parse_type(str(op.attributes["elem_type"]))
-        indices = [
-            self._index(next(rest)) if index == _DYNAMIC_INDEX else index
-            for index in integers(op.attributes["rawConstantIndices"])
-        ]
-        offset, _ = locate(type_, indices[1:])
-        self._set(op, Address(at.object, at.offset + indices[0] * type_.size + offset))
+    def _element(self, op: Any) -> Address:
+        """``getelementptr``: the first index counts whole objects."""
+        base, *operands = op.operands
+        dynamic = map(self._index, operands)
+        at, layout = self._address(base), Layout.of(op.attributes["elem_type"].value)
+        first, *path = (
+            next(dynamic) if index == _DYNAMIC_INDEX else index
+            for index in op.attributes["rawConstantIndices"]
+        )
+        offset, _ = layout.locate(path)
+        return Address(at.object, at.offset + first * layout.size + offset)
 
     def _index(self, operand: Any) -> int:
-        value = self._number(operand)
-        if isinstance(value, Unknown | Comparison) or not value.is_Integer:
+        value: Any = self._number(operand)
+        if not _is_settled(value):
             raise HostCodeError(
                 f"its host code computes an address from {show(value)}. Offset the "
                 "tensor inside the kernel"
             )
         return int(value)
 
-    def _store(self, op: Any) -> None:
-        value, at = op.operands
-        type_ = parse_type(str(value.type))
-        self._memory.store(self._address(at), self._get(value), type_)
+    def _select(self, condition: Number, first: Value, second: Value) -> Value:
+        if _is_settled(condition):
+            return first if condition == 1 else second
+        if isinstance(first, Address) or isinstance(second, Address):
+            return Unknown(f"an address chosen by {show(condition)}")
+        return self._arithmetic.select(condition, first, second)
 
-    def _load(self, op: Any) -> None:
-        type_ = parse_type(str(op.results[0].type))
-        self._set(op, self._memory.load(self._address(op.operands[0]), type_))
+    def _store(self, operand: Any, place: Any) -> None:
+        value, at = self._get(operand), self._address(place)
+        cells = self._memory.setdefault(at.object, {})
+        for offset, size in Layout.of(operand.type).scalars():
+            start = at.offset + offset
+            for cell, (_, length) in list(cells.items()):
+                if start - length < cell < start + size:
+                    del cells[cell]  # it is overwritten, as a whole or in part
+            if offset in value:
+                cells[start] = (value[offset], size)
 
-    def _extract(self, op: Any) -> None:
-        type_ = parse_type(str(op.operands[0].type))
-        offset, part = locate(type_, integers(op.attributes["position"]))
-        whole = self._get(op.operands[0])
-        if not isinstance(whole, Mapping):
-            self._set(op, whole)
-            return
-        values = {
-            inner: whole.get(offset + inner, Unknown("undefined"))
-            for inner, _ in part.leaves()
-        }
-        self._set(op, values if isinstance(part, Struct | Array) else values[0])
+    def _load(self, at: Address, offset: int, size: int) -> Value:
+        if str(at.object).startswith("@"):
+            return Address(f"*{at.object}")
+        cells = self._memory.get(at.object, {})
+        value, stored = cells.get(at.offset + offset, (None, 0))
+        if value is None or stored != size:
+            return Unknown("memory that the launcher has not written")
+        return value
 
-    def _insert(self, op: Any) -> None:
-        whole, value = map(self._get, op.operands)
-        type_ = parse_type(str(op.results[0].type))
-        offset, _ = locate(type_, integers(op.attributes["position"]))
-        if not isinstance(whole, Mapping):
-            whole = {at: whole for at, _ in type_.leaves()}
-        parts = value if isinstance(value, Mapping) else {0: value}
-        self._set(op, {**whole, **{offset + at: part for at, part in parts.items()}})
-
-    def _compare(self, op: Any) -> None:
-        predicate = ir.IntegerAttr(op.attributes["predicate"]).value
-        left, right = map(self._number, op.operands)
-        self._set(op, self._arithmetic.compare(predicate, left, right))
-
-    def _select(self, op: Any) -> None:
-        condition = self._number(op.operands[0])
-        first, second = map(self._get, list(op.operands)[1:])
-        if not isinstance(condition, Unknown | Comparison):
-            self._set(op, first if condition == 1 else second)
-        elif isinstance(first, Address | Mapping):
-            self._set(op, Unknown(f"an address chosen by {show(condition)}"))
-        else:
-            self._set(op, self._arithmetic.select(condition, first, second))
-
-    def _convert(self, op: Any) -> None:
-        (operand,) = op.operands
-        name = op.name.removeprefix("llvm.")
-        value, width = self._number(operand), bits(op.results[0])
-        self._set(op, self._arithmetic.convert(name, value, bits(operand), width))
-
-    def _same(self, op: Any) -> None:
-        self._set(op, self._get(op.operands[0]))
-
-    def _call(self, op: Any) -> None:
-        callee = symbol(op.attributes["callee"]) if "callee" in op.attributes else ""
+    def _call(self, op: Any) -> Value:
+        is_direct = "callee" in op.attributes
+        callee = op.attributes["callee"].value if is_direct else ""
         if callee == _LAUNCH:
-            given = map(self._address, op.operands)
-            self.launches.append(self._memory.read_launch(*given))
+            self.launches.append(self._launch(*map(self._address, op.operands)))
         elif callee != "printf":
             raise HostCodeError(
                 f"its host code calls {callee.lstrip('_') or 'a function'}, and an "
                 "engine does nothing but the launch. A tensor map (TMA), and what the "
                 "GPU is asked for, are made by such calls: do without"
             )
-        for result in op.results:
-            self._values[result.get_name()] = sympy.S.Zero  # cudaSuccess
+        return sympy.S.Zero  # cudaSuccess
 
-    def _branch(self, op: Any) -> tuple[Any, list[Value | Aggregate]]:
-        operands, successors = list(op.operands), list(op.successors)
-        if op.name == "llvm.br":
-            return successors[0], [self._get(value) for value in operands]
-        condition = self._number(operands[0])
-        if isinstance(condition, Unknown | Comparison):
-            raise HostCodeError(
-                f"its host code branches on {show(condition)}, which the profile "
-                "leaves open (d0_1 is dimension 1 of input 0): one branch would be "
-                "baked in. Narrow the profile, make the dimension static, or branch "
-                "inside the kernel"
-            )
-        _, true_count, _ = integers(op.attributes["operandSegmentSizes"])
-        taken, other = operands[1 : 1 + true_count], operands[1 + true_count :]
-        if condition == 0:
-            return successors[1], [self._get(value) for value in other]
-        return successors[0], [self._get(value) for value in taken]
+    def _launch(
+        self, config: Address, kernel: Address, arguments: Address
+    ) -> HostLaunch:
+        """What ``cudaLaunchKernelEx`` is given."""
+        count: Any = self._load(config, _ATTRIBUTE_COUNT, 4)
+        first: Any = self._load(config, _ATTRIBUTES, 8)
+        attributes: dict[int, tuple[Value, ...]] = {}
+        for start in range(0, int(count) * _ATTRIBUTE_SIZE, _ATTRIBUTE_SIZE):
+            key: Any = self._load(first, start, 4)
+            words = (self._load(first, start + word, 4) for word in (8, 12, 16))
+            attributes[int(key)] = tuple(words)
+        return HostLaunch(
+            kernel=str(kernel.object).removeprefix(_KERNEL_HANDLE),
+            grid=tuple(self._load(config, word, 4) for word in (0, 4, 8)),
+            block=tuple(self._load(config, word, 4) for word in (12, 16, 20)),
+            shared_memory=self._load(config, _SHARED_MEMORY, 8),
+            attributes=attributes,
+            parameters=tuple(self._parameters(arguments)),
+        )
 
-    _HANDLERS: Mapping[str, Callable[[_Machine, Any], None]] = {
-        "mlir.constant": _constant,
-        "mlir.addressof": _address_of,
-        "mlir.undef": _undefined,
-        "mlir.poison": _undefined,
-        "mlir.zero": _zero,
-        "alloca": lambda self, op: self._set(op, self._allocate()),
-        "getelementptr": _element_pointer,
-        "store": _store,
-        "load": _load,
-        "extractvalue": _extract,
-        "insertvalue": _insert,
-        "icmp": _compare,
-        "select": _select,
-        "trunc": _convert,
-        "sext": _convert,
-        "zext": _convert,
-        "freeze": _same,
-        "bitcast": _same,
-        "addrspacecast": _same,
-        "inttoptr": _same,
-        "call": _call,
-    }
+    def _parameters(self, at: Address) -> Iterator[tuple[Field, ...]]:
+        """What the addresses from ``at`` on lead to."""
+        offset, cells = at.offset, self._memory.get(at.object, {})
+        while offset in cells:
+            place, _ = cells[offset]
+            assert isinstance(place, Address)
+            scalars = sorted(self._memory.get(place.object, {}).items())
+            if fields := [
+                Field(start - place.offset, size, value)
+                for start, (value, size) in scalars
+                if start >= place.offset
+            ]:
+                yield tuple(fields)
+            offset += 8
+
+
+def _is_settled(value: Number) -> bool:
+    """Whether it is one integer, for every shape of the profile."""
+    return not isinstance(value, Unknown) and bool(value.is_Integer)
+
+
+def _at(value: Mapping[int, Value], offset: int) -> Value:
+    return value.get(offset, Unknown("an undefined value"))
