@@ -1,7 +1,9 @@
 """The call of a CuTe DSL launcher: what each of its arguments is.
 
 A launcher is a ``@cute.jit`` function, or a method that is one. It may take tensors,
-numbers, tuples of those, a stream, and whatever else is compiled in.
+numbers, tuples of those, a stream, and whatever else is compiled in. Its arguments are
+taken apart: tensors and numbers become the recorded launch's, and templates say how to
+put them together again when the launcher is compiled.
 """
 
 from __future__ import annotations
@@ -9,28 +11,55 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeAlias, get_origin
 
+import cutlass
 import cutlass.cute as cute
 import torch
 from cuda.bindings import driver
 from cutlass.base_dsl.typing import Constexpr, Numeric
 
-from torch_tensorrt.annotation import _dtypes
-from torch_tensorrt.annotation._fingerprint import fingerprint
-from torch_tensorrt.annotation._launch import Launch
-from torch_tensorrt.annotation.errors import ArgumentError
+from torch_tensorrt.annotation._specs import Fingerprinted
+from torch_tensorrt.annotation._tensors import DType
+from torch_tensorrt.annotation.backends import CaughtLaunch
+from torch_tensorrt.annotation.errors import ArgumentError, DTypeError
 
+_PLAIN = (bool, int, float, str, type(None), torch.SymInt)  # constants as they are
 _NUMBERS = (bool, int, float, torch.SymBool, torch.SymInt, torch.SymFloat)
+
+# CuTe DSL's classes by torch's names, without underscores and capitals.
+_ELEMENT_TYPES = {
+    name.lower(): kind
+    for name, kind in vars(cutlass).items()
+    if isinstance(kind, type) and issubclass(kind, Numeric)
+} | {"bool": cutlass.Boolean}
+
+
+def element_type(dtype: torch.dtype) -> type[Numeric]:
+    """CuTe DSL's class for the elements of a torch tensor.
+
+    Raises:
+        DTypeError: TensorRT, or CuTe DSL, has none.
+    """
+    name = DType.of(dtype).name.replace("_", "")
+    kind: type[Numeric] | None = _ELEMENT_TYPES.get(name)
+    if kind is None:
+        raise DTypeError(f"dtype {dtype} has no counterpart in CuTe DSL.")
+    return kind
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One argument of the record; ``type`` names CuTe's, where it was given one."""
+    """One argument of the recorded launch.
+
+    Attributes:
+        kind: CuTe DSL's class of the number, or of the tensor's elements; None for a
+            constant that is passed as it is, and for an integer in a tuple, which may
+            be a static extent.
+    """
 
     index: int
-    type: str | None = None
+    kind: type[Numeric] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,44 +70,66 @@ class Stream:
 Template: TypeAlias = "Leaf | Stream | tuple[Template, ...]"
 
 
-@dataclass(frozen=True)
-class Fixed:
+@dataclass(frozen=True, eq=False)
+class Fixed(Fingerprinted):
     """An object that is compiled in; equal where its content is, in every process."""
 
     value: Any
 
-    @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint(self.value)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Fixed) and self._fingerprint == other._fingerprint
-
-    def __hash__(self) -> int:
-        return hash(self._fingerprint)
-
-
-@dataclass(frozen=True)
-class Launcher:
+@dataclass(frozen=True, eq=False)
+class Launcher(Fingerprinted):
     """A launcher, and how to call it again.
 
     Attributes:
         function: the function that ``@cute.jit`` decorates.
-        parameters: (name, which arguments of the record make it up).
+        parameters: (name, which arguments of the recorded launch make it up).
     """
 
-    function: Fixed
+    function: Callable[..., Any]
     parameters: tuple[tuple[str, Template], ...]
 
 
-class TensorLike(cute.Tensor):  # type: ignore[misc]
-    """What stands in for a CuTe tensor while a launch is recorded.
+class FakeTensor(cute.Tensor):  # type: ignore[misc]
+    """What ``from_dlpack`` gives while a launch is recorded.
 
-    Attributes:
-        tensor: the fake tensor it was made of.
+    Which extents are dynamic, and what divides them, comes from the profile alone.
     """
 
-    tensor: torch.Tensor
+    def __init__(self, tensor: Any, *args: Any, **keywords: Any) -> None:
+        del args, keywords  # the alignment is the plugin's promise
+        if not isinstance(tensor, torch.Tensor):
+            raise ArgumentError(
+                f"from_dlpack of a {type(tensor).__name__}: an engine passes the op's "
+                "tensors alone."
+            )
+        self.tensor = tensor
+        self.element_type = element_type(tensor.dtype)
+
+    def _unchanged(self, *args: Any, **keywords: Any) -> FakeTensor:
+        return self
+
+    mark_layout_dynamic = mark_compact_shape_dynamic = _unchanged
+
+    element_type: Any = None  # a plain attribute, which a user may set
+    dtype = property(lambda self: self.element_type)
+    memspace = cute.AddressSpace.gmem
+    shape = property(lambda self: tuple(self.tensor.shape))
+    stride = property(lambda self: tuple(self.tensor.stride()))
+    leading_dim = property(lambda self: cute.leading_dim(self.shape, self.stride))
+    # Which raises, and says what to do.
+    iterator = data_ptr = property(lambda self: self.tensor.data_ptr())
+
+    def __str__(self) -> str:
+        return f"Tensor<{self.tensor.dtype}, {self.shape}:{self.stride}>"
+
+    def _refuse(self, *args: Any) -> Any:
+        raise ArgumentError(
+            "the launch function reads or writes a tensor's elements outside its "
+            "kernel. An engine runs the kernel alone: do it there."
+        )
+
+    __getitem__ = __setitem__ = fill = layout = _refuse
 
 
 def is_launcher(function: Any) -> bool:
@@ -92,12 +143,12 @@ def undecorated(function: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, .
     """The function that ``@cute.jit`` decorates, and what it is called with.
 
     Raises:
-        ArgumentError: ``function`` is no launcher.
+        ArgumentError: ``function`` is not a launcher.
     """
     if not is_launcher(function):
         raise ArgumentError(
             f"{getattr(function, '__qualname__', function)} is compiled by CuTe DSL, "
-            "and is no @cute.jit function. Decorate the function that launches the "
+            "and is not a @cute.jit function. Decorate the function that launches the "
             "kernel with it."
         )
     if not inspect.isroutine(function):
@@ -119,7 +170,7 @@ def read_launch(
     keywords: Mapping[str, Any],
     overrides: Mapping[str, Any],
     options: Mapping[str, Any],
-) -> Launch:
+) -> CaughtLaunch:
     """The launch that calling ``function``, which is not decorated, would make.
 
     Args:
@@ -136,14 +187,20 @@ def read_launch(
     except TypeError as error:
         raise ArgumentError(f"launcher {name}{signature}: {error}.") from error
     bound.apply_defaults()
-    bound.arguments.update(_checked(function, overrides))
+    static = static_parameters(function)
+    if unknown := [key for key in overrides if key not in static]:
+        raise ArgumentError(
+            f"launcher {name}: the config sets {unknown[0]!r}, which is not among its "
+            f"Constexpr parameters: {', '.join(sorted(static)) or 'it has none'}."
+        )
+    bound.arguments.update(overrides)
     reader = _Reader(name)
     parameters = tuple(
         (key, reader.read(key, value, signature.parameters[key].annotation))
         for key, value in bound.arguments.items()
     )
-    return Launch(
-        kernel=Launcher(Fixed(function), parameters),
+    return CaughtLaunch(
+        kernel=Launcher(function, parameters),
         name=name,
         grid=None,
         arguments=tuple(reader.leaves),
@@ -152,44 +209,34 @@ def read_launch(
     )
 
 
-def _checked(
-    function: Callable[..., Any], overrides: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """``overrides``, all of them compile-time constants of ``function``."""
-    static = static_parameters(function)
-    for name in overrides:
-        if name not in static:
-            raise ArgumentError(
-                f"launcher {function.__qualname__}: the config sets {name!r}, which is "
-                "none of its Constexpr parameters: "
-                f"{', '.join(sorted(static)) or 'it has none'}."
-            )
-    return overrides
-
-
 @dataclass
 class _Reader:
-    """Takes arguments apart; the leaves become the record's arguments."""
+    """Takes arguments apart; the leaves become the recorded launch's arguments."""
 
     launcher: str
     leaves: list[tuple[str, Any, bool]] = field(default_factory=list)
 
-    def read(self, name: str, value: Any, annotation: Any) -> Template:
+    def read(
+        self, name: str, value: Any, annotation: Any, in_tuple: bool = False
+    ) -> Template:
         if _is_constexpr(annotation):
             return self._constant(name, value)
-        if isinstance(value, TensorLike):
-            return self._tensor(name, value)
+        if isinstance(value, FakeTensor):
+            return self._leaf(name, value.tensor, value.element_type)
         if isinstance(value, torch.Tensor):
-            return self._leaf(name, value)
+            return self._leaf(name, value, element_type(value.dtype))
         if _is_stream(name, value, annotation):
             return Stream()
         if isinstance(value, tuple | list):
             return tuple(
-                self.read(f"{name}[{i}]", item, int) for i, item in enumerate(value)
+                self.read(f"{name}[{i}]", item, None, in_tuple=True)
+                for i, item in enumerate(value)
             )
         if isinstance(value, Numeric):
-            return self._leaf(name, value.value, type(value).__name__)
+            return self._leaf(name, value.value, type(value))
         if isinstance(value, _NUMBERS):
+            if in_tuple and not isinstance(value, float):
+                return self._leaf(name, value)
             return self._leaf(name, value, _number_type(value, annotation))
         if isinstance(value, cute.Pointer):
             raise ArgumentError(
@@ -198,35 +245,29 @@ class _Reader:
             )
         return self._constant(name, value)
 
-    def _tensor(self, name: str, value: TensorLike) -> Leaf:
-        usual = _dtypes.from_torch(value.tensor.dtype).cutedsl
-        given = value.element_type.__name__
-        return self._leaf(name, value.tensor, None if given == usual else given)
-
     def _constant(self, name: str, value: Any) -> Leaf:
-        is_plain = isinstance(value, bool | int | float | str | None | torch.SymInt)
-        return self._leaf(name, value if is_plain else Fixed(value), is_constant=True)
+        plain = value if isinstance(value, _PLAIN) else Fixed(value)
+        return self._leaf(name, plain, fixed=True)
 
     def _leaf(
-        self, name: str, value: Any, type_: str | None = None, is_constant: bool = False
+        self, name: str, value: Any, kind: Any = None, fixed: bool = False
     ) -> Leaf:
-        self.leaves.append((name, value, is_constant))
-        return Leaf(len(self.leaves) - 1, type_)
+        self.leaves.append((name, value, fixed))
+        return Leaf(len(self.leaves) - 1, kind)
 
 
 def _is_constexpr(annotation: Any) -> bool:
     return annotation is Constexpr or get_origin(annotation) is Constexpr
 
 
-def _number_type(value: Any, annotation: Any) -> str | None:
+def _number_type(value: Any, annotation: Any) -> Any:
     """The type a number has in the launcher: what is declared, or CuTe DSL's own."""
     if isinstance(annotation, type) and issubclass(annotation, Numeric):
-        return annotation.__name__
-    if annotation is int and not isinstance(value, float):
-        return None  # within a tuple, a constant stays one: a static extent
+        return annotation
     if isinstance(value, bool | torch.SymBool):
-        return "Boolean"
-    return "Float32" if isinstance(value, float | torch.SymFloat) else "Int32"
+        return cutlass.Boolean
+    is_float = isinstance(value, float | torch.SymFloat)
+    return cutlass.Float32 if is_float else cutlass.Int32
 
 
 def _is_stream(name: str, value: Any, annotation: Any) -> bool:
