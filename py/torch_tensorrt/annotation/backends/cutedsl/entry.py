@@ -1,55 +1,42 @@
 """Rewrite the entry of CuTe DSL's PTX to take what TensorRT passes.
 
 A CuTe tensor reaches a kernel as one parameter: a struct of its address, extents and
-strides. Each load from such a parameter becomes the load of an argument of TensorRT's,
-or a constant: as many instructions, and as many registers, as before.
+strides. The host launcher, executed on expressions, says what is in each field. So each
+load from such a parameter becomes the load of one of TensorRT's arguments, or a
+constant: as many instructions, and as many registers, as before.
+
+The invariant: a destination register holds the same bits as before. Therefore a load
+must read exactly one field; a field of 64 bits takes an argument of 32, sign-extended,
+whose value is proved to fit; and a parameter that is used in any other way than by such
+loads is refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import sympy
 
-from torch_tensorrt.annotation import _ptx
-from torch_tensorrt.annotation._ptx import Kind, Parameter, Slot
-from torch_tensorrt.annotation._symbolic import Ranges, facts
-from torch_tensorrt.annotation.backends._cutedsl_memory import Address, Field
-from torch_tensorrt.annotation.backends._cutedsl_values import (
-    Comparison,
-    Number,
-    Unknown,
-    show,
-)
-from torch_tensorrt.annotation.errors import (
-    ArgumentError,
-    PTXError,
-    UnsupportedKernelError,
-)
+from torch_tensorrt.annotation._code.ptx import find_entry, identifier
+from torch_tensorrt.annotation.backends import Kind, Parameters, Slot
+from torch_tensorrt.annotation.backends.abi import unsupported
+from torch_tensorrt.annotation.backends.cutedsl.arithmetic import Unknown, show
+from torch_tensorrt.annotation.backends.cutedsl.host import Address, Field, HostLaunch
+from torch_tensorrt.annotation.errors import PTXError
 
 _PARAMETER = re.compile(
-    r"\.param\s+(?:\.align\s+(?P<align>\d+)\s+)?\.(?P<type>[a-z]+\d+)[^,]*?\s+"
+    r"\.param\s+(?:\.align\s+\d+\s+)?\.[a-z]+(?P<bits>\d+)[^,]*?\s+"
     r"(?P<name>[\w$]+)(?:\[(?P<count>\d+)\])?"
 )
+_LOAD = re.compile(
+    r"(?P<guard>@!?%\w+\s+)?ld\.param(?:::entry)?(?:\.v[248])?\.(?P<type>[a-z]+\d+)\s+"
+    r"(?P<to>\{[^}]*\}|%\w+),\s*\[(?P<name>[\w$]+)(?:\+(?P<offset>\d+))?\];"
+)
 _ENTRY = re.compile(r"\.visible\s+\.entry\s+(?P<name>[\w$]+)[^{]*\{")
+_BRACE = re.compile(r"[{}]")
 _ALIGNED = re.compile(r"\.param\s+\.align\s+(\d+)")
 _TENSOR_MAP = 64  # the alignment of one: a parameter's is 16 bytes at most otherwise
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """An entry whose parameters are scalars.
-
-    Attributes:
-        slots: for each parameter, what TensorRT is to pass.
-        extras: the values of the extra arguments.
-    """
-
-    code: str
-    slots: tuple[Slot, ...]
-    extras: tuple[sympy.Basic, ...]
 
 
 def require_no_tensor_maps(code: str, kernel: str) -> None:
@@ -60,145 +47,79 @@ def require_no_tensor_maps(code: str, kernel: str) -> None:
     """
     alignments = map(int, _ALIGNED.findall(code))
     if max(alignments, default=0) >= _TENSOR_MAP or "cp.async.bulk.tensor" in code:
-        raise UnsupportedKernelError(
-            f"kernel {kernel}: it takes a tensor map (TMA), which TensorRT does not "
-            "make. Load with cp.async or plain loads."
+        raise unsupported(
+            kernel,
+            "it takes a tensor map (TMA), which TensorRT does not make. Load with "
+            "cp.async or plain loads.",
         )
 
 
-def keep_entry(code: str, entry: str) -> str:
-    """``code`` without its other entries, which a launcher chose not to launch.
-
-    Raises:
-        PTXError: it has no such entry.
-    """
-    kept, end, found = [], 0, False
-    for match in _ENTRY.finditer(code):
-        stop = _closing_brace(code, match.end())
-        if match["name"] == entry:
-            found = True
-            continue
-        kept.append(code[end : match.start()])
-        end = stop
-    if not found:
-        raise PTXError(f"the launcher launches {entry}, which its code lacks.")
-    return "".join((*kept, code[end:]))
-
-
-def _closing_brace(code: str, start: int) -> int:
-    """Where what is open at ``start`` is closed."""
-    depth = 1
-    for brace in re.compile("[{}]").finditer(code, start):
-        depth += 1 if brace[0] == "{" else -1
-        if depth == 0:
-            return brace.end()
-    raise PTXError("the braces of the compiled code do not match.")
-
-
-def rewrite(
-    code: str,
-    parameters: Sequence[Sequence[Field]],
-    tensors: Mapping[str, Slot],
-    ranges: Ranges,
-    kernel: str,
-) -> Rewritten:
-    """``code`` with its parameters, field by field, as inputs, extras and outputs.
+def rewrite(code: str, launch: HostLaunch, parameters: Parameters) -> str:
+    """The launched kernel's code, with an entry that takes inputs, extras and outputs.
 
     Args:
-        parameters: what the launcher puts into each of them.
-        tensors: which tensor starts at an address, by the address's object.
-        kernel: how errors name it.
+        launch: says what the launcher puts into each of the old entry's parameters.
+        parameters: those of the new entry are added to it.
 
     Raises:
         UnsupportedKernelError: the kernel reads a field that nothing can fill.
         ArgumentError: a field can pass 32 bits.
         PTXError: the code is not what is expected.
     """
-    match = _ptx.find_entry(code)
-    names = _names(match["parameters"], parameters, kernel)
-    arguments = _Arguments(tensors, ranges, kernel)
-    body = code[match.end() :]
-    for name, fields in zip(names, parameters, strict=True):
-        body = _Loads(name, {f.offset: f for f in fields}, arguments).replace(body)
-    declared = ",\n\t".join(f"{parameter}" for parameter in arguments.parameters)
-    header = f".visible .entry {match['name']}(\n\t{declared}\n){match['directives']}{{"
-    return Rewritten(
-        code[: match.start()] + header + body,
-        tuple(arguments.slots),
-        tuple(arguments.extras),
+    code = _keep_entry(code, launch.kernel)
+    match, kernel = find_entry(code), parameters.program.launch.name
+    names = _names(match["parameters"], launch, kernel)
+    fields = ({field.offset: field for field in one} for one in launch.parameters)
+    loads = _Loads(dict(zip(names, fields, strict=True)), parameters)
+    body = _LOAD.sub(loads.replaced, code[match.end() :])
+    if any(identifier(name).search(body) for name in names):
+        raise unsupported(
+            kernel,
+            "it takes the address of a parameter, as it does of a tensor map, or of a "
+            "tuple that it indexes at run time. TensorRT passes plain values only.",
+        )
+    declared = ",\n\t".join(
+        f".param .{'u32' if slot.kind is Kind.EXTRA else 'u64'} {_name(slot)}"
+        for slot in parameters.slots
     )
+    header = f".visible .entry {match['name']}(\n\t{declared}\n){match['directives']}{{"
+    return code[: match.start()] + header + body
 
 
-def _names(
-    text: str, parameters: Sequence[Sequence[Field]], kernel: str
-) -> tuple[str, ...]:
-    declared = [_PARAMETER.fullmatch(part.strip()) for part in text.split(",")]
-    if not text.strip():
-        declared = []
-    sizes = [
-        int(p["count"]) if p["count"] else int(re.sub(r"\D", "", p["type"])) // 8
-        for p in declared
-        if p is not None
-    ]
-    ends = [max(f.offset + f.size for f in fields) for fields in parameters]
-    if len(sizes) != len(parameters) or any(
+def _keep_entry(code: str, entry: str) -> str:
+    """``code`` without its other entries, which a launcher chose not to launch."""
+    kept, end, found = [], 0, False
+    for match in _ENTRY.finditer(code):
+        if match["name"] == entry:
+            found = True
+            continue
+        kept.append(code[end : match.start()])
+        end, depth = match.end(), 1
+        while depth:
+            brace = _BRACE.search(code, end)
+            if brace is None:
+                raise PTXError("the braces of the compiled code do not match.")
+            depth += 1 if brace[0] == "{" else -1
+            end = brace.end()
+    if not found:
+        raise PTXError(f"the launcher launches {entry}, which its code lacks.")
+    return "".join((*kept, code[end:]))
+
+
+def _names(text: str, launch: HostLaunch, kernel: str) -> tuple[str, ...]:
+    """The names of the declared parameters, which are as large as their fields."""
+    found = [_PARAMETER.fullmatch(part.strip()) for part in text.split(",")]
+    declared = [match for match in found if match is not None]
+    sizes = [int(p["count"] or 1) * int(p["bits"]) // 8 for p in declared]
+    ends = [fields[-1].offset + fields[-1].size for fields in launch.parameters]
+    if len(sizes) != len(ends) or any(
         not end <= size < end + 8 for size, end in zip(sizes, ends, strict=True)
     ):
         raise PTXError(
             f"kernel {kernel}: the entry takes {text.strip()}, and its launcher passes "
             f"parameters of {ends} bytes. Please report this, with the kernel."
         )
-    return tuple(p["name"] for p in declared if p is not None)
-
-
-class _Arguments:
-    """The new entry's parameters, in the order in which loads ask for them."""
-
-    def __init__(
-        self, tensors: Mapping[str, Slot], ranges: Ranges, kernel: str
-    ) -> None:
-        self._tensors = tensors
-        self._ranges = ranges
-        self.kernel = kernel
-        self.slots: list[Slot] = []
-        self.extras: list[sympy.Basic] = []
-
-    @property
-    def parameters(self) -> list[Parameter]:
-        return [
-            Parameter("u32" if slot.kind is Kind.EXTRA else "u64", _name(slot))
-            for slot in self.slots
-        ]
-
-    def tensor(self, address: Address) -> str:
-        """The parameter that holds an address."""
-        slot = self._tensors.get(address.object)
-        if slot is None or address.offset != 0:
-            where = f" {address.offset} bytes into a tensor" if slot else ""
-            raise UnsupportedKernelError(
-                f"kernel {self.kernel}: its launcher passes it an address{where} that "
-                "is no tensor's start. An engine passes tensors alone: offset them in "
-                "the kernel."
-            )
-        return self._take(slot)
-
-    def extra(self, expr: sympy.Basic) -> str:
-        """The parameter that holds a number; a condition is 0 or 1."""
-        known = facts(expr, self._ranges)
-        if not known.fits_int32:
-            raise ArgumentError(
-                f"kernel {self.kernel}: {expr} reaches {known.upper} within the "
-                "profile, and TensorRT passes 32-bit integers only. Narrow the "
-                "profile, or pass the factors and multiply in the kernel."
-            )
-        if expr not in self.extras:
-            self.extras.append(expr)
-        return self._take(Slot(Kind.EXTRA, self.extras.index(expr)))
-
-    def _take(self, slot: Slot) -> str:
-        if slot not in self.slots:
-            self.slots.append(slot)
-        return _name(slot)
+    return tuple(p["name"] for p in declared)
 
 
 def _name(slot: Slot) -> str:
@@ -206,73 +127,82 @@ def _name(slot: Slot) -> str:
 
 
 class _Loads:
-    """The loads from one old parameter."""
+    """Replaces loads; the arguments they need become the new entry's parameters.
+
+    Args:
+        fields: of each old parameter, by offset.
+    """
 
     def __init__(
-        self, name: str, fields: Mapping[int, Field], arguments: _Arguments
+        self, fields: Mapping[str, Mapping[int, Field]], parameters: Parameters
     ) -> None:
-        self._name = name
         self._fields = fields
-        self._arguments = arguments
+        self._parameters = parameters
+        self._kernel = parameters.program.launch.name
 
-    def replace(self, body: str) -> str:
-        """``body`` without the parameter.
-
-        Raises:
-            UnsupportedKernelError: it is used otherwise than by loads.
-        """
-        name = re.escape(self._name)
-        load = re.compile(
-            r"(?P<guard>@!?%\w+\s+)?ld\.param(?:::entry)?(?:\.v[248])?\.(?P<type>[a-z]+\d+)\s+"
-            rf"(?P<to>\{{[^}}]*\}}|%\w+),\s*\[{name}(?:\+(?P<offset>\d+))?\];"
-        )
-        result = load.sub(self._replaced, body)
-        if _ptx.identifier(self._name).search(result):
-            raise UnsupportedKernelError(
-                f"kernel {self._arguments.kernel}: it takes the address of a "
-                "parameter, as it does of a tensor map, or of a tuple that it indexes "
-                "at run time. TensorRT passes plain values only."
-            )
-        return result
-
-    def _replaced(self, match: re.Match[str]) -> str:
+    def replaced(self, match: re.Match[str]) -> str:
+        """One load, which may have several destinations."""
+        if match["name"] not in self._fields:
+            return match[0]  # of the result of a function that the kernel calls
         size = int(re.sub(r"\D", "", match["type"])) // 8
-        offset = int(match["offset"] or 0)
-        targets = [to.strip() for to in match["to"].strip("{}").split(",")]
-        loads = (
-            (match["guard"] or "") + self._one(to, match["type"], offset + i * size)
-            for i, to in enumerate(targets)
+        start = int(match["offset"] or 0)
+        return "\n\t".join(
+            (match["guard"] or "")
+            + self._one(to.strip(), match, start + index * size, size)
+            for index, to in enumerate(match["to"].strip("{}").split(","))
         )
-        return "\n\t".join(loads)
 
-    def _one(self, to: str, type_: str, offset: int) -> str:
-        field, size = self._fields.get(offset), int(re.sub(r"\D", "", type_)) // 8
+    def _one(self, to: str, load: re.Match[str], offset: int, size: int) -> str:
+        name, kind = load["name"], load["type"]
+        field = self._fields[name].get(offset)
         if field is None or field.size != size:
             raise PTXError(
-                f"kernel {self._arguments.kernel}: it reads {size} bytes at "
-                f"{self._name}+{offset}, and the launcher writes "
-                f"{field.size if field else 'none'} there. Please report this."
+                f"kernel {self._kernel}: it reads {size} bytes at {name}+{offset}, and "
+                f"the launcher writes {field.size if field else 'none'} there. Please "
+                "report this."
             )
-        if isinstance(field.value, Address):
-            return f"ld.param.u64 {to}, [{self._arguments.tensor(field.value)}];"
-        expr = self._known(field.value)
-        if getattr(expr, "is_Integer", False):
-            value = int(expr) % 2 ** (8 * size)
-            if type_.startswith("s") and value >= 2 ** (8 * size - 1):
-                value -= 2 ** (8 * size)
-            return f"mov.b{max(8 * size, 16)} {to}, {value};"
-        extra = self._arguments.extra(expr)
-        if size == 8:  # a destination may be wider than what is loaded
-            return f"ld.param.s32 {to}, [{extra}];"
-        return f"ld.param.{type_} {to}, [{extra}];"
-
-    def _known(self, value: Number) -> sympy.Basic:
-        if isinstance(value, Comparison):
-            return value.condition
+        value = field.value
+        if isinstance(value, Address):
+            return f"ld.param.u64 {to}, [{self._tensor(value)}];"
         if isinstance(value, Unknown):
-            raise UnsupportedKernelError(
-                f"kernel {self._arguments.kernel}: its launcher passes it "
-                f"{show(value)}. TensorRT passes sums, products, quotients, max and "
-                "min of extents: narrow the profile, or compute it inside the kernel."
+            raise unsupported(
+                self._kernel,
+                f"its launcher passes it {show(value)}. TensorRT passes sums, products,"
+                " quotients, max and min of extents: narrow the profile, or compute it "
+                "inside the kernel.",
             )
-        return value
+        if value.is_Integer:
+            bits = 8 * size
+            number = int(value) % 2**bits
+            if kind.startswith("s") and number >= 2 ** (bits - 1):
+                number -= 2**bits
+            return f"mov.b{max(bits, 16)} {to}, {number};"
+        if size == 8:  # a destination may be wider than what is loaded
+            kind = "s32"
+        return f"ld.param.{kind} {to}, [{self._extra(value, name)}];"
+
+    def _tensor(self, address: Address) -> str:
+        """The parameter that holds an address."""
+        slot, offset = address.object, address.offset
+        if not isinstance(slot, Slot) or offset != 0:
+            where = f" {offset} bytes into a tensor" if isinstance(slot, Slot) else ""
+            raise unsupported(
+                self._kernel,
+                f"its launcher passes it an address{where} that is not a tensor's "
+                "start. An engine passes tensors alone: offset them in the kernel.",
+            )
+        return self._take(slot)
+
+    def _extra(self, expr: sympy.Basic, name: str) -> str:
+        """The parameter that holds a number; a condition is 0 or 1."""
+        parameters = self._parameters
+        remedy = "pass the factors and multiply in the kernel"
+        parameters.require_int32(name, expr, remedy)
+        if expr not in parameters.extras:
+            parameters.extras.append(expr)
+        return self._take(Slot(Kind.EXTRA, parameters.extras.index(expr)))
+
+    def _take(self, slot: Slot) -> str:
+        if slot not in self._parameters.slots:
+            self._parameters.slots.append(slot)
+        return _name(slot)
