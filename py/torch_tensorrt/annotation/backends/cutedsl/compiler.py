@@ -2,48 +2,53 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import cutlass.cute as cute
 import sympy
 import torch
 from cuda.bindings.driver import CUstream
+from cutlass.base_dsl import Arch, compiler
+from cutlass.base_dsl.dsl import BaseDSL
 from cutlass.cute.runtime import from_dlpack
 
-from torch_tensorrt.annotation._launch import Launch, LaunchRecord
-from torch_tensorrt.annotation._ptxas import find_ptxas, ptxas_versions
+from torch_tensorrt.annotation import backends
+from torch_tensorrt.annotation._code.ptxas import Assembler, find_ptxas, ptxas_versions
+from torch_tensorrt.annotation._sizes.expressions import is_condition
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.backends import CompiledKernel, Toolchain
-from torch_tensorrt.annotation.backends._cutedsl_arguments import ALIGNMENT
-from torch_tensorrt.annotation.backends._cutedsl_compile import compile_launcher
-from torch_tensorrt.annotation.backends._cutedsl_entry import (
-    keep_entry,
-    require_no_tensor_maps,
-    rewrite,
-)
-from torch_tensorrt.annotation.backends._cutedsl_host import execute
-from torch_tensorrt.annotation.backends._cutedsl_intercept import intercepting
-from torch_tensorrt.annotation.backends._cutedsl_launch import is_launcher
-from torch_tensorrt.annotation.backends._cutedsl_memory import (
+from torch_tensorrt.annotation.backends import abi
+from torch_tensorrt.annotation.backends.cutedsl import entry
+from torch_tensorrt.annotation.backends.cutedsl.arguments import HostArguments
+from torch_tensorrt.annotation.backends.cutedsl.arithmetic import Unknown, show
+from torch_tensorrt.annotation.backends.cutedsl.host import (
     Address,
+    Host,
     HostLaunch,
     Value,
+    execute,
 )
-from torch_tensorrt.annotation.backends._cutedsl_values import (
-    Comparison,
-    Unknown,
-    show,
+from torch_tensorrt.annotation.backends.cutedsl.intercept import intercepting
+from torch_tensorrt.annotation.backends.cutedsl.launch import is_launcher
+from torch_tensorrt.annotation.errors import (
+    CompileError,
+    TargetError,
+    UnsupportedKernelError,
 )
-from torch_tensorrt.annotation.errors import UnsupportedKernelError
 
 _SETTINGS = "CUTE_DSL_"  # how its environment variables begin
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _compiling = threading.RLock()  # CuTe DSL's compiler is not thread-safe
-_CLUSTER, _COOPERATIVE, _DEPENDENT = 4, 2, 6  # cudaLaunchAttributeID
-_MOST_THREADS = 1024  # "Technical Specifications", CUDA C++ programming guide
+# Of cudaLaunchAttributeID; the others say with 1 that a launch is special.
+_CLUSTER = 4
+_SPECIAL = {2: "cooperative", 6: "programmatic dependent"}
 # Found in 4.8.1: in a block of 1024, i = block_idx * block_dim + thread_idx was taken
 # for less than any extent, so that i % rows and i // rows became i and 0.
 _MOST_ALONG = (1024, 1024, 64)
@@ -52,24 +57,14 @@ _MOST_ALONG = (1024, 1024, 64)
 class CuTeDSLBackend:
     """Records calls of ``@cute.jit`` launchers; compiles with ``cute.compile``."""
 
-    def toolchain(self) -> Toolchain:
+    def toolchain(self) -> backends.Toolchain:
         """CuTe DSL's version and settings, and the assemblers to choose from."""
-        settings = sorted(
-            (name, value)
-            for name, value in os.environ.items()
-            if name.startswith(_SETTINGS)
-        )
-        version = metadata.version("nvidia-cutlass-dsl")
-        versions = (("nvidia-cutlass-dsl", version), *settings)
-        return Toolchain(versions, compiler=ptxas_versions())
+        version = ("nvidia-cutlass-dsl", metadata.version("nvidia-cutlass-dsl"))
+        variables = sorted(os.environ.items())
+        settings = (pair for pair in variables if pair[0].startswith(_SETTINGS))
+        return backends.Toolchain((version, *settings), compiler=ptxas_versions())
 
-    def intercept(
-        self,
-        on_launch: Callable[[Launch], None],
-        overrides: Mapping[str, Any] | None = None,
-    ) -> AbstractContextManager[None]:
-        """Report the launches of this thread; other threads launch as ever."""
-        return intercepting(on_launch, overrides or {})
+    intercept = staticmethod(intercepting)
 
     def run(
         self,
@@ -91,51 +86,142 @@ class CuTeDSLBackend:
 
     def compile(
         self,
-        record: LaunchRecord,
+        program: backends.Program,
         target: Target,
         options: Mapping[str, Any],
         aligned: bool,
-        fact_set: str = "",
-    ) -> CompiledKernel:
-        del fact_set  # there is one: all that is proved
-        ptxas = find_ptxas()
+    ) -> abi.CompiledKernel:
+        """Compile the program's launcher; see what it launches; bind that kernel.
+
+        Args:
+            options: ``arch`` in place of the target's.
+
+        Raises:
+            CompileError: CuTe DSL refuses the kernel.
+            UnsupportedKernelError: TensorRT cannot launch the result.
+            ArgumentError: TensorRT cannot pass an argument.
+            TargetError: CuTe DSL does not know the target.
+        """
+        name, ptxas = program.launch.name, find_ptxas()
+        parameters = abi.Parameters(program, aligned)
         with _compiling:
-            compiled = compile_launcher(record, target, ptxas, options, aligned)
-            require_no_tensor_maps(compiled.code, record.name)
-            launches = execute(
-                compiled.module,
-                compiled.function,
-                compiled.arguments,
-                record.ranges,
-                record.name,
-            )
-        launch = _only(launches, record.name)
-        _require_plain(launch, record.name)
-        rewritten = rewrite(
-            keep_entry(compiled.code, launch.kernel),
-            launch.parameters,
-            compiled.tensors,
-            record.ranges,
-            record.name,
-        )
-        x, y, z = (_known(size, "the grid", record.name) for size in launch.grid)
-        return CompiledKernel(
-            code=rewritten.code,
-            slots=rewritten.slots,
-            extras=rewritten.extras,
+            host = compile_launcher(parameters, target, ptxas, options.get("arch"))
+            entry.require_no_tensor_maps(host.code, name)
+            launches = execute(host, program.ranges, name)
+        launch = _only(launches, name)
+        _require_plain(launch, name)
+        x, y, z = (_known(size, "the grid", name) for size in launch.grid)
+        block = _block(launch, name)
+        what = "its dynamic shared memory"
+        shared_memory = _constant(launch.shared_memory, what, name)
+        abi.require_shared_memory(name, shared_memory, target)
+        return abi.CompiledKernel(
+            code=entry.rewrite(host.code, launch, parameters),
+            slots=tuple(parameters.slots),
+            extras=tuple(parameters.extras),
             grid=(x, y, z),
-            block=_block(launch, record.name),
-            shared_memory=_shared_memory(launch, record.name, target),
+            block=block,
+            shared_memory=shared_memory,
             ptxas=ptxas.path,
-            facts=compiled.facts,
+            facts=" ".join(parameters.told),
         )
+
+
+BACKEND = CuTeDSLBackend
 
 
 def _cute_tensor(tensor: torch.Tensor | None) -> Any:
     if tensor is None:
         return None
-    is_aligned = tensor.data_ptr() % ALIGNMENT == 0
-    return from_dlpack(tensor, ALIGNMENT if is_aligned else None)
+    is_aligned = tensor.data_ptr() % abi.ALIGNMENT == 0
+    return from_dlpack(tensor, abi.ALIGNMENT if is_aligned else None)
+
+
+# --- A launcher, compiled -------------------------------------------------------------
+
+
+def compile_launcher(
+    parameters: abi.Parameters, target: Target, ptxas: Assembler, arch: str | None
+) -> Host:
+    """The recorded launcher for ``target``. Not thread-safe, as the compiler is not.
+
+    Args:
+        parameters: of the kernel; the facts that the compiler gets are added to it.
+        arch: what to compile for, in place of the target's.
+
+    Raises:
+        CompileError: CuTe DSL refuses it.
+        TargetError: CuTe DSL does not know the target.
+        ArgumentError: an argument cannot be passed by TensorRT.
+    """
+    launch, arguments = parameters.program.launch, HostArguments(parameters)
+    function = launch.kernel.function
+    signature = inspect.signature(function)
+    builders = {
+        name: arguments.builder(template) for name, template in launch.kernel.parameters
+    }
+
+    def host(*values: Any) -> None:
+        built: Any = {name: build(values) for name, build in builders.items()}
+        call = inspect.BoundArguments(signature, built)
+        BaseDSL._preprocess_and_replace_code(function)
+        function._dsl_object._func(function, *call.args, **call.kwargs)
+
+    chosen = [getattr(compiler, name)(value) for name, value in launch.options]
+    chosen += _target_options(target, ptxas, arch)
+    with tempfile.TemporaryDirectory(prefix="tta-") as folder:
+        chosen += [compiler.KeepPTX(True), compiler.DumpDir(folder)]
+        try:
+            compiled = cute.compile[tuple(chosen)](
+                cute.jit(preprocess=False)(host), *arguments.samples
+            )
+        except Exception as error:  # CuTe DSL raises whatever its passes raise
+            raise _refused(launch.name, target, error) from error
+        paths = list(Path(folder).glob("*.ptx"))
+        if not paths:
+            raise UnsupportedKernelError(
+                f"launcher {launch.name}: it launches no kernel. It must launch one."
+            )
+        code = paths[0].read_text()
+    values = tuple(arguments.values)
+    return Host(code, compiled.ir_module, compiled.function_name, values)
+
+
+def _target_options(target: Target, ptxas: Assembler, arch: str | None) -> list[Any]:
+    known = [member.to_string() for member in Arch]
+    wanted = arch or target.arch
+    if wanted.rstrip("af") != target.arch.rstrip("af"):
+        raise TargetError(
+            f"target {target.arch}: the spec says arch={arch!r}, another GPU's."
+        )
+    if wanted not in known:
+        raise TargetError(
+            f"target {wanted} is not one that this CuTe DSL compiles for. It knows "
+            f"{', '.join(known)}."
+        )
+    # As CuTe DSL does for the GPU it runs on; settle() takes the `a` off if it can.
+    specific = f"{target.arch}a"
+    chosen = specific if arch is None and specific in known else wanted
+    version = min(target.ptx_version or ptxas.ptx_version, ptxas.ptx_version)
+    return [
+        compiler.GPUArch(chosen),
+        compiler.ExtraCompilerOpts(f"ptx-version=+ptx{version}"),
+    ]
+
+
+def _refused(name: str, target: Target, error: Exception) -> Exception:
+    text = _COLORS.sub("", str(error)).strip()
+    if "ptx-version-target" in text or "required PTX version" in text:
+        return TargetError(
+            f"target {target.arch}: this CuTe DSL cannot emit PTX ISA {target.ptx_isa} "
+            "for it. Its cu13 flavour emits 8.6 and newer: a newer driver is needed."
+        )
+    return CompileError(
+        f"launcher {name}: CuTe DSL does not compile it for {target.arch}: {text}"
+    )
+
+
+# --- Its launch, as TensorRT can make it ----------------------------------------------
 
 
 def _only(launches: Sequence[HostLaunch], name: str) -> HostLaunch:
@@ -156,27 +242,20 @@ def _only(launches: Sequence[HostLaunch], name: str) -> HostLaunch:
 def _require_plain(launch: HostLaunch, name: str) -> None:
     """Raise for whatever TensorRT's launch (grid, block, shared memory) leaves out."""
     for key, words in launch.attributes.items():
-        first = words[0]
         if key == _CLUSTER:
             if any(word != 1 for word in words):
-                raise UnsupportedKernelError(
-                    f"kernel {name}: it is launched in clusters, which TensorRT does "
-                    "not do. Launch it without, or with a cluster of (1, 1, 1)."
-                )
-        elif first != 0:
-            what = {_COOPERATIVE: "cooperative", _DEPENDENT: "programmatic dependent"}
-            raise UnsupportedKernelError(
-                f"kernel {name}: it is a {what.get(key, f'special ({key})')} launch, "
-                "which TensorRT does not do. Launch it without."
-            )
+                raise abi.refuse_cluster(name, "x".join(map(str, words)))
+        elif words[0] != 0:
+            raise abi.refuse_launch(name, _SPECIAL.get(key, f"special ({key})"))
 
 
 def _known(value: Value, what: str, name: str) -> sympy.Expr:
-    if isinstance(value, Unknown | Comparison | Address):
+    if isinstance(value, Unknown | Address) or is_condition(value):
         shown = "an address" if isinstance(value, Address) else show(value)
-        raise UnsupportedKernelError(
-            f"kernel {name}: {what} is {shown}. TensorRT computes sums, products, "
-            "quotients, max and min of extents; launch with those."
+        raise abi.unsupported(
+            name,
+            f"{what} is {shown}. TensorRT computes sums, products, quotients, max and "
+            "min of extents; launch with those.",
         )
     return value
 
@@ -184,36 +263,23 @@ def _known(value: Value, what: str, name: str) -> sympy.Expr:
 def _constant(value: Value, what: str, name: str) -> int:
     known = _known(value, what, name)
     if not known.is_Integer:
-        raise UnsupportedKernelError(
-            f"kernel {name}: {what} follows the shape ({known}). It is compiled in: "
-            "launch with a constant, or make the dimension static."
+        raise abi.unsupported(
+            name,
+            f"{what} follows the shape ({known}). It is compiled in: launch with a "
+            "constant, or make the dimension static.",
         )
     return int(known)
 
 
 def _block(launch: HostLaunch, name: str) -> tuple[int, int, int]:
     x, y, z = (_constant(size, "the block", name) for size in launch.block)
-    if x * y * z > _MOST_THREADS:
-        raise UnsupportedKernelError(
-            f"kernel {name}: blocks of {x}x{y}x{z} threads; CUDA launches "
-            f"{_MOST_THREADS} at most."
-        )
+    abi.require_block(name, (x, y, z))
     for axis, size, most in zip("xyz", (x, y, z), _MOST_ALONG, strict=True):
         if size == most:
-            raise UnsupportedKernelError(
-                f"kernel {name}: its blocks have {size} threads along {axis}, the most "
-                "there can be. CuTe DSL takes block_dim() for less than that, and "
-                f"compiles what is computed from it wrongly: launch {size // 2}."
+            raise abi.unsupported(
+                name,
+                f"its blocks have {size} threads along {axis}, the most there can be. "
+                "CuTe DSL takes block_dim() for less than that, and compiles what is "
+                f"computed from it wrongly: launch {size // 2}.",
             )
     return x, y, z
-
-
-def _shared_memory(launch: HostLaunch, name: str, target: Target) -> int:
-    size = _constant(launch.shared_memory, "its dynamic shared memory", name)
-    if size > target.max_shared_memory:
-        raise UnsupportedKernelError(
-            f"kernel {name}: it asks for {size} bytes of dynamic shared memory; the "
-            f"limit is {target.max_shared_memory}. Take smaller tiles or fewer stages, "
-            "or raise Target.max_shared_memory."
-        )
-    return size
