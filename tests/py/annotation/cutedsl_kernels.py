@@ -16,7 +16,7 @@ from cutlass.memory import SmemAllocator
 from kernels import Case, info
 
 import torch_tensorrt.annotation as tta
-from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._tensors import Range
 
 ROWS = Range(1, 8, 64)
 WARP = 32
@@ -69,7 +69,7 @@ def hadamard_jit(x: cute.Tensor, y: cute.Tensor, out: cute.Tensor, BLOCK: Conste
 
 
 def launch_hadamard(x, y, out, BLOCK=128):
-    """A Python function that compiles for the tensors at hand, and launches."""
+    """A Python function that compiles for its tensors, and launches."""
     tensors = [from_dlpack(tensor) for tensor in (x, y, out)]
     cute.compile(hadamard_jit, *tensors, BLOCK)(*tensors)
 

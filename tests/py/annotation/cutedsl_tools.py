@@ -11,16 +11,13 @@ import torch
 pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 
 import cutlass.cute as cute
-from cutedsl_kernels import (
-    flattened,
-)
+from cutedsl_kernels import flattened
 from cutlass import Constexpr, Int32
 
-from torch_tensorrt.annotation._launch import LaunchRecord
 from torch_tensorrt.annotation._record import Call, record
-from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._record.program import Program
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, backend
 
 SM_90 = Target("sm_90")
@@ -33,7 +30,7 @@ def recorded(
     meta: Callable[..., Any] = lambda x, *rest: torch.empty_like(x),
     overrides: dict[str, Any] | None = None,
     **keywords: Any,
-) -> LaunchRecord:
+) -> Program:
     call = Call(keywords, overrides)
     return record(backend("cutedsl"), launch_fn, meta, inputs, call)
 
@@ -46,8 +43,8 @@ def compiled(
     options: dict[str, Any] | None = None,
     **how: Any,
 ) -> CompiledKernel:
-    launch = recorded(launch_fn, *inputs, **how)
-    return backend("cutedsl").compile(launch, target, options or {}, aligned)
+    program = recorded(launch_fn, *inputs, **how)
+    return backend("cutedsl").compile(program, target, options or {}, aligned)
 
 
 @cute.kernel

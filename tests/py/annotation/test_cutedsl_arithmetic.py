@@ -1,24 +1,36 @@
-"""A host launcher's arithmetic and types, against what the machine does."""
+"""A host launcher's arithmetic, types and memory, against what the machine does."""
 
 from __future__ import annotations
 
 import ctypes
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import sympy
 
-from torch_tensorrt.annotation._symbolic import Range, evaluate, symbol
-from torch_tensorrt.annotation.backends._cutedsl_arithmetic import Arithmetic
-from torch_tensorrt.annotation.backends._cutedsl_types import (
-    HostCodeError,
-    Struct,
-    locate,
-    parse_type,
+pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
+
+from cutlass._mlir import ir
+
+from torch_tensorrt.annotation._sizes.expressions import (
+    evaluate,
+    is_condition,
+    symbol,
 )
-from torch_tensorrt.annotation.backends._cutedsl_values import Comparison, Unknown
+from torch_tensorrt.annotation._tensors import Range
+from torch_tensorrt.annotation.backends.cutedsl.arithmetic import (
+    OPERATIONS,
+    Arithmetic,
+    Unknown,
+)
+from torch_tensorrt.annotation.backends.cutedsl.host import (
+    Host,
+    HostCodeError,
+    Layout,
+    execute,
+)
+from torch_tensorrt.annotation.errors import UnsupportedKernelError
 
 BITS = 8  # narrow, so that overflow is near
 N, M = symbol(0, 0), symbol(0, 1)
@@ -73,11 +85,6 @@ PREDICATES: list[Callable[[int, int], bool]] = [
 POINTS = [{N: n, M: m} for n in (0, 1, 7, 8, 9, 16, 20) for m in (1, 2, 4, 7)]
 
 
-def value_at(value: Any, point: dict[sympy.Symbol, int]) -> int:
-    known = value.condition if isinstance(value, Comparison) else value
-    return evaluate(known, point)
-
-
 def is_defined(name: str, a: int, b: int) -> bool:
     if name in ("shl", "ashr", "lshr"):
         return 0 <= b < BITS
@@ -95,7 +102,7 @@ def test_an_operation_is_what_the_machine_computes_or_unknown(name: str) -> None
             a, b = evaluate(left, point), evaluate(right, point)
             if is_defined(name, a, b):
                 known += 1
-                assert value_at(result, point) == wrapped(MACHINE[name](a, b))
+                assert evaluate(result, point) == wrapped(MACHINE[name](a, b))
     assert known > 100
 
 
@@ -107,15 +114,44 @@ def test_a_comparison_is_decided_only_where_the_profile_does(predicate: int) -> 
         result = arithmetic.compare(predicate, left, right)
         if isinstance(result, Unknown):
             continue
-        open_ones += isinstance(result, Comparison)
+        open_ones += is_condition(result)
         for point in POINTS:
             expected = PREDICATES[predicate](
                 evaluate(left, point), evaluate(right, point)
             )
-            assert value_at(result, point) == expected
-            if isinstance(result, Comparison):
-                assert value_at(result.negated(), point) == (not expected)
+            assert evaluate(result, point) == expected
+            if is_condition(result):
+                assert evaluate(sympy.Not(result), point) == (not expected)
     assert open_ones
+
+
+@pytest.mark.parametrize("name", ["and", "or", "xor", "add", "sub", "mul"])
+def test_an_operation_on_single_bits_is_a_condition(name: str) -> None:
+    arithmetic = Arithmetic(RANGES)
+    bits = [sympy.S.Zero, sympy.S.One]
+    bits += [arithmetic.compare(p, N, M) for p in range(6)]
+    for left, right in itertools.product(bits, bits):
+        result = arithmetic.binary(name, left, right, 1)
+        assert not isinstance(result, Unknown)
+        for point in POINTS:
+            a, b = evaluate(left, point), evaluate(right, point)
+            assert evaluate(result, point) == MACHINE[name](a, b) % 2
+
+
+@pytest.mark.parametrize("predicate", [0, 1])
+def test_a_condition_is_compared_with_a_bit(predicate: int) -> None:
+    arithmetic = Arithmetic(RANGES)
+    condition = arithmetic.compare(2, N, M)
+    for bit in (sympy.S.Zero, sympy.S.One, condition):
+        result = arithmetic.compare(predicate, condition, bit)
+        for point in POINTS:
+            a, b = evaluate(condition, point), evaluate(bit, point)
+            assert evaluate(result, point) == PREDICATES[predicate](a, b)
+    assert isinstance(arithmetic.compare(predicate, condition, N), Unknown)
+
+
+def test_every_operation_is_tested() -> None:
+    assert set(MACHINE) == set(OPERATIONS)
 
 
 def test_a_choice_is_a_maximum_a_minimum_a_ceiling_or_unknown() -> None:
@@ -129,9 +165,9 @@ def test_a_choice_is_a_maximum_a_minimum_a_ceiling_or_unknown() -> None:
             if isinstance(result, Unknown):
                 continue
             for point in POINTS:
-                holds = value_at(condition, point)
+                holds = evaluate(condition, point)
                 chosen = first if holds else second
-                assert value_at(result, point) == evaluate(chosen, point)
+                assert evaluate(result, point) == evaluate(chosen, point)
     quotient = arithmetic.binary("sdiv", N, sympy.Integer(8), 32)
     product = arithmetic.binary("mul", quotient, sympy.Integer(8), 32)
     more = arithmetic.binary("add", quotient, sympy.S.One, 32)
@@ -139,7 +175,7 @@ def test_a_choice_is_a_maximum_a_minimum_a_ceiling_or_unknown() -> None:
         exact = arithmetic.compare(predicate, N, product)
         ceiling = arithmetic.select(exact, *choice)
         for point in POINTS:
-            assert value_at(ceiling, point) == -(-point[N] // 8)
+            assert evaluate(ceiling, point) == -(-point[N] // 8)
 
 
 @pytest.mark.parametrize("operation", ["trunc", "sext", "zext"])
@@ -153,7 +189,7 @@ def test_a_conversion_is_what_the_machine_does_or_unknown(operation: str) -> Non
             value = evaluate(operand, point)
             if operation == "zext":
                 value = unsigned(value)
-            assert value_at(result, point) == wrapped(value, bits)
+            assert evaluate(result, point) == wrapped(value, bits)
 
 
 def test_what_may_overflow_is_unknown_and_says_where() -> None:
@@ -179,23 +215,63 @@ class _Outer(ctypes.Structure):
 OUTER = "!llvm.struct<(i8, ptr<1>, struct<(i32, array<2 x i64>, i8)>, i16, f32)>"
 
 
+def layout(text: str) -> Layout:
+    with ir.Context():
+        return Layout.of(ir.Type.parse(text))
+
+
 def test_a_struct_is_laid_out_as_in_c() -> None:
-    outer = parse_type(OUTER)
-    assert isinstance(outer, Struct)
+    outer = layout(OUTER)
     assert outer.size == ctypes.sizeof(_Outer)
     names = [name for name, *_ in _Outer._fields_]
-    assert outer.offsets == tuple(getattr(_Outer, name).offset for name in names)
-    offset, second = locate(outer, [2, 1, 1])
+    offsets = [offset for offset, _ in outer.parts or ()]
+    assert offsets == [getattr(_Outer, name).offset for name in names]
+    offset, second = outer.locate([2, 1, 1])
     assert offset == _Outer.inner.offset + _Inner.b.offset + 8
     assert second.size == 8
-    leaves = [offset for offset, _ in outer.leaves()]
-    assert len(leaves) == 8 and leaves == sorted(leaves)
+    scalars = [offset for offset, _ in outer.scalars()]
+    assert len(scalars) == 8 and scalars == sorted(scalars)
 
 
 def test_an_empty_struct_takes_no_room() -> None:
-    assert parse_type("!llvm.struct<(ptr<1>, struct<()>)>").size == 8
+    assert layout("!llvm.struct<(ptr<1>, struct<()>)>").size == 8
 
 
-def test_an_unknown_type_is_refused() -> None:
-    with pytest.raises(HostCodeError, match="packed"):
-        parse_type("!llvm.struct<packed (i8, i32)>")
+@pytest.mark.parametrize("kind", ["struct<packed (i8, i32)>", "token"])
+def test_an_unknown_type_is_refused(kind: str) -> None:
+    with pytest.raises(HostCodeError, match=kind.split()[0]):
+        layout(f"!llvm.{kind}")
+
+
+MEMORY = """
+llvm.func @launcher(%x: i32) {{
+  %one = llvm.mlir.constant(1 : i64) : i64
+  %place = llvm.alloca %one x i64 : (i64) -> !llvm.ptr
+  llvm.store %one, %place : i64, !llvm.ptr
+  %part = llvm.getelementptr %place[{offset}] : (!llvm.ptr) -> !llvm.ptr, i8
+  llvm.store %x, %part : i32, !llvm.ptr
+  %value = llvm.load %place : !llvm.ptr -> i64
+  %same = llvm.icmp "eq" %value, %one : i64
+  llvm.cond_br %same, ^left, ^right
+^left:
+  llvm.return
+^right:
+  llvm.unreachable
+}}
+"""
+
+
+def executed(offset: int) -> None:
+    with ir.Context(), ir.Location.unknown():
+        module = ir.Module.parse(MEMORY.format(offset=offset))
+        execute(Host("", module, "launcher", (N,)), RANGES, "launcher")
+
+
+def test_memory_holds_what_was_stored_beside_other_scalars() -> None:
+    executed(offset=8)
+
+
+@pytest.mark.parametrize("offset", [0, 4])
+def test_memory_that_is_overwritten_in_part_is_unknown(offset: int) -> None:
+    with pytest.raises(UnsupportedKernelError, match="branches on memory"):
+        executed(offset)

@@ -1,4 +1,4 @@
-"""Recording and compiling launchers of CuTe DSL: what is told, and to whom."""
+"""Recording and compiling launchers of CuTe DSL, and what the compiler knows."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ from kernels import info
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation import _dtypes
-from torch_tensorrt.annotation._launch import Constant, Pointer
-from torch_tensorrt.annotation._ptx import Kind, Slot, parse
-from torch_tensorrt.annotation._symbolic import symbol
+from torch_tensorrt.annotation._code.ptx import Kind, Slot, parse
+from torch_tensorrt.annotation._record.program import Constant, Pointer
+from torch_tensorrt.annotation._sizes.expressions import symbol
 from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation._tensors import DTYPES
+from torch_tensorrt.annotation.backends.cutedsl.launch import element_type
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     CompileError,
@@ -53,7 +54,7 @@ from torch_tensorrt.annotation.errors import (
 
 
 def test_a_launcher_is_recorded_with_the_layout_of_each_tensor() -> None:
-    launch = recorded(launch_silu, info(ROWS, 30), BLOCK=64)
+    launch = recorded(launch_silu, info(ROWS, 30), BLOCK=64).launch
     x, out, block = launch.arguments
     rows = symbol(0, 0)
     assert isinstance(x, Pointer) and isinstance(out, Pointer)
@@ -75,7 +76,7 @@ def test_a_view_is_passed_with_its_own_layout() -> None:
     def launch(x: Any, out: Any) -> None:
         launch_copy(from_dlpack(x.permute(1, 0)), from_dlpack(out.view(-1)))
 
-    x, out = recorded(launch, info(ROWS, 30)).arguments[:2]
+    x, out = recorded(launch, info(ROWS, 30)).launch.arguments[:2]
     assert isinstance(x, Pointer) and isinstance(out, Pointer)
     assert (x.shape, x.strides) == ((30, symbol(0, 0)), (1, 30))
     assert out.strides == (1,)
@@ -110,7 +111,7 @@ def test_options_of_the_compilation_are_kept() -> None:
         tensors = from_dlpack(x), from_dlpack(out)
         cute.compile(launch_silu, *tensors, 64, options="--opt-level 1")(*tensors)
 
-    assert recorded(launch, info(64)).options == (("OptLevel", 1),)
+    assert recorded(launch, info(64)).launch.options == (("OptLevel", 1),)
     compiled(launch, info(64))
 
 
@@ -132,10 +133,11 @@ def test_a_partial_of_a_launcher_is_a_launch_function() -> None:
 
 
 def test_config_keys_override_the_constants_of_an_ops_own_launch() -> None:
-    launch = recorded(launch_hadamard, info(64), info(64), overrides={"BLOCK": 32})
-    assert Constant("BLOCK", 32) in launch.arguments
+    inputs = info(64), info(64)
+    program = recorded(launch_hadamard, *inputs, overrides={"BLOCK": 32})
+    assert Constant("BLOCK", 32) in program.launch.arguments
     with pytest.raises(ArgumentError, match=r"sets 'TILE', .* parameters: BLOCK"):
-        recorded(launch_hadamard, info(64), info(64), overrides={"TILE": 32})
+        recorded(launch_hadamard, *inputs, overrides={"TILE": 32})
 
 
 def test_two_launchers_in_one_function_are_refused() -> None:
@@ -195,15 +197,15 @@ def test_nothing_of_cute_dsl_stays_replaced() -> None:
     assert after == before
 
 
-@pytest.mark.parametrize("dtype", [row.torch for row in _dtypes._TABLE], ids=str)
-def test_a_tensor_of_each_dtype_is_of_the_type_of_the_table(dtype: torch.dtype) -> None:
-    named = getattr(cutlass, _dtypes.from_torch(dtype).cutedsl)
-    assert from_dlpack(torch.empty(4, dtype=dtype)).element_type is named
+@pytest.mark.parametrize("dtype", [row.torch for row in DTYPES], ids=str)
+def test_a_tensor_of_each_dtype_is_of_cute_dsls_own_type(dtype: torch.dtype) -> None:
+    own = from_dlpack(torch.empty(4, dtype=dtype)).element_type
+    assert element_type(dtype) is own
     kernel = compiled(launch_copy, info(64, dtype=dtype))
     assert len(kernel.slots) == 2
 
 
-# --- What the compiler is told --------------------------------------------------------
+# --- What the compiler knows ----------------------------------------------------------
 
 
 def test_static_shapes_leave_addresses_alone() -> None:
@@ -254,7 +256,7 @@ def test_an_unknown_target_is_refused_with_those_that_are_known() -> None:
 
 
 def test_the_variant_that_a_spec_names_is_compiled_for() -> None:
-    options = tta.cutedsl(launch_silu, arch="sm_100f").options(())
+    options = tta.cutedsl(launch_silu, arch="sm_100f").compiler_options(())
     result = compiled(launch_silu, info(64), target=Target("sm_100"), options=options)
     assert parse(result.code).target == "sm_100f"
     with pytest.raises(TargetError, match="arch='sm_100f', another GPU's"):

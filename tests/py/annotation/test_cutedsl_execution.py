@@ -16,10 +16,6 @@ from kernels import Case
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._builder import corner
-from torch_tensorrt.annotation._compare import compare
-from torch_tensorrt.annotation._execute import random_inputs
-from torch_tensorrt.annotation._trace import as_tensors
 
 
 @pytest.mark.parametrize("case", CUTEDSL_CASES, ids=lambda case: case.name)
@@ -41,9 +37,10 @@ def test_every_tactic_gives_the_reference(case: Case) -> None:
 def test_the_op_runs_eagerly_through_the_same_launcher(case: Case) -> None:
     op = f"cute::{case.name}"
     trt_plugins.custom_op(op, impl=case.plugin, supports_dynamic_shapes=True)
-    shapes = tuple(corner(case.dynamic, "opt"))
-    tensors = random_inputs(shapes, [t.dtype for t in case.dynamic])
+    tensors = [
+        torch.randn(info.at("opt"), device="cuda").to(info.dtype)
+        for info in case.dynamic
+    ]
     outputs = getattr(torch.ops.cute, case.name)(*tensors)
-    expected = as_tensors(REFERENCES[case.name](*tensors), "the reference")
-    for output, value in zip(as_tensors(outputs, "the op"), expected, strict=True):
-        assert compare(output, value).message == ""
+    expected = REFERENCES[case.name](*tensors)
+    torch.testing.assert_close(outputs, expected, rtol=2e-2, atol=2e-2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import pytest
@@ -16,23 +17,20 @@ from cutedsl_kernels import CUTEDSL_CASES
 from host_oracle import HostOracle, NativeLaunch, field
 from kernels import Case
 
-import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._builder import BuiltLaunch, build
-from torch_tensorrt.annotation._expressions import Extents
-from torch_tensorrt.annotation._launch import LaunchRecord
-from torch_tensorrt.annotation._ptx import Kind, Slot, parse
-from torch_tensorrt.annotation._ptxas import assemble, find_ptxas
-from torch_tensorrt.annotation._registry import registered
-from torch_tensorrt.annotation._symbolic import Range, evaluate, symbol
-from torch_tensorrt.annotation._tactics import Plugin, Request, Tactic
-from torch_tensorrt.annotation._target import Target, compiling_for
-from torch_tensorrt.annotation.backends._cutedsl_compile import (
-    Compiled,
-    compile_launcher,
+from torch_tensorrt.annotation._code.ptx import Kind, Slot, parse
+from torch_tensorrt.annotation._code.ptxas import assemble, find_ptxas
+from torch_tensorrt.annotation._compile.job import Kernel
+from torch_tensorrt.annotation._plugin import Plugin, Request
+from torch_tensorrt.annotation._record.program import Program
+from torch_tensorrt.annotation._sizes.expressions import evaluate
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation.backends import Parameters
+from torch_tensorrt.annotation.backends.cutedsl.compiler import compile_launcher
+from torch_tensorrt.annotation.backends.cutedsl.host import (
+    Address,
+    HostLaunch,
+    execute,
 )
-from torch_tensorrt.annotation.backends._cutedsl_host import execute
-from torch_tensorrt.annotation.backends._cutedsl_memory import Address, HostLaunch
-from torch_tensorrt.annotation.backends._cutedsl_values import Comparison
 
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_90a", "sm_100a", "sm_120a")
 SHAPES = 100
@@ -44,24 +42,26 @@ every_kind = pytest.mark.parametrize(
 )
 
 
-def registered_plugin(case: Case) -> Plugin:
-    op = f"cute::{case.name}"
-    trt_plugins.custom_op(op, impl=case.plugin, supports_dynamic_shapes=True)
-    plugin = registered[op].plugin
-    assert plugin is not None
-    return plugin
+def tactics(
+    case: Case, is_dynamic: bool, target: str = "sm_90"
+) -> list[tuple[Program, Kernel]]:
+    """For every tactic, what it does and what TensorRT gets for it."""
+    inputs = case.dynamic if is_dynamic else case.static
+    names = [f"input_{index}" for index in range(len(inputs))]
+    plugin = Plugin(f"cute::{case.name}", case.plugin, case.meta, names, {})
+    found = []
+    for tactic in plugin.kernels(Request.of(inputs, {}, Target(target))):
+        assert tactic.program is not None and tactic.kernel is not None, tactic.error
+        found.append((tactic.program, tactic.kernel))
+    return found
 
 
-def request(case: Case, is_dynamic: bool, target: str = "sm_90") -> Request:
-    return Request(case.dynamic if is_dynamic else case.static, {}, Target(target))
+def first(case: Case) -> Case:
+    """The case with one config alone."""
+    return replace(case, kernel=replace(case.kernel, configs=case.kernel.configs[:1]))
 
 
-def built(case: Case, asked: Request) -> list[BuiltLaunch]:
-    with compiling_for(asked.target):
-        return build(f"cute::{case.name}", asked.inputs, {})
-
-
-def points(record: LaunchRecord) -> list[dict[sympy.Symbol, int]]:
+def points(program: Program) -> list[dict[sympy.Symbol, int]]:
     """Extents of the profile: its corners, and random ones between.
 
     Inputs that are added have the same extents, so equal ranges go together.
@@ -73,35 +73,30 @@ def points(record: LaunchRecord) -> list[dict[sympy.Symbol, int]]:
             extent: {0: extent.min, 1: extent.max}.get(
                 index, generator.randint(extent.min, extent.max)
             )
-            for extent in sorted(set(record.ranges.values()), key=repr)
+            for extent in sorted(set(program.ranges.values()), key=repr)
         }
-        found.append({s: chosen[extent] for s, extent in record.ranges.items()})
+        found.append({s: chosen[extent] for s, extent in program.ranges.items()})
     return found
 
 
 class Compilation:
-    """A tactic compiled once more: the host code, and what was foretold of it."""
+    """A program compiled once more: the host code, and what was foretold of it."""
 
-    def __init__(self, plugin: Plugin, tactic: Tactic, asked: Request) -> None:
-        self.record = plugin.record(tactic, asked.inputs, {})
-        self.compiled: Compiled = compile_launcher(
-            self.record, asked.target, find_ptxas(), {}, aligned=True
-        )
-        (self.foretold,) = execute(
-            self.compiled.module,
-            self.compiled.function,
-            self.compiled.arguments,
-            self.record.ranges,
-            self.record.name,
-        )
+    def __init__(self, program: Program, target: str = "sm_90") -> None:
+        self.program = program
+        parameters = Parameters(program, aligned=True)
+        self.host = compile_launcher(parameters, Target(target), find_ptxas(), None)
+        host = self.host
+        (self.foretold,) = execute(host, program.ranges, "launcher")
         sizes = [max(f.offset + f.size for f in p) for p in self.foretold.parameters]
-        self._oracle = HostOracle(self.compiled.module, self.compiled.function, sizes)
-        objects = sorted({*self.compiled.tensors, "stream"})
+        self._oracle = HostOracle(host.module, host.function, sizes)
+        given = [value for value in host.arguments if isinstance(value, Address)]
+        objects = dict.fromkeys(address.object for address in given)
         self._addresses = {name: 4096 * (i + 1) for i, name in enumerate(objects)}
 
     def native(self, extents: Mapping[sympy.Symbol, int]) -> NativeLaunch:
         """What the host code launches for tensors of these extents."""
-        values = [self.value(value, extents) for value in self.compiled.arguments]
+        values = [self.value(value, extents) for value in self.host.arguments]
         (launch,) = self._oracle(values)
         return launch
 
@@ -109,14 +104,11 @@ class Compilation:
         """What a value is for concrete extents."""
         if isinstance(value, Address):
             return self._addresses[value.object] + value.offset
-        if isinstance(value, Comparison):
-            value = value.condition
         return evaluate(value, extents)
 
     def address(self, slot: Slot) -> int:
-        """Of a tensor, as the host code is given it; any, if it is given several."""
-        names = [n for n, s in self.compiled.tensors.items() if s == slot]
-        return self._addresses[names[0]]
+        """Of a tensor, as the host code is given it."""
+        return self._addresses[slot]
 
 
 def check_launch(
@@ -140,36 +132,24 @@ def check_launch(
 @every_kind
 @every_case
 def test_the_host_code_launches_what_was_foretold(case: Case, is_dynamic: bool) -> None:
-    plugin, asked = registered_plugin(case), request(case, is_dynamic)
-    for tactic in plugin.tactics(asked.inputs, {}):
-        compilation = Compilation(plugin, tactic, asked)
-        for extents in points(compilation.record):
+    for program, _ in tactics(case, is_dynamic):
+        compilation = Compilation(program)
+        for extents in points(program):
             native = compilation.native(extents)
             check_launch(compilation.foretold, native, compilation, extents)
 
 
-def shapes_at(asked: Request, extents: Mapping[sympy.Symbol, int]) -> Extents:
-    return tuple(
-        tuple(
-            extents[symbol(index, axis)] if isinstance(extent, Range) else extent
-            for axis, extent in enumerate(tensor.shape)
-        )
-        for index, tensor in enumerate(asked.inputs)
-    )
-
-
 @every_case
 def test_tensorrt_launches_what_the_host_code_launches(case: Case) -> None:
-    plugin, asked = registered_plugin(case), request(case, is_dynamic=True)
-    launches = built(case, asked)
-    for tactic, launch in zip(plugin.tactics(asked.inputs, {}), launches, strict=True):
-        compilation = Compilation(plugin, tactic, asked)
-        for extents in points(compilation.record):
-            native, shapes = compilation.native(extents), shapes_at(asked, extents)
-            assert launch.grid(shapes) == native.grid
-            assert launch.block(shapes) == native.block
-            assert launch.shared_memory(shapes) == native.shared_memory
-            passed = reads_of_arguments(launch, compilation, launch.extras(shapes))
+    for program, kernel in tactics(case, is_dynamic=True):
+        compilation = Compilation(program)
+        for extents in points(program):
+            native = compilation.native(extents)
+            assert native.grid == tuple(evaluate(e, extents) for e in kernel.grid)
+            assert native.block == kernel.block
+            assert native.shared_memory == kernel.shared_memory
+            extras = tuple(evaluate(e, extents) for e in kernel.extras)
+            passed = reads_of_arguments(kernel.code, compilation, extras)
             assert passed == reads_of_parameters(compilation, native)
 
 
@@ -184,7 +164,7 @@ def reads_of_parameters(compilation: Compilation, native: NativeLaunch) -> Reads
     )
     found = {}
     for bits, several, one, parameter, offset in re.findall(
-        load, compilation.compiled.code
+        load, compilation.host.code
     ):
         size, data = int(bits) // 8, native.parameters[int(parameter)]
         for index, register in enumerate((several or one).split(",")):
@@ -194,15 +174,15 @@ def reads_of_parameters(compilation: Compilation, native: NativeLaunch) -> Reads
 
 
 def reads_of_arguments(
-    launch: BuiltLaunch, compilation: Compilation, extras: tuple[int, ...]
+    code: str, compilation: Compilation, extras: tuple[int, ...]
 ) -> Reads:
     """What each register gets from TensorRT's arguments instead, or as a constant."""
-    original = reads_sizes(compilation.compiled.code)
+    original = reads_sizes(compilation.host.code)
     found = {}
     for register, size in original.items():
         escaped = re.escape(register)
         (load,) = re.findall(
-            rf"(?:ld\.param\.\w+|mov\.b\d+)\s+{escaped}, (\S+);", launch.code
+            rf"(?:ld\.param\.\w+|mov\.b\d+)\s+{escaped}, (\S+);", code
         )[:1]
         argument = re.fullmatch(r"\[tta_(\w+)_(\d+)\]", load)
         if argument is None:
@@ -233,14 +213,12 @@ def reads_sizes(code: str) -> dict[str, int]:
 def test_the_entry_takes_inputs_then_extras_then_outputs(
     case: Case, is_dynamic: bool
 ) -> None:
-    registered_plugin(case)
-    asked = request(case, is_dynamic)
-    launches = built(case, asked)
-    assert len(launches) == case.count
-    for launch in launches:
-        extras = len(launch._extras)
-        assert [p.type for p in parse(launch.code).parameters] == (
-            ["u64"] * len(asked.inputs) + ["u32"] * extras + ["u64"] * case.outputs
+    found = tactics(case, is_dynamic)
+    assert len(found) == case.count
+    for program, kernel in found:
+        extras = len(kernel.extras)
+        assert [p.type for p in parse(kernel.code).parameters] == (
+            ["u64"] * len(program.inputs) + ["u32"] * extras + ["u64"] * case.outputs
         )
         assert is_dynamic or extras == 0
 
@@ -248,20 +226,16 @@ def test_the_entry_takes_inputs_then_extras_then_outputs(
 @pytest.mark.parametrize("target", ARCHITECTURES)
 @every_case
 def test_every_kernel_compiles_for_every_architecture(case: Case, target: str) -> None:
-    plugin = registered_plugin(case)
     for is_dynamic in (False, True):
-        asked = request(case, is_dynamic, target)
-        kernel = plugin.kernel(plugin.tactics(asked.inputs, {})[0], asked)
+        ((_, kernel),) = tactics(first(case), is_dynamic, target)
         assert parse(kernel.code).target == target
 
 
 @every_kind
 @every_case
 def test_the_rewritten_entry_costs_nothing(case: Case, is_dynamic: bool) -> None:
-    plugin, asked = registered_plugin(case), request(case, is_dynamic, "sm_90a")
-    ptxas = find_ptxas().path
-    tactic = plugin.tactics(asked.inputs, {})[0]
-    resources = plugin.kernel(tactic, asked).resources
-    original = Compilation(plugin, tactic, asked).compiled.code
-    assert resources.spills == 0
-    assert resources.registers <= assemble(original, ptxas, "sm_90a").registers
+    ((program, kernel),) = tactics(first(case), is_dynamic, "sm_90a")
+    original = Compilation(program, "sm_90a").host.code
+    assert kernel.spills == 0
+    resources = assemble(original, find_ptxas().path, "sm_90a")
+    assert kernel.registers <= resources.registers
