@@ -1,18 +1,20 @@
-"""What a dry run found: data, JSON, and a table."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What a dry run found: data, JSON, a table, and a web page."""
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from html import escape
+from typing import Any, TypeAlias
 
-from torch_tensorrt.annotation._html import render
-from torch_tensorrt.annotation._plot import draw
-from torch_tensorrt.annotation._trace import ABSENT
+from torch_tensorrt.annotation._tensors import DType
+
+Dims: TypeAlias = tuple[tuple[int, ...] | None, ...]  # None: an input that is not given
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,15 @@ class ShapeReport:
     """One tactic's launch for one shape.
 
     Attributes:
-        name: ``min``, ``opt`` or ``max`` of the profile; ``static`` without one.
-        dims: extents of each input.
+        name: ``min``, ``opt`` or ``max`` of the profile, or ``ragged``; ``static``
+            without a profile.
+        dims: extents of each input; None for an optional one that is not given.
         grid: blocks along x, y and z.
         block: threads a block along x, y and z.
         extras: the 32-bit arguments between the inputs and the outputs.
         outputs: extents of each output.
         shared_memory: dynamic, in bytes a block.
-        ok: whether the kernel was run, and did what it should; None if it was not run.
+        ok: whether the kernel did what it should; None if it was not run.
         failure: what it did wrong, or why it could not be run.
         max_error: of any output element, relative to it and to the output's root mean
             square together.
@@ -36,7 +39,7 @@ class ShapeReport:
     """
 
     name: str
-    dims: tuple[tuple[int, ...], ...]
+    dims: Dims
     grid: tuple[int, ...]
     block: tuple[int, ...]
     extras: tuple[int, ...]
@@ -55,22 +58,22 @@ class TacticReport:
 
     Attributes:
         tactic: its number, from 1; what TensorRT calls it.
-        backend: ``"triton"``, ``"cutile"`` or ``"cutedsl"``.
+        backend: the kernel's language.
         config: keywords of the launch function, and options of the compiler.
         dtypes: of the inputs, the weights and the outputs, as TensorRT names them.
         formats: as ``dtypes``, the tensor formats.
-        facts: what the compiler was told of the arguments (``x%16``: divisible by 16).
+        facts: what the compiler knew of the arguments (``x%16``: divisible by 16).
         target: architecture of the code (``sm_90a`` where it needs the ``a`` features).
         entry: name of the kernel in the code.
-        code: what TensorRT gets: PTX, or the bytes of a CUBIN.
-        ptx_isa: the code's PTX version; empty for a CUBIN.
+        code: the PTX that TensorRT gets.
+        ptx_isa: the code's PTX version.
         retargeted: the version it was lowered from, where the compiler emitted a newer
             one than the driver takes.
         registers: a thread.
         shared_memory: dynamic and static, in bytes a block.
         spills: bytes spilled to local memory, loads and stores.
-        shapes: its launch for each shape that was looked at.
-        error: why it is left out; None where it is not.
+        shapes: its launch for each shape.
+        error: why it is left out; None for a tactic that TensorRT is offered.
     """
 
     tactic: int
@@ -81,7 +84,7 @@ class TacticReport:
     facts: str = ""
     target: str = ""
     entry: str = ""
-    code: str | bytes = field(default="", repr=False)
+    code: str = field(default="", repr=False)
     ptx_isa: str = ""
     retargeted: str = ""
     registers: int = 0
@@ -92,8 +95,7 @@ class TacticReport:
 
     @property
     def ok(self) -> bool:
-        """Whether it would be offered to TensorRT, and if it was to be run, was right
-        at every shape."""
+        """Whether TensorRT would be offered it, and it was right wherever it ran."""
         return self.is_offered and not any(s.failure for s in self.shapes)
 
     @property
@@ -103,7 +105,7 @@ class TacticReport:
 
     @property
     def tensors(self) -> str:
-        """Dtype and format of each tensor, for people; LINEAR goes without saying."""
+        """Dtype and format of each tensor, for people; LINEAR is not written."""
         each = zip(self.dtypes, self.formats, strict=True)
         return " ".join(d if f == "LINEAR" else f"{d}:{f}" for d, f in each)
 
@@ -123,7 +125,7 @@ class DryRunReport:
 
     op: str
     target: str
-    tactics: list[TacticReport]
+    tactics: tuple[TacticReport, ...]
     weights: tuple[str, ...] = ()
     copy_gbps: float | None = None
     gpu: str = ""
@@ -140,13 +142,13 @@ class DryRunReport:
 
     @property
     def shapes(self) -> tuple[str, ...]:
-        """The names of the shapes that tactics were looked at for."""
+        """The names of the shapes that the report covers."""
         offered = (t.shapes for t in self.tactics if t.error is None)
         return tuple(shape.name for shape in next(offered, ()))
 
     @property
     def best(self) -> TacticReport | None:
-        """The fastest at opt, which TensorRT would pick; None if none was run."""
+        """The fastest at opt, which TensorRT would pick; None where nothing ran."""
         timed = [
             (shape.time_us, tactic.tactic, tactic)
             for tactic in self.tactics
@@ -154,6 +156,34 @@ class DryRunReport:
             if shape.name in ("opt", "static") and tactic.is_offered and shape.time_us
         ]
         return min(timed)[2] if timed else None
+
+    @property
+    def verdict(self) -> str:
+        """The result in a sentence."""
+        if not self._was_run:
+            return "Compiled, not run: what the kernels compute is checked on a GPU."
+        right = sum(tactic.ok for tactic in self.tactics)
+        verdict = f"{right} of {len(self.tactics)} tactics are right at every shape."
+        if self.best is not None:
+            verdict += f" TensorRT would pick tactic {self.best.tactic}."
+        return verdict
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A line for each tactic that is left out, and each shape that failed."""
+        found = []
+        for tactic in self.tactics:
+            if tactic.error is not None:
+                found.append(f"tactic {tactic.tactic} is left out: {tactic.error}")
+            for shape in tactic.shapes:
+                if shape.failure:
+                    what = f"tactic {tactic.tactic}, {shape.name}"
+                    found.append(f"{what}: {shape.failure}")
+        return tuple(found)
+
+    @property
+    def _was_run(self) -> bool:
+        return any(s.ok is not None for t in self.tactics for s in t.shapes)
 
     @classmethod
     def from_json(cls, text: str) -> DryRunReport:
@@ -163,148 +193,144 @@ class DryRunReport:
             text: the JSON.
         """
         data = json.loads(text)
-        tactics = list(map(_from_dict, data["tactics"]))
-        weights = tuple(data["weights"])
-        where = data.get("copy_gbps"), data.get("gpu", "")
-        return cls(data["op"], data["target"], tactics, weights, *where)
+        data.pop("ok")
+        for tactic in data["tactics"]:
+            tactic["shapes"] = [ShapeReport(**_frozen(s)) for s in tactic["shapes"]]
+        tactics = [
+            TacticReport(**_frozen(tactic) | {"config": tactic["config"]})
+            for tactic in data["tactics"]
+        ]
+        return cls(**_frozen(data | {"tactics": tactics}))
 
     def to_json(self) -> str:
         """The report as JSON, under the names of its attributes."""
-        data = {
-            "op": self.op,
-            "target": self.target,
-            "ok": self.ok,
-            "weights": self.weights,
-            "copy_gbps": self.copy_gbps,
-            "gpu": self.gpu,
-            "tactics": [_as_dict(tactic) for tactic in self.tactics],
-        }
+
+        def as_dict(shape: ShapeReport) -> dict[str, Any]:
+            error = None if shape.max_error == math.inf else shape.max_error
+            return {**vars(shape), "max_error": error}  # JSON has no infinity
+
+        tactics = [
+            {**vars(tactic), "shapes": list(map(as_dict, tactic.shapes))}
+            for tactic in self.tactics
+        ]
+        data = {**vars(self), "ok": self.ok, "tactics": tactics}
         return json.dumps(data, indent=2, default=str)
 
     def to_html(self) -> str:
-        """The report, with all code, as one HTML page."""
-        return render(self)
+        """The report, with all code, as one HTML page that needs no other file."""
+        from rich.console import Console
 
-    def plot(self, axes: Any = None) -> Any:
-        """The times of every tactic and shape, against a copy of as many bytes.
-
-        Args:
-            axes: matplotlib's, to draw into; None makes a figure, which
-                ``report.plot().figure.savefig("times.png")`` writes.
-
-        Returns:
-            The axes.
-
-        Raises:
-            DryRunError: nothing was run, or matplotlib is not installed.
-        """
-        return draw(self, axes)
+        console = Console(record=True, file=io.StringIO(), width=_WIDTH)
+        console.print(self._table())
+        problems = "".join(f"<li>{escape(problem)}</li>" for problem in self.problems)
+        code = (
+            f"<details><summary>tactic {tactic.tactic}: {escape(tactic.entry)}"
+            f"</summary><pre>{escape(tactic.code)}</pre></details>"
+            for tactic in self.tactics
+            if tactic.code
+        )
+        return _PAGE.format(
+            title=escape(self.title),
+            verdict=escape(self.verdict),
+            table=console.export_html(code_format="{code}", inline_styles=True),
+            problems=f"<h2>What is wrong</h2><ul>{problems}</ul>" if problems else "",
+            times="\n".join(_bars(self, name) for name in self.shapes),
+            code="\n".join(code),
+        )
 
     def __str__(self) -> str:
         from rich.console import Console
 
         text = io.StringIO()
-        console = Console(file=text, width=_WIDTH, color_system=None)
-        console.print(self.__rich__())
+        Console(file=text, width=_WIDTH, color_system=None).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def __rich__(self) -> Any:
-        """The table, for ``rich.print``."""
-        from rich.table import Table
+        """Title, table and verdict, for ``rich.print``."""
+        from rich.console import Group
+        from rich.text import Text
 
-        was_run = any(s.ok is not None for t in self.tactics for s in t.shapes)
-        table = Table(
-            title=self.title,
-            title_justify="left",
-            caption="\n".join(self._failures() or ([] if was_run else [_NOT_RUN])),
-            caption_justify="left",
-        )
-        for heading, justify in _COLUMNS if was_run else _COLUMNS[:-1]:
-            table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        end = "\n".join((self.verdict, *self.problems))
+        return Group(Text(self.title), self._table(), Text(end))
+
+    def _table(self) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table()
+        for heading in _COLUMNS if self._was_run else _COLUMNS[:-1]:
+            justify: Any = "left" if heading in _TEXT else "right"
+            table.add_column(heading, justify=justify, overflow="fold")
         for tactic in self.tactics:
             cells = _row(tactic)
             cells[0] += "\nbest" if tactic is self.best else ""
-            table.add_row(*cells[: len(table.columns)], end_section=True)
+            # A Text is shown as it is; rich would take "[x]" in a str for markup.
+            texts = map(Text, cells[: len(table.columns)])
+            table.add_row(*texts, end_section=True)
         return table
 
-    def _failures(self) -> list[str]:
-        return [
-            f"tactic {tactic.tactic}, {shape.name}: {shape.failure}"
-            for tactic in self.tactics
-            for shape in tactic.shapes
-            if shape.failure
-        ]
+
+def bytes_moved(tactic: TacticReport, shape: ShapeReport) -> int:
+    """The bytes of all inputs and outputs at ``shape``, each counted once."""
+    sizes = [DType.of_token(token).torch.itemsize for token in tactic.dtypes]
+    tensors = zip((*shape.dims, *shape.outputs), sizes, strict=True)
+    return sum(math.prod(dims) * size for dims, size in tensors if dims is not None)
 
 
-def _from_dict(data: dict[str, Any]) -> TacticReport:
-    """The tactic whose attributes these are; JSON has lists for tuples."""
-    fields = {k: v if k == "config" else _as_tuple(v) for k, v in data.items()}
-    if isinstance(fields["code"], dict):
-        fields["code"] = base64.b64decode(fields["code"]["base64"])
-    fields.setdefault("formats", ("LINEAR",) * len(fields["dtypes"]))
-    shapes = (ShapeReport(**dict(shape)) for shape in fields.pop("shapes"))
-    return TacticReport(**fields, shapes=tuple(shapes))
-
-
-def _as_tuple(value: Any) -> Any:
+def _frozen(value: Any) -> Any:
+    """JSON's lists as the tuples they were."""
     if isinstance(value, dict):
-        return {key: _as_tuple(item) for key, item in value.items()}
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+        return {key: _frozen(item) for key, item in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-def _as_dict(tactic: TacticReport) -> dict[str, Any]:
-    """``asdict`` that leaves config values, which may be anything, as they are."""
-    code: Any = tactic.code
-    if isinstance(code, bytes):
-        code = {"base64": base64.b64encode(code).decode()}
-    shapes = [_shape_dict(shape) for shape in tactic.shapes]
-    return {**vars(tactic), "code": code, "shapes": shapes}
+# --- For people -----------------------------------------------------------------------
 
-
-def _shape_dict(shape: ShapeReport) -> dict[str, Any]:
-    """JSON has no infinity."""
-    is_infinite = shape.max_error is not None and not math.isfinite(shape.max_error)
-    return {**vars(shape), "max_error": None if is_infinite else shape.max_error}
-
-
-_WIDTH = 150
-_NOT_RUN = "Compiled, not run: what the kernels compute is checked on a GPU."
+_WIDTH = 150  # characters of the table
 _COLUMNS = (
-    ("tactic", "right"),
-    ("config", "left"),
-    ("entry, facts told", "left"),
-    ("code", "left"),
-    ("regs", "right"),
-    ("smem", "right"),
-    ("spills", "right"),
-    ("block", "right"),
-    ("shape", "left"),
-    ("grid", "right"),
-    ("extras", "right"),
-    ("time", "right"),
+    *("tactic", "config", "entry, facts", "code", "regs", "smem", "spills"),
+    *("block", "shape", "grid", "extras", "time"),
 )
+_TEXT = ("config", "entry, facts", "code", "shape")  # all others are numbers
 
 
 def _row(tactic: TacticReport) -> list[str]:
-    config = ", ".join(f"{k}={v}" for k, v in tactic.config.items())
-    head = [str(tactic.tactic), f"{tactic.backend}\n{config}"]
+    """The cells of ``_COLUMNS``; the last ones have a line for each shape."""
+    shapes = tactic.shapes
+    head = [str(tactic.tactic), f"{tactic.backend}\n{_config(tactic)}"]
     if tactic.error is not None:
-        return [*head, f"{tactic.facts} left out: {tactic.error}".lstrip()]
+        return [*head, "left out"]
+    lowered = f", from {tactic.retargeted}" if tactic.retargeted else ""
     return [
         *head,
         f"{tactic.entry}\n{tactic.facts}\n{tactic.tensors}",
-        f"{tactic.target}\n{_isa(tactic)}",
+        f"{tactic.target}\nPTX {tactic.ptx_isa}{lowered}",
         str(tactic.registers),
         str(tactic.shared_memory),
         str(tactic.spills),
-        _times(tactic.shapes[0].block),
-        "\n".join(
-            f"{s.name} {', '.join(map(_extents, s.dims))}" for s in tactic.shapes
-        ),
-        "\n".join(_times(s.grid) for s in tactic.shapes),
-        "\n".join(", ".join(map(str, s.extras)) for s in tactic.shapes),
-        "\n".join(map(_outcome, tactic.shapes)),
+        _blocks(shapes[0].block),
+        "\n".join(f"{s.name} {', '.join(map(_extents, s.dims))}" for s in shapes),
+        "\n".join(_blocks(s.grid) for s in shapes),
+        "\n".join(", ".join(map(str, s.extras)) for s in shapes),
+        "\n".join(map(_outcome, shapes)),
     ]
+
+
+def _config(tactic: TacticReport) -> str:
+    return ", ".join(f"{name}={value}" for name, value in tactic.config.items())
+
+
+def _extents(extents: Sequence[int] | None) -> str:
+    """``8x4096``."""
+    return "none" if extents is None else "x".join(map(str, extents)) or "scalar"
+
+
+def _blocks(extents: Sequence[int]) -> str:
+    """A grid or a block, without the trailing ones."""
+    shown = list(extents)
+    while len(shown) > 1 and shown[-1] == 1:
+        shown.pop()
+    return _extents(shown)
 
 
 def _outcome(shape: ShapeReport) -> str:
@@ -314,22 +340,52 @@ def _outcome(shape: ShapeReport) -> str:
     return f"{shape.time_us:.1f} ±{half:.1f} us" if shape.ok else "WRONG"
 
 
-def _isa(tactic: TacticReport) -> str:
-    if isinstance(tactic.code, bytes):
-        return "CUBIN"
-    lowered = f", from {tactic.retargeted}" if tactic.retargeted else ""
-    return f"PTX {tactic.ptx_isa}{lowered}"
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+:root {{ color-scheme: light dark; font: 14px/1.5 system-ui, sans-serif; }}
+body {{ margin: 2rem; }}
+pre {{ max-height: 40rem; overflow: auto; font-size: 12px; line-height: 1.25; }}
+td {{ padding-right: 1rem; }}
+meter {{ width: 20rem; }}
+</style></head><body>
+<h1>{title}</h1>
+<p>{verdict}</p>
+<pre>{table}</pre>
+{problems}
+{times}
+<h2>Code</h2>
+{code}
+</body></html>
+"""
 
 
-def _times(extents: Sequence[int]) -> str:
-    """``(8, 4096)`` as ``8x4096``, without the ones that end it."""
-    shown = list(extents)
-    while len(shown) > 1 and shown[-1] == 1:
-        shown.pop()
-    return _extents(shown)
-
-
-def _extents(extents: Sequence[int]) -> str:
-    if tuple(extents) == ABSENT.shape:
-        return "none"
-    return "x".join(map(str, extents)) or "scalar"
+def _bars(report: DryRunReport, name: str) -> str:
+    """Bars for the tactics' times at one shape, and for a copy of as many bytes."""
+    timed = [
+        (tactic, shape, shape.time_us)
+        for tactic in report.tactics
+        for shape in tactic.shapes
+        if shape.name == name and shape.ok and shape.time_us
+    ]
+    if not timed:
+        return ""
+    bars = []
+    for tactic, shape, time in timed:
+        best = ", best" if tactic is report.best else ""
+        what = f"{tactic.tactic}: {tactic.backend} {_config(tactic)}{best}"
+        bars.append(
+            (what, time, f"{_outcome(shape)}, error {shape.max_error or 0:.1g}")
+        )
+    if report.copy_gbps:
+        time = bytes_moved(tactic, shape) / report.copy_gbps / 1e3
+        speed = f"{time:.1f} us, at {report.copy_gbps / 1e3:.2f} TB/s"
+        bars.append(("a copy of as many bytes", time, speed))
+    most = max(time for _, time, _ in bars)
+    rows = "\n".join(
+        f"<tr><td>{escape(what)}</td>"
+        f"<td><meter max={most:.3f} value={time:.3f}></meter></td>"
+        f"<td>{escape(outcome)}</td></tr>"
+        for what, time, outcome in bars
+    )
+    heading = f"{name} {', '.join(map(_extents, shape.dims))}"
+    return f"<h2>Times at {escape(heading)}</h2>\n<table>\n{rows}\n</table>"
