@@ -1,11 +1,17 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Every element of an output is compared, and none is let through for its size."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from torch_tensorrt.annotation._compare import compare
+from torch_tensorrt.annotation._dry_run.memory import TOLERANCES, compare, tolerance_of
+from torch_tensorrt.annotation._tensors import DTYPES
+from torch_tensorrt.annotation.errors import DryRunError
 
 NAN, INF = float("nan"), float("inf")
 
@@ -95,3 +101,21 @@ def test_a_tolerance_can_be_given() -> None:
     x = torch.ones(4)
     assert compare(x * 1.3, x).message != ""
     assert compare(x * 1.3, x, tolerance=0.2).message == ""
+
+
+def test_every_float_of_tensorrts_has_a_tolerance() -> None:
+    floats = {row.torch for row in DTYPES if row.torch.is_floating_point}
+    assert set(TOLERANCES) == floats
+
+
+def test_a_float_without_a_tolerance_is_an_error() -> None:
+    x = torch.ones(4, dtype=torch.float64)
+    with pytest.raises(DryRunError, match=r"torch\.float64 have no tolerance"):
+        compare(x, x)
+    assert compare(x, x, tolerance=0.1).message == ""
+
+
+@pytest.mark.parametrize("row", DTYPES, ids=lambda row: row.name)
+def test_a_tolerance_that_is_given_is_for_floats_alone(row: Any) -> None:
+    expected = 5.0 if row.torch.is_floating_point else 0.0
+    assert tolerance_of(row.torch, 5.0) == expected
