@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """On a GPU: every tactic, launched as an engine would, gives the right values."""
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ from triton_references import REFERENCES, in_dtypes_of
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._compare import compare
-from torch_tensorrt.annotation._execute import random_inputs
-from torch_tensorrt.annotation._trace import as_tensors
+from torch_tensorrt.annotation._dry_run.execute import random_inputs
+from torch_tensorrt.annotation._dry_run.memory import compare
+from torch_tensorrt.annotation._record import as_tensors
 from torch_tensorrt.annotation.errors import DryRunError
 
 pytestmark = pytest.mark.skipif(

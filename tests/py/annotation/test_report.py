@@ -1,21 +1,25 @@
-"""A report's other forms: a web page and a plot."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""A report's forms: a table, a web page and JSON, which say the same."""
 
 from __future__ import annotations
 
+import html
 import re
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from torch_tensorrt.annotation import DryRunReport, _execute
-from torch_tensorrt.annotation._plot import bytes_moved
-from torch_tensorrt.annotation._report import ShapeReport, TacticReport
-from torch_tensorrt.annotation.errors import DryRunError
+import torch_tensorrt.annotation._dry_run.execute as execution
+from torch_tensorrt.annotation import DryRunReport
+from torch_tensorrt.annotation._dry_run.report import (
+    ShapeReport,
+    TacticReport,
+    bytes_moved,
+)
 
 
 def shape(name: str, rows: int, time: float | None, ok: bool | None) -> ShapeReport:
@@ -29,7 +33,7 @@ def shape(name: str, rows: int, time: float | None, ok: bool | None) -> ShapeRep
         outputs=dims,
         ok=ok,
         failure="output 0: <b>1 of 4</b>" if ok is False else "",
-        max_error=0.25,
+        max_error=None if ok is None else 0.25,
         time_us=time,
         spread_us=0.5,
     )
@@ -45,7 +49,7 @@ def tactic(number: int, *shapes: ShapeReport, error: str | None = None) -> Tacti
         facts="x%16",
         target="sm_90",
         entry=f"entry_{number}",
-        code="// code & <more>",
+        code="" if error else "// code & <more>",
         ptx_isa="8.5",
         registers=32,
         shapes=shapes,
@@ -58,19 +62,25 @@ def report() -> DryRunReport:
     """Of a tactic that is best, one that is wrong, and one that is left out."""
     good = [shape("min", 1, 2.0, True), shape("opt", 64, 4.0, True)]
     bad = [shape("min", 1, 3.0, False), shape("opt", 64, 5.0, True)]
-    tactics = [tactic(1, *good), tactic(2, *bad), tactic(3, error="no <kernel>")]
+    tactics = (tactic(1, *good), tactic(2, *bad), tactic(3, error="no <kernel>"))
     return DryRunReport("my::op", "sm_90", tactics, copy_gbps=3000.0)
 
 
-class Page(HTMLParser):
-    """What a browser would see: tags that match, text, and nothing to fetch."""
+@pytest.fixture
+def compiled() -> DryRunReport:
+    """Of one tactic that was not run."""
+    return DryRunReport("my::op", "sm_90", (tactic(1, shape("opt", 64, None, None)),))
 
-    def __init__(self, text: str) -> None:
+
+class Page(HTMLParser):
+    """What a browser would show: tags that match, text, and nothing to fetch."""
+
+    def __init__(self, report: DryRunReport) -> None:
         super().__init__()
         self.open: list[str] = []
         self.seen: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
-        self.feed(text)
+        self.feed(report.to_html())
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -84,9 +94,12 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.text += data
 
+    def tags(self, name: str) -> list[dict[str, Any]]:
+        return [attributes for tag, attributes in self.seen if tag == name]
 
-def test_a_page_is_whole_and_needs_nothing_else(report: DryRunReport) -> None:
-    page = Page(report.to_html())
+
+def test_a_page_is_whole_and_needs_no_other_file(report: DryRunReport) -> None:
+    page = Page(report)
     assert page.open == []
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.seen}
     assert not any({"src", "href"} & attributes.keys() for _, attributes in page.seen)
@@ -94,52 +107,112 @@ def test_a_page_is_whole_and_needs_nothing_else(report: DryRunReport) -> None:
 
 
 def test_what_a_report_holds_is_escaped(report: DryRunReport) -> None:
-    html = report.to_html()
-    assert "<b>" not in html
-    assert "no &lt;kernel&gt;" in html
-    assert "// code &amp; &lt;more&gt;" in html
-    assert "output 0: <b>1 of 4</b>" in Page(html).text
+    text = replace(report, op="my::<op>").to_html()
+    assert "<b>" not in text and "<op>" not in text
+    assert "no &lt;kernel&gt;" in text
+    assert "// code &amp; &lt;more&gt;" in text
+    assert "output 0: <b>1 of 4</b>" in Page(report).text
 
 
-def test_rows_are_as_wide_as_the_table(report: DryRunReport) -> None:
-    html = report.to_html()
-    headings = html.count("<th>")
-    rows = re.findall(r"<tr class.*?</tr>", html)
-    assert len(rows) == 5
-    first = len(re.findall("<td", rows[0]))
-    assert first == headings
-    spanned = len(re.findall('rowspan="2"', rows[0]))
-    assert len(re.findall("<td", rows[1])) == headings - spanned
+def test_the_page_has_the_same_table_as_the_screen(report: DryRunReport) -> None:
+    table = [line for line in str(report).splitlines() if line[:1] in "┏┃┡│├└"]
+    page = [line.rstrip() for line in Page(report).text.splitlines()]
+    assert len(table) > 10
+    assert [line for line in page if line[:1] and line[:1] in "┏┃┡│├└"] == table
+
+
+@pytest.mark.parametrize("dims", [None, (), (4, 8)], ids=["none", "scalar", "4x8"])
+def test_extents_read_the_same_on_the_screen_and_on_the_page(
+    request: pytest.FixtureRequest, dims: tuple[int, ...] | None
+) -> None:
+    """An optional tensor that is not given is "none"."""
+    expected = request.node.callspec.id
+    one = replace(shape("opt", 64, 4.0, True), dims=((64, 512), dims))
+    whole = replace(tactic(1, one), dtypes=("FP16", "BOOL", "FP16"))
+    report = DryRunReport("my::op", "sm_90", (replace(whole, formats=("LINEAR",) * 3),))
+    assert f"opt 64x512, {expected} " in str(report)
+    assert Page(report).text.count(f"opt 64x512, {expected}") == 2  # table and times
+    assert DryRunReport.from_json(report.to_json()) == report
+
+
+def test_what_looks_like_markup_is_shown(report: DryRunReport) -> None:
+    message = "pip install 'torch-tensorrt-annotation[triton]'"
+    odd = replace(tactic(1, error=message), config={"MODE": "[bold]"})
+    report = replace(report, tactics=(odd,))
+    assert message in str(report) and "MODE=[bold]" in str(report)
+    assert html.escape(message) in report.to_html()
+
+
+def test_everything_that_is_wrong_is_listed_in_both_forms(report: DryRunReport) -> None:
+    assert report.problems == (
+        "tactic 2, min: output 0: <b>1 of 4</b>",
+        "tactic 3 is left out: no <kernel>",
+    )
+    page = Page(report)
+    assert len(page.tags("li")) == 2
+    for problem in report.problems:
+        assert problem in str(report) and problem in page.text
+
+
+def test_the_verdict_counts_the_tactics_that_are_right(
+    report: DryRunReport, compiled: DryRunReport
+) -> None:
+    assert report.verdict == (
+        "1 of 3 tactics are right at every shape. TensorRT would pick tactic 1."
+    )
+    assert compiled.verdict.startswith("Compiled, not run")
+    for one in (report, compiled):
+        assert one.verdict in str(one) and one.verdict in Page(one).text
+
+
+def test_a_page_without_problems_has_no_list_of_them(compiled: DryRunReport) -> None:
+    assert "What is wrong" not in compiled.to_html()
+
+
+def test_each_kernel_has_its_code_on_the_page(report: DryRunReport) -> None:
+    page = Page(report)
+    assert len(page.tags("details")) == 2  # the third tactic has none
+    assert page.text.count("// code & <more>") == 2
+    assert "tactic 2: entry_2" in page.text
+
+
+def test_bars_show_the_times_that_were_right_and_a_copys(report: DryRunReport) -> None:
+    page = Page(report)
+    moved = 2 * 64 * 512 * 2
+    copy = moved / 3000e9 * 1e6
+    values = [float(bar["value"]) for bar in page.tags("meter")]
+    assert values == pytest.approx([2.0, copy / 64, 4.0, 5.0, copy], abs=1e-3)
+    assert {float(bar["max"]) for bar in page.tags("meter")} == {2.0, 5.0}
+    assert "1: triton BLOCK=256, best" in page.text
+    assert re.search(r"a copy of as many bytes.*at 3\.00 TB/s", page.text)
+    assert "4.0 ±0.2 us, error 0.2" in page.text
+
+
+def test_without_times_there_are_no_bars(compiled: DryRunReport) -> None:
+    assert "Times at" not in compiled.to_html()
+    assert "time" not in str(compiled)
+
+
+def test_the_bytes_are_those_of_inputs_and_outputs() -> None:
+    mixed = replace(tactic(1), dtypes=("FP32", "INT8"))
+    assert bytes_moved(mixed, shape("opt", 8, 1.0, True)) == 8 * 512 * 5
+
+
+def test_a_tensor_that_is_not_given_has_no_bytes() -> None:
+    mixed = replace(tactic(1), dtypes=("FP32", "BOOL", "FP32"))
+    one = replace(shape("opt", 8, 1.0, True), dims=((8, 512), None))
+    assert bytes_moved(mixed, one) == 8 * 512 * 8
 
 
 def test_a_shape_that_could_not_be_run_is_no_success() -> None:
     large = replace(shape("max", 99, None, None), failure="not run: out of GPU memory")
     one = tactic(1, shape("opt", 64, 4.0, True), large)
-    report = DryRunReport("my::op", "sm_90", [one])
+    report = DryRunReport("my::op", "sm_90", (one,))
     assert not report.ok
     assert report.best is one
-    assert "tactic 1, max: not run: out of GPU memory" in str(report)
-    assert "Not every tactic was run at every shape." in report.to_html()
 
 
-def test_the_best_and_the_wrong_are_marked(report: DryRunReport) -> None:
-    html = report.to_html()
-    kinds = re.findall(r'<tr class="(\w*)">', html)
-    assert kinds == ["best", "best", "failed", "failed", "failed"]
-    assert "TensorRT would pick tactic 1." in html
-    assert "Not every tactic is right." in html
-
-
-def test_a_report_that_was_not_run_says_so(report: DryRunReport) -> None:
-    compiled = [shape("static", 8, None, None)]
-    page = replace(report, tactics=[tactic(1, *compiled)]).to_html()
-    assert "Compiled, not run." in page
-    assert '<td class="number">not run</td>' in page
-
-
-def test_the_table_says_where_it_was_run_and_how_far_times_spread(
-    report: DryRunReport,
-) -> None:
+def test_the_title_names_the_gpu(report: DryRunReport) -> None:
     assert str(report).startswith("my::op for sm_90\n")
     report = replace(report, gpu="NVIDIA X")
     assert str(report).startswith("my::op for sm_90, on NVIDIA X\n")
@@ -152,64 +225,49 @@ def test_packed_tensors_are_named_with_their_format() -> None:
     assert packed.tensors == "FP16:CHW32 FP16"
 
 
-def test_a_copys_speed_is_in_the_json(report: DryRunReport) -> None:
+def test_a_report_is_read_back_from_json_as_it_was(report: DryRunReport) -> None:
     assert DryRunReport.from_json(report.to_json()) == report
 
 
-def test_a_plot_shows_what_was_right_and_a_copy(
-    report: DryRunReport, tmp_path: Path
-) -> None:
-    pytest.importorskip("matplotlib")
-    axes = report.plot()
-    heights = sorted(bar.get_height() for bar in axes.patches)
-    assert heights == [2.0, 4.0, 5.0]  # of the wrong one nothing
-    lines = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
-    moved = 2 * 64 * 512 * 2
-    assert lines[1] == pytest.approx(moved / 3000e9 * 1e6)
-    texts = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert "1: triton BLOCK=256, best" in texts
-    assert "a copy of as many bytes, at 3.00 TB/s" in texts
-    axes.figure.savefig(tmp_path / "times.png")
-    assert (tmp_path / "times.png").stat().st_size > 1000
-
-
-def test_the_bytes_are_those_of_inputs_and_outputs() -> None:
-    mixed = replace(tactic(1), dtypes=("FP32", "INT8"))
-    assert bytes_moved(mixed, shape("opt", 8, 1.0, True)) == 8 * 512 * 5
-
-
-def test_without_times_there_is_nothing_to_plot(report: DryRunReport) -> None:
-    with pytest.raises(DryRunError, match="no tactic has a time"):
-        replace(report, tactics=[tactic(1, error="no")]).plot()
-
-
-def test_plotting_says_what_it_needs(
-    report: DryRunReport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(DryRunError, match=r"plot\(\) needs matplotlib"):
-        report.plot()
+def test_an_infinite_error_is_null_in_json(report: DryRunReport) -> None:
+    bad = replace(shape("opt", 64, 5.0, False), max_error=float("inf"))
+    report = replace(report, tactics=(tactic(1, bad),))
+    assert "Infinity" not in report.to_json()
+    (found,) = DryRunReport.from_json(report.to_json()).tactics[0].shapes
+    assert found == replace(bad, max_error=None)
 
 
 def test_a_wrong_tactic_stays_wrong_where_the_next_does_not_fit_the_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wrong = shape("static", 64, 1.0, False)
-    found = iter([wrong])
 
-    def run(*_: Any) -> ShapeReport:
-        for known in found:
-            return known
-        raise torch.cuda.OutOfMemoryError
+    class Case:
+        def __init__(self, *_: Any) -> None:
+            pass
 
-    def too_large(report: ShapeReport, *_: Any) -> ShapeReport:
-        return replace(report, failure="not run")
+        def run(self, kernel: Any, tactic: TacticReport, *_: Any) -> ShapeReport:
+            if tactic.tactic == 1:
+                return wrong
+            raise torch.cuda.OutOfMemoryError
 
-    monkeypatch.setattr(_execute, "_run", run)
-    monkeypatch.setattr(_execute, "_too_large", too_large)
-    tactics = [tactic(n, shape("static", 64, None, None)) for n in (1, 2)]
-    kernels: Any = dict.fromkeys((1, 2))
-    case: Any = lambda *_: "a case"  # noqa: E731
-    first, second = _execute._at_shape(0, tactics, kernels, case, None, lambda: None)
-    assert first is wrong
-    assert (second.ok, second.failure) == (None, "not run")
+    monkeypatch.setattr(execution, "_Case", Case)
+    monkeypatch.setattr(execution.LoadedKernel, "of", lambda tactic: None)
+    monkeypatch.setattr(execution, "copy_gbps", lambda: 3000.0)
+    for name, value in {
+        "is_available": True,
+        "empty_cache": None,
+        "mem_get_info": (1e9, 2e9),
+        "get_device_name": "NVIDIA X",
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    # As if it had been run before: what is stale does not count.
+    tactics = tuple(tactic(n, shape("static", 64, 1.0, True)) for n in (1, 2))
+    tactics = (*tactics, tactic(3, error="no kernel"))
+    report = execution.execute(DryRunReport("my::op", "sm_90", tactics), abs)
+    assert report.tactics[0].shapes == (wrong,)
+    (stale,) = report.tactics[1].shapes
+    assert stale.failure.startswith("not run: out of GPU memory")
+    assert (stale.ok, stale.time_us) == (None, None)
+    assert report.tactics[2] == tactics[2]
+    assert (report.gpu, report.copy_gbps, report.ok) == ("NVIDIA X", 3000.0, False)

@@ -1,27 +1,33 @@
-"""Run what a dry run found on the GPU at hand, as an engine would, and check it."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""Run the kernels of a report on this machine's GPU, as an engine would; check them."""
 
 from __future__ import annotations
 
-import math
+import ctypes
+import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 
-from torch_tensorrt.annotation import _dtypes
-from torch_tensorrt.annotation._compare import compare
-from torch_tensorrt.annotation._driver import LoadedKernel
-from torch_tensorrt.annotation._guarded import POISONS, GuardedTensor
-from torch_tensorrt.annotation._progress import progress
-from torch_tensorrt.annotation._report import DryRunReport, ShapeReport, TacticReport
-from torch_tensorrt.annotation._timing import copy_gbps, time_launch
-from torch_tensorrt.annotation._trace import absent, as_tensors, or_none
+from torch_tensorrt.annotation._compile import progress
+from torch_tensorrt.annotation._dry_run.memory import POISONS, GuardedTensor, compare
+from torch_tensorrt.annotation._dry_run.report import (
+    Dims,
+    DryRunReport,
+    ShapeReport,
+    TacticReport,
+    bytes_moved,
+)
+from torch_tensorrt.annotation._record import as_tensors
+from torch_tensorrt.annotation._tensors import DType, absent
 from torch_tensorrt.annotation.errors import DryRunError
 
-Shapes: TypeAlias = tuple[tuple[int, ...], ...]
-MakeInputs: TypeAlias = Callable[[Shapes], Sequence[torch.Tensor | None]]
+Tensors: TypeAlias = Sequence[torch.Tensor | None]
+MakeInputs: TypeAlias = Callable[[Dims], Tensors]
 
 
 def execute(
@@ -31,28 +37,31 @@ def execute(
     tolerance: float | None = None,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> DryRunReport:
-    """Launch every tactic of a report at each of its shapes; check, and time it.
+    """Launch every tactic of a report at each of its shapes; check and time it.
 
-    The code and the launch are the report's: it may come from another machine
-    (:meth:`DryRunReport.from_json`), and the kernel's toolchain is not needed. Outputs
-    are poisoned before, and compared whole; inputs, and the memory around all tensors,
-    must be as they were. That memory is poisoned, too: a read past an input's end shows
-    if it changes an output, and is not seen if it does not.
+    Code and launches come from the report, which may be from another machine
+    (:meth:`DryRunReport.from_json`). The kernel's toolchain is not needed. Outputs are
+    poisoned first, and every element is compared. Inputs, and the memory around all
+    tensors, must stay as they were. That memory is poisoned too, so a read past an
+    input's end is found if it changes an output.
 
     Args:
-        report: of :func:`dry_run`.
-        reference: from the op's inputs, on the GPU, to the expected outputs; it gets
-            None for an optional input that is not given.
-        make_inputs: from the extents of each input to the tensors; None for normally
-            distributed floats, and integers that may be indices.
-        tolerance: the largest error allowed, relative to the element and to the root
-            mean square of the output together; None for the dtype's.
+        report: what :func:`dry_run` returned.
+        reference: takes the op's inputs, on the GPU, and returns the expected outputs.
+            An optional input that is not given is None.
+        make_inputs: takes the extents of each input and returns the tensors; both are
+            None for an optional input that is not given. By default floats are
+            normally distributed, and integers may be indices.
+        tolerance: the largest error allowed in floats, relative to the element and to
+            the root mean square of the output together; None for the dtype's.
+            Integers and bools are compared exactly.
         weights: the plugin's constants, by name.
 
     Returns:
-        The report, with ``ok``, ``max_error`` and ``time_us`` of each shape, and what
-        a copy on this GPU reaches. A shape that does not fit the GPU's memory is not
-        run: its ``failure`` says so, and the report's ``ok`` is False.
+        The report, with ``ok``, ``max_error`` and ``time_us`` (in microseconds) of each
+        shape, and the GB/s that a copy on this GPU reaches. A shape that does not fit
+        the GPU's memory is not run: its ``failure`` says so, and the report's ``ok`` is
+        False.
 
     Raises:
         DryRunError: there is no GPU here, the driver lacks its Python bindings, or a
@@ -67,62 +76,45 @@ def execute(
             f"{', '.join(weights) or 'none'}. Pass weights={{name: tensor}}."
         )
     constants = [weights[name].cuda() for name in report.weights]
-    case = partial(
-        _Case.of, reference=reference, make_inputs=make_inputs, weights=constants
-    )
-    tactics, kernels = list[TacticReport](), {}
+    tactics, kernels = list[TacticReport](), dict[int, LoadedKernel]()
     for tactic in report.tactics:
         try:
             if tactic.error is None:
-                kernels[tactic.tactic] = _load(tactic)
-            tactics.append(tactic)
+                kernels[tactic.tactic] = LoadedKernel.of(tactic)
         except DryRunError as error:
-            tactics.append(replace(tactic, error=str(error)))
-    with progress(f"running {report.op}", len(report.shapes) * len(kernels)) as step:
+            tactic = replace(tactic, error=str(error))
+        tactics.append(tactic)
+    running = [tactic for tactic in tactics if tactic.error is None]
+    found = {tactic.tactic: list[ShapeReport]() for tactic in running}
+    with progress(f"running {report.op}", len(report.shapes) * len(running)) as advance:
         for index, _ in enumerate(report.shapes):
-            running = [t for t in tactics if t.error is None]
-            found = _at_shape(index, running, kernels, case, tolerance, step)
-            for position, tactic in enumerate(tactics):
-                if tactic.error is None:
-                    shapes = list(tactic.shapes)
-                    shapes[index] = found.pop(0)
-                    tactics[position] = replace(tactic, shapes=tuple(shapes))
+            case = None  # one shape's tensors at a time
+            for tactic in running:
+                shape, ran = tactic.shapes[index], None
+                try:
+                    case = case or _Case(
+                        tactic, shape, constants, make_inputs, reference
+                    )
+                    ran = case.run(kernels[tactic.tactic], tactic, shape, tolerance)
+                except torch.cuda.OutOfMemoryError:
+                    case = None
+                # Out here, nothing holds the tensors of a case that is too large.
+                found[tactic.tactic].append(ran or _too_large(tactic, shape))
+                advance()
     try:
         copied = copy_gbps()
     except torch.cuda.OutOfMemoryError:  # what was found is worth more
         copied = None
+    done = (replace(t, shapes=tuple(found.get(t.tactic, t.shapes))) for t in tactics)
     gpu = torch.cuda.get_device_name()
-    return replace(report, tactics=tactics, copy_gbps=copied, gpu=gpu)
+    return replace(report, tactics=tuple(done), copy_gbps=copied, gpu=gpu)
 
 
-def _at_shape(
-    index: int,
-    tactics: Sequence[TacticReport],
-    kernels: Mapping[int, LoadedKernel],
-    make_case: Callable[[TacticReport, ShapeReport], _Case],
-    tolerance: float | None,
-    step: Callable[[], None],
-) -> list[ShapeReport]:
-    """What each tactic does at one shape, as far as that fits the GPU."""
-    found, case = list[ShapeReport](), None
-    try:
-        for tactic in tactics:
-            shape = tactic.shapes[index]
-            case = case or make_case(tactic, shape)
-            kernel = kernels[tactic.tactic]
-            found.append(_run(kernel, tactic, shape, case, tolerance))
-            step()
-    except torch.cuda.OutOfMemoryError:
-        case = None  # what was found before stays: it may be wrong
-    return found + [_too_large(t.shapes[index], t) for t in tactics[len(found) :]]
-
-
-def _too_large(shape: ShapeReport, tactic: TacticReport) -> ShapeReport:
+def _too_large(tactic: TacticReport, shape: ShapeReport) -> ShapeReport:
     torch.cuda.empty_cache()
-    dtypes = [_dtypes.from_token(token).torch for token in tactic.dtypes]
-    extents = zip((*shape.dims, *shape.outputs), dtypes, strict=True)
-    size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in extents)
     free, total = torch.cuda.mem_get_info()
+    size = bytes_moved(tactic, shape)
+    shape = replace(shape, ok=None, max_error=None, time_us=None, spread_us=None)
     return replace(
         shape,
         failure=f"not run: out of GPU memory. Inputs and outputs of {list(shape.dims)} "
@@ -132,162 +124,255 @@ def _too_large(shape: ShapeReport, tactic: TacticReport) -> ShapeReport:
     )
 
 
-@dataclass(frozen=True)
+# --- One shape: its inputs, and what a tactic makes of them ---------------------------
+
+
 class _Case:
     """Inputs of one shape, in every format, and what the op makes of them."""
 
-    originals: tuple[torch.Tensor, ...]
-    expected: tuple[torch.Tensor, ...]
-    _inputs: dict[tuple[str, ...], tuple[GuardedTensor, ...]]
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         tactic: TacticReport,
         shape: ShapeReport,
-        reference: Callable[..., Any],
-        make_inputs: MakeInputs | None,
         weights: Sequence[torch.Tensor],
-    ) -> _Case:
+        make_inputs: MakeInputs | None,
+        reference: Callable[..., Any],
+    ) -> None:
+        dtypes = [DType.of_token(token).torch for token in tactic.dtypes]
         dims = shape.dims[: len(shape.dims) - len(weights)]
-        dtypes = [_dtypes.from_token(token).torch for token in tactic.dtypes]
-        if make_inputs is None:
-            tensors = random_inputs(dims, dtypes[: len(dims)])
-        else:
-            made = make_inputs(dims)
-            tensors = tuple((absent() if t is None else t).cuda() for t in made)
-        originals = (*tensors, *weights)
-        given = [(tuple(t.shape), t.dtype) for t in originals]
-        wanted = list(zip(shape.dims, dtypes, strict=False))
+        made = make_inputs(dims) if make_inputs else random_inputs(dims, dtypes)
+        tensors = [None if t is None else t.cuda() for t in (*made, *weights)]
+        given = [None if t is None else (tuple(t.shape), t.dtype) for t in tensors]
+        pairs = zip(shape.dims, dtypes, strict=False)
+        wanted = [None if dims is None else (dims, dtype) for dims, dtype in pairs]
         if given != wanted:
             raise DryRunError(
                 f"dry run at {shape.name}: the inputs and weights are {given}, and the "
                 f"kernels were compiled for {wanted}. Let make_inputs make those."
             )
-        expected = reference(*or_none(tensor.clone() for tensor in tensors))
-        return cls(originals, as_tensors(expected, "the reference"), {})
+        copies = (None if t is None else t.clone() for t in tensors[: len(dims)])
+        self._expected = as_tensors(reference(*copies), "the reference")
+        # TensorRT has a constant in place of None.
+        self._originals = [absent().cuda() if t is None else t for t in tensors]
+        self._inputs: dict[tuple[str, ...], list[GuardedTensor]] = {}
 
-    def inputs(self, formats: tuple[str, ...]) -> tuple[GuardedTensor, ...]:
-        """The inputs as a kernel for these formats gets them."""
-        formats = formats[: len(self.originals)]
+    def run(
+        self,
+        kernel: LoadedKernel,
+        tactic: TacticReport,
+        shape: ShapeReport,
+        tolerance: float | None,
+    ) -> ShapeReport:
+        """Launch a kernel with each poison around its tensors; check and time it."""
+        count = len(self._originals)
+        formats = tactic.formats[:count]
         if formats not in self._inputs:
-            tensors = map(GuardedTensor.copy_of, self.originals, formats)
-            self._inputs[formats] = tuple(tensors)
-        return self._inputs[formats]
+            copies = map(GuardedTensor.copy_of, self._originals, formats)
+            self._inputs[formats] = list(copies)
+        inputs = self._inputs[formats]
+        dtypes = [DType.of_token(token).torch for token in tactic.dtypes[count:]]
+        kinds = list(zip(shape.outputs, dtypes, tactic.formats[count:], strict=True))
+        max_error, problems = 0.0, list[str]()
+        for poison in POISONS:
+            for tensor in inputs:
+                tensor.surround(poison)
+            outputs = [GuardedTensor(*kind, poison) for kind in kinds]
+            pointers = [t.address for t in inputs], [t.address for t in outputs]
+            sizes = shape.grid, shape.block, shape.shared_memory
+            launch = partial(kernel.launch, *sizes, pointers, shape.extras)
+            launch()
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError as error:
+                raise DryRunError(
+                    f"tactic {tactic.tactic} at {shape.name} {list(shape.dims)} fails, "
+                    f"and the CUDA context with it: {str(error).splitlines()[0]}. Does "
+                    "it read or write out of bounds? compute-sanitizer says where."
+                ) from error
+            largest, found = self._check(inputs, outputs, tolerance)
+            max_error, problems = max(max_error, largest), problems or found
+        time, spread = time_launch(launch)
+        return replace(
+            shape,
+            ok=not problems,
+            max_error=max_error,
+            failure="; ".join(problems),
+            time_us=time,
+            spread_us=spread,
+        )
+
+    def _check(
+        self,
+        inputs: Sequence[GuardedTensor],
+        outputs: Sequence[GuardedTensor],
+        tolerance: float | None,
+    ) -> tuple[float, list[str]]:
+        """The largest error of any element, and everything that is wrong."""
+        if len(outputs) != len(self._expected):
+            raise DryRunError(
+                f"the reference gives {len(self._expected)} tensors; the kernel has "
+                f"{len(outputs)} outputs. Return one tensor for each."
+            )
+        max_error, problems = 0.0, []
+        for index, output in enumerate(outputs):
+            result = compare(output.tensor, self._expected[index], tolerance)
+            max_error = max(max_error, result.max_error)
+            if result.message:
+                problems.append(f"output {index}: {result.message}")
+        for index, tensor in enumerate(inputs):
+            if not tensor.holds(self._originals[index]):
+                problems.append(f"input {index}: the kernel writes into it")
+                tensor.write(self._originals[index])
+        for what, tensors in (("output", outputs), ("input", inputs)):
+            for index, tensor in enumerate(tensors):
+                if not tensor.is_intact:
+                    problems.append(f"{what} {index}: the kernel writes outside of it")
+        return max_error, problems
 
 
 def random_inputs(
-    shapes: Shapes, dtypes: Sequence[torch.dtype]
-) -> tuple[torch.Tensor, ...]:
+    shapes: Dims, dtypes: Sequence[torch.dtype]
+) -> list[torch.Tensor | None]:
     """Normally distributed floats; bytes and bools of any value; other integers, which
-    may be indices, from 0 to less than every extent."""
-    smallest = min([extent for shape in shapes for extent in shape], default=1)
+    may be indices, from 0 to less than every extent; None where the shape is None."""
+    smallest = min([extent for shape in shapes for extent in shape or ()], default=1)
     ends = {torch.bool: 2, torch.uint8: 256, torch.int8: 128}
-
-    def random(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        if dtype.is_floating_point:
-            return torch.randn(shape, device="cuda").to(dtype)
-        start = -128 if dtype == torch.int8 else 0
-        end = ends.get(dtype, max(1, smallest))
-        return torch.randint(start, end, shape, device="cuda").to(dtype)
-
-    return tuple(map(random, shapes, dtypes))
-
-
-def _load(tactic: TacticReport) -> LoadedKernel:
-    kernel = LoadedKernel(tactic.code, tactic.entry)
-    shape = tactic.shapes[0]
-    inputs, outputs = [8] * len(shape.dims), [8] * len(shape.outputs)
-    passed = [*inputs, *[4] * len(shape.extras), *outputs]
-    if (sizes := kernel.parameter_sizes()) != passed:
-        raise DryRunError(
-            f"{tactic.entry}: its parameters are of {sizes} bytes; TensorRT would pass "
-            f"{passed}."
-        )
-    return kernel
+    made: list[torch.Tensor | None] = []
+    for shape, dtype in zip(shapes, dtypes, strict=False):
+        if shape is None:
+            made.append(None)
+        elif dtype.is_floating_point:
+            made.append(torch.randn(shape, device="cuda").to(dtype))
+        else:
+            start = -128 if dtype == torch.int8 else 0
+            end = ends.get(dtype, max(1, smallest))
+            made.append(torch.randint(start, end, shape, device="cuda").to(dtype))
+    return made
 
 
-def _run(
-    kernel: LoadedKernel,
-    tactic: TacticReport,
-    shape: ShapeReport,
-    case: _Case,
-    tolerance: float | None,
-) -> ShapeReport:
-    inputs = case.inputs(tactic.formats)
-    layouts = list(zip(tactic.dtypes, tactic.formats, strict=True))[len(inputs) :]
-    max_error, problems = 0.0, list[str]()
-    for poison in POISONS:
-        for tensor in inputs:
-            tensor.surround(poison)
-        outputs = [
-            GuardedTensor(extents, _dtypes.from_token(token).torch, poison, format_)
-            for extents, (token, format_) in zip(shape.outputs, layouts, strict=True)
-        ]
-        launch = _launcher(kernel, shape, inputs, outputs)
-        launch()
+# --- The CUDA driver ------------------------------------------------------------------
+
+_WITHOUT_OPTING_IN = 49152  # dynamic shared memory a block may have, in bytes
+
+
+class LoadedKernel:
+    """One entry of a module, on the current device.
+
+    Raises:
+        DryRunError: the driver has no Python bindings, or does not load the code.
+    """
+
+    def __init__(self, code: str, entry: str) -> None:
         try:
-            torch.cuda.synchronize()
-        except RuntimeError as error:
+            from cuda.bindings import driver
+        except ImportError as error:
             raise DryRunError(
-                f"tactic {tactic.tactic} at {shape.name} {list(shape.dims)} fails, and "
-                f"the CUDA context with it: {str(error).splitlines()[0]}. Does it read "
-                "or write out of bounds? compute-sanitizer says where."
+                "running kernels needs the CUDA driver's Python bindings: "
+                "pip install cuda-bindings."
             ) from error
-        error_, found = _check(case, inputs, outputs, tolerance)
-        max_error, problems = max(max_error, error_), problems or found
-    time, spread = time_launch(launch)
-    return replace(
-        shape,
-        ok=not problems,
-        max_error=max_error,
-        failure="; ".join(problems),
-        time_us=time,
-        spread_us=spread,
-    )
+        torch.cuda.current_stream().synchronize()  # makes torch's context current
+        self._driver, self._entry = driver, entry
+        self._module = self._call("cuModuleLoadData", code.encode() + b"\0")
+        self._function = self._call("cuModuleGetFunction", self._module, entry.encode())
+
+    @classmethod
+    def of(cls, tactic: TacticReport) -> LoadedKernel:
+        """A tactic's kernel.
+
+        Raises:
+            DryRunError: it cannot be loaded, or takes other arguments than TensorRT's.
+        """
+        kernel, shape = cls(tactic.code, tactic.entry), tactic.shapes[0]
+        passed = [8] * len(shape.dims) + [4] * len(shape.extras)
+        passed += [8] * len(shape.outputs)
+        if (sizes := kernel.parameter_sizes()) != passed:
+            raise DryRunError(
+                f"{tactic.entry}: its parameters are of {sizes} bytes; TensorRT would "
+                f"pass {passed}."
+            )
+        return kernel
+
+    def parameter_sizes(self) -> list[int]:
+        """Bytes of each parameter, as the driver knows them."""
+        sizes: list[int] = []
+        while True:
+            at = self._function, len(sizes)
+            status, _, size = self._driver.cuFuncGetParamInfo(*at)
+            if status != self._driver.CUresult.CUDA_SUCCESS:
+                return sizes
+            sizes.append(size)
+
+    def launch(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        shared_memory: int,
+        pointers: tuple[Sequence[int], Sequence[int]],
+        extras: Sequence[int],
+    ) -> None:
+        """Launch on torch's current stream with TensorRT's arguments.
+
+        Args:
+            grid, block: along x, y and z.
+            shared_memory: dynamic, in bytes.
+            pointers: addresses of the inputs, and of the outputs.
+            extras: the 32-bit integers between them.
+
+        Raises:
+            DryRunError: the driver does not launch it.
+        """
+        if shared_memory > _WITHOUT_OPTING_IN:
+            attribute = self._driver.CUfunction_attribute
+            most = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._call("cuFuncSetAttribute", self._function, most, shared_memory)
+        inputs, outputs = pointers
+        types = [ctypes.c_void_p] * len(inputs) + [ctypes.c_int32] * len(extras)
+        types += [ctypes.c_void_p] * len(outputs)
+        arguments = ((*inputs, *extras, *outputs), tuple(types))
+        sizes, stream = (*grid, *block, shared_memory), torch.cuda.current_stream()
+        where = self._function, *sizes, stream.cuda_stream
+        self._call("cuLaunchKernel", *where, arguments, 0)
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        """What a function of the driver returns beside its status."""
+        status, *values = getattr(self._driver, function)(*arguments)
+        if status != self._driver.CUresult.CUDA_SUCCESS:
+            raise DryRunError(
+                f"{self._entry}: {function}: the CUDA driver reports {status.name}."
+            )
+        return values[0] if values else None
 
 
-def _launcher(
-    kernel: LoadedKernel,
-    shape: ShapeReport,
-    inputs: Sequence[GuardedTensor],
-    outputs: Sequence[GuardedTensor],
-) -> Callable[[], None]:
-    pointers = [t.address for t in inputs], [t.address for t in outputs]
+# --- Time -----------------------------------------------------------------------------
 
-    def launch() -> None:
-        kernel.launch(
-            shape.grid, shape.block, shape.shared_memory, pointers, shape.extras
-        )
-
-    return launch
+_FLUSHED = 256 << 20  # bytes written between timed launches: more than any L2 cache
+_TIMED_MS = 50.0
 
 
-def _check(
-    case: _Case,
-    inputs: Sequence[GuardedTensor],
-    outputs: Sequence[GuardedTensor],
-    tolerance: float | None,
-) -> tuple[float, list[str]]:
-    """The largest error of any element, and everything that is wrong."""
-    problems = []
-    if len(outputs) != len(case.expected):
-        raise DryRunError(
-            f"the reference gives {len(case.expected)} tensors; the kernel has "
-            f"{len(outputs)} outputs. Return one tensor for each."
-        )
-    max_error = 0.0
-    for index, (output, value) in enumerate(zip(outputs, case.expected, strict=True)):
-        result = compare(output.tensor, value, tolerance)
-        max_error = max(max_error, result.max_error)
-        if result.message:
-            problems.append(f"output {index}: {result.message}")
-        if not output.is_intact:
-            problems.append(f"output {index}: the kernel writes outside of it")
-    for index, (tensor, before) in enumerate(zip(inputs, case.originals, strict=True)):
-        if not tensor.holds(before):
-            problems.append(f"input {index}: the kernel writes into it")
-            tensor.write(before)
-        if not tensor.is_intact:
-            problems.append(f"input {index}: the kernel writes outside of it")
-    return max_error, problems
+def copy_gbps() -> float:
+    """GB/s, read and written, of a copy between two buffers of the GPU."""
+    source = torch.empty(_FLUSHED, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    microseconds, _ = time_launch(lambda: target.copy_(source))
+    return 2 * _FLUSHED / microseconds / 1e3
+
+
+def time_launch(launch: Callable[[], Any]) -> tuple[float, float]:
+    """Median and interquartile range of a launch, in microseconds, with a cold L2."""
+    flushed = torch.empty(_FLUSHED, dtype=torch.uint8, device="cuda")
+
+    def timed(count: int) -> list[float]:
+        event = partial(torch.cuda.Event, enable_timing=True)
+        events = [(event(), event()) for _ in range(count)]
+        for start, end in events:
+            flushed.zero_()
+            start.record()
+            launch()
+            end.record()
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) for start, end in events]
+
+    estimate = max(statistics.median(timed(3)), 1e-3)
+    times = timed(int(min(200, max(10, _TIMED_MS / estimate))))
+    low, middle, high = statistics.quantiles(times, n=4)
+    return middle * 1e3, (high - low) * 1e3
