@@ -1,24 +1,33 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Make the calls on a registered plugin that TensorRT's builder makes.
 
-The plugin object is the real one, from TensorRT's registry; ``_expressions`` stands in
-for what native code would pass to it.
+The plugin object is the real one, from TensorRT's registry. One thing is not real: the
+expressions, which TensorRT's native code makes and no Python can get. ``_StandIn``, at
+the end of this file, takes their place.
 """
 
 from __future__ import annotations
 
+import operator
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import UserDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
-from torch_tensorrt.annotation import _dtypes
-from torch_tensorrt.annotation._expressions import (
-    Extents,
-    dimensions,
-    expression_builder,
+from torch_tensorrt.annotation._dry_run.report import Dims, ShapeReport
+from torch_tensorrt.annotation._plugin import Plugin, Request
+from torch_tensorrt.annotation._target import compiling_for
+from torch_tensorrt.annotation._tensors import (
+    DType,
+    Extent,
+    Range,
+    TensorInfo,
+    to_plugin,
 )
-from torch_tensorrt.annotation._symbolic import Extent, Range
-from torch_tensorrt.annotation._trace import TensorInfo
 from torch_tensorrt.annotation.errors import DryRunError
 
 _lock = threading.RLock()  # TensorRT keeps the expression builder in a global
@@ -31,231 +40,247 @@ class BuiltLaunch:
 
     Attributes:
         dtypes, formats: of inputs and outputs, as TensorRT calls them.
+        code: PTX.
     """
 
     tactic: int
     dtypes: tuple[str, ...]
     formats: tuple[str, ...]
     entry: str
-    code: str | bytes
-    _outputs: tuple[tuple[Any, ...], ...]
-    _grid: tuple[Any, ...]
-    _block: tuple[Any, ...]
-    _shared_memory: Any
-    _extras: tuple[Any, ...]
+    code: str
+    _exprs: Mapping[str, Any] = field(repr=False)
 
-    def grid(self, extents: Extents) -> tuple[int, ...]:
-        """Blocks along x, y, z for these input extents."""
-        return tuple(expr.value(extents) for expr in self._grid)
+    def at(self, dims: Dims, name: str = "") -> ShapeReport:
+        """The launch for these input extents."""
 
-    def block(self, extents: Extents) -> tuple[int, ...]:
-        """Threads along x, y, z."""
-        return tuple(expr.value(extents) for expr in self._block)
+        def value(expr: Any) -> Any:
+            is_one = not isinstance(expr, tuple)
+            return expr.value(dims) if is_one else tuple(map(value, expr))
 
-    def shared_memory(self, extents: Extents) -> int:
-        """Dynamic shared memory, in bytes."""
-        value: int = self._shared_memory.value(extents)
-        return value
-
-    def outputs(self, extents: Extents) -> Extents:
-        """The extents of each output."""
-        return tuple(tuple(e.value(extents) for e in shape) for shape in self._outputs)
-
-    def extras(self, extents: Extents) -> tuple[int, ...]:
-        """The 32-bit arguments between the inputs and the outputs."""
-        return tuple(expr.value(extents) for expr in self._extras)
+        numbers = {key: value(expr) for key, expr in self._exprs.items()}
+        return ShapeReport(name, dims, **numbers)
 
 
-def build(
-    op: str, inputs: Sequence[TensorInfo], attributes: Mapping[str, Any]
-) -> list[BuiltLaunch]:
-    """Every launch that the plugin offers for these inputs, tactics in order.
-
-    Args:
-        attributes: text, or arrays, as :class:`AttributeKind` encodes them.
+def build(plugin: Plugin, request: Request) -> list[BuiltLaunch]:
+    """Every launch that a registered plugin offers for a request, tactics in order.
 
     Raises:
-        DryRunError: the plugin is not registered, or TensorRT's rules are broken.
+        DryRunError: TensorRT does not have the plugin, or one of its rules is broken.
     """
-    with _lock:
-        return _build(op, inputs, attributes)
+    with _lock, compiling_for(request.target):
+        return sorted(_Build(plugin, request).launches(), key=lambda b: b.tactic)
 
 
-def _build(
-    op: str, inputs: Sequence[TensorInfo], attributes: Mapping[str, Any]
-) -> list[BuiltLaunch]:
-    plugin = _create(op, attributes)
-    num_outputs = plugin.get_num_outputs()
-    types = [_dtypes.to_tensorrt(tensor.dtype) for tensor in inputs]
-    output_types = plugin.get_output_data_types(types, [len(t.shape) for t in inputs])
-    dims = [dimensions(i, tensor.shape) for i, tensor in enumerate(inputs)]
-    plugin.get_output_shapes(dims, [], expression_builder())
-    in_out = [
-        _tensor_desc(t.shape, type_) for t, type_ in zip(inputs, types, strict=True)
-    ]
-    for desc, type_ in zip(plugin.output_descs, output_types, strict=True):
-        in_out.append(_tensor_desc(_extents(desc, inputs), type_))
-    if any(plugin.get_aliased_input(i) != -1 for i in range(num_outputs)):
-        raise DryRunError(f"{op}: in-place outputs cannot be dry-run.")
-    launches = [
-        launch
-        for combination in _combinations(op, plugin, in_out, len(inputs))
-        for launch in _launches(plugin, combination, dims, in_out, len(inputs))
-    ]
-    return sorted(launches, key=lambda launch: launch.tactic)
+class _Build:
+    """One build's calls, in the order in which TensorRT makes them."""
+
+    def __init__(self, plugin: Plugin, request: Request) -> None:
+        self._op = plugin.op
+        inputs = [to_plugin(info) for info in request.inputs]
+        self._num_inputs = len(inputs)
+        self._plugin = _create(plugin, request)
+        num_outputs = self._plugin.get_num_outputs()
+        types = [DType.of(info.dtype).to_tensorrt() for info in inputs]
+        ranks = [len(info.shape) for info in inputs]
+        output_types = self._plugin.get_output_data_types(types, ranks)
+        self._dims = [dimensions(i, info.shape) for i, info in enumerate(inputs)]
+        self._plugin.get_output_shapes(self._dims, [], expression_builder())
+        outputs = [
+            TensorInfo(_extents(desc, inputs), DType.of_tensorrt(type_).torch)
+            for desc, type_ in zip(self._plugin.output_descs, output_types, strict=True)
+        ]
+        self._in_out = list(map(_tensor_desc, (*inputs, *outputs)))
+        if any(self._plugin.get_aliased_input(i) != -1 for i in range(num_outputs)):
+            raise DryRunError(f"{self._op}: in-place outputs cannot be dry-run.")
+
+    def launches(self) -> list[BuiltLaunch]:
+        """The launch of each tactic that the plugin offers."""
+        found = []
+        for combination in self._combinations():
+            for desc, (type_, format_) in zip(self._in_out, combination, strict=True):
+                desc.desc.type, desc.desc.format = type_, format_
+            inputs = self._in_out[: self._num_inputs]
+            outputs = self._in_out[self._num_inputs :]
+            self._plugin.configure_plugin(inputs, outputs)
+            for tactic in self._plugin.get_valid_tactics() or [_DEFAULT_TACTIC]:
+                self._plugin.set_tactic(tactic)
+                found.append(self._launch(tactic, combination))
+        return found
+
+    def _combinations(self) -> list[list[Any]]:
+        """Type and format combinations; the builder asks twice."""
+        ask = self._plugin.get_supported_format_combinations
+        first, second = (
+            [(desc.type, desc.format) for desc in ask(self._in_out, self._num_inputs)]
+            for _ in range(2)
+        )
+        if first != second:
+            raise DryRunError(f"{self._op}: autotune answers one question in two ways.")
+        size = len(self._in_out)
+        return [first[i : i + size] for i in range(0, len(first), size)]
+
+    def _launch(self, tactic: int, combination: Sequence[Any]) -> BuiltLaunch:
+        """``get_launch_params``, then ``get_kernel``.
+
+        TensorRT's own holders of expressions cannot be read back, so what the AOT
+        implementation returns to the plugin is noted on the way.
+        """
+        returned: list[tuple[str, str, Any, Any]] = []
+        original = self._plugin.aot_impl_function
+
+        def noted(*args: Any) -> Any:
+            returned.append(original(*args))
+            return returned[-1]
+
+        self._plugin.aot_impl_function = noted
+        try:
+            holders = SimpleNamespace(), UserDict[int, Any]()
+            asked = self._dims, self._in_out, self._num_inputs
+            self._plugin.get_launch_params(*asked, *holders, expression_builder())
+        finally:
+            self._plugin.aot_impl_function = original
+        descs = [desc.desc for desc in self._in_out]
+        entry, code = self._plugin.get_kernel(
+            descs[: self._num_inputs], descs[self._num_inputs :]
+        )
+        _, _, params, extras = returned[0]
+        outputs = (desc.shape_expr for desc in self._plugin.output_descs)
+        return BuiltLaunch(
+            tactic=tactic,
+            dtypes=tuple(DType.of_tensorrt(type_).token for type_, _ in combination),
+            formats=tuple(format_.name for _, format_ in combination),
+            entry=entry,
+            code=code.decode(),
+            _exprs={
+                "grid": _native(params.grid_x, params.grid_y, params.grid_z),
+                "block": _native(params.block_x, params.block_y, params.block_z),
+                "shared_memory": params.shared_mem._expr,
+                "extras": _native(*extras),
+                "outputs": tuple(_native(*shape) for shape in outputs),
+            },
+        )
 
 
-def _create(op: str, attributes: Mapping[str, Any]) -> Any:
+def _create(plugin: Plugin, request: Request) -> Any:
+    """The plugin object; its attributes are in the schema's order."""
     import tensorrt as trt
 
-    namespace, _, name = op.partition("::")
+    namespace, _, name = plugin.op.partition("::")
     creator = trt.get_plugin_registry().get_creator(name, "1", namespace)
     if creator is None:
         raise DryRunError(
-            f"{op}: TensorRT has no such plugin. Register it first: "
-            f"custom_op({op!r}, impl=...)."
+            f"{plugin.op}: TensorRT has no such plugin. Register it first: "
+            f"custom_op({plugin.op!r}, impl=...)."
         )
-    kinds = {
-        "float64": trt.PluginFieldType.FLOAT64,
-        "int64": trt.PluginFieldType.INT64,
-        "bool": trt.PluginFieldType.INT8,
-    }
-    fields = [
-        trt.PluginField(key, value.encode(), trt.PluginFieldType.CHAR)
-        if isinstance(value, str)
-        else trt.PluginField(key, value, kinds[value.dtype.name])
-        for key, value in attributes.items()
-    ]
-    return creator.create_plugin(
-        name,
-        namespace,
-        trt.PluginFieldCollection(fields),
-        trt.TensorRTPhase.BUILD,
-        trt.QuickPluginCreationRequest.STRICT_AOT,
-    )
-
-
-def _combinations(
-    op: str, plugin: Any, in_out: list[Any], num_inputs: int
-) -> list[list[Any]]:
-    """Type and format combinations; the builder asks twice, once for their number."""
-    answers = [
-        [
-            (desc.type, desc.format)
-            for desc in plugin.get_supported_format_combinations(in_out, num_inputs)
-        ]
-        for _ in range(2)
-    ]
-    if answers[0] != answers[1]:
-        raise DryRunError(f"{op}: autotune answers differently when asked again.")
-    size = len(in_out)
-    return [answers[0][i : i + size] for i in range(0, len(answers[0]), size)]
-
-
-def _launches(
-    plugin: Any,
-    combination: Sequence[Any],
-    dims: list[list[Any]],
-    in_out: list[Any],
-    num_inputs: int,
-) -> list[BuiltLaunch]:
-    for desc, (type_, format_) in zip(in_out, combination, strict=True):
-        desc.desc.type, desc.desc.format = type_, format_
-    plugin.configure_plugin(in_out[:num_inputs], in_out[num_inputs:])
-    launches = []
-    for tactic in sorted(plugin.get_valid_tactics()) or [_DEFAULT_TACTIC]:
-        plugin.set_tactic(tactic)
-        entry, code, params, extras = _ask_launch(plugin, dims, in_out, num_inputs)
-        launches.append(
-            BuiltLaunch(
-                tactic=tactic,
-                dtypes=tuple(_dtypes.from_tensorrt(t).token for t, _ in combination),
-                formats=tuple(format_.name for _, format_ in combination),
-                entry=entry,
-                code=code,
-                _outputs=tuple(
-                    tuple(expr._expr for expr in desc.shape_expr)
-                    for desc in plugin.output_descs
-                ),
-                _grid=tuple(
-                    e._expr for e in (params.grid_x, params.grid_y, params.grid_z)
-                ),
-                _block=tuple(
-                    e._expr for e in (params.block_x, params.block_y, params.block_z)
-                ),
-                _shared_memory=params.shared_mem._expr,
-                _extras=tuple(e._expr for e in extras),
-            )
-        )
-    return launches
-
-
-def _ask_launch(
-    plugin: Any, dims: list[list[Any]], in_out: list[Any], num_inputs: int
-) -> tuple[str, str | bytes, Any, Any]:
-    """``get_launch_params``, keeping what the AOT implementation returned to it.
-
-    TensorRT's own holders of expressions cannot be read back.
-    """
-    returned: list[tuple[str, str, Any, Any]] = []
-    original = plugin.aot_impl_function
-
-    def remember(*args: Any) -> Any:
-        returned.append(original(*args))
-        return returned[-1]
-
-    plugin.aot_impl_function = remember
-    try:
-        plugin.get_launch_params(
-            dims, in_out, num_inputs, _Holder(), _Setter(), expression_builder()
-        )
-    finally:
-        plugin.aot_impl_function = original
-    entry, code = plugin.get_kernel(
-        [d.desc for d in in_out[:num_inputs]], [d.desc for d in in_out[num_inputs:]]
-    )
-    text = code if code.startswith(b"\x7fELF") else code.decode()
-    return entry, text, returned[0][2], returned[0][3]
-
-
-class _Holder:
-    """Takes the launch parameters, as a native struct does."""
-
-
-class _Setter(dict[int, Any]):
-    """Takes the extra arguments, as a native list does."""
-
-    nbSymExprs = 0
+    fields = []
+    for key, kind in plugin.attributes.items():
+        value = kind.encode(request.attributes[key])
+        if isinstance(value, str):
+            type_, value = trt.PluginFieldType.CHAR, value.encode()
+        else:
+            dtype = value.dtype.name.upper().replace("BOOL", "INT8")
+            type_ = getattr(trt.PluginFieldType, dtype)
+        fields.append(trt.PluginField(key, value, type_))
+    collection = trt.PluginFieldCollection(fields)
+    when = trt.TensorRTPhase.BUILD, trt.QuickPluginCreationRequest.STRICT_AOT
+    return creator.create_plugin(name, namespace, collection, *when)
 
 
 def _extents(desc: Any, inputs: Sequence[TensorInfo]) -> tuple[Extent, ...]:
     """An output's extents, from its expressions at the profile's min, opt and max."""
-    points = [corner(inputs, which) for which in ("min", "opt", "max")]
+    corners = [tuple(i.at(which) for i in inputs) for which in ("min", "opt", "max")]
     return tuple(
         expr.constant_value()
         if expr.is_constant
-        else Range(*sorted(expr._expr.value(point) for point in points))
+        else Range(*sorted(expr._expr.value(corner) for corner in corners))
         for expr in desc.shape_expr
     )
 
 
-def corner(inputs: Sequence[TensorInfo], which: str) -> Extents:
-    """The inputs' extents at the profile's ``min``, ``opt`` or ``max``."""
-    return tuple(
-        tuple(getattr(e, which) if isinstance(e, Range) else e for e in tensor.shape)
-        for tensor in inputs
-    )
-
-
-def _tensor_desc(shape: Sequence[Extent], type_: Any) -> Any:
+def _tensor_desc(info: TensorInfo) -> Any:
     import tensorrt as trt
 
-    info = [TensorInfo(tuple(shape), _dtypes.from_tensorrt(type_).torch)]
     desc = trt.DynamicPluginTensorDesc()
-    desc.desc.type = type_
+    desc.desc.type = DType.of(info.dtype).to_tensorrt()
     desc.desc.format = trt.TensorFormat.LINEAR
-    desc.desc.dims = tuple(-1 if isinstance(e, Range) else e for e in shape)
-    desc.min, desc.opt, desc.max = (
-        corner(info, which)[0] for which in ("min", "opt", "max")
-    )
+    desc.desc.dims = tuple(-1 if isinstance(e, Range) else e for e in info.shape)
+    desc.min, desc.opt, desc.max = info.at("min"), info.at("opt"), info.at("max")
     return desc
+
+
+def _native(*exprs: Any) -> tuple[Any, ...]:
+    """What TensorRT's wrappers of expressions hold."""
+    return tuple(expr._expr for expr in exprs)
+
+
+# --- The stand-in for native expressions ----------------------------------------------
+
+
+def expression_builder() -> Any:
+    """What TensorRT passes to a plugin to make expressions with."""
+    return _stand_in()
+
+
+def dimensions(tensor: int, shape: Sequence[Extent]) -> list[Any]:
+    """The extents of input ``tensor`` as expressions; a known one is a constant."""
+    stand_in = _stand_in()
+
+    def dimension(axis: int, extent: Extent) -> Any:
+        if isinstance(extent, Range):
+            return stand_in.of(lambda dims: dims[tensor][axis])
+        return stand_in.constant(extent)
+
+    return [dimension(axis, extent) for axis, extent in enumerate(shape)]
+
+
+@cache
+def _stand_in() -> Any:
+    """The class ``_StandIn``, which needs TensorRT's bindings to be defined."""
+    import tensorrt as trt
+
+    kind = trt.DimensionOperation
+    operations: dict[Any, Callable[[int, int], int]] = {
+        **{kind.SUM: operator.add, kind.SUB: operator.sub, kind.PROD: operator.mul},
+        **{kind.MAX: max, kind.MIN: min, kind.FLOOR_DIV: operator.floordiv},
+        kind.CEIL_DIV: lambda a, b: -(-a // b),
+        kind.EQUAL: lambda a, b: int(a == b),
+        kind.LESS: lambda a, b: int(a < b),
+    }
+
+    class _StandIn(trt.IDimensionExpr):  # type: ignore[misc]
+        """An expression that remembers how it was made; the class makes them.
+
+        So one pass of the builder's calls gives the launch for every shape. Instances
+        are made with ``__new__`` alone, since the native part is an abstract interface.
+        """
+
+        value: Callable[[Dims], int]
+        known: int | None
+
+        @classmethod
+        def of(cls, value: Callable[[Dims], int], known: int | None = None) -> Any:
+            expression = cls.__new__(cls)
+            expression.value, expression.known = value, known
+            return expression
+
+        @classmethod
+        def constant(cls, value: int) -> Any:
+            return cls.of(lambda _: value, value)
+
+        @classmethod
+        def operation(cls, operation: Any, first: Any, second: Any) -> Any:
+            function = operations[operation]
+            if first.known is not None and second.known is not None:
+                return cls.constant(function(first.known, second.known))
+            return cls.of(lambda dims: function(first.value(dims), second.value(dims)))
+
+        def is_constant(self) -> bool:
+            return self.known is not None
+
+        def get_constant_value(self) -> int | None:
+            return self.known
+
+        def is_size_tensor(self) -> bool:
+            return False
+
+    return _StandIn
