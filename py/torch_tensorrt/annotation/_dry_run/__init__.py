@@ -1,41 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Drive a registered plugin as TensorRT's builder would, and report what it embeds."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-from torch_tensorrt.annotation import _ptx
-from torch_tensorrt.annotation._builder import BuiltLaunch, build
-from torch_tensorrt.annotation._execute import MakeInputs
-from torch_tensorrt.annotation._execute import execute as run_tactics
-from torch_tensorrt.annotation._expressions import Extents
-from torch_tensorrt.annotation._inputs import (
-    check_arguments,
-    info_of,
-    on_gpu,
-    shapes_to_look_at,
+from torch_tensorrt.annotation._code import ptx
+from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
+from torch_tensorrt.annotation._dry_run.execute import MakeInputs, random_inputs
+from torch_tensorrt.annotation._dry_run.execute import execute as run_tactics
+from torch_tensorrt.annotation._dry_run.report import (
+    Dims,
+    DryRunReport,
+    TacticReport,
 )
-from torch_tensorrt.annotation._registry import registered
-from torch_tensorrt.annotation._report import DryRunReport, ShapeReport, TacticReport
-from torch_tensorrt.annotation._symbolic import Range
-from torch_tensorrt.annotation._tactics import Kernel, Plugin, Request, Tactic
+from torch_tensorrt.annotation._plugin import Plugin, Request, Tactic, registered
+from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._target import (
     Target,
     compiling_for,
     current_target,
     runs_here,
 )
+from torch_tensorrt.annotation._tensors import (
+    TAKEN_FOR_NONE,
+    Range,
+    TensorInfo,
+    stands_for_none,
+)
 from torch_tensorrt.annotation.errors import (
-    AnnotationError,
     DryRunError,
-    RedundantTactic,
     SpecError,
     TacticWarning,
-    UnsupportedKernelError,
+    UserCodeError,
 )
 
 
@@ -62,22 +65,23 @@ def dry_run(
         op: ``"ns::name"``.
         inputs: the op's tensor inputs, in order: tensors, or ``torch_tensorrt.Input``
             with a static shape or a min/opt/max profile; None for an optional one that
-            is not given. Tensors on the GPU are run on as they are; of all else only
+            is not given. Tensors on the GPU are run on as they are; of all others only
             shape and dtype count.
         target: a :class:`Target`, or text such as ``"sm_90"``; None for ``TTA_TARGET``
             or the current GPU.
-        attributes: values of the op's other arguments, by name; of those left out,
-            the op's defaults.
+        attributes: values of the op's other arguments, by name; the op's defaults
+            stand for those left out.
         reference, make_inputs, tolerance: how tactics are checked, see
             :func:`execute`; without a reference it is the op itself, run eagerly.
         strict: raise if any tactic would be left out, or is wrong.
         execute: whether to run the tactics; None runs them where they can be.
-        ragged: whether to look at one shape that divides by nothing, beside those of
-            the profile; None where they are run.
+        ragged: whether to add a shape with odd extents to those of the profile; None
+            adds it where the tactics are run.
 
     Returns:
         Every tactic with its kernel and its launch for each shape, or why it is left
-        out; where they were run also whether each is right, and its time.
+        out. Where the tactics ran, also whether each is right, and its time in
+        microseconds.
 
     Raises:
         SpecError: the inputs or attributes are not those of the op.
@@ -91,34 +95,33 @@ def dry_run(
 
         print(tta.dry_run("my::silu", [torch.empty(8, 4096)], target="sm_90"))
     """
-    plugin = _plugin(op)
+    plugin = plugin_of(op)
     attributes = {**plugin.defaults, **(attributes or {})}
     if not isinstance(inputs, Sequence):
         raise SpecError(f"dry_run: inputs is {type(inputs).__name__}; pass a list.")
     omitted = (n for n in plugin.tensors[len(inputs) :] if n in plugin.optional)
     inputs = [*inputs, *(None for _ in omitted)]
-    infos = tuple(info_of(value) for value in inputs)
-    check_arguments(plugin, infos, attributes)
-    is_dynamic = any(isinstance(e, Range) for info in infos for e in info.shape)
-    if is_dynamic and not registered[op].dynamic:
+    infos = tuple(map(_info_of, inputs))
+    _check(plugin, infos, attributes)
+    if not registered[op].dynamic and any(i and i.is_dynamic for i in infos):
         raise DryRunError(
             f"{op}: registered without supports_dynamic_shapes=True, so a node of "
             "dynamic shape stays in PyTorch. Pass it to custom_op, or dry-run static "
             "inputs."
         )
     with compiling_for(target):
-        everything = (*infos, *plugin.weight_infos)
-        request = Request(everything, attributes, current_target())
+        target = current_target()
     if execute is None:
-        execute = runs_here(request.target)
-    with_ragged = execute if ragged is None else ragged
-    report = _compile(plugin, request, strict, with_ragged)
+        execute = runs_here(target)
+    request = Request.of((*infos, *plugin.weight_infos), attributes, target)
+    tactics = _compile(plugin, request, strict, execute if ragged is None else ragged)
+    report = DryRunReport(op, target.arch, tactics, tuple(plugin.weights))
     if not execute:
         return report
     report = run_tactics(
         report,
         reference or _eager(plugin, attributes),
-        make_inputs or on_gpu(inputs),
+        make_inputs or partial(_on_gpu, inputs, infos),
         tolerance,
         plugin.weights,
     )
@@ -127,29 +130,155 @@ def dry_run(
     return report
 
 
+def plugin_of(op: str) -> Plugin:
+    """The plugin of a registered op.
+
+    Raises:
+        DryRunError: the op is not registered with kernels of its own.
+    """
+    known = registered.get(op)
+    if known is None or known.plugin is None:
+        with_kernels = [name for name, other in registered.items() if other.plugin]
+        raise DryRunError(
+            f"{op}: not registered with kernels of its own. Call "
+            f"custom_op({op!r}, impl=tta.triton(...)) first. Registered: "
+            f"{', '.join(with_kernels) or 'none'}."
+        )
+    return known.plugin
+
+
+# --- What TensorRT would embed --------------------------------------------------------
+
+
 def _compile(
-    plugin: Plugin, request: Request, strict: bool, with_ragged: bool
-) -> DryRunReport:
-    with compiling_for(request.target), warnings.catch_warnings():
+    plugin: Plugin, request: Request, strict: bool, ragged: bool
+) -> tuple[TacticReport, ...]:
+    tactics = plugin.kernels(request)
+    failures = [tactic.error for tactic in tactics if tactic.error is not None]
+    if failures and (strict or len(failures) == len(tactics)):
+        raise failures[0]
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", TacticWarning)  # the report says it
-        kernels = _kernels(plugin, request)
-        failures = [k for _, k in kernels if isinstance(k, AnnotationError)]
-        if failures and (strict or len(failures) == len(kernels)):
-            raise failures[0]
-        encoded = {  # in the schema's order, in which TensorRT hands them on
-            name: kind.encode(request.attributes[name])
-            for name, kind in plugin.attributes.items()
-        }
-        built = build(plugin.op, request.inputs, encoded)
-    launches = {launch.tactic: launch for launch in built}
-    points = shapes_to_look_at(plugin, request, with_ragged)
-    reports = [
-        _failed(tactic, kernel)
-        if isinstance(kernel, AnnotationError)
-        else _report(tactic, launches[tactic.number], kernel, points)
-        for tactic, kernel in kernels
-    ]
-    return DryRunReport(plugin.op, request.target.arch, reports, tuple(plugin.weights))
+        launches = {launch.tactic: launch for launch in build(plugin, request)}
+    shapes = _shapes(plugin, request, ragged)
+    return tuple(_report(t, launches.get(t.number), shapes) for t in tactics)
+
+
+def _report(
+    tactic: Tactic, launch: BuiltLaunch | None, shapes: Mapping[str, Dims]
+) -> TacticReport:
+    number, backend = tactic.number, tactic.spec.backend
+    if (kernel := tactic.kernel) is None:
+        return TacticReport(number, backend, tactic.settings, error=str(tactic.error))
+    assert launch is not None, "autotune offers every tactic that has a kernel"
+    entry = ptx.parse(launch.code)
+    return TacticReport(
+        tactic=number,
+        backend=backend,
+        config=tactic.settings,
+        dtypes=launch.dtypes,
+        formats=launch.formats,
+        facts=kernel.facts,
+        target=entry.target,
+        entry=launch.entry,
+        code=launch.code,
+        ptx_isa=entry.version,
+        retargeted=kernel.retargeted,
+        registers=kernel.registers,
+        shared_memory=kernel.shared_memory + kernel.static_shared_memory,
+        spills=kernel.spills,
+        shapes=tuple(launch.at(dims, name) for name, dims in shapes.items()),
+    )
+
+
+def _shapes(plugin: Plugin, request: Request, ragged: bool) -> dict[str, Dims]:
+    """The shapes of the report, by name; extents of ``ragged`` are odd."""
+
+    def corner(inputs: Sequence[TensorInfo | None], which: str) -> Dims:
+        return tuple(None if i is None else i.at(which) for i in inputs)
+
+    if not any(info and info.is_dynamic for info in request.inputs):
+        return {"static": corner(request.inputs, "opt")}
+    shapes = {which: corner(request.inputs, which) for which in ("min", "opt", "max")}
+    if ragged:
+        static = [
+            info and TensorInfo(tuple(map(_odd, info.shape)), info.dtype)
+            for info in request.inputs
+        ]
+        meta = partial(plugin.meta, **request.attributes)
+        try:
+            infer_outputs(meta, static, plugin.op)
+        except UserCodeError:
+            return shapes  # the op has no such shape
+        shapes["ragged"] = corner(static, "opt")
+    return shapes
+
+
+def _odd(extent: int | Range) -> int:
+    """An odd extent two thirds up the range, the same for equal ranges."""
+    if isinstance(extent, int):
+        return extent
+    return min(extent.max, (extent.min + (extent.max - extent.min) * 2 // 3) | 1)
+
+
+# --- What a dry run is given ----------------------------------------------------------
+
+
+def _info_of(value: Any) -> TensorInfo | None:
+    """Shape and dtype of a tensor or ``torch_tensorrt.Input``; None for None."""
+    if value is None:
+        return None
+    shape: Any = getattr(value, "shape", None)
+    dtype: Any = getattr(value, "dtype", None)
+    if isinstance(shape, Mapping):
+        profile = [shape[f"{which}_shape"] for which in ("min", "opt", "max")]
+        shape = [
+            low if low == high else Range(low, opt, high)
+            for low, opt, high in zip(*profile, strict=True)
+        ]
+    if shape is None or not (isinstance(dtype, torch.dtype) or hasattr(dtype, "to")):
+        raise SpecError(
+            f"dry_run: input {value!r}: pass a tensor, or torch_tensorrt.Input."
+        )
+    if not isinstance(dtype, torch.dtype):
+        try:
+            dtype = dtype.to(torch.dtype)
+        except TypeError as error:  # torch_tensorrt.Input without a dtype
+            raise SpecError(
+                f"dry_run: an input of dtype {dtype}. Name it: Input(..., dtype=...)."
+            ) from error
+    if stands_for_none(len(shape), dtype):
+        raise SpecError(f"dry_run: {TAKEN_FOR_NONE}")
+    return TensorInfo(tuple(shape), dtype)
+
+
+def _check(
+    plugin: Plugin, infos: Sequence[TensorInfo | None], attributes: Mapping[str, Any]
+) -> None:
+    for name, info in zip(plugin.tensors, infos, strict=False):
+        if info is None and name not in plugin.optional:
+            raise SpecError(f"dry_run: {plugin.op}, input `{name}`: it cannot be None.")
+    if len(infos) != len(plugin.tensors):
+        raise SpecError(
+            f"dry_run: {plugin.op} takes {len(plugin.tensors)} tensors, "
+            f"{', '.join(plugin.tensors)}; got {len(infos)}."
+        )
+    if set(attributes) != set(plugin.attributes):
+        names = ", ".join(plugin.attributes)
+        takes = f"the attributes {names}" if names else "no attributes"
+        raise SpecError(
+            f"dry_run: {plugin.op} takes {takes}; got "
+            f"{', '.join(attributes) or 'none'}. Pass attributes={{name: value}}."
+        )
+    for name, kind in plugin.attributes.items():
+        if not kind.holds(attributes[name]):
+            raise SpecError(
+                f"dry_run: attribute {name}={attributes[name]!r} of {plugin.op} must "
+                f"be of type {kind}."
+            )
+
+
+# --- What a dry run runs --------------------------------------------------------------
 
 
 def _eager(plugin: Plugin, attributes: Mapping[str, Any]) -> Callable[..., Any]:
@@ -163,80 +292,12 @@ def _eager(plugin: Plugin, attributes: Mapping[str, Any]) -> Callable[..., Any]:
     return eager
 
 
-def _plugin(op: str) -> Plugin:
-    known = registered.get(op)
-    if known is None or known.plugin is None:
-        with_kernels = [name for name, other in registered.items() if other.plugin]
-        raise DryRunError(
-            f"{op}: not registered with kernels of its own. Call "
-            f"custom_op({op!r}, impl=tta.triton(...)) first. Registered: "
-            f"{', '.join(with_kernels) or 'none'}."
-        )
-    return known.plugin
-
-
-def _kernels(
-    plugin: Plugin, request: Request
-) -> list[tuple[Tactic, Kernel | AnnotationError]]:
-    """Each tactic's kernel, or why it has none; not those that are another's."""
-    found: list[tuple[Tactic, Kernel | AnnotationError]] = []
-    redundant: RedundantTactic | None = None
-    plugin.prepare(request)
-    for tactic in plugin.tactics(request.inputs, request.attributes):
-        try:
-            found.append((tactic, plugin.kernel(tactic, request)))
-        except RedundantTactic as error:
-            redundant = error
-        except AnnotationError as error:
-            found.append((tactic, error))
-    if redundant is not None and not found:
-        raise UnsupportedKernelError(f"{plugin.op}: {redundant}") from redundant
-    return found
-
-
-def _failed(tactic: Tactic, error: AnnotationError) -> TacticReport:
-    return TacticReport(
-        tactic.number,
-        tactic.spec.backend,
-        tactic.settings,
-        facts=tactic.fact_set,
-        error=str(error),
-    )
-
-
-def _report(
-    tactic: Tactic,
-    launch: BuiltLaunch,
-    kernel: Kernel,
-    points: Mapping[str, Extents],
-) -> TacticReport:
-    ptx = launch.code if isinstance(launch.code, str) else ""
-    resources = kernel.resources
-    return TacticReport(
-        tactic=tactic.number,
-        backend=tactic.spec.backend,
-        config=tactic.settings,
-        dtypes=launch.dtypes,
-        formats=launch.formats,
-        facts=kernel.compiled.facts,
-        target=_ptx.target_of(ptx or kernel.compiled.code),
-        entry=launch.entry,
-        code=launch.code,
-        ptx_isa=_ptx.parse(ptx).version if ptx else "",
-        retargeted=kernel.compiled.retargeted,
-        registers=resources.registers,
-        shared_memory=kernel.compiled.shared_memory + resources.static_shared_memory,
-        spills=resources.spills,
-        shapes=tuple(
-            ShapeReport(
-                name=name,
-                dims=extents,
-                grid=launch.grid(extents),
-                block=launch.block(extents),
-                extras=launch.extras(extents),
-                outputs=launch.outputs(extents),
-                shared_memory=launch.shared_memory(extents),
-            )
-            for name, extents in points.items()
-        ),
-    )
+def _on_gpu(
+    inputs: Sequence[Any], infos: Sequence[TensorInfo | None], dims: Dims
+) -> list[torch.Tensor | None]:
+    """The inputs that are tensors on the GPU, and random ones for the others."""
+    dtypes = [torch.bool if info is None else info.dtype for info in infos]
+    return [
+        given if isinstance(given, torch.Tensor) and given.is_cuda else made
+        for given, made in zip(inputs, random_inputs(dims, dtypes), strict=True)
+    ]
