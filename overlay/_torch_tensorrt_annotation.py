@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The import hook of the `torch-tensorrt-annotation` distribution.
 
 It resolves exactly two packages, and with them their submodules, to this
@@ -34,6 +36,8 @@ class OverlayFinder:
     def find_spec(
         self, fullname: str, path: object = None, target: object = None
     ) -> ModuleSpec | None:
+        if fullname == "torch_tensorrt":
+            _read_command_line(self.root)
         if fullname not in PACKAGES:
             return None
         from importlib.util import spec_from_file_location
@@ -54,6 +58,28 @@ def register() -> None:
     if not any(isinstance(finder, OverlayFinder) for finder in sys.meta_path):
         root = _INSTALLED if os.path.isdir(_INSTALLED) else _REPOSITORY
         sys.meta_path.insert(0, OverlayFinder(root))
+
+
+def _read_command_line(root: str) -> None:
+    """Read the arguments of `python -m torch_tensorrt.annotation`, if that was started.
+
+    Python imports `torch_tensorrt`, which takes seconds, before it looks for the module
+    that `-m` names. This is the last moment before that. The parser answers `--help`
+    and wrong usage, and ends the process. Otherwise the import goes on, and `__main__`
+    reads the arguments again.
+
+    While Python looks for the module, `sys.argv` holds "-m" and the arguments, and
+    `sys.orig_argv` ends with the module's name and the arguments (both are documented).
+    """
+    argv = getattr(sys, "argv", [])
+    if argv[:1] != ["-m"]:
+        return
+    if sys.orig_argv[-len(argv)].removeprefix("-m") != PACKAGES[0]:
+        return
+    import runpy
+
+    main = os.path.join(root, *PACKAGES[0].split("."), "__main__.py")
+    runpy.run_path(main)["parser"]().parse_args(argv[1:])
 
 
 def _warn_if_untested() -> None:

@@ -1,8 +1,133 @@
-"""``python -m torch_tensorrt.annotation``."""
+# SPDX-License-Identifier: BSD-3-Clause
 
+"""``python -m torch_tensorrt.annotation``: the arguments that it takes.
+
+Nothing but argparse is imported to read them, because importing torch_tensorrt takes
+seconds. The overlay (``_torch_tensorrt_annotation.py``) has this file read them before
+Python imports torch_tensorrt, so help and wrong usage are answered at once. ``_cli``
+holds what the commands do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
 import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
 
-from torch_tensorrt.annotation._cli import main
+_PROGRAM = "python -m torch_tensorrt.annotation"
+_STATIC = "x=8x512:fp16"
+_DYNAMIC = "x=1..64x512"
+_EXAMPLES = f"""\
+examples:
+  {_PROGRAM} dry-run kernels.py my::silu --input {_STATIC} --target sm_90
+  {_PROGRAM} dry-run my.package my::silu --input {_STATIC} \\
+      --dynamic {_DYNAMIC} --json report.json --html report.html
+  {_PROGRAM} compile kernels.py my::silu --input {_STATIC} \\
+      --target sm_80 --target sm_90,ptx_isa=8.5
+  {_PROGRAM} cache info
+  {_PROGRAM} env
+
+exit status: 0 all is well; 1 a tactic failed, or is wrong; 2 wrong usage
+"""
+
+
+class Shape(NamedTuple):
+    """A ``NAME=SHAPE:DTYPE``; an extent has one number, min and max, or all three."""
+
+    name: str
+    extents: tuple[tuple[int, ...], ...]
+    dtype: str | None
+
+
+_EXTENT = r"\d+(?:\.\.\d+){0,2}"
+_SHAPE = re.compile(rf"(\w+)=((?:{_EXTENT}(?:x{_EXTENT})*)?)(?::(\w+))?", re.ASCII)
+
+
+def _shape(text: str) -> Shape:
+    match = _SHAPE.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text}: write {_STATIC}, or in --dynamic {_DYNAMIC}; an extent is a "
+            "number, or a range 1..64 or 1..8..64"
+        )
+    name, extents, dtype = match.groups()
+    parts = extents.split("x") if extents else []
+    return Shape(name, tuple(tuple(map(int, p.split(".."))) for p in parts), dtype)
+
+
+def _attribute(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text}: write NAME=VALUE")
+    return name, value
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and ends every help with the examples."""
+
+    def __init__(self, what: str = "", **rest: str) -> None:
+        super().__init__(
+            description=f"{what[:1].upper()}{what[1:]}.",
+            epilog=_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **rest,  # type: ignore[arg-type]
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+    def several(self, option: str, form: str, type_: Any, what: str) -> None:
+        """An option that may be given several times."""
+        self.add_argument(
+            option, action="append", default=[], metavar=form, type=type_, help=what
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    """What reads the arguments."""
+    whole = _Parser(
+        "kernels in TensorRT engines: try them, compile them", prog=_PROGRAM
+    )
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, what: str) -> _Parser:
+        return commands.add_parser(name, help=what, what=what)
+
+    dry = command("dry-run", "show what TensorRT would embed; run it on a GPU")
+    fill = command("compile", "fill the kernel cache, for this machine or another")
+    for each in (dry, fill):
+        each.add_argument(
+            "module", metavar="FILE_OR_MODULE", help="it registers the op"
+        )
+        each.add_argument("op", metavar="OP", help="as my::silu")
+        static = f"a tensor of the op: {_STATIC}"
+        each.several("--input", "NAME=SHAPE:DTYPE", _shape, static)
+        ranges = f"its profile, min..max or min..opt..max: {_DYNAMIC}"
+        each.several("--dynamic", "NAME=RANGES", _shape, ranges)
+        other = "another argument of the op"
+        each.several("--attribute", "NAME=VALUE", _attribute, other)
+    dry.add_argument("--target", help="as sm_90 or sm_90,ptx_isa=8.5; else this GPU")
+    dry.add_argument("--compile-only", action="store_true", help="run nothing")
+    dry.add_argument("--tolerance", type=float, help="largest error; else the dtype's")
+    dry.add_argument("--json", metavar="FILE", help="write the report; -: print it")
+    dry.add_argument("--html", metavar="FILE", help="write the report as a web page")
+    often = "may be given several times"
+    fill.add_argument("--target", action="append", required=True, help=often)
+    cache = command("cache", "show or clear the kernel cache (TTA_CACHE_DIR)")
+    cache.add_argument("what", choices=("info", "clear"))
+    command("env", "show what is installed here, and what works")
+    return whole
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status."""
+    options = parser().parse_args(arguments)
+    from torch_tensorrt.annotation import _cli
+
+    return _cli.run(options, _PROGRAM)
+
 
 if __name__ == "__main__":
     sys.exit(main())

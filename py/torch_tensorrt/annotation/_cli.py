@@ -1,171 +1,60 @@
-"""The command line: ``python -m torch_tensorrt.annotation``."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What the commands of ``python -m torch_tensorrt.annotation`` do."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import ast
 import importlib.util
+import platform
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from torch_tensorrt.annotation._cache import cache_folder, kernel_cache
-from torch_tensorrt.annotation._cli_env import describe
-from torch_tensorrt.annotation._cli_inputs import (
-    DYNAMIC,
-    STATIC,
-    UsageError,
-    read_attributes,
-    read_inputs,
+import torch
+
+from torch_tensorrt.annotation import _settings, backends
+from torch_tensorrt.annotation._attributes import AttributeKind
+from torch_tensorrt.annotation._compile.cache import kernel_cache
+from torch_tensorrt.annotation._compile.pool import worker_count
+from torch_tensorrt.annotation._dry_run import dry_run, plugin_of
+from torch_tensorrt.annotation._target import Target, current_target
+from torch_tensorrt.annotation._tensors import DTYPES
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    DryRunError,
+    SpecError,
+    TargetError,
 )
-from torch_tensorrt.annotation._dry_run import dry_run
-from torch_tensorrt.annotation._eviction import parse_size, size_limit
-from torch_tensorrt.annotation._registry import registered
-from torch_tensorrt.annotation._report import DryRunReport
-from torch_tensorrt.annotation._tactics import Plugin
-from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.errors import AnnotationError, SpecError, TargetError
 
-OK, FAILED, USAGE = 0, 1, 2
-_PROGRAM = "python -m torch_tensorrt.annotation"
+if TYPE_CHECKING:
+    from torch_tensorrt.annotation.__main__ import Shape
 
-_EXAMPLES = f"""\
-examples:
-  {_PROGRAM} dry-run kernels.py my::silu --input {STATIC} --target sm_90
-  {_PROGRAM} dry-run my.package my::silu --input {STATIC} \\
-      --dynamic {DYNAMIC} --json report.json --html report.html
-  {_PROGRAM} compile kernels.py my::silu --input {STATIC} \\
-      --target sm_80 --target sm_90,ptx_isa=8.5
-  {_PROGRAM} cache info
-  {_PROGRAM} cache clear --older-than 30 --keep 500MB
-  {_PROGRAM} env
-
-exit status: 0 all is well; 1 a tactic failed, or is wrong; 2 wrong usage
-"""
+OK, FAILED, USAGE = 0, 1, 2  # exit status
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status."""
-    options = _parser().parse_args(arguments)
+class UsageError(SpecError):
+    """The command line is wrong; the message is one line that says what to write."""
+
+
+def run(options: argparse.Namespace, program: str) -> int:
+    """Run the command that was parsed; its exit status."""
     try:
-        return int(options.run(options))
-    except (UsageError, TargetError) as error:
-        print(f"{_PROGRAM}: {error}", file=sys.stderr)
-        return USAGE
+        return _COMMANDS[options.command](options)
     except AnnotationError as error:
-        print(f"{_PROGRAM}: {error}", file=sys.stderr)
-        return FAILED
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}. See {self.prog} --help.\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=_PROGRAM,
-        description="Kernels in TensorRT engines: try them, compile them.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, run: Any, what: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name,
-            help=what,
-            description=f"{what[0].upper()}{what[1:]}.",
-            epilog=_EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        added.set_defaults(run=run)
-        return added
-
-    dry = command(
-        "dry-run", _dry_run, "show what TensorRT would embed; run it on a GPU"
-    )
-    _add_dry_run(dry)
-    compiling = command(
-        "compile", _compile, "fill the kernel cache, for this machine or another"
-    )
-    _add_op(compiling)
-    compiling.add_argument(
-        "--target", action="append", required=True, help="may be given several times"
-    )
-    cache = command("cache", _cache, "show or clear the kernel cache (TTA_CACHE_DIR)")
-    cache.add_argument("what", choices=("info", "clear"))
-    cache.add_argument(
-        "--keep",
-        type=_size,
-        metavar="SIZE",
-        help="clear: leave what was used last, as 500MB",
-    )
-    cache.add_argument(
-        "--older-than",
-        type=float,
-        metavar="DAYS",
-        help="clear: only what was not used for so many days",
-    )
-    command("env", _env, "show what is installed here, and what works")
-    return parser
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text, "--keep")
-    except SpecError as error:
-        message = f"{text!r} is no size, as 500MB or 2GB"
-        raise argparse.ArgumentTypeError(message) from error
-
-
-def _add_dry_run(dry: argparse.ArgumentParser) -> None:
-    _add_op(dry)
-    dry.add_argument("--target", help="as sm_90 or sm_90,ptx_isa=8.5; else this GPU")
-    dry.add_argument("--compile-only", action="store_true", help="run nothing")
-    dry.add_argument("--tolerance", type=float, help="largest error; else the dtype's")
-    dry.add_argument("--json", metavar="FILE", help="write the report; -: print it")
-    dry.add_argument("--html", metavar="FILE", help="write the report as a web page")
-    dry.add_argument("--plot", metavar="FILE", help="draw the times (needs matplotlib)")
-
-
-def _add_op(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("module", metavar="FILE_OR_MODULE", help="it registers the op")
-    parser.add_argument("op", metavar="OP", help="as my::silu")
-    parser.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="NAME=SHAPE:DTYPE",
-        help=f"a tensor of the op: {STATIC}",
-    )
-    parser.add_argument(
-        "--dynamic",
-        action="append",
-        default=[],
-        metavar="NAME=RANGES",
-        help=f"its profile, min..max or min..opt..max: {DYNAMIC}",
-    )
-    parser.add_argument(
-        "--attribute",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another argument of the op",
-    )
+        print(f"{program}: {error}", file=sys.stderr)
+        return USAGE if isinstance(error, UsageError | TargetError) else FAILED
 
 
 def _dry_run(options: argparse.Namespace) -> int:
-    plugin = _plugin(options)
     report = dry_run(
-        plugin.op,
-        _inputs(options, plugin),
-        options.target,
-        attributes=_attributes(options, plugin),
+        options.op,
+        **_arguments(options),
+        target=options.target,
         tolerance=options.tolerance,
         execute=False if options.compile_only else None,
     )
@@ -174,124 +63,54 @@ def _dry_run(options: argparse.Namespace) -> int:
         _write(options.json, report.to_json())
     if options.html:
         _write(options.html, report.to_html())
-    if options.plot:
-        report.plot().figure.savefig(options.plot)
     return OK if report.ok else FAILED
 
 
 def _compile(options: argparse.Namespace) -> int:
     targets = [Target.parse(text) for text in options.target]
-    plugin = _plugin(options)
-    inputs = _inputs(options, plugin)
-    attributes = _attributes(options, plugin)
+    arguments = _arguments(options)
     result = OK
     for target in targets:
         try:
-            report = dry_run(
-                plugin.op, inputs, target, attributes=attributes, execute=False
-            )
+            report = dry_run(options.op, **arguments, target=target, execute=False)
         except AnnotationError as error:
             print(f"{target.arch}: {error}")
             result = FAILED
             continue
-        _print_compiled(target, report)
+        good = sum(tactic.error is None for tactic in report.tactics)
+        print(f"{target.arch}: {good} of {len(report.tactics)} tactics")
+        for problem in report.problems:
+            print(f"  {problem}")
         result = result if report.ok else FAILED
-    print(f"kernel cache: {cache_folder()}")
+    cache = kernel_cache(_settings.cache_folder())
+    if cache.failure:
+        raise AnnotationError(f"not all kernels were stored: {cache.failure}")
+    print(f"kernel cache: {cache.root}")
     return result
 
 
-def _print_compiled(target: Target, report: DryRunReport) -> None:
-    good = [tactic for tactic in report.tactics if tactic.error is None]
-    print(f"{target.arch}: {len(good)} of {len(report.tactics)} tactics")
-    for tactic in report.tactics:
-        if tactic.error is not None:
-            print(f"  tactic {tactic.tactic} is left out: {tactic.error}")
-
-
 def _cache(options: argparse.Namespace) -> int:
-    cache = kernel_cache(cache_folder())
-    limits = (options.keep, options.older_than)
-    if options.what == "clear" and limits == (None, None):
+    cache = kernel_cache(_settings.cache_folder())
+    if options.what == "clear":
         cache.clear()
-    elif options.what == "clear":
-        days = options.older_than
-        cache.evict(options.keep, None if days is None else 86400 * days)
-    elif limits != (None, None):
-        raise UsageError("--keep and --older-than are of cache clear.")
     contents = cache.contents()
     counts = f"{contents.kernels} kernels, {contents.refusals} refusals"
     print(
         f"{cache.root}: {counts}, {contents.bytes / 1e6:.1f} MB; at most "
-        f"{size_limit() / 1e6:.0f} MB (TTA_CACHE_SIZE)"
+        f"{_settings.cache_size() / 1e6:.0f} MB ({_settings.CACHE_SIZE.name})"
     )
     return OK
 
 
-def _env(options: argparse.Namespace) -> int:
-    del options
-    pairs = list(describe())
+def _env(_: argparse.Namespace) -> int:
+    pairs = list(_environment())
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         print(f"{name:{width}}  {value}")
     return OK
 
 
-def _plugin(options: argparse.Namespace) -> Plugin:
-    _load(options.module)
-    known = registered.get(options.op)
-    if known is None or known.plugin is None:
-        there = ", ".join(name for name, op in registered.items() if op.plugin)
-        raise UsageError(
-            f"{options.module} does not register {options.op} with kernels of its own; "
-            f"it registers {there or 'nothing'}."
-        )
-    return known.plugin
-
-
-def _attributes(options: argparse.Namespace, plugin: Plugin) -> dict[str, Any]:
-    return read_attributes(options.attribute, plugin.attributes, plugin.defaults)
-
-
-def _inputs(options: argparse.Namespace, plugin: Plugin) -> list[Any]:
-    return read_inputs(options.input, options.dynamic, plugin.tensors, plugin.optional)
-
-
-def _load(name: str) -> None:
-    """Import a module, or the file of one, which registers its ops."""
-    path = Path(name)
-    is_file = path.suffix == ".py"
-    if is_file and not path.is_file():
-        raise UsageError(f"there is no file {name}.")
-    folder = path.resolve().parent if is_file else Path.cwd()
-    sys.path.insert(0, str(folder))
-    if not is_file and _find(name) is None:
-        raise UsageError(f"there is no module {name}; a file is named as kernels.py.")
-    try:
-        if is_file:
-            _import_file(path)
-        else:
-            importlib.import_module(name)
-    except Exception as error:
-        traceback.print_exc()
-        raise UsageError(
-            f"{name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _find(name: str) -> Any:
-    try:
-        return importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-
-
-def _import_file(path: Path) -> None:
-    """Under the file's name, whatever other module has it."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None, "a .py file has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+_COMMANDS = {"dry-run": _dry_run, "compile": _compile, "cache": _cache, "env": _env}
 
 
 def _write(path: str, text: str) -> None:
@@ -299,3 +118,216 @@ def _write(path: str, text: str) -> None:
         Path(path).write_text(text)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error}") from error
+
+
+# --- The environment ------------------------------------------------------------------
+
+_DISTRIBUTIONS = (
+    *("torch", "torch-tensorrt", "torch-tensorrt-annotation", "tensorrt"),
+    *("cuda-bindings", "sympy"),
+)
+_BUILDER = "tensorrt_libs"
+
+
+def _environment() -> Iterator[tuple[str, str]]:
+    """Names and values of what is here."""
+    yield "python", platform.python_version()
+    for name in _DISTRIBUTIONS:
+        yield name, _version(name)
+    has_gpu = torch.cuda.is_available()
+    yield "GPU", torch.cuda.get_device_name() if has_gpu else "none that torch sees"
+    try:
+        target = current_target()
+        yield "target", f"{target.arch}, PTX ISA {target.ptx_isa or 'of the toolchain'}"
+    except TargetError as error:
+        yield "target", str(error)
+    yield "kernel cache", str(_settings.cache_folder())
+    yield "compiling processes", str(worker_count() or "none but this one")
+    for setting in _settings.SETTINGS:
+        yield setting.name, f"{setting.text() or 'not set'} ({setting.what})"
+    for name in backends.names():
+        yield f"compiles {name}", _language(name)
+    runs = has_gpu and _version("cuda-bindings") != _MISSING
+    yield "runs kernels", "yes" if runs else "no: a GPU and cuda-bindings are needed"
+    builds = _BUILDER in metadata.packages_distributions()
+    yield "builds engines", "yes" if builds else "no: TensorRT's builder is needed"
+
+
+_MISSING = "not installed"
+
+
+def _version(name: str) -> str:
+    for candidate in (name, f"{name}-cu13", f"{name}-cu12"):
+        try:
+            return metadata.version(candidate)
+        except metadata.PackageNotFoundError:
+            continue
+    return _MISSING
+
+
+def _language(name: str) -> str:
+    try:
+        toolchain = backends.backend(name).toolchain()
+    except Exception as error:  # whatever is missing, that it is missing is the answer
+        return f"no: {' '.join(str(error).split())}"
+    versions = ", ".join(" ".join(pair) for pair in toolchain.versions)
+    if toolchain.compiler is None:
+        return f"no: its compiler is not installed; the cache serves ({versions})"
+    return f"yes, {versions} {toolchain.compiler}"
+
+
+# --- The op, and what it is given -----------------------------------------------------
+
+
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Import what registers the op; the inputs and attributes for a dry run of it."""
+    _load(options.module)
+    try:
+        plugin = plugin_of(options.op)
+    except DryRunError as error:
+        raise UsageError(f"{options.module}: {error}") from error
+    shapes, texts = (options.input, options.dynamic), options.attribute
+    return {
+        "inputs": read_inputs(*shapes, plugin.tensors, plugin.optional),
+        "attributes": read_attributes(texts, plugin.attributes, plugin.defaults),
+    }
+
+
+def _load(name: str) -> None:
+    path = Path(name)
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise UsageError(f"there is no file {name}.")
+    sys.path.insert(0, str(path.resolve().parent if is_file else Path.cwd()))
+    try:
+        if is_file:  # under the file's name, whatever other module has it
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None and spec.loader is not None, "it ends in .py"
+            sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[path.stem])
+        else:
+            importlib.import_module(name)
+    except Exception as error:
+        absent = error.name if isinstance(error, ModuleNotFoundError) else ""
+        if absent and f"{name}.".startswith(f"{absent}."):
+            what = f"there is no module {name}; a file is named as kernels.py."
+        else:
+            traceback.print_exc()
+            what = f"{name} cannot be imported: {type(error).__name__}: {error}"
+        raise UsageError(what) from error
+
+
+def read_inputs(
+    static: Sequence[Shape],
+    dynamic: Sequence[Shape],
+    names: Sequence[str],
+    optional: Collection[str] = (),
+) -> list[Any]:
+    """``torch_tensorrt.Input`` for each of the op's tensors, in order.
+
+    None for an optional one that is not given. Where an input has both, ``--input``
+    gives the opt of the ranges in ``--dynamic``.
+
+    Raises:
+        UsageError: what is given does not fit the op, or itself.
+    """
+    fixed = _by_name("--input", static, names)
+    ranges = _by_name("--dynamic", dynamic, names)
+    given = fixed.keys() | ranges.keys()
+    if missing := [n for n in names if n not in given and n not in optional]:
+        raise UsageError(
+            f"{_list(missing)}: not given. Add --input {missing[0]}=8x512:fp16."
+        )
+    return [
+        _input(name, fixed.get(name), ranges.get(name)) if name in given else None
+        for name in names
+    ]
+
+
+def _by_name(
+    option: str, shapes: Sequence[Shape], names: Sequence[str]
+) -> dict[str, Shape]:
+    found: dict[str, Shape] = {}
+    for shape in shapes:
+        if shape.name not in names:
+            raise UsageError(
+                f"the op has no tensor {shape.name}; it takes {_list(names)}."
+            )
+        if shape.name in found:
+            raise UsageError(f"{option} {shape.name}: it is there twice.")
+        found[shape.name] = shape
+    return found
+
+
+def _input(name: str, fixed: Shape | None, ranges: Shape | None) -> Any:
+    import torch_tensorrt
+
+    given = [shape for shape in (fixed, ranges) if shape is not None]
+    dtypes = {shape.dtype for shape in given if shape.dtype is not None}
+    known = {row.token.lower(): row.torch for row in DTYPES}
+    if len(dtypes) != 1 or not dtypes <= known.keys():
+        said = f"got {_list(sorted(dtypes))}; the dtypes are {_list(known)}"
+        raise UsageError(f"{name}: write one dtype, as {name}=8x512:fp16; {said}.")
+    if fixed is not None and any(len(extent) > 1 for extent in fixed.extents):
+        raise UsageError(f"--input {name}: a range goes in --dynamic {name}=1..64x512.")
+    if len({len(shape.extents) for shape in given}) > 1:
+        raise UsageError(f"{name}: --input and --dynamic differ in their dimensions.")
+    corners = []
+    for axis, extent in enumerate(given[-1].extents):
+        least, most = extent[0], extent[-1]
+        opt = fixed.extents[axis][0] if fixed else most
+        opt = extent[1] if len(extent) == 3 else opt
+        if not least <= opt <= most:
+            raise UsageError(
+                f"{name}: {least}..{opt}..{most} does not rise. A range is min..max or "
+                "min..opt..max, and --input gives the opt."
+            )
+        corners.append((least, opt, most))
+    low, best, high = (tuple(corner[i] for corner in corners) for i in range(3))
+    dtype = known[dtypes.pop()]
+    if low == high:
+        return torch_tensorrt.Input(shape=low, dtype=dtype)
+    profile = {"min_shape": low, "opt_shape": best, "max_shape": high}
+    return torch_tensorrt.Input(**profile, dtype=dtype)
+
+
+def read_attributes(
+    given: Sequence[tuple[str, str]],
+    kinds: Mapping[str, AttributeKind],
+    defaults: Collection[str] = (),
+) -> dict[str, Any]:
+    """The op's other arguments, of their own types.
+
+    Args:
+        given: name and text of each.
+        defaults: names of those that may be left out.
+
+    Raises:
+        UsageError: one has another type, or is missing.
+    """
+    values: dict[str, Any] = {}
+    for name, text in given:
+        if name not in kinds:
+            raise UsageError(
+                f"the op has no attribute {name}; it takes {_list(kinds)}."
+            )
+        values[name] = _value(name, text, kinds[name])
+    if missing := [n for n in kinds if n not in values and n not in defaults]:
+        raise UsageError(f"{_list(missing)}: not given. Add --attribute NAME=VALUE.")
+    return values
+
+
+def _value(name: str, text: str, kind: AttributeKind) -> Any:
+    if kind.element is str:
+        return text
+    if kind.element is bool and text in ("true", "false"):
+        text = text.capitalize()
+    try:
+        return kind.convert(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError) as error:
+        what = f"--attribute {name}={text}: it must be of type {kind}."
+        raise UsageError(what) from error
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(names) or "nothing"

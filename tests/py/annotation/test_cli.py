@@ -1,8 +1,14 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The command line, as a process: what it prints, writes, and exits with."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,15 +18,20 @@ from typing import Any
 
 import pytest
 
+import _torch_tensorrt_annotation as overlay
 import torch_tensorrt.annotation as tta
-from torch_tensorrt.annotation import _cli
+from torch_tensorrt.annotation import __main__ as command_line
+from torch_tensorrt.annotation import _settings, backends
 from torch_tensorrt.annotation._attributes import AttributeKind
-from torch_tensorrt.annotation._cli import FAILED, OK, USAGE
-from torch_tensorrt.annotation._cli_inputs import (
+from torch_tensorrt.annotation._cli import (
+    FAILED,
+    OK,
+    USAGE,
     UsageError,
     read_attributes,
     read_inputs,
 )
+from torch_tensorrt.annotation.errors import CacheWarning
 
 KERNELS = """
     import torch, triton, triton.language as tl
@@ -59,7 +70,7 @@ SCALE = ["cli::scale", "--attribute", "alpha=0.5"]
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file that registers two ops; a block of 1000 is none that Triton takes."""
+    """A file that registers two ops; Triton refuses a block of 1000."""
     path = tmp_path / "scaling.py"
     path.write_text(textwrap.dedent(KERNELS))
     return path
@@ -70,7 +81,7 @@ def run(
 ) -> tuple[int, str, str]:
     """Exit status, output and errors of the command line in this process."""
     try:
-        status = _cli.main(list(map(str, arguments)))
+        status = command_line.main(list(map(str, arguments)))
     except SystemExit as error:
         assert isinstance(error.code, int)
         status = error.code
@@ -96,12 +107,13 @@ def test_it_is_a_program_with_exit_codes(file: Path, cache_folder: Path) -> None
     assert "cli::scale for sm_90" in output
     output, _ = bad.communicate()
     assert bad.returncode == FAILED
-    assert "left out: " in output
+    assert "tactic 3 is left out: " in output
     _, errors = wrong.communicate()
     assert wrong.returncode == USAGE
     assert errors.splitlines()[-1] == (
-        "python -m torch_tensorrt.annotation: scaling.py does not register cli::none "
-        "with kernels of its own; it registers cli::scale, cli::odd."
+        "python -m torch_tensorrt.annotation: scaling.py: cli::none: not registered "
+        "with kernels of its own. Call custom_op('cli::none', impl=tta.triton(...)) "
+        "first. Registered: cli::scale, cli::odd."
     )
 
 
@@ -176,6 +188,25 @@ def test_compile_says_what_is_left_out_and_goes_on(
     assert "sm_90: 2 of 3 tactics\n  tactic 3 is left out: " in output
 
 
+def test_compile_fails_where_the_kernels_cannot_be_stored(
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    blocked = tmp_path / "a file" / "cache"
+    blocked.parent.write_text("where the directory would be")
+    monkeypatch.setenv("TTA_CACHE_DIR", str(blocked))
+    with pytest.warns(CacheWarning, match="cannot be"):
+        status, output, errors = run(
+            *("compile", file, *SCALE, "--input", "x=8x512:bf16", "--target", "sm_80"),
+            capsys=capsys,
+        )
+    assert status == FAILED
+    assert output == "sm_80: 2 of 2 tactics\n"
+    assert f"not all kernels were stored: {blocked} cannot be" in errors
+
+
 def test_env_says_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
     status, output, _ = run("env", capsys=capsys)
     assert status == OK
@@ -186,22 +217,47 @@ def test_env_says_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.startswith("builds engines") for line in lines)
 
 
+def test_env_asks_every_language_and_lists_every_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTA_JOBS", "3")
+    monkeypatch.delenv("TTA_TARGET", raising=False)
+    _, output, _ = run("env", capsys=capsys)
+    found = dict(re.split("  +", line, maxsplit=1) for line in output.splitlines())
+    for setting in _settings.SETTINGS:
+        assert setting.what in found[setting.name]
+    assert found["TTA_JOBS"].startswith("3 ")
+    assert found["TTA_TARGET"].startswith("not set ")
+    for name in backends.names():
+        assert found[f"compiles {name}"].startswith(("yes", "no: "))
+
+
+def test_env_says_why_a_language_does_not_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: str) -> Any:
+        raise OSError("libdevice is\nnot here")
+
+    monkeypatch.setattr(backends, "backend", broken)
+    _, output, _ = run("env", capsys=capsys)
+    assert re.search("compiles triton +no: libdevice is not here", output)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["dry-run", "none.py", "a::b"], "there is no file none.py."),
         (["dry-run", "no_such_module", "a::b"], "there is no module no_such_module"),
-        (["dry-run", "FILE", "a::b"], "it registers cli::scale, cli::odd."),
-        (["dry-run", "FILE", *SCALE], "nothing is said of x: add --input x=8x512:fp16"),
+        (["dry-run", "FILE", "a::b"], "Registered: cli::scale, cli::odd."),
+        (["dry-run", "FILE", *SCALE], "x: not given. Add --input x=8x512:fp16"),
+        (["dry-run", "FILE", *SCALE, "--input", "x=8,5"], "x=8,5: write x=8x512:fp16"),
+        (["dry-run", "FILE", *SCALE, "--attribute", "k"], "k: write NAME=VALUE"),
         (
-            ["dry-run", "FILE", *SCALE, "--input", "x=8,5"],
-            "write it as --input x=8",
+            ["dry-run", "FILE", "cli::scale", "--input", "x=8:fp16"],
+            "alpha: not given. Add --attribute NAME=VALUE",
         ),
         (["compile", "FILE", *SCALE, "--input", "x=8:fp16"], "--target"),
         (["cache"], "required: what"),
-        (["cache", "clear", "--keep", "much"], "is no size, as 500MB or 2GB"),
-        (["cache", "clear", "--older-than", "30d"], "invalid float value: '30d'"),
-        (["cache", "info", "--keep", "1GB"], "are of cache clear."),
         (["tune"], "invalid choice: 'tune'"),
         ([], "required: COMMAND"),
         (
@@ -236,18 +292,75 @@ def test_a_file_that_raises_is_shown_with_its_traceback(
     assert errors.splitlines()[-1].endswith("ZeroDivisionError: division by zero")
 
 
-def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ([], ["dry-run"], ["compile"], ["cache"], ["env"]):
-        status, output, _ = run(*command, "--help", capsys=capsys)
-        assert status == 0
-        assert "dry-run kernels.py my::silu --input x=8x512:fp16" in output
+HELP = [[], ["dry-run"], ["compile"], ["cache"], ["env"]]
+
+
+@pytest.mark.parametrize("command", HELP, ids=lambda command: " ".join(command))
+def test_help_has_examples(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, output, _ = run(*command, "--help", capsys=capsys)
+    assert status == OK
+    assert "dry-run kernels.py my::silu --input x=8x512:fp16" in output
+
+
+def timed(*arguments: str) -> tuple[int, str, str, float]:
+    """Exit status, output, errors and seconds of CPU of the program."""
+    command = [sys.executable, "-m", "torch_tensorrt.annotation", *arguments]
+    pipe, before = subprocess.PIPE, os.times()
+    done = subprocess.run(command, stdout=pipe, stderr=pipe, text=True)
+    after = os.times()
+    seconds = after.children_user + after.children_system
+    seconds -= before.children_user + before.children_system
+    return done.returncode, done.stdout, done.stderr, seconds
+
+
+@pytest.mark.parametrize("command", HELP, ids=lambda command: " ".join(command))
+def test_help_is_there_at_once_and_is_the_parsers_own(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Importing torch_tensorrt takes seconds."""
+    monkeypatch.setenv("COLUMNS", "80")
+    status, output, _, seconds = timed(*command, "--help")
+    assert status == OK
+    assert seconds < 0.5
+    expected = io.StringIO()
+    with contextlib.redirect_stdout(expected), contextlib.suppress(SystemExit):
+        command_line.parser().parse_args([*command, "--help"])
+    assert output == expected.getvalue()
+
+
+@pytest.mark.parametrize("module", ["pytest", "torch_tensorrt.annotation.__main__"])
+def test_other_modules_arguments_are_not_read(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["-m", "--help"])
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", module, "--help"])
+    finder = overlay.OverlayFinder(str(Path(tta.__file__).parents[2]))
+    assert finder.find_spec("torch_tensorrt") is None
+
+
+def test_wrong_usage_is_said_at_once() -> None:
+    status, output, errors, seconds = timed("dry-run", "kernels.py")
+    assert (status, output) == (USAGE, "")
+    assert "the following arguments are required: OP" in errors
+    assert seconds < 0.5
 
 
 # --- Inputs ---------------------------------------------------------------------------
 
 
+def read(static: list[str], dynamic: list[str], names: str = "x") -> list[Any]:
+    """The inputs that these options give."""
+    command = ["dry-run", "file.py", "a::b"]
+    for option, texts in (("--input", static), ("--dynamic", dynamic)):
+        command += [part for text in texts for part in (option, text)]
+    options = command_line.parser().parse_args(command)
+    return read_inputs(options.input, options.dynamic, names.split())
+
+
 def shapes(static: list[str], dynamic: list[str], names: str = "x") -> list[Any]:
-    inputs = read_inputs(static, dynamic, names.split())
+    inputs = read(static, dynamic, names)
     return [
         tuple(map(tuple, i.shape.values())) if isinstance(i.shape, dict) else i.shape
         for i in inputs
@@ -272,25 +385,43 @@ def test_a_range_of_one_extent_is_static() -> None:
 @pytest.mark.parametrize(
     ("static", "dynamic", "message"),
     [
-        (["x=8x512"], [], "no dtype is said of x: write --input x=8x512:fp16"),
-        (["x=8:fp17"], [], "no dtype fp17; there are fp32, fp16, bf16"),
-        (["x=8:fp16", "x=9:fp16"], [], "x is there twice"),
-        (["x=8:fp16"], ["x=1..9:fp32"], "two dtypes are said of x"),
+        (["x=8x512"], [], "write one dtype, as x=8x512:fp16; got nothing"),
+        (["x=8:fp17"], [], "got fp17; the dtypes are fp32, fp16, bf16"),
+        (["x=8:fp16", "x=9:fp16"], [], "--input x: it is there twice"),
+        (["x=8:fp16"], ["x=1..9:fp32"], "write one dtype, as x=8x512:fp16; got fp16,"),
         (["x=1..8:fp16"], [], "a range goes in --dynamic x=1..64x512"),
-        (["x=8x8:fp16"], ["x=1..9"], "say 2 and 1 dimensions of x"),
+        (["x=8x8:fp16"], ["x=1..9"], "--input and --dynamic differ in their dim"),
         (["x=10:fp16"], ["x=1..9"], "1..10..9 does not rise"),
         ([], ["x=9..1:fp16"], "9..1..1 does not rise"),
         (["z=8:fp16"], [], "the op has no tensor z; it takes x"),
-        (["x=8xx:fp16"], [], "an extent is a number, or a range"),
     ],
 )
 def test_inputs_that_fit_nothing_are_refused(
     static: list[str], dynamic: list[str], message: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        read_inputs(static, dynamic, ["x"])
+        read(static, dynamic)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["x=8xx:fp16", "x=1..2..3..4:fp16", "8:fp16", "x=-1"])
+def test_a_malformed_shape_is_shown_with_one_that_is_right(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        read([text], [])
+    error = capsys.readouterr().err
+    assert f"{text}: write x=8x512:fp16" in error
+    assert "an extent is a number, or a range" in error
+
+
+def test_a_scalar_has_an_empty_shape() -> None:
+    assert shapes(["x=:fp16"], []) == [()]
+
+
+def test_an_optional_tensor_may_be_left_out() -> None:
+    assert read_inputs([], [], ["x"], {"x"}) == [None]
 
 
 def test_attributes_have_the_ops_types() -> None:
@@ -301,27 +432,32 @@ def test_attributes_have_the_ops_types() -> None:
         "mode": AttributeKind(str),
         "sizes": AttributeKind(int, is_list=True),
     }
-    texts = ["k=3", "alpha=2", "flag=True", "mode=a=b", "sizes=[1, 2]"]
-    assert read_attributes(texts, kinds) == {
+    texts = ["k=3", "alpha=2", "flag=true", "mode=a=b", "sizes=[1, 2]"]
+    parts = [part for text in texts for part in ("--attribute", text)]
+    options = command_line.parser().parse_args(["dry-run", "a.py", "a::b", *parts])
+    assert read_attributes(options.attribute, kinds) == {
         "k": 3, "alpha": 2.0, "flag": True, "mode": "a=b", "sizes": [1, 2],
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("name", "text", "message"),
     [
-        ("k=2.5", "--attribute k=2.5: it must be of type int."),
-        ("k=__import__('os')", "it must be of type int."),
-        ("j=2", "write NAME=VALUE; the op takes k."),
-        ("k", "write NAME=VALUE"),
+        ("k", "2.5", "--attribute k=2.5: it must be of type int."),
+        ("k", "__import__('os')", "it must be of type int."),
+        ("j", "2", "the op has no attribute j; it takes k."),
     ],
 )
-def test_an_attribute_that_is_none_is_refused(text: str, message: str) -> None:
+def test_an_attribute_that_fits_nothing_is_refused(
+    name: str, text: str, message: str
+) -> None:
     with pytest.raises(UsageError) as caught:
-        read_attributes([text], {"k": AttributeKind(int)})
+        read_attributes([(name, text)], {"k": AttributeKind(int)})
     assert message in str(caught.value)
 
 
-def test_a_missing_attribute_is_named() -> None:
-    with pytest.raises(UsageError, match="nothing is said of k: add --attribute k="):
-        read_attributes([], {"k": AttributeKind(int)})
+def test_a_missing_attribute_is_named_unless_it_has_a_default() -> None:
+    kinds = {"k": AttributeKind(int)}
+    with pytest.raises(UsageError, match=r"k: not given. Add --attribute NAME=VALUE"):
+        read_attributes([], kinds)
+    assert read_attributes([], kinds, {"k"}) == {}
