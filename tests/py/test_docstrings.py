@@ -14,7 +14,8 @@ import pytest
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation import _kernel_spec, _report, errors
+from torch_tensorrt.annotation import _specs, errors
+from torch_tensorrt.annotation._dry_run import report
 
 ERRORS = {
     name: value
@@ -25,9 +26,9 @@ CLASSES = {
     value.__name__: value
     for value in (
         *[getattr(tta, name) for name in tta.__all__],
-        _kernel_spec.KernelSpec,
-        _report.TacticReport,
-        _report.ShapeReport,
+        _specs.KernelSpec,
+        report.TacticReport,
+        report.ShapeReport,
     )
     if inspect.isclass(value)
 }

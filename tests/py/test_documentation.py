@@ -31,7 +31,8 @@ from up_to_the_builder import (
 )
 
 import torch_tensorrt
-from torch_tensorrt.annotation import _cli, errors
+from torch_tensorrt.annotation import __main__ as command_line
+from torch_tensorrt.annotation import errors
 from torch_tensorrt.annotation._plugin import registered
 from torch_tensorrt.annotation.backends import GROUP, backend
 
@@ -171,7 +172,7 @@ def run_command(command: str) -> str:
 
         def run() -> None:
             nonlocal status
-            status = _cli.main(shlex.split(arguments))
+            status = command_line.main(shlex.split(arguments))
 
         printed = printed_by(run)
     unregister_all()

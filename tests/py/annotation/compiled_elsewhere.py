@@ -16,9 +16,8 @@ import torch
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation import _dtypes
-from torch_tensorrt.annotation._builder import corner
-from torch_tensorrt.annotation._trace import TensorInfo, as_tensors
+from torch_tensorrt.annotation._record import as_tensors
+from torch_tensorrt.annotation._tensors import DType, TensorInfo
 from torch_tensorrt.annotation.errors import AnnotationError
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -51,8 +50,7 @@ class Group:
         return found() if callable(found) else found
 
 
-# With code=cubin, kernels with tensor maps are CUBINs, and all others PTX as ever.
-_CUTILE, _CUTEDSL = "sm_90,ptx_isa=9.0,code=cubin", "sm_90,ptx_isa=8.8"
+_CUTILE, _CUTEDSL = "sm_90,ptx_isa=9.0", "sm_90,ptx_isa=8.8"
 GROUPS = [
     Group(
         "cutile",
@@ -115,13 +113,15 @@ def compile_op(
     return report
 
 
-def as_inputs(tensors: Sequence[TensorInfo]) -> list[torch_tensorrt.Input | None]:
+def as_inputs(
+    tensors: Sequence[TensorInfo | None],
+) -> list[torch_tensorrt.Input | None]:
     """The profiles of a case, as a user writes them."""
     return [
         None
-        if t.is_absent
+        if t is None
         else torch_tensorrt.Input(
-            **{f"{w}_shape": corner([t], w)[0] for w in ("min", "opt", "max")},
+            **{f"{which}_shape": t.at(which) for which in ("min", "opt", "max")},
             dtype=t.dtype,
         )
         for t in tensors
@@ -186,7 +186,7 @@ def run_report(
 
     def rounded(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         values = as_tensors(reference(*tensors), "the reference")
-        dtypes = (_dtypes.from_token(token).torch for token in tokens)
+        dtypes = (DType.of_token(token).torch for token in tokens)
         return tuple(v.to(d) for v, d in zip(values, dtypes, strict=True))
 
     report = tta.execute(report, rounded, weights=weights)

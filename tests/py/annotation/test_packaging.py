@@ -113,6 +113,6 @@ def test_a_type_checker_sees_the_installed_library(
     mypy += ["--python-executable", str(environment.python), str(user)]
     done = subprocess.run(mypy, capture_output=True, text=True, cwd=tmp_path)
     said = [line.partition("user.py:")[2] for line in done.stdout.splitlines()]
-    assert said[0].endswith('"torch_tensorrt.annotation._report.DryRunReport"')
+    assert said[0].endswith('"torch_tensorrt.annotation._dry_run.report.DryRunReport"')
     assert said[1].startswith('7: error: Argument 1 to "dry_run"')
     assert done.stdout.splitlines()[2].startswith("Found 1 error in 1 file")
