@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_tensorrt.annotation._registry import registered
+from torch_tensorrt.annotation._plugin import registered
 
 # What tests of several directories use: kernels, models, the recording network.
 for name in ("annotation", "annotation/integration", "plugins"):

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 
 import torch_tensorrt.annotation as tta
-from torch_tensorrt.annotation._symbolic import Range
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._tensors import Range
+from torch_tensorrt.annotation._tensors import TensorInfo
 
 BATCH = Range(1, 8, 64)
 

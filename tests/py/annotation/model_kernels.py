@@ -8,7 +8,7 @@ import triton.language as tl
 from kernels import BATCH, Case, info
 
 import torch_tensorrt.annotation as tta
-from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._tensors import Range
 
 TOKENS = Range(1, 48, 333)
 

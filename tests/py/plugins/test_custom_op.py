@@ -6,8 +6,8 @@ import functools
 import gc
 import inspect
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, List, Optional  # noqa: UP035
 
 import pytest
 import tensorrt as trt
@@ -19,7 +19,7 @@ from tensorrt.plugin._lib import QDP_CREATORS, QDP_REGISTRY
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._registry import registered
+from torch_tensorrt.annotation._plugin import registered
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     ArgumentError,
@@ -131,6 +131,117 @@ def test_the_number_of_outputs_is_tried_out_where_it_is_not_annotated() -> None:
     trt_plugins.custom_op("reg::add", impl=plugin(launch_add))
     schema = torch.ops.reg.add.default._schema
     assert str(schema) == "reg::add(Tensor x, Tensor y) -> Tensor"
+
+
+def test_registering_runs_the_fake_kernel_a_few_times_and_one_guess_is_enough() -> None:
+    seen: list[tuple[int, ...]] = []
+    launched: list[int] = []
+
+    def meta(x: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(x.shape))
+        return torch.empty_like(x)
+
+    def launch(x: Any, out: Any, BLOCK: int = 256) -> None:
+        launched.append(BLOCK)
+        launch_silu(x, out, BLOCK=BLOCK)
+
+    spec = tta.custom_plugin(tta.triton(launch, BLOCKS), meta_impl=meta)
+    trt_plugins.custom_op("reg::silu", impl=spec, supports_dynamic_shapes=True)
+    assert len(seen) <= 15
+    assert len(set(seen)) == 1
+    assert {"BLOCK": launched[0]} in BLOCKS
+
+
+def test_a_guess_that_the_fake_kernel_rejects_is_not_launched() -> None:
+    ranks: list[int] = []
+
+    def meta(x: torch.Tensor) -> torch.Tensor:
+        _batch, _rows, _columns = x.shape
+        return torch.empty_like(x)
+
+    def launch(x: Any, out: Any) -> None:
+        ranks.append(x.dim())
+        launch_silu(x, out)
+
+    spec = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
+    trt_plugins.custom_op("reg::silu", impl=spec)
+    assert set(ranks) == {3}
+
+
+def test_the_number_of_outputs_is_annotated_where_every_guess_is_rejected() -> None:
+    def meta(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert x.shape[1] == 4097
+        return torch.empty_like(x), torch.empty_like(x)
+
+    def launch(x: Any, out: Any, other: Any) -> None:
+        add_kernel[(1,)](out, other, 5, x, BLOCK=16)
+
+    spec = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
+    trt_plugins.custom_op("reg::wide", impl=spec)
+    assert len(torch.ops.reg.wide.default._schema.returns) == 2
+    unknown = tta.custom_plugin(tta.triton(launch), meta_impl=lambda x: meta(x))
+    with pytest.raises(SpecError, match=r"how many outputs .* returns.*AssertionError"):
+        trt_plugins.custom_op("reg::wider", impl=unknown)
+
+
+def test_a_tuple_of_one_output_is_that_output() -> None:
+    spec = tta.custom_plugin(
+        tta.triton(launch_silu), meta_impl=lambda x: (torch.empty_like(x),)
+    )
+    trt_plugins.custom_op("reg::silu", impl=spec)
+    x = torch.empty(3, device="meta")
+    assert torch.ops.reg.silu(x).shape == x.shape
+
+
+def test_a_meta_function_without_outputs_is_refused() -> None:
+    spec = tta.custom_plugin(tta.triton(launch_silu), meta_impl=lambda x: ())
+    with pytest.raises(SpecError, match="returns no tensor"):
+        trt_plugins.custom_op("reg::silu", impl=spec)
+    assert traces("reg::silu") == []
+
+
+def annotated(x, k: int, *, sizes: Sequence[int] = (2, 3), text: str = 'a "b" c'):  # type: ignore[no-untyped-def]
+    return x.new_empty(k, *sizes)
+
+
+def optional(
+    x: torch.Tensor,
+    y: torch.Tensor | None = None,
+    a: Optional[List[float]] = None,  # noqa: UP006, UP045
+    b: bool = True,
+) -> Any:
+    return torch.empty_like(x)
+
+
+METAS: list[tuple[Callable[..., Any], str]] = [
+    (
+        annotated,
+        "(Tensor x, SymInt k, *, SymInt[] sizes=[2, 3], "
+        'str text="a \\"b\\" c") -> Tensor',
+    ),
+    (
+        functools.partial(annotated, sizes=[1], text=""),
+        "(Tensor x, SymInt k) -> Tensor",
+    ),
+    (
+        optional,
+        "(Tensor x, Tensor? y=None, float[]? a=None, bool b=True) -> Tensor",
+    ),
+    (lambda x, *, flag=True: torch.empty_like(x), "(Tensor x) -> Tensor"),
+]
+
+
+@with_sequences
+@pytest.mark.parametrize(("meta", "schema"), METAS)
+def test_torch_infers_the_schema_and_what_is_not_annotated_is_a_tensor(
+    meta: Callable[..., Any], schema: str
+) -> None:
+    def launch(*tensors: Any, **attributes: Any) -> None:
+        launch_silu(tensors[0], tensors[-1])
+
+    spec = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
+    trt_plugins.custom_op("reg::typed", impl=spec)
+    assert str(torch.ops.reg.typed.default._schema) == f"reg::typed{schema}"
 
 
 def test_a_meta_function_without_a_signature_is_refused() -> None:
@@ -282,7 +393,10 @@ def test_without_impl_the_op_must_exist() -> None:
 
 
 def test_a_meta_function_that_makes_no_schema_is_refused() -> None:
-    for meta in (lambda *xs: xs[0], lambda **xs: None):
+    def rows(x: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
+        return x.new_empty(sizes)
+
+    for meta in (lambda *xs: xs[0], lambda **xs: None, rows):
         spec = tta.custom_plugin(tta.triton(launch_silu), meta_impl=meta)
         with pytest.raises(SpecError, match="has no place in a schema"):
             trt_plugins.custom_op("reg::silu", impl=spec)

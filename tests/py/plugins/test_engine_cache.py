@@ -6,6 +6,7 @@ Compiled for real, up to the moment the cache is asked.
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import os
 import subprocess
@@ -27,8 +28,8 @@ from torch_tensorrt.dynamo import compile as dynamo_compile
 from torch_tensorrt.dynamo._engine_cache import BaseEngineCache
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
-from torch_tensorrt.dynamo.conversion.plugins import _engine_cache
-from torch_tensorrt.dynamo.conversion.plugins._engine_cache import lasting_fingerprint
+from torch_tensorrt.dynamo.conversion.plugins import _validators
+from torch_tensorrt.dynamo.conversion.plugins._validators import lasting_fingerprint
 from torch_tensorrt.dynamo.lowering.passes._aten_lowering_pass import (
     ATEN_POST_LOWERING_PASSES,
 )
@@ -270,6 +271,7 @@ def test_other_operands_or_outputs_of_a_call_have_another_engine() -> None:
 
 def test_another_fake_kernel_has_another_engine() -> None:
     def hash_with(fake: Callable[[torch.Tensor], torch.Tensor]) -> str:
+        gc.collect()  # or torch finalizes the last library later, and its op's heir too
         with torch.library._scoped_library("ecf", "FRAGMENT") as library:
             library.define("op(Tensor x) -> Tensor")
             library.impl("op", fake, "CUDA")
@@ -398,5 +400,5 @@ def test_what_another_process_cannot_tell_apart_it_does_not_find(
     value = Slotted()
     first = lasting_fingerprint(value)
     assert lasting_fingerprint(value) == first
-    monkeypatch.setattr(_engine_cache, "_PROCESS", "another")
+    monkeypatch.setattr(_validators, "_PROCESS", "another")
     assert lasting_fingerprint(value) != first

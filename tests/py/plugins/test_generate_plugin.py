@@ -1,4 +1,4 @@
-"""The descriptor: shapes and dtypes that TensorRT is told of a plugin's outputs."""
+"""The descriptor: the shapes and dtypes of a plugin's outputs, for TensorRT."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from kernels import info
 from tensorrt.plugin._lib import QDP_REGISTRY
 
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation import _dtypes
-from torch_tensorrt.annotation._expressions import dimensions, expression_builder
-from torch_tensorrt.annotation._symbolic import Extent, Range
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._dry_run.builder import dimensions, expression_builder
+from torch_tensorrt.annotation._tensors import DType, Extent, Range, TensorInfo
 from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
 
@@ -61,7 +59,7 @@ def create(op: str, **attributes: Any) -> Any:
 
 
 def output_dtypes(plugin: Any, inputs: Sequence[TensorInfo]) -> list[Any]:
-    types = [_dtypes.to_tensorrt(tensor.dtype) for tensor in inputs]
+    types = [DType.of(tensor.dtype).to_tensorrt() for tensor in inputs]
     result = plugin.get_output_data_types(types, [len(t.shape) for t in inputs])
     return list(result)
 
@@ -223,7 +221,7 @@ def test_the_adapters_have_signatures_and_no_generated_source() -> None:
 def device_tensor(tensor: torch.Tensor) -> Any:
     """A ``trtp.Tensor`` of this memory, as TensorRT hands one to an implementation."""
     result = trtp.Tensor()
-    result.dtype = _dtypes.to_tensorrt(tensor.dtype)
+    result.dtype = DType.of(tensor.dtype).to_tensorrt()
     result.shape = trtp.Shape(tuple(tensor.shape))
     result.strides = tensor.stride()
     result.data_ptr = tensor.data_ptr()

@@ -15,7 +15,7 @@ from torch.library import custom_op, register_fake, triton_op, wrap_triton
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._registry import registered
+from torch_tensorrt.annotation._plugin import registered
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     RecordError,

@@ -13,7 +13,7 @@ from network import convert, nodes, tensor
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._trace import ABSENT
+from torch_tensorrt.annotation._tensors import ABSENT
 from torch_tensorrt.annotation.errors import RegistrationError, SpecError
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -27,28 +26,18 @@ from tensorrt.plugin._lib import QDP_CREATORS, QDP_REGISTRY
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation import _registry
-from torch_tensorrt.annotation._registry import registered
+from torch_tensorrt.annotation import _plugin
+from torch_tensorrt.annotation._plugin import registered
 from torch_tensorrt.dynamo.conversion import _ConverterRegistry
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_ATEN_CONVERTERS
-from torch_tensorrt.dynamo.conversion.plugins import _try_out
-from torch_tensorrt.dynamo.conversion.plugins._guesses import guesses
 
 OP = "atomic::silu"
 FOLDERS = tuple(
     str(Path(inspect.getfile(module)).parent) for module in (trt_plugins, trtp)
 )
-FILES = {_registry.__file__, _ConverterRegistry.__file__}
+FILES = {_plugin.__file__, _ConverterRegistry.__file__}
 # What has returned from these is done.
 DONE = {"custom_op", "unregister", "carry_out"}
-
-
-@pytest.fixture(autouse=True)
-def one_guess(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The launch function is tried on fewer inputs, which takes most of the time."""
-    monkeypatch.setattr(
-        _try_out, "guesses", lambda *given: itertools.islice(guesses(*given), 1)
-    )
 
 
 class Fault(KeyboardInterrupt):
@@ -209,6 +198,6 @@ def test_threads_that_replace_an_op_take_turns() -> None:
 
 
 def require_registered_completely() -> None:
-    with _registry.lock:
+    with _plugin.lock:
         found = state()
     assert all(found)

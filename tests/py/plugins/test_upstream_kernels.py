@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from tensorrt.plugin._lib import QDP_REGISTRY
 
-from torch_tensorrt.annotation._builder import build
-from torch_tensorrt.annotation._registry import registered
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._dry_run.builder import build
+from torch_tensorrt.annotation._plugin import Request, registered
+from torch_tensorrt.annotation._tensors import TensorInfo
 from torch_tensorrt.dynamo.conversion import plugins
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
 
@@ -58,10 +59,13 @@ def test_a_declared_kernel_is_registered_and_can_be_built(compiled: None) -> Non
     assert torch.ops.up.relu.default in DYNAMO_CONVERTERS
     plugin = QDP_REGISTRY["up::relu"]
     assert plugin.aot_impl_func is not None
-    (launch,) = build("up::relu", [TensorInfo((1000,), torch.float32)], {})
+    known: Any = SimpleNamespace(op="up::relu", attributes={})
+    request = Request.of([TensorInfo((1000,), torch.float32)], {}, None)
+    (launch,) = build(known, request)
     assert launch.code == PTX.decode()
-    assert launch.grid(((1000,),)) == (4, 1, 1)
-    assert launch.extras(((1000,),)) == (1000,)
+    at = launch.at(((1000,),))
+    assert at.grid == (4, 1, 1)
+    assert at.extras == (1000,)
 
 
 def test_a_kernel_with_a_scalar_falls_back_to_its_python_implementation(

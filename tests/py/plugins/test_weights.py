@@ -16,7 +16,7 @@ from network import RecordingNetwork, convert_into, nodes, tensor
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._registry import registered
+from torch_tensorrt.annotation._plugin import registered
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     DryRunError,

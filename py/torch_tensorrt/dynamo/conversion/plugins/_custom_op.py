@@ -2,60 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch.fx.node import Node
+from torch._subclasses.fake_tensor import UnsupportedOperatorException
 
-from torch_tensorrt.annotation import _dtypes
+from torch_tensorrt.annotation import _plugin, _tensors, errors
 from torch_tensorrt.annotation._fingerprint import fingerprint
-from torch_tensorrt.annotation._plugin_spec import (
-    CustomPluginSpec,
-    normalize_impl_to_spec,
+from torch_tensorrt.annotation._plugin import Plugin, RegisteredOp, registered
+from torch_tensorrt.annotation._record import infer_outputs
+from torch_tensorrt.annotation._record.program import Output
+from torch_tensorrt.annotation._specs import CustomPluginSpec, normalize_impl_to_spec
+from torch_tensorrt.annotation._tensors import TensorInfo
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    RegistrationError,
+    SpecError,
 )
-from torch_tensorrt.annotation._registry import (
-    RegisteredOp,
-    Undo,
-    kept_on_error,
-    lock,
-    registered,
-)
-from torch_tensorrt.annotation._tactics import Plugin
-from torch_tensorrt.annotation._trace import TAKEN_FOR_NONE, is_absent
-from torch_tensorrt.annotation.errors import RegistrationError, SpecError
-from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import ConverterPriority
-from torch_tensorrt.dynamo.conversion.plugins import _qdp, _torch_op
-from torch_tensorrt.dynamo.conversion.plugins._capability import capability_of
-from torch_tensorrt.dynamo.conversion.plugins._engine_cache import (
-    closure_of,
-    content_of,
-    digesting,
-)
+from torch_tensorrt.dynamo.conversion.plugins import _qdp, _torch_op, _validators
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
-    generate_plugin,
     register_descriptor,
 )
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_aot import register_aot
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_converter import (
-    converters_of,
     generate_plugin_converter,
-    restore_converters,
+    restoring,
 )
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
-from torch_tensorrt.dynamo.conversion.plugins._try_out import try_out
+from torch_tensorrt.dynamo.conversion.plugins._validators import Validator
 
 _RESERVED = frozenset({"outputs", "stream", "tactic"})
 
 
 def custom_op(
     op_name: str,
-    capability_validator: Callable[[Node, CompilationSettings], bool] | None = None,
+    capability_validator: Validator | None = None,
     priority: ConverterPriority = ConverterPriority.STANDARD,
     supports_dynamic_shapes: bool = False,
     requires_output_allocator: bool = False,
@@ -105,139 +93,121 @@ def custom_op(
     """
     split_name(op_name)
     spec = None if impl is None else normalize_impl_to_spec(impl)
-    options = _ConverterOptions(
-        capability_validator,
-        priority,
-        supports_dynamic_shapes,
-        requires_output_allocator,
-        use_aot_if_available,
-    )
+    options = {
+        "capability_validator": capability_validator,
+        "priority": priority,
+        "supports_dynamic_shapes": supports_dynamic_shapes,
+        "requires_output_allocator": requires_output_allocator,
+        "use_aot_if_available": use_aot_if_available,
+    }
     if spec is not None:
         _require_supported(op_name, spec, options)
-    registration = _Registration(
-        op_name, spec, options, strict, _aot_register, _caller()
-    )
-    with lock:
+    aot_register = _validators.closure_of(_aot_register)
+    identity = fingerprint(spec and spec.fingerprint, options, strict, aot_register)
+    location = _caller()
+
+    def carry_out() -> None:
+        """All steps; what was done is undone if one fails."""
+        undo = _Undo()
+        try:
+            plugin = _register(op_name, spec, options, strict, _aot_register, undo)
+            registered[op_name] = RegisteredOp(
+                plugin, supports_dynamic_shapes, identity, location, undo, carry_out
+            )
+        except BaseException:
+            undo()
+            registered.pop(op_name, None)
+            raise
+
+    with _plugin.lock:
         earlier = registered.get(op_name)
-        if earlier is not None and not replace:
-            registration.require_same(earlier)
-            return
         if earlier is None:
-            registration.carry_out()
-            return
-        with kept_on_error(op_name):
-            earlier.undo()
-            registration.carry_out()
+            carry_out()
+        elif replace:
+            with _plugin.kept_on_error(op_name):
+                earlier.undo()
+                carry_out()
+        elif earlier.identity != identity:
+            raise RegistrationError(
+                f"{op_name}: registered at {earlier.location}, and now otherwise at "
+                f"{location}. Pass replace=True to put the new one in its place."
+            )
 
 
-@dataclass(frozen=True)
-class _ConverterOptions:
-    """The keywords of ``generate_plugin_converter``."""
+class _Undo(list[Callable[[], None]]):
+    """Steps back, each appended before what it undoes, so that no error comes between.
 
-    capability_validator: Callable[[Node, CompilationSettings], bool] | None
-    priority: ConverterPriority
-    supports_dynamic_shapes: bool
-    requires_output_allocator: bool
-    use_aot_if_available: bool
+    Calling it takes every step, the last first, whatever one of them raises. A step
+    does nothing where there is nothing to undo, so all of them can be taken again after
+    an interruption. An ``ExitStack`` forgets its steps, so each call makes a new one.
+    """
+
+    def __call__(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for step in self:
+                stack.callback(step)
 
 
 def _require_supported(
-    op: str, spec: CustomPluginSpec, options: _ConverterOptions
+    op: str, spec: CustomPluginSpec, options: Mapping[str, Any]
 ) -> None:
     for name, weight in spec.weights:
-        if _dtypes.from_torch(weight.dtype).torch == torch.uint8:
+        if _tensors.DType.of(weight.dtype).torch == torch.uint8:
             raise SpecError(
                 f"{op}: weight {name!r}: TensorRT has no constants of dtype uint8. "
                 "Convert it to int8 or int32, or pass it to the op as an input."
             )
-        if is_absent(weight.dim(), weight.dtype):
-            raise SpecError(f"{op}: weight {name!r}: {TAKEN_FOR_NONE}")
-    if not options.use_aot_if_available and any(s.is_packed for s in spec.specs):
+        if _tensors.stands_for_none(weight.dim(), weight.dtype):
+            raise SpecError(f"{op}: weight {name!r}: {_tensors.TAKEN_FOR_NONE}")
+    if not options["use_aot_if_available"] and any(s.is_packed for s in spec.specs):
         raise SpecError(
             f"{op}: use_aot_if_available=False: the op's Python code takes row-major "
             "tensors, and a kernel is for packed ones. Leave out its formats."
         )
-    if options.requires_output_allocator:
+    if options["requires_output_allocator"]:
         raise SpecError(
             f"{op}: requires_output_allocator=True: an ahead-of-time kernel cannot "
             "size its outputs from data. Leave impl out to run the op's Python code."
         )
 
 
-@dataclass(frozen=True)
-class _Registration:
-    """One call of ``custom_op``, checked."""
-
-    op: str
-    spec: CustomPluginSpec | None
-    options: _ConverterOptions
-    strict: bool
-    aot_register: Callable[[], None] | None
-    location: str
-
-    @property
-    def identity(self) -> str:
-        spec = self.spec and self.spec.fingerprint
-        how = vars(self.options) | {"strict": self.strict}
-        return fingerprint(spec, how, closure_of(self.aot_register))
-
-    def require_same(self, earlier: RegisteredOp) -> None:
-        if earlier.identity != self.identity:
-            raise RegistrationError(
-                f"{self.op}: registered at {earlier.location}, and now otherwise at "
-                f"{self.location}. Pass replace=True to put the new one in its place."
-            )
-
-    def carry_out(self) -> None:
-        """All steps; what was done is undone if one fails."""
-        undo = Undo()
-        try:
-            plugin = self._register(undo)
-            registered[self.op] = RegisteredOp(
-                plugin,
-                self.options.supports_dynamic_shapes,
-                self.identity,
-                self.location,
-                undo,
-                self.carry_out,
-            )
-        except BaseException:
-            undo()
-            registered.pop(self.op, None)
-            raise
-
-    def _register(self, undo: Undo) -> Plugin | None:
-        plugin, validator = None, self.options.capability_validator
-        content: Callable[[], tuple[Any, ...]]
-        if self.spec is None:
-            _qdp.require_free(self.op)
-            undo.add(_qdp.forget, self.op)
-            generate_plugin(self.op)
-            content = functools.partial(closure_of, self.aot_register)
-        else:
-            plugin = _register_impl(self.op, self.spec, undo)
-            validator = capability_of(plugin, validator, self.strict)
-            content = functools.partial(content_of, plugin)
-        if self.aot_register is not None:
-            self.aot_register()
-        aot = self.options.use_aot_if_available
-        validator = digesting(self.op, lambda: (aot, *content()), validator)
-        options = dataclasses.replace(self.options, capability_validator=validator)
-        overload = OpSchema.of(self.op).overload
-        undo.add(restore_converters, overload, converters_of(overload))
-        weights = plugin.weights if plugin else {}
-        generate_plugin_converter(self.op, **vars(options), weights=weights)
-        return plugin
+def _register(
+    op: str,
+    spec: CustomPluginSpec | None,
+    options: Mapping[str, Any],
+    strict: bool,
+    aot_register: Callable[[], None] | None,
+    undo: _Undo,
+) -> Plugin | None:
+    plugin, validator = None, options["capability_validator"]
+    content = functools.partial(_validators.closure_of, aot_register)
+    if spec is None:
+        schema = OpSchema.of(op)
+    else:
+        schema, plugin = _plugin_of(op, _with_bodies(op, spec), undo)
+        validator = _validators.capability_of(plugin, validator, strict)
+        content = functools.partial(_validators.content_of, plugin)
+    with _qdp.registering(op, undo):
+        register_descriptor(schema)
+        if plugin is not None:
+            register_aot(schema, plugin)
+    if aot_register is not None:
+        aot_register()
+    aot = options["use_aot_if_available"]
+    validator = _validators.digesting(op, lambda: (aot, *content()), validator)
+    options = {**options, "capability_validator": validator}
+    undo.append(restoring(schema.overload))
+    weights = plugin.weights if plugin else {}
+    generate_plugin_converter(op, **options, weights=weights)
+    return plugin
 
 
-def _register_impl(op: str, spec: CustomPluginSpec, undo: Undo) -> Plugin:
-    spec = _with_bodies(op, spec)
-    if is_new := not _torch_op.exists(op):
-        library = _torch_op.new_library(op)
-        undo.add(_torch_op.destroy, library)
-        _torch_op.define(library, op, spec)
-    weights = [name for name, _ in spec.weights]
-    schema = OpSchema.of(op, spec.meta_impl if is_new else None, weights)
+def _plugin_of(op: str, spec: CustomPluginSpec, undo: _Undo) -> tuple[OpSchema, Plugin]:
+    """The plugin of an op, tried out. An op that torch does not know is defined."""
+    parameters = meta = None
+    if not torch._C._jit_get_schemas_for_operator(op):
+        parameters, meta = _torch_op.parameters_of(op, spec.meta_impl), spec.meta_impl
+    schema = OpSchema.of(op, [name for name, _ in spec.weights], meta, parameters)
     _require_distinct_names(schema, spec)
     plugin = Plugin(
         op,
@@ -246,15 +216,12 @@ def _register_impl(op: str, spec: CustomPluginSpec, undo: Undo) -> Plugin:
         schema.tensors,
         schema.attributes,
         schema.optional,
-        schema.default_attributes(),
+        schema.defaults,
     )
-    try_out(plugin, schema)
-    _qdp.require_free(op)
-    undo.add(_qdp.forget, op)
-    with _qdp.registering(op):
-        register_descriptor(schema)
-        register_aot(schema, plugin)
-    return plugin
+    num_outputs = _try_out(plugin, schema)
+    if parameters is not None:
+        _torch_op.define(schema, spec, parameters, num_outputs, undo)
+    return schema, plugin
 
 
 def _with_bodies(op: str, spec: CustomPluginSpec) -> CustomPluginSpec:
@@ -262,8 +229,7 @@ def _with_bodies(op: str, spec: CustomPluginSpec) -> CustomPluginSpec:
     if spec.weights and any(kernel.launch_fn is None for kernel in spec.specs):
         raise SpecError(
             f"{op}: weight {spec.weights[0][0]!r}: the op's own body takes the op's "
-            "arguments alone. Pass the function that takes inputs, weights and "
-            "outputs: tta.triton(launch_fn)."
+            "arguments alone. Pass the function that takes inputs, weights and outputs."
         )
     specs = tuple(
         dataclasses.replace(kernel, launch_fn=_torch_op.body(op), returns_outputs=True)
@@ -299,3 +265,122 @@ def _caller() -> str:
     ):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+# --- What is tried at registration ----------------------------------------------------
+#
+# TensorRT prints what goes wrong inside its builder, and does not report it. So the
+# launches are recorded here, on inputs that are guessed: nothing is known of the real
+# ones yet. A fake kernel, and a launch function, may reject a guess with good reason.
+# Where a guess is accepted and every config records, the search ends. What fails for
+# all guesses is an error that no inputs can repair.
+
+_EXTENT = 256  # divisible by what blocks and heads divide by
+_RANKS = (2, 3, 1, 4)
+_DTYPES = (
+    *(torch.float16, torch.float32, torch.bfloat16),
+    *(torch.int32, torch.int8, torch.int64, torch.bool),
+)
+
+
+def _guesses(
+    plugin: Plugin, formats: _tensors.Formats
+) -> Iterator[tuple[TensorInfo | None, ...]]:
+    """Inputs of the plugin: with its optional tensors, and without them.
+
+    Args:
+        formats: that they must be able to have, one name for all or one for each.
+            Where there are too few, recording says so.
+    """
+    count = len(plugin.tensors)
+    names = (formats or ("LINEAR",)) * (1 if len(formats or ()) > 1 else count)
+    each = [_tensors.FORMATS[name] for name in (*names, *["LINEAR"] * count)[:count]]
+    for dtype, rank in itertools.product(_DTYPES, _RANKS):
+        guess = {
+            name: TensorInfo(
+                (_EXTENT,) * max(rank, -fmt.channel),
+                dtype if dtype in fmt.dtypes or not fmt.dtypes else fmt.dtypes[0],
+            )
+            for name, fmt in zip(plugin.tensors, each, strict=True)
+        }
+        yield (*guess.values(), *plugin.weight_infos)
+        if plugin.optional:
+            required = (None if n in plugin.optional else t for n, t in guess.items())
+            yield (*required, *plugin.weight_infos)
+
+
+def _try_out(plugin: Plugin, schema: OpSchema) -> int | AnnotationError:
+    """Record every kernel of the plugin for some guess.
+
+    Returns:
+        The number of outputs, or why the fake kernel rejects every guess.
+
+    Raises:
+        RecordError: see its subclasses.
+        DataDependentError: the size of an output follows from a tensor's values.
+        FormatError: no tensors have the formats that a kernel is for.
+        RegistrationError: an existing op has no fake kernel.
+        SpecError: ``meta_impl`` contradicts the fake kernel of an existing op.
+    """
+    result: int | AnnotationError | None = None
+    attributes = schema.neutral_attributes
+    outputs_for = functools.cache(functools.partial(_outputs, plugin, schema))
+    for spec in plugin.spec.specs:
+        failure = None
+        for guess in _guesses(plugin, spec.input_formats):
+            outputs = outputs_for(guess)
+            if isinstance(outputs, AnnotationError):
+                result = result or outputs
+                continue
+            result = len(outputs)
+            tactics = plugin.programs(_plugin.Request.of(guess, attributes, None))
+            failed = [t.error for t in tactics if t.error and t.spec is spec]
+            if not failed:
+                break
+            if not isinstance(failed[0], errors.UserCodeError):  # it wants other inputs
+                failure = failure or failed[0]
+        else:
+            if failure is not None:
+                raise failure
+    assert result is not None, "there is always a guess"
+    return result
+
+
+def _outputs(
+    plugin: Plugin, schema: OpSchema, inputs: tuple[TensorInfo | None, ...]
+) -> tuple[Output, ...] | AnnotationError:
+    """What the fake kernel makes of ``inputs``, or why it rejects them.
+
+    An existing op's own fake kernel counts; ``meta_impl`` must agree with it.
+    """
+    op, impl, attributes = plugin.op, plugin.spec.meta_impl, schema.neutral_attributes
+
+    def meta(*tensors: torch.Tensor | None) -> Any:
+        return plugin.meta(*tensors, **attributes)
+
+    try:
+        found = infer_outputs(meta, inputs, f"{op}: the fake kernel", False)
+    except errors.DataDependentError as error:
+        raise errors.DataDependentError(f"{op}: {error}") from error
+    except AnnotationError as error:
+        cause = error.__cause__ and error.__cause__.__cause__
+        if isinstance(
+            cause, UnsupportedOperatorException | NotImplementedError
+        ) or "no fake impl registered" in str(cause):
+            raise RegistrationError(
+                f"{op}: the op has no fake kernel, so its outputs are unknown. "
+                f"Register one: torch.library.register_fake({op!r})."
+            ) from error
+        return error
+    if not found:
+        raise SpecError(f"{op}: the fake kernel returns no tensor; one is needed.")
+    if impl is not None and schema.fake is None and not attributes:
+        with contextlib.suppress(errors.RecordError):
+            tensors = inputs[: len(schema.tensors)]
+            said = infer_outputs(impl, tensors, "the meta function", False)
+            if said != found:
+                raise SpecError(
+                    f"{op}: for inputs {inputs} meta_impl returns {said}, and the op's "
+                    f"own fake kernel {found}. Leave meta_impl out."
+                )
+    return found

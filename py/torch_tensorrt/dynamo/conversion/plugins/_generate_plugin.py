@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy
 import torch
 
-from torch_tensorrt.annotation import _dtypes
+from torch_tensorrt.annotation import _tensors
 from torch_tensorrt.annotation._attributes import (
     np_scalar_attr_annotation as np_scalar_attr_annotation,  # torch_tensorrt.kernels
 )
 from torch_tensorrt.annotation._record import infer_outputs
-from torch_tensorrt.annotation._symbolic import INT32_MAX, Range, symbol
-from torch_tensorrt.annotation._trace import TensorInfo, or_none, ranges_of
-from torch_tensorrt.annotation._translate import to_tensorrt
+from torch_tensorrt.annotation._record.program import Output
+from torch_tensorrt.annotation._sizes.expressions import Ranges, ranges_of, symbol
+from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
+from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo, from_plugin
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
 
-# An extent the descriptor is not told: torch.export, too, takes a dynamic dimension for
-# one that does not broadcast (2 or more). The hint is divisible by what heads and
-# groups usually divide by.
-_UNKNOWN = Range(2, 192, INT32_MAX)
+# An extent that TensorRT does not tell the descriptor. Like torch.export, this assumes
+# that a dynamic dimension does not broadcast (2 or more). Usual numbers of heads and
+# groups divide the hint.
+_UNKNOWN = Range(2, 192, _tensors.INT32_MAX)
 
 
 def generate_plugin(plugin_name: str) -> None:
@@ -35,7 +35,6 @@ def generate_plugin(plugin_name: str) -> None:
     Raises:
         RegistrationError: there is no such op, or there is such a plugin already.
     """
-    _qdp.require_available()
     schema = OpSchema.of(plugin_name)
     with _qdp.registering(plugin_name):
         register_descriptor(schema)
@@ -47,27 +46,10 @@ def register_descriptor(schema: OpSchema) -> None:
 
     for name, kind in schema.attributes.items():
         _qdp.require_attribute(schema.op, name, kind)
-    trtp.register(schema.op)(_descriptor(schema))
-    trtp.impl(schema.op)(_implementation(schema))
-
-
-def named(
-    function: Callable[..., Any], op: str, signature: inspect.Signature
-) -> Callable[..., Any]:
-    """``function`` as TensorRT's validators see it: a name and a full signature."""
-    function.__name__ = function.__qualname__ = (
-        f"{function.__name__}_{op.replace('::', '_')}"
-    )
-    function.__signature__ = signature  # type: ignore[attr-defined]
-    return function
-
-
-def _descriptor(schema: OpSchema) -> Callable[..., Any]:
-    import tensorrt.plugin as trtp
 
     def describe(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         descs, attributes, _ = schema.split(args, kwargs)
-        inputs = tuple(_tensor_info(desc) for desc in descs)
+        inputs = tuple(from_plugin(_tensor_info(desc)) for desc in descs)
         outputs = infer_outputs(
             lambda *tensors: schema.meta(*tensors, **attributes),
             inputs,
@@ -76,13 +58,27 @@ def _descriptor(schema: OpSchema) -> Callable[..., Any]:
             sizes_matter=not any(e.is_fake for d in descs for e in d.shape_expr),
         )
         symbols, ranges = shape_symbols(descs), ranges_of(inputs)
-        return tuple(
-            _tensor_desc(output.shape, output.dtype, symbols, ranges)
-            for output in outputs.tensors
-        )
+        return tuple(_tensor_desc(output, symbols, ranges) for output in outputs)
 
-    returns = schema.outputs(trtp.TensorDesc)
-    return named(describe, schema.op, schema.signature(trtp.TensorDesc, {}, returns))
+    def run(*args: Any, stream: int) -> None:
+        tensors, attributes, (outputs,) = schema.split(args, {})
+        external = torch.cuda.ExternalStream(stream)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(external):
+            given = (
+                None if _tensors.stands_for_none(t.dim(), t.dtype) else t
+                for t in map(_as_torch, tensors)
+            )
+            named = dict(zip(schema.tensors, given, strict=False))
+            results = schema.overload(**named, **attributes)
+            results = results if isinstance(results, tuple | list) else (results,)
+            for output, result in zip(outputs, results, strict=True):
+                _as_torch(output).copy_(result)
+
+    tensors, descs = schema.outputs(trtp.Tensor), schema.outputs(trtp.TensorDesc)
+    described = schema.adapter(describe, trtp.TensorDesc, {}, descs)
+    trtp.register(schema.op)(described)
+    trailing = {"outputs": tensors, "stream": int}
+    trtp.impl(schema.op)(schema.adapter(run, trtp.Tensor, trailing, None))
 
 
 def shape_symbols(descs: Sequence[Any]) -> dict[sympy.Symbol, Any]:
@@ -99,39 +95,18 @@ def _tensor_info(desc: Any) -> TensorInfo:
         _UNKNOWN if expr.is_fake or not expr.is_constant else expr.constant_value()
         for expr in desc.shape_expr
     )
-    return TensorInfo(tuple(shape), _dtypes.from_tensorrt(desc.dtype).torch)
+    return TensorInfo(tuple(shape), DType.of_tensorrt(desc.dtype).torch)
 
 
 def _tensor_desc(
-    shape: Sequence[sympy.Expr],
-    dtype: torch.dtype,
-    symbols: Mapping[sympy.Symbol, Any],
-    ranges: Mapping[sympy.Symbol, Range],
+    output: Output, symbols: Mapping[sympy.Symbol, Any], ranges: Ranges
 ) -> Any:
     import tensorrt.plugin as trtp
 
-    exprs = trtp.ShapeExprs(len(shape))
-    for axis, size in enumerate(shape):
+    exprs = trtp.ShapeExprs(len(output.shape))
+    for axis, size in enumerate(output.shape):
         exprs[axis] = to_tensorrt(size, symbols, ranges)
-    return trtp.TensorDesc(exprs, _dtypes.to_tensorrt(dtype))
-
-
-def _implementation(schema: OpSchema) -> Callable[..., Any]:
-    import tensorrt.plugin as trtp
-
-    def run(*args: Any, stream: int) -> None:
-        tensors, attributes, (outputs,) = schema.split(args, {})
-        external = torch.cuda.ExternalStream(stream)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(external):
-            given = or_none(map(_as_torch, tensors))
-            named = dict(zip(schema.tensors, given, strict=False))
-            results = schema.overload(**named, **attributes)
-            results = results if isinstance(results, tuple | list) else (results,)
-            for output, result in zip(outputs, results, strict=True):
-                _as_torch(output).copy_(result)
-
-    trailing = {"outputs": schema.outputs(trtp.Tensor), "stream": int}
-    return named(run, schema.op, schema.signature(trtp.Tensor, trailing, None))
+    return trtp.TensorDesc(exprs, DType.of(output.dtype).to_tensorrt())
 
 
 class _DeviceMemory:
@@ -152,6 +127,6 @@ class _DeviceMemory:
 
 def _as_torch(tensor: Any) -> torch.Tensor:
     """A torch view of the memory of a ``trtp.Tensor``."""
-    dtype = _dtypes.from_tensorrt(tensor.dtype).torch
+    dtype = DType.of_tensorrt(tensor.dtype).torch
     memory = _DeviceMemory(tensor, dtype.itemsize)
     return torch.as_tensor(memory, device="cuda").view(dtype)

@@ -2,128 +2,94 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import sympy
-
-from torch_tensorrt.annotation import _dtypes
-from torch_tensorrt.annotation._job import as_ours
-from torch_tensorrt.annotation._symbolic import Range
-from torch_tensorrt.annotation._tactics import Kernel, Plugin, Request
+from torch_tensorrt.annotation import errors
+from torch_tensorrt.annotation._plugin import Plugin, Request
+from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._target import current_target
-from torch_tensorrt.annotation._trace import TensorInfo
-from torch_tensorrt.annotation._translate import to_tensorrt
-from torch_tensorrt.annotation.errors import (
-    AnnotationError,
-    RedundantTactic,
-    TacticWarning,
-    UnsupportedKernelError,
-)
-from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
-    named,
-    shape_symbols,
-)
+from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo, from_plugin
+from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import shape_symbols
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
-
-_LOGGER = logging.getLogger(__name__)
+from torch_tensorrt.dynamo.conversion.plugins._validators import warn
 
 
 def register_aot(schema: OpSchema, plugin: Plugin) -> None:
-    """Register autotune and ahead-of-time implementation of ``plugin``."""
+    """Register the autotune function and ahead-of-time implementation of a plugin."""
     import tensorrt.plugin as trtp
 
-    trtp.autotune(schema.op)(_autotune(schema, plugin))
-    trtp.aot_impl(schema.op)(_aot_impl(schema, plugin))
-
-
-def _autotune(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
-    import tensorrt.plugin as trtp
+    op, desc = schema.op, trtp.TensorDesc
+    trailing = {"outputs": schema.outputs(desc)}
 
     def autotune(*args: Any) -> list[Any]:
         """TensorRT calls this twice, and ends the process if it raises."""
         try:
-            return offered(*args)
-        except Exception as error:  # no target: no tactic; and whatever else
-            _warn(f"{schema.op}: {as_ours('autotune', error)}")
+            return _combinations(plugin, *schema.split(args, {}))
+        except Exception as error:  # there is no target, or something unexpected
+            warn(f"{op}: {errors.as_ours('autotune', error)}", errors.TacticWarning)
             return []
-
-    def offered(*args: Any) -> list[Any]:
-        """The network's own dtypes, with every tactic that has a kernel for them.
-
-        Each tactic goes with the formats it was registered for.
-        """
-        descs, attributes, (outputs,) = schema.split(args, {})
-        numbers: dict[tuple[str, ...], list[int]] = {}
-        request = _request(descs, attributes)
-        plugin.prepare(request)
-        for tactic in plugin.tactics(request.inputs, attributes):
-            try:
-                kernel = plugin.kernel(tactic, request)
-            except RedundantTactic:
-                continue
-            except AnnotationError as error:
-                _warn(
-                    f"{schema.op}: tactic {tactic.number} ({tactic.description}) is "
-                    f"left out: {error}"
-                )
-            else:
-                numbers.setdefault(kernel.record.formats, []).append(tactic.number)
-        tokens = [_dtypes.from_tensorrt(d.dtype).token for d in (*descs, *outputs)]
-        return [
-            trtp.AutoTuneCombination(", ".join(tokens), ", ".join(formats), tactics)
-            for formats, tactics in numbers.items()
-        ]
-
-    signature = schema.signature(
-        trtp.TensorDesc,
-        {"outputs": schema.outputs(trtp.TensorDesc)},
-        list[trtp.AutoTuneCombination],
-    )
-    return named(autotune, schema.op, signature)
-
-
-def _warn(message: str) -> None:
-    try:
-        warnings.warn(message, TacticWarning, stacklevel=3)
-    except TacticWarning:  # warnings are errors, but autotune must not raise
-        _LOGGER.warning(message)
-
-
-def _aot_impl(schema: OpSchema, plugin: Plugin) -> Callable[..., Any]:
-    import tensorrt.plugin as trtp
 
     def aot_impl(*args: Any) -> tuple[str, str | bytes, Any, Any]:
         descs, attributes, (outputs, number) = schema.split(args, {})
-        request = _request(descs, attributes)
-        kernel = plugin.kernel(plugin.tactic(number, request), request)
+        tactic = plugin.tactic(number, _request(descs, attributes))
+        kernel, program = tactic.kernel, tactic.program
+        assert kernel is not None and program is not None
         formats = tuple(desc.format.name for desc in (*descs, *outputs))
-        if formats != kernel.record.formats:
-            raise UnsupportedKernelError(
-                f"{schema.op}, tactic {number}: TensorRT asks for the formats "
-                f"{formats}, and the kernel is for {kernel.record.formats}."
+        if formats != program.formats:
+            raise errors.UnsupportedKernelError(
+                f"{op}, tactic {number}: TensorRT asks for the formats {formats}, and "
+                f"the kernel is for {program.formats}."
             )
-        params, extras = _launch(kernel, shape_symbols(descs))
+        symbols, params = shape_symbols(descs), trtp.KernelLaunchParams()
+        params.grid_x, params.grid_y, params.grid_z = (
+            to_tensorrt(size, symbols, program.ranges) for size in kernel.grid
+        )
+        params.block_x, params.block_y, params.block_z = kernel.block
+        params.shared_mem = kernel.shared_memory
+        extras = trtp.SymIntExprs(len(kernel.extras))
+        for index, expr in enumerate(kernel.extras):
+            extras[index] = trtp.SymInt32(to_tensorrt(expr, symbols, program.ranges))
         return kernel.entry, kernel.code, params, extras
 
-    returns = tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymIntExprs]
-    signature = schema.signature(
-        trtp.TensorDesc,
-        {"outputs": schema.outputs(trtp.TensorDesc), "tactic": int},
-        returns,
-    )
-    return named(aot_impl, schema.op, signature)
+    combinations = list[trtp.AutoTuneCombination]
+    trtp.autotune(op)(schema.adapter(autotune, desc, trailing, combinations))
+    launch = tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymIntExprs]
+    trailing = {**trailing, "tactic": int}
+    trtp.aot_impl(op)(schema.adapter(aot_impl, desc, trailing, launch))
+
+
+def _combinations(
+    plugin: Plugin, descs: Any, attributes: Mapping[str, Any], rest: Any
+) -> list[Any]:
+    """The network's own dtypes, with every tactic that has a kernel for them.
+
+    Each tactic goes with the formats it was registered for.
+    """
+    import tensorrt.plugin as trtp
+
+    numbers: dict[tuple[str, ...], list[int]] = {}
+    for tactic in plugin.kernels(_request(descs, attributes)):
+        if tactic.program is not None and tactic.kernel is not None:
+            numbers.setdefault(tactic.program.formats, []).append(tactic.number)
+            continue
+        text = f"tactic {tactic.number} ({tactic.description}) is left out"
+        warn(f"{plugin.op}: {text}: {tactic.error}", errors.TacticWarning)
+    (outputs,) = rest
+    tokens = [DType.of_tensorrt(d.dtype).token for d in (*descs, *outputs)]
+    return [
+        trtp.AutoTuneCombination(", ".join(tokens), ", ".join(formats), tactics)
+        for formats, tactics in numbers.items()
+    ]
 
 
 def _request(descs: Sequence[Any], attributes: Mapping[str, Any]) -> Request:
-    """What TensorRT says of its inputs: dtypes, extents, and ranges of the dynamic."""
-    inputs = tuple(
-        TensorInfo(_extents(desc.shape), _dtypes.from_tensorrt(desc.dtype).torch)
+    """What TensorRT knows of its inputs: dtypes, extents, and ranges of the dynamic."""
+    inputs = (
+        TensorInfo(_extents(desc.shape), DType.of_tensorrt(desc.dtype).torch)
         for desc in descs
     )
-    return Request(inputs, attributes, current_target())
+    return Request.of(tuple(map(from_plugin, inputs)), attributes, current_target())
 
 
 def _extents(shape: Any) -> tuple[int | Range, ...]:
@@ -134,19 +100,3 @@ def _extents(shape: Any) -> tuple[int | Range, ...]:
         Range(int(low), int(opt), int(high)) if extent == -1 else int(extent)
         for extent, low, opt, high in extents
     )
-
-
-def _launch(kernel: Kernel, symbols: Mapping[sympy.Symbol, Any]) -> tuple[Any, Any]:
-    import tensorrt.plugin as trtp
-
-    ranges = kernel.record.ranges
-    params = trtp.KernelLaunchParams()
-    params.grid_x, params.grid_y, params.grid_z = (
-        to_tensorrt(size, symbols, ranges) for size in kernel.compiled.grid
-    )
-    params.block_x, params.block_y, params.block_z = kernel.compiled.block
-    params.shared_mem = kernel.compiled.shared_memory
-    extras = trtp.SymIntExprs(len(kernel.compiled.extras))
-    for index, expr in enumerate(kernel.compiled.extras):
-        extras[index] = trtp.SymInt32(to_tensorrt(expr, symbols, ranges))
-    return params, extras

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.fx.node import Argument, Node, Target
 
+from torch_tensorrt.annotation._tensors import absent
 from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConversionContext import ConversionContext
@@ -18,10 +19,8 @@ from torch_tensorrt.dynamo.conversion._ConverterRegistry import (
 )
 from torch_tensorrt.dynamo.conversion.converter_utils import get_trt_tensor
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
-from torch_tensorrt.dynamo.conversion.plugins._capability import (
-    distinct_from_none,
-)
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
+from torch_tensorrt.dynamo.conversion.plugins._validators import distinct_from_none
 
 
 def generate_plugin_converter(
@@ -50,6 +49,8 @@ def generate_plugin_converter(
     Raises:
         RegistrationError: there is no such op, or no such plugin.
     """
+    import tensorrt.plugin as trtp
+
     _qdp.require_available()
     schema = OpSchema.of(plugin_id)
     definition = _qdp.plugin_def(plugin_id)
@@ -59,38 +60,6 @@ def generate_plugin_converter(
             "Call generate_plugin first."
         )
     aot = use_aot_if_available and definition.aot_impl_func is not None
-    converter = _converter(schema, aot, weights or {})
-    dynamo_tensorrt_converter(
-        schema.overload,
-        capability_validator=distinct_from_none(plugin_id, capability_validator),
-        priority=priority,
-        supports_dynamic_shapes=supports_dynamic_shapes,
-        requires_output_allocator=requires_output_allocator,
-    )(converter)
-    return converter
-
-
-def converters_of(overload: Any) -> tuple[Any, ...]:
-    """What converts ``overload`` now, for :func:`restore_converters`."""
-    return tuple(DYNAMO_ATEN_CONVERTERS.get(overload, ()))
-
-
-def restore_converters(overload: Any, earlier: tuple[Any, ...]) -> None:
-    """Undo :func:`generate_plugin_converter`; others' converters stay."""
-    left = [
-        support
-        for support in DYNAMO_ATEN_CONVERTERS.pop(overload, [])
-        if support in earlier or support.converter_implementation.__module__ != __name__
-    ]
-    if left:
-        DYNAMO_ATEN_CONVERTERS[overload] = left
-
-
-def _converter(
-    schema: OpSchema, aot: bool, weights: Mapping[str, torch.Tensor]
-) -> Callable[..., Any]:
-    import tensorrt.plugin as trtp
-
     namespace, op_name = split_name(schema.op)
 
     def convert(
@@ -102,10 +71,10 @@ def _converter(
     ) -> Any | Sequence[Any]:
         plugin = getattr(getattr(trtp.op, namespace), op_name)
         values, attributes = schema.bind(args, kwargs)
-        given = dict(zip(schema.tensors, values, strict=True)) | dict(weights)
+        given = dict(zip(schema.tensors, values, strict=True)) | dict(weights or {})
         tensors = [
-            get_trt_tensor(ctx, value, f"{name}_{argument}")
-            for argument, value in given.items()
+            get_trt_tensor(ctx, absent() if v is None else v, f"{name}_{argument}")
+            for argument, v in given.items()
         ]
         encoded = {n: schema.attributes[n].encode(v) for n, v in attributes.items()}
         layer = ctx.net.add_plugin(plugin(*tensors, **encoded), aot=aot)
@@ -118,4 +87,28 @@ def _converter(
         outputs = tuple(layer.get_output(i) for i in range(schema.num_outputs))
         return outputs[0] if len(outputs) == 1 else outputs
 
+    dynamo_tensorrt_converter(
+        schema.overload,
+        capability_validator=distinct_from_none(plugin_id, capability_validator),
+        priority=priority,
+        supports_dynamic_shapes=supports_dynamic_shapes,
+        requires_output_allocator=requires_output_allocator,
+    )(convert)
     return convert
+
+
+def restoring(overload: Any) -> Callable[[], None]:
+    """A step that undoes :func:`generate_plugin_converter`; others' converters stay."""
+    earlier = tuple(DYNAMO_ATEN_CONVERTERS.get(overload, ()))
+
+    def restore() -> None:
+        left = [
+            support
+            for support in DYNAMO_ATEN_CONVERTERS.pop(overload, [])
+            if support in earlier
+            or support.converter_implementation.__module__ != __name__
+        ]
+        if left:
+            DYNAMO_ATEN_CONVERTERS[overload] = left
+
+    return restore

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -73,27 +74,26 @@ def plugin_def(op: str) -> Any:
     return QDP_REGISTRY.get(op)
 
 
-def require_free(op: str) -> None:
-    """Raise if TensorRT has a plugin of this name.
+@contextlib.contextmanager
+def registering(
+    op: str, undo: list[Callable[[], None]] | None = None
+) -> Iterator[None]:
+    """Around TensorRT's registration decorators: on an error nothing stays.
+
+    Args:
+        undo: gets the step that removes the plugin.
 
     Raises:
-        RegistrationError: it has.
+        RegistrationError: a plugin of this name exists, or there can be none.
     """
+    require_available()
     if plugin_def(op) is not None:
         raise RegistrationError(
             f"{op}: TensorRT has a plugin of this name already. Choose another name, "
             "or call custom_op(..., replace=True) for one registered here."
         )
-
-
-@contextlib.contextmanager
-def registering(op: str) -> Iterator[None]:
-    """Around TensorRT's registration decorators: on an error nothing stays.
-
-    Raises:
-        RegistrationError: a plugin of this name exists.
-    """
-    require_free(op)
+    if undo is not None:
+        undo.append(functools.partial(forget, op))
     with _tolerant_validator():
         try:
             yield

@@ -6,12 +6,12 @@ import inspect
 import keyword
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from torch_tensorrt.annotation._attributes import AttributeKind
-from torch_tensorrt.annotation._trace import absent
 from torch_tensorrt.annotation.errors import RegistrationError, SpecError
 
 
@@ -21,47 +21,44 @@ class OpSchema:
 
     Attributes:
         op: ``"ns::name"``.
-        overload: what is converted.
-        fake: the fake kernel, if it need not be reached through the overload.
-        tensors: names of the tensor arguments.
-        optional: of those, the ones that may be None.
-        attributes: the other arguments' names and kinds.
-        weights: names of constants that the plugin takes after the op's tensors.
+        arguments: as torch parsed them.
+        weights: names of the constants that follow the op's tensors among the plugin's
+            inputs.
+        fake: the fake kernel, where this package defines the op.
     """
 
     op: str
-    overload: Any
-    fake: Callable[..., Any] | None
-    tensors: tuple[str, ...]
-    attributes: Mapping[str, AttributeKind]
+    arguments: tuple[Any, ...]
     weights: tuple[str, ...] = ()
-    optional: frozenset[str] = frozenset()
+    fake: Callable[..., Any] | None = None
 
     @classmethod
     def of(
         cls,
         op: str,
-        fake: Callable[..., Any] | None = None,
         weights: Sequence[str] = (),
+        fake: Callable[..., Any] | None = None,
+        parameters: str | None = None,
     ) -> OpSchema:
-        """The schema of a registered op.
+        """The schema of an op.
+
+        Args:
+            parameters: of an op that is not defined yet, as ``"(Tensor x)"``.
 
         Raises:
-            SpecError: ``op`` is no name.
-            RegistrationError: no such op, or one of its types has no counterpart.
+            SpecError: ``op`` is not a name, or torch cannot parse the parameters.
+            RegistrationError: torch has no such op, or one of its types has no
+                counterpart in TensorRT.
         """
-        namespace, name = split_name(op)
-        try:
-            overload = getattr(getattr(torch.ops, namespace), name).default
-        except AttributeError as error:
-            raise RegistrationError(
-                f"{op}: torch has no such op (or it has no default overload). Define "
-                "it with torch.library.custom_op, or give impl= with a meta_impl."
-            ) from error
-        tensors: list[str] = []
-        optional: set[str] = set()
-        attributes: dict[str, AttributeKind] = {}
-        for argument in overload._schema.arguments:
+        if parameters is None:
+            declared = _overload(op)._schema
+        else:
+            try:
+                declared = torch._C.parse_schema(f"{op}{parameters} -> ()")
+            except RuntimeError as error:
+                raise SpecError(f"{op}: torch rejects the schema: {error}") from error
+        schema = cls(op, tuple(declared.arguments), tuple(weights), fake)
+        for argument in schema.arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
                 raise RegistrationError(
                     f"{op}, argument `{argument.name}`: the op writes it in place. "
@@ -69,40 +66,56 @@ class OpSchema:
                     "ALIASED_PLUGIN_IO_10_03, which Torch-TensorRT does not turn on. "
                     "Return a new tensor instead."
                 )
-            if argument.type.isSubtypeOf(torch._C.OptionalType(_TENSOR)):
-                tensors.append(argument.name)
-                if not argument.type.isSubtypeOf(_TENSOR):
-                    optional.add(argument.name)
-            else:
-                attributes[argument.name] = _attribute_kind(op, argument)
-        if not set(tensors) - optional:
+        if len(schema.attributes) + len(schema.optional) == len(schema.arguments):
             raise RegistrationError(
                 f"{op}: a plugin needs at least one tensor input that is not optional."
             )
-        return cls(
-            op,
-            overload,
-            fake,
-            tuple(tensors),
-            attributes,
-            tuple(weights),
-            frozenset(optional),
-        )
+        return schema
 
-    def default_attributes(self) -> dict[str, Any]:
-        """The attributes that have a default, and it."""
+    @cached_property
+    def overload(self) -> Any:
+        """The op, once it is defined."""
+        return _overload(self.op)
+
+    @cached_property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensor arguments."""
+        optional = torch._C.OptionalType(_TENSOR)
+        return tuple(a.name for a in self.arguments if a.type.isSubtypeOf(optional))
+
+    @cached_property
+    def optional(self) -> frozenset[str]:
+        """Those of the tensors that may be None."""
+        required = (a.name for a in self.arguments if a.type.isSubtypeOf(_TENSOR))
+        return frozenset(self.tensors) - {*required}
+
+    @cached_property
+    def attributes(self) -> dict[str, AttributeKind]:
+        """Names and kinds of the other arguments."""
+        others = (a for a in self.arguments if a.name not in self.tensors)
+        return {a.name: _attribute_kind(self.op, a) for a in others}
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The attributes that have a default, and the default."""
+        given = {
+            a.name: a.default_value for a in self.arguments if a.has_default_value()
+        }
+        kinds = self.attributes.items()
         return {
-            argument.name: self.attributes[argument.name].convert(
-                argument.default_value
-            )
-            for argument in self.overload._schema.arguments
-            if argument.name in self.attributes and argument.has_default_value()
+            name: kind.convert(given[name]) for name, kind in kinds if name in given
         }
 
+    @property
     def neutral_attributes(self) -> dict[str, Any]:
         """A value for each attribute: its default, or the kind's own."""
         neutral = {name: kind.neutral() for name, kind in self.attributes.items()}
-        return neutral | self.default_attributes()
+        return neutral | self.defaults
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the plugin's inputs."""
+        return self.tensors + self.weights
 
     @property
     def num_outputs(self) -> int:
@@ -114,65 +127,67 @@ class OpSchema:
 
     def meta(self, *tensors: torch.Tensor | None, **attributes: Any) -> Any:
         """The op's outputs for the plugin's (fake) inputs, and attributes by name."""
-        names = (*self.tensors, *self.weights)
-        named = dict(list(zip(names, tensors, strict=True))[: len(self.tensors)])
+        named = dict(zip(self.tensors, tensors, strict=False))
         return (self.fake or self.overload)(**named, **attributes)
 
     def bind(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """A call's tensor values in order, and its attribute values by name.
-
-        In place of None is a tensor that stands for it.
-        """
-        arguments = self.overload._schema.arguments
-        values = {a.name: a.default_value for a in arguments if a.has_default_value()}
-        values |= dict(zip((a.name for a in arguments), args, strict=False))
-        values |= kwargs
-        missing = [a.name for a in arguments if a.name not in values]
-        if missing:
-            raise RegistrationError(f"{self.op}: called without {', '.join(missing)}.")
-        attributes = {
-            name: self._constant(name, kind, values[name])
-            for name, kind in self.attributes.items()
+        """A call's tensor values in order, and its attribute values by name."""
+        names = [argument.name for argument in self.arguments]
+        values = {
+            a.name: a.default_value for a in self.arguments if a.has_default_value()
         }
-        given = (values[name] for name in self.tensors)
-        return [absent() if value is None else value for value in given], attributes
+        values |= {**dict(zip(names, args, strict=False)), **kwargs}
+        if missing := [name for name in names if name not in values]:
+            raise RegistrationError(f"{self.op}: called without {', '.join(missing)}.")
+        attributes = {}
+        for name, kind in self.attributes.items():
+            try:
+                attributes[name] = kind.convert(values[name])
+            except (TypeError, ValueError) as error:
+                raise RegistrationError(
+                    f"{self.op}, argument `{name}`: {values[name]!r}; it must be a "
+                    f"{kind} that is known when the engine is built. Pass what varies "
+                    "at run time as a tensor."
+                ) from error
+        return [values[name] for name in self.tensors], attributes
 
-    def _constant(self, name: str, kind: AttributeKind, value: Any) -> Any:
-        try:
-            return kind.convert(value)
-        except (TypeError, ValueError) as error:
-            raise RegistrationError(
-                f"{self.op}, argument `{name}`: {value!r}; it must be a {kind} that is "
-                "known when the engine is built. Pass what varies at run time as a "
-                "tensor."
-            ) from error
+    def adapter(
+        self,
+        function: Callable[..., Any],
+        tensor: Any,
+        trailing: Mapping[str, Any],
+        returns: Any,
+    ) -> Callable[..., Any]:
+        """``function`` as TensorRT's validators want it: with a name and a signature.
 
-    def signature(
-        self, tensor: Any, trailing: Mapping[str, Any], returns: Any
-    ) -> inspect.Signature:
-        """``(tensors..., weights..., attributes..., trailing...) -> returns``."""
+        The signature is ``(tensors..., weights..., attributes..., trailing...)``.
+        """
         annotations = {
-            **dict.fromkeys((*self.tensors, *self.weights), tensor),
+            **dict.fromkeys(self.inputs, tensor),
             **{name: kind.annotation for name, kind in self.attributes.items()},
             **trailing,
         }
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Signature(
-            [inspect.Parameter(n, kind, annotation=a) for n, a in annotations.items()],
-            return_annotation=returns,
-        )
+        parameters = [
+            inspect.Parameter(name, kind, annotation=annotation)
+            for name, annotation in annotations.items()
+        ]
+        name = f"{function.__name__}_{self.op.replace('::', '_')}"
+        function.__name__ = function.__qualname__ = name
+        signature = inspect.Signature(parameters, return_annotation=returns)
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        return function
 
     def split(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
         """A callback's arguments: inputs, attributes as Python values, the rest."""
-        inputs = (*self.tensors, *self.weights)
-        names = [*inputs, *self.attributes]
+        names = [*self.inputs, *self.attributes]
         named = dict(zip(names, args, strict=False)) | dict(kwargs)
         return (
-            tuple(named[name] for name in inputs),
+            tuple(named[name] for name in self.inputs),
             {name: k.decode(named[name]) for name, k in self.attributes.items()},
             args[len(names) :],
         )
@@ -196,6 +211,17 @@ def split_name(op: str) -> tuple[str, str]:
 def _is_name(text: str) -> bool:
     is_word = text.isascii() and text.isidentifier() and not keyword.iskeyword(text)
     return is_word and not text.startswith("_")
+
+
+def _overload(op: str) -> Any:
+    namespace, name = split_name(op)
+    try:
+        return getattr(getattr(torch.ops, namespace), name).default
+    except AttributeError as error:
+        raise RegistrationError(
+            f"{op}: torch has no such op (or it has no default overload). Define it "
+            "with torch.library.custom_op, or give impl= with a meta_impl."
+        ) from error
 
 
 _TENSOR = torch._C.TensorType.get()

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from torch_tensorrt.annotation._formats import empty_buffers, formats_of
-from torch_tensorrt.annotation._kernel_spec import KernelSpec
-from torch_tensorrt.annotation._plugin_spec import CustomPluginSpec
-from torch_tensorrt.annotation._record import describe, infer_outputs
-from torch_tensorrt.annotation._trace import as_tensors
+from torch_tensorrt.annotation._record import as_tensors, describe
+from torch_tensorrt.annotation._specs import CustomPluginSpec
+from torch_tensorrt.annotation._tensors import empty_buffers, formats_of
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import AnnotationError, SpecError
-from torch_tensorrt.dynamo.conversion.plugins._guesses import guesses
-from torch_tensorrt.dynamo.conversion.plugins._schema import split_name
-
-
-def _schema_types() -> dict[Any, str]:
-    """Annotations, and what a torch schema calls them."""
-    types: dict[Any, str] = {
-        torch.Tensor: "Tensor",
-        torch.Tensor | None: "Tensor?",
-        inspect.Parameter.empty: "Tensor",
-        str: "str",
-    }
-    for element in (float, int, bool):
-        name = element.__name__
-        types |= {element: name, element | None: f"{name}?"}
-        for generic in (list, typing.List, Sequence, typing.Sequence):  # noqa: UP006
-            several = generic[element]
-            types |= {several: f"{name}[]", typing.Optional[several]: f"{name}[]?"}  # noqa: UP045
-    return types
-
-
-_SCHEMA_TYPES = _schema_types()
-
-
-def exists(op: str) -> bool:
-    """Whether torch knows ``op``."""
-    namespace, name = split_name(op)
-    return torch._C._jit_get_schemas_for_operator(f"{namespace}::{name}") != []
+from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
 
 
 def body(op: str) -> Callable[..., Any]:
@@ -58,33 +29,18 @@ def body(op: str) -> Callable[..., Any]:
     functions = definition._backend_fns if definition else {}
     function = functions.get("cuda") or functions.get(None)
     while function is not None and function.__module__.startswith("torch."):
-        # torch's own wrappers, of custom_op and of triton_op, keep it as `fn`
+        # The wrappers that torch.library's decorators make keep it as `fn`.
         function = inspect.getclosurevars(inspect.unwrap(function)).nonlocals.get("fn")
     if function is None:
         raise SpecError(
-            f"{op}: its Python body cannot be reached. Define the op with "
-            "torch.library.custom_op or triton_op, or pass the function that launches "
-            "the kernel: tta.triton(launch_fn)."
+            f"{op}: its Python body cannot be reached. Define the op with a decorator "
+            "of torch.library, or pass the function that launches the kernel."
         )
     found: Callable[..., Any] = function
     return found
 
 
-def new_library(op: str) -> torch.library.Library:
-    """An empty library for ``op``.
-
-    Raises:
-        SpecError: torch keeps the namespace to itself.
-    """
-    try:
-        return torch.library.Library(split_name(op)[0], "FRAGMENT")  # type: ignore[no-untyped-call]
-    except ValueError as error:
-        raise SpecError(
-            f"{op}: torch does not take an op of this name: {error}"
-        ) from error
-
-
-def destroy(library: torch.library.Library) -> None:
+def _destroy(library: torch.library.Library) -> None:
     """Remove the op that ``library`` holds, now and not again later."""
     library._destroy()  # type: ignore[no-untyped-call]
     # Its finalizer, whenever that runs, would do the same to a later op of that name.
@@ -92,114 +48,21 @@ def destroy(library: torch.library.Library) -> None:
     library._op_impls.clear()
 
 
-def define(library: torch.library.Library, op: str, spec: CustomPluginSpec) -> None:
-    """Define ``op`` from the spec's ``meta_impl``; on CUDA it runs the first config.
+def parameters_of(op: str, meta: Callable[..., Any] | None) -> str:
+    """The parameters of an op with the fake kernel ``meta``: ``"(Tensor x, int k=2)"``.
 
-    Args:
-        library: is to hold the op; destroying it removes the op.
+    ``torch.library.infer_schema`` names the types. It refuses parameters without an
+    annotation, which are tensors here. It refuses defaults that are lists, and does not
+    escape quotes in text, so the defaults are added here.
 
     Raises:
-        SpecError: there is no ``meta_impl``, or its signature makes no schema.
+        SpecError: there is no ``meta``, or its signature has no counterpart in torch.
     """
-    if spec.meta_impl is None:
+    if meta is None:
         raise SpecError(
             f"{op}: torch has no such op, so its outputs are unknown. Pass "
             "tta.custom_plugin(..., meta_impl=lambda x: torch.empty_like(x))."
         )
-    namespace, name = split_name(op)
-    schema = _schema(op, spec.meta_impl)
-    try:
-        library.define(name + schema)  # type: ignore[no-untyped-call]
-        library.impl(name, _eager(op, spec, spec.meta_impl), "CUDA")  # type: ignore[no-untyped-call]
-        torch.library.register_fake(op, spec.meta_impl, lib=library)
-        getattr(getattr(torch.ops, namespace), name).default  # noqa: B018
-    except (RuntimeError, ValueError, AttributeError) as error:
-        raise SpecError(
-            f"{op}: torch does not take an op {name}{schema}: {error}"
-        ) from error
-
-
-def _eager(
-    op: str, spec: CustomPluginSpec, meta: Callable[..., Any]
-) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
-    kernel = spec.specs[0]
-    types = _argument_types(op, meta)
-    tensors = {name for name, type_ in types.items() if type_.startswith("Tensor")}
-    keywords = dict(spec.attributes) | kernel.launch_keywords(kernel.configs[0])
-    weights = _on_device(spec)
-    takes_stream = "stream" in inspect.signature(kernel.function).parameters
-
-    def run(*args: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        bound = inspect.signature(meta).bind(*args)
-        bound.apply_defaults()
-        values = bound.arguments
-        given = {n: v for n, v in values.items() if n in tensors}
-        attributes = {n: v for n, v in values.items() if n not in given}
-        result = meta(*args)
-        outputs = as_tensors(result, "the meta function")
-        inputs = [
-            *(t if t is None else t.contiguous() for t in given.values()),
-            *weights(outputs[0].device),
-        ]
-        if takes_stream:
-            attributes["stream"] = torch.cuda.current_stream().cuda_stream
-        outputs = _run(
-            kernel, inputs, outputs, len(spec.weights), keywords | attributes
-        )
-        return outputs if isinstance(result, tuple | list) else outputs[0]
-
-    return run
-
-
-def _run(
-    kernel: KernelSpec,
-    inputs: Sequence[torch.Tensor | None],
-    outputs: Sequence[torch.Tensor],
-    num_weights: int,
-    keywords: Mapping[str, Any],
-) -> tuple[torch.Tensor, ...]:
-    """Call the launch function as it is recorded; tensors like ``outputs``, written."""
-    formats = (
-        *formats_of(kernel.input_formats, inputs, num_weights, "input"),
-        *formats_of(kernel.output_formats, outputs, 0, "output"),
-    )
-    fresh = [torch.empty(o.shape, dtype=o.dtype, device=o.device) for o in outputs]
-    tensors = empty_buffers(formats, (*inputs, *fresh))
-    for fmt, tensor, buffer in zip(formats, inputs, tensors, strict=False):
-        if tensor is not None and buffer is not None and buffer is not tensor:
-            fmt.pack(tensor, buffer.zero_())
-    backend(kernel.backend).run(kernel.function, tensors, dict(keywords))
-    written = list(zip(formats, tensors, strict=True))[len(inputs) :]
-    return tuple(
-        fmt.unpack(buffer, output.shape)
-        for (fmt, buffer), output in zip(written, outputs, strict=True)
-        if buffer is not None
-    )
-
-
-def _on_device(
-    spec: CustomPluginSpec,
-) -> Callable[[torch.device], tuple[torch.Tensor, ...]]:
-    """The spec's weights, moved to each device once."""
-
-    @cache
-    def on(device: torch.device) -> tuple[torch.Tensor, ...]:
-        return tuple(w.detach().to(device).contiguous() for _, w in spec.weights)
-
-    return on
-
-
-def _schema(op: str, meta: Callable[..., Any]) -> str:
-    types = _argument_types(op, meta)
-    parameters = inspect.signature(meta).parameters
-    arguments = [f"{t} {name}{_default(parameters[name])}" for name, t in types.items()]
-    count = _count_outputs(op, meta, len(types), _hints(op, meta).get("return"))
-    returns = "Tensor" if count is None else f"({', '.join(['Tensor'] * count)})"
-    return f"({', '.join(arguments)}) -> {returns}"
-
-
-def _argument_types(op: str, meta: Callable[..., Any]) -> dict[str, str]:
-    """The arguments of an op with this fake kernel, and their types in its schema."""
     try:
         signature = inspect.signature(meta)
     except ValueError as error:  # a builtin
@@ -207,68 +70,152 @@ def _argument_types(op: str, meta: Callable[..., Any]) -> dict[str, str]:
             f"{op}: the meta function {describe(meta)} has no signature to make a "
             "schema from. Wrap it: meta_impl=lambda x: torch.empty_like(x)."
         ) from error
-    hints, types = _hints(op, meta), {}
-    for parameter in signature.parameters.values():
-        hint = hints.get(parameter.name, parameter.empty)
-        is_bound = parameter.kind is parameter.KEYWORD_ONLY and hint is parameter.empty
-        if is_bound and parameter.default is not parameter.empty:
-            continue  # as functools.partial leaves it
-        if hint not in _SCHEMA_TYPES or parameter.kind in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
-            raise SpecError(
-                f"{op}: parameter `{parameter}` of the meta function has no place in a "
-                "schema. Use tensors; and float, int, bool, lists and optionals of "
-                "them, or str, with an annotation."
-            )
-        types[parameter.name] = _SCHEMA_TYPES[hint]
-    return types
+    hints = _hints(op, meta)
+    parameters = {
+        name: p.replace(annotation=hints.get(name, torch.Tensor))
+        for name, p in signature.parameters.items()
+        # functools.partial leaves the keywords that it binds in this form.
+        if name in hints or p.kind is not p.KEYWORD_ONLY or p.default is p.empty
+    }
+
+    def prototype() -> None: ...
+
+    prototype.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [p.replace(default=p.empty) for p in parameters.values()],
+        return_annotation=None,
+    )
+    try:
+        inferred = torch.library.infer_schema(prototype, mutates_args=())
+    except ValueError as error:
+        reason = str(error).partition(". ")[0].removeprefix("infer_schema(func): ")
+        raise SpecError(
+            f"{op}: the meta function's signature {signature} has no place in a "
+            f"schema: {reason}. Use tensors; and float, int, bool, lists and optionals "
+            "of them, or str, with an annotation."
+        ) from error
+    declarations = inferred.removesuffix(" -> ()")[1:-1].split(", ")
+    return f"({', '.join(d + _default(d, parameters) for d in declarations)})"
 
 
-def _default(parameter: inspect.Parameter) -> str:
-    value = parameter.default
-    if value is parameter.empty:
+def _default(declaration: str, parameters: Mapping[str, inspect.Parameter]) -> str:
+    """The default of a declaration such as ``"float[] sizes"``; ``"*"`` has none."""
+    parameter = parameters.get(declaration.rpartition(" ")[2])
+    if parameter is None or parameter.default is parameter.empty:
         return ""
+    value = parameter.default
     value = list(value) if isinstance(value, tuple) else value
     return f"={json.dumps(value) if isinstance(value, str) else repr(value)}"
 
 
-def _count_outputs(
-    op: str, meta: Callable[..., Any], inputs: int, hint: Any
-) -> int | None:
-    """How many outputs ``meta`` returns in a tuple; None for a bare tensor."""
-    if hint is torch.Tensor:
-        return None
-    if typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
-        return len(typing.get_args(hint))
-    reason: AnnotationError | None = None
-    for guess in guesses(inputs):
-        returned: list[Any] = []
-
-        def observed(*tensors: Any, returned: list[Any] = returned) -> Any:
-            returned.append(meta(*tensors))
-            return returned[-1]
-
-        try:
-            infer_outputs(observed, guess, "the meta function")
-        except AnnotationError as error:
-            reason = reason or error
-            continue
-        return len(returned[0]) if isinstance(returned[0], tuple | list) else None
-    raise SpecError(
-        f"{op}: cannot tell how many outputs {describe(meta)} returns. Annotate it: "
-        f"-> torch.Tensor, or -> tuple[torch.Tensor, torch.Tensor]. ({reason})"
-    ) from reason
-
-
 def _hints(op: str, meta: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of ``meta``, without those of what a partial binds."""
+    bound = getattr(meta, "keywords", {})
     try:
-        return typing.get_type_hints(meta)
-    except TypeError:  # an object without annotations: a partial, an instance
+        hints = typing.get_type_hints(getattr(meta, "func", meta))
+    except TypeError:  # an object without annotations, such as an instance
         return {}
     except NameError as error:
         raise SpecError(
             f"{op}: the meta function {describe(meta)} has an annotation that cannot "
             f"be read: {error}."
         ) from error
+    return {name: hint for name, hint in hints.items() if name not in bound}
+
+
+def define(
+    schema: OpSchema,
+    spec: CustomPluginSpec,
+    parameters: str,
+    num_outputs: int | AnnotationError,
+    undo: list[Callable[[], None]],
+) -> None:
+    """Define an op with the spec's ``meta_impl``; on CUDA it runs the first config.
+
+    Args:
+        parameters: of :func:`parameters_of`.
+        num_outputs: or the reason why only an annotation of ``meta_impl`` can say it.
+        undo: gets the step that removes the op.
+
+    Raises:
+        SpecError: the number of outputs is unknown, or torch does not take the op.
+    """
+    meta, op = spec.meta_impl, schema.op
+    assert meta is not None, "there would be no parameters"
+    if isinstance(num_outputs, AnnotationError):
+        hint = _hints(op, meta).get("return")
+        hints = (hint,) if hint is torch.Tensor else typing.get_args(hint)
+        if typing.get_origin(hint) not in (None, tuple) or {*hints} != {torch.Tensor}:
+            raise SpecError(
+                f"{op}: cannot tell how many outputs {describe(meta)} returns. "
+                "Annotate it: -> torch.Tensor, or -> tuple[torch.Tensor, torch.Tensor]."
+                f" ({num_outputs})"
+            ) from num_outputs
+        num_outputs = len(hints)
+
+    def fake(*args: Any, **kwargs: Any) -> Any:
+        return _as_returned(as_tensors(meta(*args, **kwargs), "the meta function"))
+
+    namespace, name = split_name(op)
+    returned = ", ".join(["Tensor"] * num_outputs)
+    returns = returned if num_outputs == 1 else f"({returned})"
+    definition = f"{name}{parameters} -> {returns}"
+    try:
+        library = torch.library.Library(namespace, "FRAGMENT")  # type: ignore[no-untyped-call]
+        undo.append(functools.partial(_destroy, library))
+        library.define(definition)  # type: ignore[no-untyped-call]
+        library.impl(name, _eager(schema, spec, meta), "CUDA")  # type: ignore[no-untyped-call]
+        torch.library.register_fake(op, fake, lib=library)
+        getattr(getattr(torch.ops, namespace), name).default  # noqa: B018
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise SpecError(
+            f"{op}: torch does not take an op {definition}: {error}"
+        ) from error
+
+
+def _as_returned(outputs: tuple[torch.Tensor, ...]) -> Any:
+    """Outputs as torch takes them: one is bare."""
+    return outputs if len(outputs) > 1 else outputs[0]
+
+
+def _eager(
+    schema: OpSchema, spec: CustomPluginSpec, meta: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Calls the launch function with the first config, as it is recorded."""
+    kernel = spec.specs[0]
+    keywords = dict(spec.attributes) | kernel.launch_keywords(kernel.configs[0])
+    takes_stream = "stream" in inspect.signature(kernel.function).parameters
+
+    @functools.cache  # the weights are moved to each device once
+    def weights(device: torch.device) -> tuple[torch.Tensor, ...]:
+        return tuple(w.detach().to(device).contiguous() for _, w in spec.weights)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        given, attributes = schema.bind(args, kwargs)
+        outputs = as_tensors(meta(*args, **kwargs), "the meta function")
+        inputs = [
+            *(t if t is None else t.contiguous() for t in given),
+            *weights(outputs[0].device),
+        ]
+        formats = (
+            *formats_of(kernel.input_formats, inputs, len(spec.weights), "input"),
+            *formats_of(kernel.output_formats, outputs, 0, "output"),
+        )
+        fresh = [torch.empty(o.shape, dtype=o.dtype, device=o.device) for o in outputs]
+        tensors = empty_buffers(formats, (*inputs, *fresh))
+        for fmt, tensor, buffer in zip(formats, inputs, tensors, strict=False):
+            if tensor is not None and buffer is not None and buffer is not tensor:
+                fmt.pack(tensor, buffer.zero_())
+        if takes_stream:
+            attributes["stream"] = torch.cuda.current_stream().cuda_stream
+        backend(kernel.backend).run(kernel.function, tensors, keywords | attributes)
+        count = len(inputs)
+        written = zip(formats[count:], tensors[count:], outputs, strict=True)
+        return _as_returned(
+            tuple(
+                fmt.unpack(buffer, output.shape)
+                for fmt, buffer, output in written
+                if buffer is not None
+            )
+        )
+
+    return run

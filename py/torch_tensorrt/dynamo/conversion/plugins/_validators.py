@@ -1,36 +1,59 @@
-"""Whether a node can become a plugin layer: tried on what the graph knows of it."""
+"""Whether a node can become a plugin layer, and which engines may hold it.
+
+Torch-TensorRT asks validators about each node while it partitions the graph. One here
+tries the plugin on what the graph knows of the node. Another tells the engine cache
+what the plugin is made of.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import logging
+import operator
+import os
+import uuid
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.fx.node import Node
+from torch._ops import OpOverload
+from torch.fx.node import Node, map_aggregate
 
-from torch_tensorrt.annotation._symbolic import INT32_MAX, Extent, Range
-from torch_tensorrt.annotation._tactics import Plugin, Request
-from torch_tensorrt.annotation._target import current_target
-from torch_tensorrt.annotation._trace import TAKEN_FOR_NONE, TensorInfo, is_absent
-from torch_tensorrt.annotation.errors import (
-    AnnotationError,
-    FallbackWarning,
-    RegistrationError,
-    TargetError,
-    UnsupportedKernelError,
-)
+from torch_tensorrt.annotation import _fingerprint, _tensors, errors
+from torch_tensorrt.annotation._compile.job import CODE_GENERATION
+from torch_tensorrt.annotation._plugin import Plugin, Request
+from torch_tensorrt.annotation._target import Target, current_target
+from torch_tensorrt.annotation._tensors import TensorInfo
+from torch_tensorrt.annotation.backends import backend
+from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
 
 Validator = Callable[[Node, CompilationSettings], bool]
+
 _LOGGER = logging.getLogger(__name__)
+_PROCESS = uuid.uuid4().hex
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn, and log where warnings are errors: neither caller may raise.
+
+    An exception in autotune ends the process, and one in a validator ends partitioning.
+    """
+    try:
+        warnings.warn(message, category, stacklevel=3)
+    except category:
+        _LOGGER.warning(message)
+
+
+# --- Capability -----------------------------------------------------------------------
 
 
 def capability_of(plugin: Plugin, also: Validator | None, strict: bool) -> Validator:
-    """A validator that takes the nodes which some tactic serves.
+    """A validator that accepts the nodes which some tactic serves.
 
     Any other stays in PyTorch, with a :class:`FallbackWarning` that says why.
 
@@ -39,93 +62,211 @@ def capability_of(plugin: Plugin, also: Validator | None, strict: bool) -> Valid
         strict: raise, instead.
     """
     schema = OpSchema.of(plugin.op)
-
-    def validate(node: Node, settings: CompilationSettings) -> bool:
-        if also is not None and not also(node, settings):
-            return False
-        try:
-            _require_served(plugin, schema, node)
-        except AnnotationError as error:
-            if strict:
-                raise
-            _warn(f"{schema.op}, node {node.name}: stays in PyTorch: {error}")
-            return False
-        return True
-
-    return validate
+    require = functools.partial(_require_served, plugin, schema)
+    return _validator(plugin.op, require, also, strict)
 
 
 def distinct_from_none(op: str, also: Validator | None) -> Validator:
-    """A validator that takes the nodes of which no operand may be taken for None.
+    """A validator that accepts the nodes whose operands no plugin takes for None.
 
     Args:
         also: what must hold as well.
     """
 
+    def require(node: Node) -> None:
+        for operand in node.all_input_nodes:
+            _require_distinct(_known(operand))
+
+    return _validator(op, require, also)
+
+
+def _validator(
+    op: str,
+    require: Callable[[Node], None],
+    also: Validator | None,
+    strict: bool = False,
+) -> Validator:
     def validate(node: Node, settings: CompilationSettings) -> bool:
         if also is not None and not also(node, settings):
             return False
-        for operand in node.all_input_nodes:
-            known: Any = operand.meta.get("val", operand.meta.get("tensor_meta"))
-            if hasattr(known, "shape") and is_absent(len(known.shape), known.dtype):
-                _warn(f"{op}, node {node.name}: stays in PyTorch: {TAKEN_FOR_NONE}")
-                return False
+        try:
+            require(node)
+        except errors.AnnotationError as error:
+            if strict:
+                raise
+            text = f"{op}, node {node.name}: stays in PyTorch: {error}"
+            warn(text, errors.FallbackWarning)
+            return False
         return True
 
     return validate
 
 
-def _warn(message: str) -> None:
-    try:
-        warnings.warn(message, FallbackWarning, stacklevel=3)
-    except FallbackWarning:  # warnings are errors; the graph is to be partitioned
-        _LOGGER.warning(message)
-
-
 def _require_served(plugin: Plugin, schema: OpSchema, node: Node) -> None:
     """Raise unless some tactic's kernel can be made, or at least be recorded."""
     values, attributes = schema.bind(node.args, node.kwargs)
-    inputs = tuple(_info(schema, value) for value in values)
-    inputs = (*inputs, *plugin.weight_infos)
-    request = None
-    with contextlib.suppress(TargetError):  # said when an engine is built for one
-        request = Request(inputs, attributes, current_target())
-    reasons = []
-    for tactic in plugin.tactics(inputs, attributes):
-        try:
-            if request is None:
-                plugin.record(tactic, inputs, attributes)
-            else:
-                plugin.kernel(tactic, request)
-            return
-        except AnnotationError as error:
-            reasons.append(f"tactic {tactic.number}: {error}")
-    raise UnsupportedKernelError("no tactic can serve it. " + " ".join(reasons))
-
-
-def _info(schema: OpSchema, value: Any) -> TensorInfo:
-    """What the graph knows of a tensor argument."""
-    is_none = not isinstance(value, Node)
-    if isinstance(value, Node):
-        value = value.meta.get("val", value.meta.get("tensor_meta"))
-    if not hasattr(value, "shape") or not isinstance(value.dtype, torch.dtype):
-        raise RegistrationError(
-            f"{schema.op}: an argument is {value!r}, of which the graph does not say "
-            "what tensor it is."
+    inputs = [_info(schema, value) for value in values]
+    request = Request.of((*inputs, *plugin.weight_infos), attributes, _target())
+    # Without a target nothing can be compiled; autotune will report that.
+    ask = plugin.programs if request.target is None else plugin.kernels
+    failed = {tactic.number: tactic.error for tactic in ask(request)}
+    if all(failed.values()):
+        reasons = (f"tactic {number}: {error}" for number, error in failed.items())
+        raise errors.UnsupportedKernelError(
+            "no tactic can serve it. " + " ".join(reasons)
         )
-    info = TensorInfo(tuple(map(extent, value.shape)), value.dtype)
-    if info.is_absent and not is_none:
-        raise RegistrationError(f"{schema.op}: {TAKEN_FOR_NONE}")
-    return info
 
 
-def extent(size: int | torch.SymInt) -> Extent:
+def _info(schema: OpSchema, value: Any) -> TensorInfo | None:
+    """What the graph knows of a tensor argument."""
+    if value is None:
+        return None
+    known = _known(value) if isinstance(value, Node) else value
+    _require_distinct(known)
+    if not hasattr(known, "shape") or not isinstance(known.dtype, torch.dtype):
+        raise RegistrationError(
+            f"{schema.op}: an argument is {known!r}; the graph does not say what "
+            "tensor it is."
+        )
+    return TensorInfo(tuple(map(_extent, known.shape)), known.dtype)
+
+
+def _known(node: Node) -> Any:
+    """The tensor that the graph knows a node to be, or tensors, or None."""
+    return node.meta.get("val", node.meta.get("tensor_meta"))
+
+
+def _require_distinct(known: Any) -> None:
+    """Raise if a plugin would take the tensor for None."""
+    if hasattr(known, "shape") and _tensors.stands_for_none(
+        len(known.shape), known.dtype
+    ):
+        raise RegistrationError(_tensors.TAKEN_FOR_NONE)
+
+
+def _extent(size: int | torch.SymInt) -> _tensors.Extent:
     """A size, or the range that the graph knows of it."""
     if isinstance(size, int):
         return size
     node = size.node
     known = node.shape_env.bound_sympy(node.expr)
     low = max(0, int(known.lower))
-    high = int(min(known.upper, INT32_MAX))
+    high = int(min(known.upper, _tensors.INT32_MAX))
     hint = node.hint if node.has_hint() else low
-    return low if low == high else Range(low, min(max(hint, low), high), high)
+    return low if low == high else _tensors.Range(low, min(max(hint, low), high), high)
+
+
+def _target() -> Target | None:
+    with contextlib.suppress(errors.TargetError):
+        return current_target()
+    return None
+
+
+# --- The engine cache -----------------------------------------------------------------
+#
+# Torch-TensorRT's hash of a graph has the name of each op in it, but neither the op's
+# arguments nor what its plugin is made of. It would serve an old engine, with the old
+# numbers, after a kernel, a weight or an attribute changed. So where a cache is in use,
+# the name says all of it: the node's target stays the same op, and its text ends with a
+# digest. It is put there when Torch-TensorRT partitions the graph, the last thing that
+# is done to every node before the hash; the order of lowering passes is not ours.
+
+
+class DigestedOverload(OpOverload[..., Any]):
+    """An op's overload that is equal to it, runs it, and has a digest in its text."""
+
+    _digest: str
+
+    @classmethod
+    def of(cls, overload: OpOverload[..., Any], digest: str) -> DigestedOverload:
+        made = cls.__new__(cls)
+        vars(made).update(vars(overload), _digest=digest)
+        return made
+
+    def __str__(self) -> str:
+        text: str = super().__str__()  # type: ignore[no-untyped-call]
+        return f"{text}[{self._digest}]"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OpOverload) and other._op is self._op
+
+    __hash__ = OpOverload.__hash__
+
+
+def digesting(
+    op: str, content: Callable[[], tuple[Any, ...]], validator: Validator | None
+) -> Validator:
+    """``validator``; it also writes a digest into each node that it accepts.
+
+    Args:
+        content: what the plugin is made of at the time of the call.
+    """
+    schema = OpSchema.of(op)
+
+    def validate(node: Node, settings: CompilationSettings) -> bool:
+        if validator is not None and not validator(node, settings):
+            return False
+        if settings and (settings.cache_built_engines or settings.reuse_cached_engines):
+            call = _call(schema, node)
+            digest = lasting_fingerprint(CODE_GENERATION, *content(), *call)
+            node.target = DigestedOverload.of(schema.overload, digest)
+        return True
+
+    return validate
+
+
+def content_of(plugin: Plugin) -> tuple[Any, ...]:
+    """All that decides the kernels of ``plugin``, and its constants.
+
+    The weights are read each time: one that is changed in place makes another engine.
+    """
+    toolchains = [_toolchain(kernel.backend) for kernel in plugin.spec.specs]
+    return plugin.spec, plugin.weights, toolchains, _target()
+
+
+def closure_of(function: Callable[..., Any] | None) -> tuple[Any, ...]:
+    """``function`` with what it encloses, whichever package it is of."""
+    if not inspect.isfunction(function):
+        return (function,)
+    return function, *(cell.cell_contents for cell in function.__closure__ or ())
+
+
+def lasting_fingerprint(*values: Any) -> str:
+    """A digest that no other process has where it could not tell ``values`` apart."""
+    found = _fingerprint.lasting_fingerprint(*values)
+    own = (_PROCESS, os.getpid()) if found.obstacle else ()
+    return _fingerprint.fingerprint(found.digest, *own)
+
+
+def _toolchain(name: str) -> Any:
+    try:
+        return backend(name).toolchain()
+    except errors.ToolchainError:  # its tactics are left out of the engine
+        return None
+
+
+def _call(schema: OpSchema, node: Node) -> tuple[Any, ...]:
+    """What a call gives its op, and which outputs are used.
+
+    The hash sees neither which node an operand is, nor which output is used.
+    """
+    order = [n for n in node.graph.nodes if n in node.all_input_nodes]
+
+    def operand(value: Any) -> Any:
+        return (order.index(value), _facts(value)) if isinstance(value, Node) else value
+
+    given = map_aggregate((node.args, node.kwargs), operand)
+    used = [user.args[1] for user in node.users if user.target is operator.getitem]
+    return str(schema.overload._schema), given, _facts(node), used
+
+
+def _facts(node: Node) -> Any:
+    """What the graph knows of a node's tensor, or tensors, as text."""
+    return map_aggregate(_known(node), _described)
+
+
+def _described(known: Any) -> Any:
+    if not hasattr(known, "shape"):
+        return type(known).__name__
+    ranges = [_extent(size) for size in known.shape]
+    return str(known.dtype), repr(ranges), str(list(known.shape))
