@@ -49,9 +49,9 @@ def generate_plugin_converter(
     Raises:
         RegistrationError: there is no such op, or no such plugin.
     """
+    _qdp.require_available()
     import tensorrt.plugin as trtp
 
-    _qdp.require_available()
     schema = OpSchema.of(plugin_id)
     definition = _qdp.plugin_def(plugin_id)
     if definition is None:
@@ -104,11 +104,13 @@ def restoring(overload: Any) -> Callable[[], None]:
     def restore() -> None:
         left = [
             support
-            for support in DYNAMO_ATEN_CONVERTERS.pop(overload, [])
+            for support in DYNAMO_ATEN_CONVERTERS.get(overload, ())
             if support in earlier
             or support.converter_implementation.__module__ != __name__
         ]
         if left:
             DYNAMO_ATEN_CONVERTERS[overload] = left
+        else:
+            DYNAMO_ATEN_CONVERTERS.pop(overload, None)
 
     return restore
