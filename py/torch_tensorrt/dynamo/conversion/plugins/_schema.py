@@ -98,12 +98,16 @@ class OpSchema:
     @cached_property
     def defaults(self) -> dict[str, Any]:
         """The attributes that have a default, and the default."""
-        given = {
-            a.name: a.default_value for a in self.arguments if a.has_default_value()
-        }
-        kinds = self.attributes.items()
+        kinds, given = self.attributes.items(), self._given
         return {
             name: kind.convert(given[name]) for name, kind in kinds if name in given
+        }
+
+    @cached_property
+    def _given(self) -> dict[str, Any]:
+        """The arguments that have a default, and the default."""
+        return {
+            a.name: a.default_value for a in self.arguments if a.has_default_value()
         }
 
     @property
@@ -135,10 +139,7 @@ class OpSchema:
     ) -> tuple[list[Any], dict[str, Any]]:
         """A call's tensor values in order, and its attribute values by name."""
         names = [argument.name for argument in self.arguments]
-        values = {
-            a.name: a.default_value for a in self.arguments if a.has_default_value()
-        }
-        values |= {**dict(zip(names, args, strict=False)), **kwargs}
+        values = {**self._given, **dict(zip(names, args, strict=False)), **kwargs}
         if missing := [name for name in names if name not in values]:
             raise RegistrationError(f"{self.op}: called without {', '.join(missing)}.")
         attributes = {}
