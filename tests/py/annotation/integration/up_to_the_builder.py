@@ -16,10 +16,10 @@ import torch
 from network import RecordingNetwork, convert_into, tensor
 
 import torch_tensorrt
-from torch_tensorrt.annotation._registry import registered
-from torch_tensorrt.annotation._symbolic import Range
-from torch_tensorrt.annotation._trace import TensorInfo
-from torch_tensorrt.dynamo.conversion.plugins._capability import _info
+from torch_tensorrt.annotation._plugin import registered
+from torch_tensorrt.annotation._tensors import Range
+from torch_tensorrt.annotation._tensors import TensorInfo
+from torch_tensorrt.dynamo.conversion.plugins._validators import _info
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
 
 HAS_GPU = torch.cuda.is_available()
