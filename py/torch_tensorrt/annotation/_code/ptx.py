@@ -21,8 +21,8 @@ _ENTRY = re.compile(
 _PARAMETER = re.compile(
     r"\.param\s+\.(?P<type>\w+)(?P<attributes>.*?)\s+(?P<name>[\w$]+)"
 )
-_VERSION = re.compile(r"^\.version\s+(\d+\.\d+)", re.MULTILINE)
-_TARGET = re.compile(r"^(\.target\s+)(sm_\w+)", re.MULTILINE)
+_VERSION = re.compile(r"^\s*\.version\s+(\d+\.\d+)", re.MULTILINE)
+_TARGET = re.compile(r"^(\s*\.target\s+)(sm_\w+)", re.MULTILINE)
 _BLOCK = re.compile(r"\.(?:reqntid|maxntid)\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?")
 _DEBUG = (".loc", ".file")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)

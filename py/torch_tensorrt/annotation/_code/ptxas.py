@@ -25,7 +25,7 @@ from torch_tensorrt.annotation.errors import (
 _TOO_MUCH_SHARED = re.compile(
     r"uses too much shared data \(0x([0-9a-f]+) bytes, 0x([0-9a-f]+) max\)"
 )
-_TARGET = re.compile(r"^(\.target\s+)(sm_\w+)", re.MULTILINE)
+_TARGET = re.compile(r"^(\s*\.target\s+)(sm_\w+)", re.MULTILINE)
 
 
 # Where Python packages keep one, below a directory of sys.path.

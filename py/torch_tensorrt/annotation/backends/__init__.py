@@ -53,7 +53,8 @@ class Toolchain:
 
 
 class Backend(Protocol):
-    """One kernel language."""
+    """One kernel language. A class that derives from this needs no ``run`` of its own
+    where a launch function takes torch's tensors."""
 
     def toolchain(self) -> Toolchain:
         """What compiles here; no process is started to find out."""
@@ -81,6 +82,7 @@ class Backend(Protocol):
         Args:
             tensors: None for an optional input that is not given.
         """
+        launch_fn(*tensors, **keywords)
 
     def compile(
         self,

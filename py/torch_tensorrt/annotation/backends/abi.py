@@ -130,21 +130,22 @@ def unsupported(kernel: str, why: str) -> UnsupportedKernelError:
     return UnsupportedKernelError(f"kernel {kernel}: {why}")
 
 
-def refuse_cluster(kernel: str, size: object) -> UnsupportedKernelError:
-    """The error for a kernel that is launched in clusters of several blocks."""
+def unlaunchable(kernel: str, why: str) -> UnsupportedKernelError:
+    """The error for a launch that is more than a grid, a block and shared memory."""
     return unsupported(
         kernel,
-        f"it is launched in clusters ({size}), which TensorRT does not do. Launch it, "
-        "or choose a config, without.",
+        f"{why}, which TensorRT does not do. Launch it, or choose a config, without.",
     )
+
+
+def refuse_cluster(kernel: str, size: object) -> UnsupportedKernelError:
+    """The error for a kernel that is launched in clusters of several blocks."""
+    return unlaunchable(kernel, f"it is launched in clusters ({size})")
 
 
 def refuse_launch(kernel: str, kind: str) -> UnsupportedKernelError:
     """The error for a special launch, as ``"cooperative"``."""
-    return unsupported(
-        kernel,
-        f"it is a {kind} launch, which TensorRT does not do. Launch it without.",
-    )
+    return unlaunchable(kernel, f"it is a {kind} launch")
 
 
 def require_block(kernel: str, block: Sequence[int]) -> None:

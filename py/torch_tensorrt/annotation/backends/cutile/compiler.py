@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import torch
 
 from torch_tensorrt.annotation._code.ptx import parse
 from torch_tensorrt.annotation._record.program import Program
@@ -18,20 +16,11 @@ from torch_tensorrt.annotation.backends.cutile.signature import Signature
 from torch_tensorrt.annotation.errors import PTXError
 
 
-class CuTileBackend:
+class CuTileBackend(Backend):
     """Records ``ct.launch(...)`` and compiles it with ``tileiras``."""
 
     toolchain = staticmethod(tileiras.toolchain)
     intercept = staticmethod(caught_launches)
-
-    def run(
-        self,
-        launch_fn: Callable[..., Any],
-        tensors: Sequence[torch.Tensor | None],
-        keywords: Mapping[str, Any],
-    ) -> None:
-        """Call a launch function on a GPU, with the op's inputs and outputs."""
-        launch_fn(*tensors, **keywords)
 
     def compile(
         self,
@@ -68,4 +57,4 @@ class CuTileBackend:
         )
 
 
-BACKEND: type[Backend] = CuTileBackend
+BACKEND = CuTileBackend

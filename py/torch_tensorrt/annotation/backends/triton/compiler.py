@@ -7,11 +7,10 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import torch
 from torch._library.triton import set_wrap_triton_enabled
 from triton import __version__ as triton_version
 from triton import knobs
@@ -27,14 +26,7 @@ from torch_tensorrt.annotation._code import ptx
 from torch_tensorrt.annotation._code.ptx import Kind, Slot
 from torch_tensorrt.annotation._record.program import CaughtLaunch, Program
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.backends import CompiledKernel, Toolchain
-from torch_tensorrt.annotation.backends.abi import (
-    refuse_cluster,
-    refuse_launch,
-    require_block,
-    require_shared_memory,
-    unsupported,
-)
+from torch_tensorrt.annotation.backends import Backend, CompiledKernel, Toolchain, abi
 from torch_tensorrt.annotation.backends.triton.launch import read_launch
 from torch_tensorrt.annotation.backends.triton.signature import Signature
 from torch_tensorrt.annotation.errors import CompileError, TargetError
@@ -49,7 +41,7 @@ _TOOLS = {
 }
 
 
-class TritonBackend:
+class TritonBackend(Backend):
     """Records ``kernel[grid](...)`` and compiles it with ``triton.compile``."""
 
     def toolchain(self) -> Toolchain:
@@ -98,15 +90,6 @@ class TritonBackend:
             finally:
                 for cls, run in original.items():
                     cls.run = run
-
-    def run(
-        self,
-        launch_fn: Callable[..., Any],
-        tensors: Sequence[torch.Tensor | None],
-        keywords: Mapping[str, Any],
-    ) -> None:
-        """Call a launch function on a GPU, with the op's inputs and outputs."""
-        launch_fn(*tensors, **keywords)
 
     def compile(
         self,
@@ -205,39 +188,24 @@ def _compile(
         ) from error
 
 
-# Metadata of what TensorRT's launch (grid, block, shared memory) leaves out, the value
-# that is harmless, and the refusal of any other.
-_REFUSALS: Mapping[str, tuple[Any, Callable[[str, Any], Exception]]] = {
-    "num_ctas": (1, lambda name, value: refuse_cluster(name, f"num_ctas={value}")),
-    "launch_cooperative_grid": (0, lambda name, _: refuse_launch(name, "cooperative")),
-    "launch_pdl": (0, lambda name, _: refuse_launch(name, "programmatic dependent")),
-    "clc": (0, lambda name, _: refuse_launch(name, "cluster launch control")),
-    **dict.fromkeys(
-        ("global_scratch_size", "profile_scratch_size"),
-        (
-            0,
-            lambda name, value: unsupported(
-                name,
-                f"it needs {value} bytes of scratch memory, which TensorRT does not "
-                "allocate. Write it, or choose a config, without.",
-            ),
-        ),
-    ),
-    "tensordesc_meta": (
-        None,
-        lambda name, _: unsupported(
-            name,
-            "it takes tensor descriptors made on the host. Load through pointers.",
-        ),
-    ),
+# Metadata of what TensorRT's launch (grid, block, shared memory) leaves out: the value
+# that is harmless, and what any other means.
+_REFUSED = {
+    "num_ctas": (1, "it is launched in clusters (num_ctas={})"),
+    "launch_cooperative_grid": (False, "it is a cooperative launch"),
+    "launch_pdl": (False, "it is a programmatic dependent launch"),
+    "clc": (False, "it uses cluster launch control"),
+    "global_scratch_size": (0, "it needs {} bytes of scratch memory"),
+    "profile_scratch_size": (0, "it needs {} bytes of scratch memory"),
+    "tensordesc_meta": (None, "it takes tensor descriptors made on the host"),
 }
 
 
 def _require_launchable(kernel: str, metadata: Any, target: Target) -> None:
     """Raise for whatever TensorRT's launch leaves out, or CUDA does not launch."""
-    for name, (harmless, refusal) in _REFUSALS.items():
+    for name, (harmless, why) in _REFUSED.items():
         value = getattr(metadata, name, harmless)
         if (value or harmless) != harmless:
-            raise refusal(kernel, value)
-    require_block(kernel, (metadata.num_warps * 32, 1, 1))
-    require_shared_memory(kernel, metadata.shared, target)
+            raise abi.unlaunchable(kernel, why.format(value))
+    abi.require_block(kernel, (metadata.num_warps * 32, 1, 1))
+    abi.require_shared_memory(kernel, metadata.shared, target)
