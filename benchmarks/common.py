@@ -122,14 +122,12 @@ def compile_here(path: Path, spec: Any, shapes: Any, target: str) -> None:
 
 
 def tactic_times(report: Any) -> dict[str, float]:
-    """Microseconds of each tactic of a static report, by its config and facts."""
+    """Microseconds of each tactic of a static report, by its config."""
     times = {}
     for tactic in report.tactics:
         if tactic.error is None:
             config = ", ".join(f"{k}={v}" for k, v in tactic.config.items())
-            facts = tactic.facts.partition(":")[0] if tactic.backend == "cutile" else ""
-            what = config or f"tactic {tactic.tactic}"
-            label = " ".join(filter(None, (tactic.backend, what, facts)))
+            label = f"{tactic.backend} {config or f'tactic {tactic.tactic}'}"
             assert label not in times, f"two tactics are {label}"
             times[label] = tactic.shapes[0].time_us
     return times

@@ -58,7 +58,7 @@ def compile_all(directory: Path, target: str) -> None:
     }
     for name, spec in specs.items():
         path, shapes = directory / f"{name}{SUFFIX}", SHAPES[name]
-        compile_here(path, spec, shapes, f"{target},code=cubin")
+        compile_here(path, spec, shapes, target)
         with without_facts():
             plain = directory / f"{name}.plain{SUFFIX}"
             compile_here(plain, spec, shapes, target)
@@ -66,24 +66,23 @@ def compile_all(directory: Path, target: str) -> None:
 
 @contextmanager
 def without_facts() -> Iterator[None]:
-    """Tell the compiler nothing of the arrays, not even the last stride."""
-    from torch_tensorrt.annotation.backends import _cutile_signature as signature
+    """Tell the compiler nothing about the arrays, not even the last stride."""
+    from torch_tensorrt.annotation.backends.cutile import FACT_SETS
+    from torch_tensorrt.annotation.backends.cutile.signature import Signature
 
-    original, sets = signature._Builder._hints, dict(signature.FACT_SETS)
+    original, sets = Signature._add_axes, dict(FACT_SETS)
 
-    def none_told(self: Any, what: str, known: Any, unit: int, fixed: Any) -> Any:
-        del self, what, unit, fixed
-        return signature._Hints((None,) * len(known), (1,) * len(known))
+    def none_told(self: Any, *args: Any) -> Any:
+        return [(None, 1) for _ in original(self, *args)]
 
-    signature._Builder._hints = none_told  # type: ignore[method-assign]
-    for name in sets:
-        signature.FACT_SETS[name] = sets["strides"]
+    Signature._add_axes = none_told  # type: ignore[method-assign]
+    FACT_SETS.update(dict.fromkeys(sets, sets["strides"]))
     try:
         with cache_of_its_own():
             yield
     finally:
-        signature._Builder._hints = original  # type: ignore[method-assign]
-        signature.FACT_SETS.update(sets)
+        Signature._add_axes = original  # type: ignore[method-assign]
+        FACT_SETS.update(sets)
 
 
 def run_all(directory: Path) -> Iterator[Contest]:

@@ -30,12 +30,11 @@ from torch.nn import functional
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._builder import BuiltLaunch, build
-from torch_tensorrt.annotation._driver import LoadedKernel
-from torch_tensorrt.annotation._registry import registered
-from torch_tensorrt.annotation._symbolic import Range
-from torch_tensorrt.annotation._target import compiling_for, current_target
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
+from torch_tensorrt.annotation._dry_run.execute import LoadedKernel
+from torch_tensorrt.annotation._plugin import Plugin, Request, registered
+from torch_tensorrt.annotation._target import current_target
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,22 +94,16 @@ METAS: dict[int, Callable[..., torch.Tensor]] = {
 
 @contextmanager
 def without_facts() -> Iterator[None]:
-    """Compile as a plain ahead-of-time compile does: nothing told of the arguments."""
-    from torch_tensorrt.annotation.backends import triton as backend
+    """Compile as a plain ahead-of-time compile does, which knows no facts."""
+    from torch_tensorrt.annotation.backends.triton.signature import Signature
 
-    original = backend.Signature
-
-    class Plain(original):  # type: ignore[misc, valid-type]
-        @classmethod
-        def of(cls, record: Any, aligned: bool) -> Any:
-            return dataclasses.replace(original.of(record, aligned), hints={})
-
-    backend.Signature = Plain  # type: ignore[misc]
+    original = Signature._tell
+    Signature._tell = lambda *args: None  # type: ignore[method-assign]
     try:
         with cache_of_its_own():
             yield
     finally:
-        backend.Signature = original  # type: ignore[misc]
+        Signature._tell = original  # type: ignore[method-assign]
 
 
 def built(case: Case, tensors: list[torch.Tensor]) -> BuiltLaunch:
@@ -123,8 +116,9 @@ def built(case: Case, tensors: list[torch.Tensor]) -> BuiltLaunch:
         TensorInfo((rows, *t.shape[1:]) if t.dim() > 1 else tuple(t.shape), t.dtype)
         for t in tensors
     ]
-    with compiling_for(current_target()):
-        (launch,) = build("bench::op", inputs, {})
+    plugin = registered["bench::op"].plugin
+    assert plugin is not None
+    (launch,) = build(plugin, Request.of(inputs, {}, current_target()))
     tta.unregister("bench::op")
     return launch
 
@@ -133,14 +127,14 @@ def as_launched(
     launch: BuiltLaunch, tensors: list[torch.Tensor], out: torch.Tensor
 ) -> Callable[[], None]:
     kernel = LoadedKernel(launch.code, launch.entry)
-    extents = tuple(tuple(tensor.shape) for tensor in tensors)
+    shape = launch.at(tuple(tuple(tensor.shape) for tensor in tensors))
     return functools.partial(
         kernel.launch,
-        launch.grid(extents),
-        launch.block(extents),
-        launch.shared_memory(extents),
+        shape.grid,
+        shape.block,
+        shape.shared_memory,
         ([tensor.data_ptr() for tensor in tensors], [out.data_ptr()]),
-        launch.extras(extents),
+        shape.extras,
     )
 
 
@@ -176,13 +170,13 @@ def recording() -> dict[str, float]:
     for case in (*CASES, *MODEL_CASES):
         name = f"bench::{case.name}"
         trt_plugins.custom_op(name, impl=case.plugin, supports_dynamic_shapes=True)
-        plugin = registered[name].plugin
-        assert plugin is not None
-        tactic = plugin.tactics(case.dynamic, {})[0]
+        known = registered[name].plugin
+        assert known is not None
         times = []
         for _ in range(15):
+            plugin = Plugin(name, known.spec, known.meta, known.tensors, {})
             start = time.perf_counter()
-            plugin.record(tactic, case.dynamic, {})
+            plugin.programs(Request.of(case.dynamic, {}, None))
             times.append(1e3 * (time.perf_counter() - start))
         result[case.name] = statistics.median(times)
         tta.unregister(name)
