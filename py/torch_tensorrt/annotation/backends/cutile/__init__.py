@@ -13,11 +13,11 @@ from torch_tensorrt.annotation.errors import SpecError
 
 @dataclass(frozen=True)
 class FactSet:
-    """Which of the proved facts the compiler is told.
+    """Which of the proved facts the compiler gets.
 
     Attributes:
-        granule: bytes, up to which it is told divisibility and alignment.
-        constant_extents: whether it is told constant extents.
+        granule: bytes, up to which it gets divisibility and alignment.
+        constant_extents: whether it gets constant extents.
         tma: whether it may make TMA loads, where the GPU has them. Without TMA, it
             makes no ``cp.async`` either.
     """
@@ -29,8 +29,8 @@ class FactSet:
 
 FACT_SETS = {
     "vector16": FactSet(granule=16, constant_extents=True, tma=False),
-    # TMA needs addresses that are multiples of 16 bytes. Nobody promises more than 8
-    # here, so the compiler makes no TMA load, and `cp.async` stays possible.
+    # TMA needs addresses that are multiples of 16 bytes. Here the compiler knows of 8
+    # only, so it makes no TMA load, and may still make `cp.async`.
     "async8": FactSet(granule=8, constant_extents=True, tma=True),
     "strides": FactSet(granule=1, constant_extents=False, tma=True),
 }
@@ -40,7 +40,7 @@ DEFAULT_FACTS = "strides"  # of a config that names none
 @dataclass(frozen=True, eq=False)
 class CuTileSpec(KernelSpec):
     """A cuTile kernel. Config keys ``num_ctas``, ``occupancy``, ``opt_level`` and
-    ``num_worker_warps`` are those of ``ct.kernel``; ``facts`` names a fact set of
+    ``num_worker_warps`` go to ``ct.kernel``; ``facts`` names a fact set of
     :func:`cutile`; every other key is a keyword of the launch function.
 
     Raises:
@@ -74,11 +74,11 @@ class CuTileSpec(KernelSpec):
                 )
 
     def launch_keywords(self, config: Config) -> dict[str, Any]:
-        """Never ``facts``, which tells the compiler alone."""
+        """Without ``facts``, which only the compiler takes."""
         return super().launch_keywords(tuple(p for p in config if p[0] != "facts"))
 
     def kernel_keywords(self, config: Config) -> dict[str, Any]:
-        """No options: ``ct.launch`` takes none, they belong to the kernel."""
+        """Without options: ``ct.launch`` takes none, they belong to the kernel."""
         keywords = super().kernel_keywords(config)
         return {n: value for n, value in keywords.items() if n not in self.options}
 
@@ -109,7 +109,7 @@ def cutile(
             it calls ``ct.launch`` exactly once, on the tensors it is given or views of
             them. None: the op is defined with ``torch.library.custom_op``, and its own
             body launches the kernel.
-        configs: one dict for each kernel that TensorRT is to time, once for each fact
+        configs: one dict for each kernel that TensorRT times, once for each fact
             set. ``num_ctas``, ``occupancy``, ``opt_level`` and ``num_worker_warps`` go
             to cuTile, other keys to ``launch_fn``. A config that names its fact set,
             as ``facts``, is timed with that one alone. None: one config, the defaults.
@@ -150,6 +150,6 @@ def cutile(
     multiplied = (
         tuple(sorted({"facts": name, **config}.items()))
         for config in map(dict, spec.configs)
-        for name in (names if "facts" not in config else names[:1])
+        for name in (names[:1] if "facts" in config else names)
     )
     return replace(spec, configs=tuple(multiplied))

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch_tensorrt.annotation._code.ptx import parse
-from torch_tensorrt.annotation._record.program import Program
-from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.backends import Backend, CompiledKernel
+from torch_tensorrt.annotation.backends import Backend, CompiledKernel, Program, Target
 from torch_tensorrt.annotation.backends.abi import require_block
 from torch_tensorrt.annotation.backends.cutile import DEFAULT_FACTS, FACT_SETS, tileiras
 from torch_tensorrt.annotation.backends.cutile.launch import caught_launches

@@ -12,10 +12,9 @@ from typing import Any, TypeAlias
 
 import cuda.tile as ct
 import torch
-from cuda.tile import _annotated_function as nodes
 
 from torch_tensorrt.annotation._fingerprint import is_versioned
-from torch_tensorrt.annotation._record.program import CaughtLaunch
+from torch_tensorrt.annotation.backends import CaughtLaunch
 from torch_tensorrt.annotation.backends.abi import refuse_launch
 from torch_tensorrt.annotation.backends.cutile import CuTileSpec
 from torch_tensorrt.annotation.errors import ArgumentError
@@ -47,7 +46,7 @@ def caught_launches(
     """While entered, ``ct.launch`` of this thread reports, and launches nothing.
 
     Code may hold the function under any name (``from cuda.tile import launch``), so it
-    is replaced in every module that holds it. Other threads launch as ever.
+    is replaced in every module that holds it. Other threads launch as usual.
 
     Args:
         overrides: parameters of the kernel that a config sets.
@@ -162,16 +161,15 @@ def _add_arguments(
 ) -> Notes:
     """Add a value, or each item of a tuple, to ``arguments``. Returns their notes."""
     if not isinstance(value, tuple):
-        if not isinstance(note, nodes.LeafAnnotationNode):
+        if not hasattr(note, "constant"):
             raise ArgumentError(
                 f"kernel argument `{path}`: the kernel declares a tuple, got {value!r}."
             )
         arguments.append((path, value, note.constant))
         return note
-    if isinstance(note, nodes.HeterogeneousTupleNode):
-        items = note.items
-    else:  # one note for all items; a tuple that the kernel does not annotate has one
-        items = (getattr(note, "each", note),) * len(value)
+    # tuple[int, float] has a note for each item. tuple[int, ...] has the same note for
+    # all of them, and so does a tuple that the kernel does not annotate.
+    items = getattr(note, "items", (getattr(note, "each", note),) * len(value))
     if len(items) != len(value):
         raise ArgumentError(
             f"kernel argument `{path}`: a tuple of {len(value)}, and the kernel "

@@ -18,10 +18,9 @@ import sympy
 import torch
 from cuda.tile import compilation
 
-from torch_tensorrt.annotation._code.ptx import Kind
-from torch_tensorrt.annotation._record.program import Argument, Pointer, Program, Scalar
 from torch_tensorrt.annotation._sizes.expressions import is_condition
 from torch_tensorrt.annotation._tensors import DType
+from torch_tensorrt.annotation.backends import Kind, Pointer, Program, Scalar
 from torch_tensorrt.annotation.backends.abi import Parameters
 from torch_tensorrt.annotation.backends.cutile import FactSet
 from torch_tensorrt.annotation.backends.cutile.launch import Notes
@@ -29,11 +28,11 @@ from torch_tensorrt.annotation.errors import DTypeError
 
 
 class Signature(Parameters):
-    """The parameters of the entry, and what the compiler is told about the kernel's.
+    """The parameters of the entry, and what the compiler knows about the kernel's.
 
     Args:
         program, aligned: as in any :class:`Parameters`.
-        told: which of the proved facts to tell.
+        fact_set: which of the proved facts the compiler gets.
 
     Attributes:
         constraints: for each parameter of the kernel, what ``KernelSignature`` takes.
@@ -43,15 +42,15 @@ class Signature(Parameters):
         DTypeError: TensorRT, or cuTile, has no such dtype.
     """
 
-    def __init__(self, program: Program, aligned: bool, told: FactSet) -> None:
+    def __init__(self, program: Program, aligned: bool, fact_set: FactSet) -> None:
         super().__init__(program, aligned)
-        self._set, launch = told, program.launch
+        self._set, launch = fact_set, program.launch
         pointers = (a for a in launch.arguments if isinstance(a, Pointer))
         self._sharing = Counter(map(self._alias_group, pointers))
         rest = iter(launch.arguments)
         self.constraints = [self._add(note, rest) for note in launch.kernel.parameters]
 
-    def _add(self, note: Notes, rest: Iterator[Argument]) -> Any:
+    def _add(self, note: Notes, rest: Iterator[Any]) -> Any:
         """The constraint of the next argument, or of as many as make up a tuple."""
         if isinstance(note, tuple):
             return compilation.TupleConstraint([self._add(each, rest) for each in note])
@@ -113,7 +112,7 @@ class Signature(Parameters):
         Args:
             what: ``"shape"`` or ``"strides"``.
             static: axes that the kernel declares static. It takes them for constants,
-                so they are told whatever the fact set.
+                so the compiler gets them with any fact set.
 
         Returns:
             For each axis the constant, if there is one to tell, and a divisor.

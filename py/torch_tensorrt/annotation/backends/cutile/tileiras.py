@@ -23,9 +23,7 @@ from cuda.tile._ir2bytecode import BytecodeContext
 from torch_tensorrt.annotation import errors
 from torch_tensorrt.annotation._code.ptx import parse
 from torch_tensorrt.annotation._code.ptxas import to_cubin
-from torch_tensorrt.annotation._record.program import Launch
-from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.backends import Toolchain
+from torch_tensorrt.annotation.backends import Launch, Target, Toolchain
 from torch_tensorrt.annotation.backends.abi import refuse_cluster, unsupported
 
 _FIRST_WITH_TMA = 90
