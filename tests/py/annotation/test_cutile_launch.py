@@ -61,6 +61,23 @@ def test_the_items_of_a_tuple_are_arguments_of_their_own() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("tiles", "message"),
+    [
+        (64, r"`tiles`: the kernel declares a tuple, got 64"),
+        ((64, 64), r"`tiles`: a tuple of 2, and the kernel declares one of 3"),
+    ],
+)
+def test_a_tuple_that_does_not_fit_its_annotation_is_refused(
+    tiles: Any, message: str
+) -> None:
+    def launch_fn(a: Any, b: Any, c: Any) -> None:
+        ct.launch(0, (1, 1), kernels.matmul_kernel, (a, b, c, tiles))
+
+    with pytest.raises(ArgumentError, match=message):
+        recorded(launch_fn, info(8, 32), info(32, 64), meta=lambda a, b: b.new_empty(8))
+
+
 def test_launches_of_other_threads_are_made() -> None:
     """The real launch fails on an argument of the wrong kind: it was called."""
     failures: list[BaseException] = []
