@@ -23,7 +23,7 @@ from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
 from torch_tensorrt.annotation._plugin import Request, Tactic, registered
 from torch_tensorrt.annotation._record.program import CaughtLaunch, Constant
 from torch_tensorrt.annotation._specs import Config
-from torch_tensorrt.annotation._target import Target, compiling_for
+from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Extents
 from torch_tensorrt.annotation.errors import UnsupportedKernelError
 
@@ -47,11 +47,9 @@ class Built:
         register(case)
         plugin = registered[f"abi::{case.name}"].plugin
         assert plugin is not None
-        with compiling_for(arch):
-            self.launches: list[BuiltLaunch] = build(
-                f"abi::{case.name}", self.inputs, {}
-            )
-        tactics = plugin.kernels(Request.of(self.inputs, {}, Target(arch)))
+        request = Request.of(self.inputs, {}, Target(arch))
+        self.launches: list[BuiltLaunch] = build(plugin, request)
+        tactics = plugin.kernels(request)
         self.tactics = {tactic.number: tactic for tactic in tactics if tactic.kernel}
         self.refused = [tactic.error for tactic in tactics if tactic.error]
         first = {without_facts(tactic): tactic for tactic in reversed(tactics)}
