@@ -92,7 +92,7 @@ def test_the_entry_takes_inputs_then_extras_then_outputs(
     assert found.launches
     assert found.refused == []
     for launch in found.launches:
-        extras = launch.extras(shapes(found.inputs, 0)[0])
+        extras = launch.at(shapes(found.inputs, 0)[0]).extras
         assert parameter_types(launch.code, launch.entry) == (
             ["u64"] * len(found.inputs) + ["u32"] * len(extras) + ["u64"] * case.outputs
         )
@@ -114,8 +114,9 @@ def test_grid_and_extras_are_those_of_the_launch_function(
             if isinstance(argument, Constant)
         }
         for point, one in found.concrete(launch.tactic):
-            assert launch.grid(point) == (*one.grid, 1, 1)[:3]  # type: ignore[misc]
-            assert launch.extras(point) == tuple(runtime_values(one).values())
+            launched = launch.at(point)
+            assert launched.grid == (*one.grid, 1, 1)[:3]  # type: ignore[misc]
+            assert launched.extras == tuple(runtime_values(one).values())
             baked = {name: value for name, value, fixed in one.arguments if fixed}
             assert baked.items() <= constants.items()
 
@@ -130,8 +131,8 @@ def test_every_tactic_compiles_for_every_architecture_or_says_why_not(
     for launch in found.launches:
         entry = parse(launch.code)
         assert entry.target.rstrip("a") == arch
-        assert launch.block(shapes(found.inputs, 0)[0]) == entry.block
-        assert launch.shared_memory(shapes(found.inputs, 0)[0]) == 0
+        launched = launch.at(shapes(found.inputs, 0)[0])
+        assert (launched.block, launched.shared_memory) == (entry.block, 0)
     assert [launch.tactic for launch in found.launches] == list(found.tactics)
     configs = {tuple(p for p in c if p[0] != "facts") for c in case.kernel.configs}
     # Fewer where the code of two configs is the same.
