@@ -14,6 +14,7 @@ import torch
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation import backends
+from torch_tensorrt.annotation.backends import Launch, Program
 from torch_tensorrt.annotation.errors import ArgumentError, ToolchainError
 
 PAGE = Path(__file__).resolve().parents[3] / "docsrc" / "backends.md"
@@ -116,3 +117,13 @@ def test_an_unknown_language_is_refused_with_those_there_are() -> None:
     with pytest.raises(ToolchainError, match="no such kernel language") as caught:
         backends.backend("fortran")
     assert all(name in str(caught.value) for name in backends.names())
+
+
+def test_a_float_that_32_bits_cannot_hold_is_refused_by_name() -> None:
+    program = Program((), (), (Launch(None, "k", None, (), ()),))
+    parameters = backends.Parameters(program, aligned=True)
+    with pytest.raises(
+        ArgumentError, match=r"argument `eps`: 1e\+300 is too"
+    ):
+        parameters.add_float("eps", 1e300)
+    assert parameters.extras == []

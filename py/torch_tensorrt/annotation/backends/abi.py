@@ -90,9 +90,17 @@ class Parameters:
         self.slots.append(Slot(Kind.EXTRA, len(self.extras)))
         self.extras.append(expr)
 
-    def add_float(self, value: float) -> None:
-        """A parameter that takes a float: TensorRT passes the integer of its bits."""
-        (bits,) = struct.unpack("<i", struct.pack("<f", value))
+    def add_float(self, name: str, value: float) -> None:
+        """A parameter that takes a float: TensorRT passes the integer of its bits.
+
+        Raises:
+            ArgumentError: it is too large for 32 bits.
+        """
+        try:
+            (bits,) = struct.unpack("<i", struct.pack("<f", value))
+        except OverflowError as error:
+            why = f"{value} is too large for a 32-bit float. Write it into the kernel."
+            raise self.refused(name, why) from error
         self.add_extra(sympy.Integer(bits))
 
     def facts(self, expr: sympy.Basic) -> Facts:

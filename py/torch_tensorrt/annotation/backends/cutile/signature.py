@@ -72,7 +72,7 @@ class Signature(Parameters):
             self.add_extra(sympy.Integer(int(value)))
             return compilation.ScalarConstraint(ct.bool_)
         elif type(value) is float:
-            self.add_float(value)
+            self.add_float(argument.name, value)
             return compilation.ScalarConstraint(ct.float32)
         raise self.refused(
             argument.name,

@@ -74,7 +74,7 @@ class Signature(Parameters):
         known = self.facts(argument.expr)
         if annotation == "fp32" and known.constant is not None:
             self.types[name] = "fp32"
-            self.add_float(float(known.constant))
+            self.add_float(name, float(known.constant))
             return
         if annotation not in (None, *_INTEGERS):
             raise self._mistyped(name, annotation, "an integer")
@@ -99,7 +99,7 @@ class Signature(Parameters):
             self.add_extra(sympy.Integer(int(argument.value)))
         elif type(argument.value) is float and annotation in (None, "fp32"):
             self.types[argument.name] = "fp32"
-            self.add_float(argument.value)
+            self.add_float(argument.name, argument.value)
         else:
             raise self._mistyped(argument.name, annotation, argument.type)
 
