@@ -209,15 +209,8 @@ def _plugin_of(op: str, spec: CustomPluginSpec, undo: _Undo) -> tuple[OpSchema, 
         parameters, meta = _torch_op.parameters_of(op, spec.meta_impl), spec.meta_impl
     schema = OpSchema.of(op, [name for name, _ in spec.weights], meta, parameters)
     _require_distinct_names(schema, spec)
-    plugin = Plugin(
-        op,
-        spec,
-        schema.meta,
-        schema.tensors,
-        schema.attributes,
-        schema.optional,
-        schema.defaults,
-    )
+    arguments = schema.tensors, schema.attributes, schema.optional, schema.defaults
+    plugin = Plugin(op, spec, schema.meta, *arguments)
     num_outputs = _try_out(plugin, schema)
     if parameters is not None:
         _torch_op.define(schema, spec, parameters, num_outputs, undo)
@@ -354,10 +347,7 @@ def _outputs(
     An existing op's own fake kernel counts; ``meta_impl`` must agree with it.
     """
     op, impl, attributes = plugin.op, plugin.spec.meta_impl, schema.neutral_attributes
-
-    def meta(*tensors: torch.Tensor | None) -> Any:
-        return plugin.meta(*tensors, **attributes)
-
+    meta = functools.partial(plugin.meta, **attributes)
     try:
         found = infer_outputs(meta, inputs, f"{op}: the fake kernel", False)
     except errors.DataDependentError as error:

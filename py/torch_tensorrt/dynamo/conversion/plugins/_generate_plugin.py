@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import sympy
@@ -13,8 +14,7 @@ from torch_tensorrt.annotation._attributes import (
     np_scalar_attr_annotation as np_scalar_attr_annotation,  # torch_tensorrt.kernels
 )
 from torch_tensorrt.annotation._record import infer_outputs
-from torch_tensorrt.annotation._record.program import Output
-from torch_tensorrt.annotation._sizes.expressions import Ranges, ranges_of, symbol
+from torch_tensorrt.annotation._sizes.expressions import ranges_of, symbol
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo, from_plugin
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
@@ -50,15 +50,21 @@ def register_descriptor(schema: OpSchema) -> None:
     def describe(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         descs, attributes, _ = schema.split(args, kwargs)
         inputs = tuple(from_plugin(_tensor_info(desc)) for desc in descs)
+        # TensorRT asks for the dtypes first, with sizes it does not know yet.
+        are_known = not any(expr.is_fake for d in descs for expr in d.shape_expr)
+        meta = functools.partial(schema.meta, **attributes)
         outputs = infer_outputs(
-            lambda *tensors: schema.meta(*tensors, **attributes),
-            inputs,
-            f"{schema.op}: the fake kernel",
-            # TensorRT asks for the dtypes first, with sizes it does not know yet.
-            sizes_matter=not any(e.is_fake for d in descs for e in d.shape_expr),
+            meta, inputs, f"{schema.op}: the fake kernel", are_known
         )
         symbols, ranges = shape_symbols(descs), ranges_of(inputs)
-        return tuple(_tensor_desc(output, symbols, ranges) for output in outputs)
+        result = []
+        for output in outputs:
+            exprs = trtp.ShapeExprs(len(output.shape))
+            for axis, size in enumerate(output.shape):
+                exprs[axis] = to_tensorrt(size, symbols, ranges)
+            dtype = DType.of(output.dtype).to_tensorrt()
+            result.append(trtp.TensorDesc(exprs, dtype))
+        return tuple(result)
 
     def run(*args: Any, stream: int) -> None:
         tensors, attributes, (outputs,) = schema.split(args, {})
@@ -96,17 +102,6 @@ def _tensor_info(desc: Any) -> TensorInfo:
         for expr in desc.shape_expr
     )
     return TensorInfo(tuple(shape), DType.of_tensorrt(desc.dtype).torch)
-
-
-def _tensor_desc(
-    output: Output, symbols: Mapping[sympy.Symbol, Any], ranges: Ranges
-) -> Any:
-    import tensorrt.plugin as trtp
-
-    exprs = trtp.ShapeExprs(len(output.shape))
-    for axis, size in enumerate(output.shape):
-        exprs[axis] = to_tensorrt(size, symbols, ranges)
-    return trtp.TensorDesc(exprs, DType.of(output.dtype).to_tensorrt())
 
 
 class _DeviceMemory:

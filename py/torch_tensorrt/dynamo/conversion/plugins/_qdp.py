@@ -117,8 +117,7 @@ def forget(op: str) -> None:
     creator = QDP_CREATORS.pop(op, None)
     if creator is not None:
         trt.get_plugin_registry().deregister_creator(creator)
-    if namespace in vars(trtp.op):
-        definitions = getattr(trtp.op, namespace)
+    if definitions := vars(trtp.op).get(namespace):
         vars(definitions).pop(name, None)
 
 
