@@ -169,6 +169,20 @@ def test_a_number_that_can_pass_32_bits_is_refused() -> None:
         compiled(launch_wide_number, info(Range(1, 50, 2000)))
 
 
+@cute.jit
+def launch_narrow_number(x: cute.Tensor, out: cute.Tensor, n: cutlass.Int8):
+    copy_kernel(x, out, cutlass.Int32(n)).launch(grid=(1, 1, 1), block=(128, 1, 1))
+
+
+def test_a_number_must_fit_the_type_that_the_launcher_declares() -> None:
+    def launch(x: Any, out: Any) -> None:
+        launch_narrow_number(x, out, x.shape[0])
+
+    assert compiled(launch, info(Range(1, 50, 127))).extras == (symbol(0, 0),)
+    with pytest.raises(ArgumentError, match=r"`n`: d0_0 leaves the range of Int8"):
+        compiled(launch, info(Range(1, 50, 128)))
+
+
 @cute.kernel
 def wide_kernel(x: cute.Tensor, out: cute.Tensor, n: cutlass.Int64):
     thread, _, _ = cute.arch.thread_idx()

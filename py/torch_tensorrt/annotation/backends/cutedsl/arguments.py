@@ -134,6 +134,13 @@ class HostArguments:
     def _integer(self, expr: sympy.Basic, kind: type[Numeric], name: str) -> Builder:
         """An argument for ``expr``; one serves for all that are equal."""
         known = self._parameters.require_int32(name, expr, "make the dimension static")
+        limit = 2 ** (kind.width - 1)
+        if known.lower < -limit or known.upper >= (limit if kind.signed else 2 * limit):
+            raise self._parameters.refused(
+                name,
+                f"{expr} leaves the range of {kind.__name__} within the profile. "
+                "Narrow the profile, or declare a wider type.",
+            )
         divisor = min(known.divisor, _LARGEST_DIVISOR)
         if divisor > 1:
             self._parameters.told.append(f"{name}%{divisor}")

@@ -112,16 +112,15 @@ class CuTeDSLBackend:
         _require_plain(launch, name)
         x, y, z = (_known(size, "the grid", name) for size in launch.grid)
         block = _block(launch, name)
-        what = "its dynamic shared memory"
-        shared_memory = _constant(launch.shared_memory, what, name)
-        abi.require_shared_memory(name, shared_memory, target)
+        dynamic = _constant(launch.shared_memory, "its dynamic shared memory", name)
+        abi.require_shared_memory(name, dynamic, target)
         return abi.CompiledKernel(
             code=entry.rewrite(host.code, launch, parameters),
             slots=tuple(parameters.slots),
             extras=tuple(parameters.extras),
             grid=(x, y, z),
             block=block,
-            shared_memory=shared_memory,
+            shared_memory=dynamic,
             ptxas=ptxas.path,
             facts=" ".join(parameters.told),
         )
