@@ -17,13 +17,17 @@ from cutedsl_kernels import CUTEDSL_CASES
 from host_oracle import HostOracle, NativeLaunch, field
 from kernels import Case
 
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._code.ptx import Kind, Slot, parse
 from torch_tensorrt.annotation._code.ptxas import assemble, find_ptxas
 from torch_tensorrt.annotation._compile.job import Kernel
+from torch_tensorrt.annotation._dry_run import plugin_of
+from torch_tensorrt.annotation._dry_run.builder import build
 from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._record.program import Program
-from torch_tensorrt.annotation._sizes.expressions import evaluate
+from torch_tensorrt.annotation._sizes.expressions import evaluate, symbol
 from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation._tensors import Extents, Range
 from torch_tensorrt.annotation.backends import Parameters
 from torch_tensorrt.annotation.backends.cutedsl.compiler import compile_launcher
 from torch_tensorrt.annotation.backends.cutedsl.host import (
@@ -42,15 +46,20 @@ every_kind = pytest.mark.parametrize(
 )
 
 
-def tactics(
-    case: Case, is_dynamic: bool, target: str = "sm_90"
-) -> list[tuple[Program, Kernel]]:
+def request(case: Case, is_dynamic: bool, target: str = "sm_90") -> Request:
+    return Request.of(case.dynamic if is_dynamic else case.static, {}, Target(target))
+
+
+def registered_plugin(case: Case) -> Plugin:
+    op = f"cute::{case.name}"
+    trt_plugins.custom_op(op, impl=case.plugin, supports_dynamic_shapes=True)
+    return plugin_of(op)
+
+
+def tactics(plugin: Plugin, asked: Request) -> list[tuple[Program, Kernel]]:
     """For every tactic, what it does and what TensorRT gets for it."""
-    inputs = case.dynamic if is_dynamic else case.static
-    names = [f"input_{index}" for index in range(len(inputs))]
-    plugin = Plugin(f"cute::{case.name}", case.plugin, case.meta, names, {})
     found = []
-    for tactic in plugin.kernels(Request.of(inputs, {}, Target(target))):
+    for tactic in plugin.kernels(asked):
         assert tactic.program is not None and tactic.kernel is not None, tactic.error
         found.append((tactic.program, tactic.kernel))
     return found
@@ -132,24 +141,38 @@ def check_launch(
 @every_kind
 @every_case
 def test_the_host_code_launches_what_was_foretold(case: Case, is_dynamic: bool) -> None:
-    for program, _ in tactics(case, is_dynamic):
+    asked = request(case, is_dynamic)
+    for program, _ in tactics(registered_plugin(case), asked):
         compilation = Compilation(program)
         for extents in points(program):
             native = compilation.native(extents)
             check_launch(compilation.foretold, native, compilation, extents)
 
 
+def shapes_at(asked: Request, extents: Mapping[sympy.Symbol, int]) -> Extents:
+    return tuple(
+        tuple(
+            extents[symbol(index, axis)] if isinstance(extent, Range) else extent
+            for axis, extent in enumerate(info.shape)
+        )
+        for index, info in enumerate(asked.inputs)
+        if info is not None
+    )
+
+
 @every_case
 def test_tensorrt_launches_what_the_host_code_launches(case: Case) -> None:
-    for program, kernel in tactics(case, is_dynamic=True):
+    plugin, asked = registered_plugin(case), request(case, is_dynamic=True)
+    launches = build(plugin, asked)
+    for (program, _), launch in zip(tactics(plugin, asked), launches, strict=True):
         compilation = Compilation(program)
         for extents in points(program):
             native = compilation.native(extents)
-            assert native.grid == tuple(evaluate(e, extents) for e in kernel.grid)
-            assert native.block == kernel.block
-            assert native.shared_memory == kernel.shared_memory
-            extras = tuple(evaluate(e, extents) for e in kernel.extras)
-            passed = reads_of_arguments(kernel.code, compilation, extras)
+            report = launch.at(shapes_at(asked, extents))
+            assert report.grid == native.grid
+            assert report.block == native.block
+            assert report.shared_memory == native.shared_memory
+            passed = reads_of_arguments(launch.code, compilation, report.extras)
             assert passed == reads_of_parameters(compilation, native)
 
 
@@ -213,7 +236,7 @@ def reads_sizes(code: str) -> dict[str, int]:
 def test_the_entry_takes_inputs_then_extras_then_outputs(
     case: Case, is_dynamic: bool
 ) -> None:
-    found = tactics(case, is_dynamic)
+    found = tactics(registered_plugin(case), request(case, is_dynamic))
     assert len(found) == case.count
     for program, kernel in found:
         extras = len(kernel.extras)
@@ -226,15 +249,17 @@ def test_the_entry_takes_inputs_then_extras_then_outputs(
 @pytest.mark.parametrize("target", ARCHITECTURES)
 @every_case
 def test_every_kernel_compiles_for_every_architecture(case: Case, target: str) -> None:
+    plugin = registered_plugin(first(case))
     for is_dynamic in (False, True):
-        ((_, kernel),) = tactics(first(case), is_dynamic, target)
+        ((_, kernel),) = tactics(plugin, request(case, is_dynamic, target))
         assert parse(kernel.code).target == target
 
 
 @every_kind
 @every_case
 def test_the_rewritten_entry_costs_nothing(case: Case, is_dynamic: bool) -> None:
-    ((program, kernel),) = tactics(first(case), is_dynamic, "sm_90a")
+    plugin, asked = registered_plugin(first(case)), request(case, is_dynamic, "sm_90a")
+    ((program, kernel),) = tactics(plugin, asked)
     original = Compilation(program, "sm_90a").host.code
     assert kernel.spills == 0
     resources = assemble(original, find_ptxas().path, "sm_90a")
