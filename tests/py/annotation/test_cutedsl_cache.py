@@ -1,8 +1,13 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """CuTe DSL's kernels in the cache."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +18,7 @@ from cache_checks import assert_compiled_once
 
 pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 
-from cutedsl_kernels import launch_silu
+from cutedsl_kernels import CUTEDSL_CASES, launch_silu
 from cutedsl_tools import ROWS, SM_90, launch_copy, recorded
 from kernels import info
 
@@ -91,3 +96,28 @@ def test_the_text_of_a_kernel_and_its_helpers_is_in_the_key(tmp_path: Path) -> N
         spec.loader.exec_module(module)
         keys.append(key(module.launch))
     assert keys[0] == keys[1] != keys[2]
+
+
+def all_keys() -> list[str | None]:
+    """Of each launcher in the styles people write them."""
+    jobs = []
+    for case in CUTEDSL_CASES:
+        keywords = case.kernel.launch_keywords(case.kernel.configs[0])
+        launch_fn = case.kernel.launch_fn
+        program = recorded(launch_fn, *case.dynamic, meta=case.meta, **keywords)
+        jobs.append(Job("test::op", "cutedsl", program, SM_90, {}, True))
+    return keys_of(jobs)
+
+
+def test_the_keys_are_the_same_in_every_process() -> None:
+    script = "from test_cutedsl_cache import all_keys; print(*all_keys())"
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    keys = all_keys()
+    assert None not in keys and len(set(keys)) == len(CUTEDSL_CASES)
+    assert elsewhere.stdout.split()[-len(keys) :] == keys
