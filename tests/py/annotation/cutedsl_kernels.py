@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """CuTe DSL kernels and launchers in the styles people write them, each as a case."""
 
 from __future__ import annotations

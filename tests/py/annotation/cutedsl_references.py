@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What the CuTe DSL kernels of the tests compute, in torch: needs no CuTe DSL."""
 
 from __future__ import annotations

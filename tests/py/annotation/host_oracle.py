@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Run a compiled CuTe DSL host launcher natively, with no GPU.
 
 The functions of the CUDA runtime that it calls are replaced by ones that note what the

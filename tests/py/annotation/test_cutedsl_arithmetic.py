@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A host launcher's arithmetic, types and memory, against what the machine does."""
 
 from __future__ import annotations

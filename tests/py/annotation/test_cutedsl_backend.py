@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Recording and compiling launchers of CuTe DSL, and what the compiler knows."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """On a GPU: kernels of CuTe DSL, launched as an engine would, and run eagerly."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What TensorRT would launch is what CuTe DSL's host code launches."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What TensorRT cannot launch of CuTe DSL's launchers is refused, by name."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """CuTe DSL: what a user hands over. The rest of the folder imports CuTe DSL itself."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What a launcher is called with while it is compiled.
 
 A host function of our own calls it. The invariant: every number that follows the shapes

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A host launcher's integer arithmetic, on expressions of the extents.
 
 Machine integers wrap around, and their division truncates. The invariant: a result is

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """CuTe DSL kernels: launchers caught at their call, compiled for any GPU."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Rewrite the entry of CuTe DSL's PTX to take what TensorRT passes.
 
 A CuTe tensor reaches a kernel as one parameter: a struct of its address, extents and

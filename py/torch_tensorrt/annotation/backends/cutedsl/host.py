@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Execute a compiled host launcher on expressions: what it would launch, for any shape.
 
 CuTe DSL compiles the launcher to one function of MLIR's LLVM dialect, which uses few

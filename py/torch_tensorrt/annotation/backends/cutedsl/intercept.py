@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What CuTe DSL's entry points do while a launch is recorded: report it."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The call of a CuTe DSL launcher: what each of its arguments is.
 
 A launcher is a ``@cute.jit`` function, or a method that is one. It may take tensors,
