@@ -13,7 +13,7 @@ SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -n
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-matrix coverage fuzz mutants \
 	check lint types imports format count docs wheel \
-	wheelhouse kernels test-gpu bench-gpu performance export clean
+	wheelhouse kernels test-gpu bench-gpu performance golden export clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -91,6 +91,9 @@ bench-gpu:  ## run the benchmarks on the GPU here, into RESULTS=dir
 
 performance: setup  ## render benchmarks/results/ into docsrc/performance.md
 	$(BIN)/python benchmarks/render.py
+
+golden: setup  ## write the golden files of what is emitted anew
+	$(BIN)/python tests/py/annotation/test_golden.py
 
 export:  ## copy the library into a Torch-TensorRT checkout: UPSTREAM=dir
 	@test -d "$(UPSTREAM)/py/torch_tensorrt" || \

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import sympy
 import torch
 
 from torch_tensorrt.annotation.errors import DTypeError, FormatError, SpecError
@@ -50,6 +51,24 @@ class TensorInfo:
     @property
     def is_dynamic(self) -> bool:
         return any(isinstance(extent, Range) for extent in self.shape)
+
+
+Ranges: TypeAlias = Mapping[sympy.Symbol, Range]
+
+
+def symbol(tensor: int, axis: int) -> sympy.Symbol:
+    """The extent of input ``tensor`` along ``axis``, as long as it is not known."""
+    return sympy.Symbol(f"d{tensor}_{axis}", integer=True, nonnegative=True)
+
+
+def ranges_of(inputs: Sequence[TensorInfo | None]) -> dict[sympy.Symbol, Range]:
+    """The symbol of each dynamic dimension, with its range."""
+    return {
+        symbol(i, axis): extent
+        for i, tensor in enumerate(inputs)
+        for axis, extent in enumerate(tensor.shape if tensor else ())
+        if isinstance(extent, Range)
+    }
 
 
 # --- None -----------------------------------------------------------------------------

@@ -11,8 +11,7 @@ import triton
 import triton.language as tl
 
 import torch_tensorrt.annotation as tta
-from torch_tensorrt.annotation._tensors import Range
-from torch_tensorrt.annotation._tensors import TensorInfo
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
 
 BATCH = Range(1, 8, 64)
 

@@ -39,9 +39,8 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._code.ptx import Kind, Slot, parse
 from torch_tensorrt.annotation._record.program import Constant, Pointer
-from torch_tensorrt.annotation._sizes.expressions import symbol
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._tensors import DTYPES
+from torch_tensorrt.annotation._tensors import DTYPES, symbol
 from torch_tensorrt.annotation.backends.cutedsl.launch import element_type
 from torch_tensorrt.annotation.errors import (
     ArgumentError,

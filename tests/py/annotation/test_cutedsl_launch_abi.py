@@ -27,9 +27,9 @@ from torch_tensorrt.annotation._dry_run import plugin_of
 from torch_tensorrt.annotation._dry_run.builder import build
 from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._record.program import Program
-from torch_tensorrt.annotation._sizes.expressions import evaluate, symbol
+from torch_tensorrt.annotation._sizes.expressions import evaluate
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._tensors import Extents, Range
+from torch_tensorrt.annotation._tensors import Extents, Range, symbol
 from torch_tensorrt.annotation.backends import Parameters
 from torch_tensorrt.annotation.backends.cutedsl.compiler import compile_launcher
 from torch_tensorrt.annotation.backends.cutedsl.host import (

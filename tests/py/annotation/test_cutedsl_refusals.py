@@ -24,9 +24,8 @@ from cutlass.cute.nvgpu import cpasync
 from cutlass.memory import SmemAllocator
 from kernels import info
 
-from torch_tensorrt.annotation._sizes.expressions import symbol
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._tensors import Range
+from torch_tensorrt.annotation._tensors import Range, symbol
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     CompileError,

@@ -11,7 +11,7 @@ import torch
 from kernels import info
 
 from torch_tensorrt.annotation._record.program import Constant, Pointer, Scalar
-from torch_tensorrt.annotation._sizes.expressions import symbol
+from torch_tensorrt.annotation._tensors import symbol
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     LaunchCountError,

@@ -8,8 +8,7 @@ import pytest
 import torch
 from kernels import info
 
-from torch_tensorrt.annotation._sizes.expressions import symbol
-from torch_tensorrt.annotation._tensors import Range
+from torch_tensorrt.annotation._tensors import Range, symbol
 from torch_tensorrt.annotation.backends.cutile import FACT_SETS
 from torch_tensorrt.annotation.errors import ArgumentError, DTypeError
 

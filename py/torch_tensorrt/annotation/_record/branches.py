@@ -27,9 +27,15 @@ from typing import Generic, Protocol, TypeVar
 
 import sympy
 
+from torch_tensorrt.annotation._record.program import Rule
 from torch_tensorrt.annotation._record.tracing import Guard, Trace
-from torch_tensorrt.annotation._sizes.expressions import Ranges, Rule, ranges_of, symbol
-from torch_tensorrt.annotation._tensors import Range, TensorInfo
+from torch_tensorrt.annotation._tensors import (
+    Range,
+    Ranges,
+    TensorInfo,
+    ranges_of,
+    symbol,
+)
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     DynamicControlFlowError,

@@ -1,6 +1,6 @@
-"""Integer expressions over tensor extents: their symbols, values and JSON form.
+"""Integer expressions over tensor extents: their values and their JSON form.
 
-An expression is a sympy one over the symbols of :func:`symbol`. What a launch function
+An expression is a sympy one over the symbols of ``_tensors.symbol``. What a launch function
 computes with sizes arrives in torch's integer functions (``FloorDiv``, ``Mod``, ...).
 """
 
@@ -8,38 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import sympy
-from sympy.logic.boolalg import Boolean
 from torch.utils._sympy import functions
 
-from torch_tensorrt.annotation._tensors import Range, TensorInfo
+from torch_tensorrt.annotation._tensors import symbol
 from torch_tensorrt.annotation.errors import ArgumentError
-
-Ranges: TypeAlias = Mapping[sympy.Symbol, Range]
-Rule: TypeAlias = Mapping[sympy.Basic, sympy.Basic]
-
-
-def symbol(tensor: int, axis: int) -> sympy.Symbol:
-    """The extent of input ``tensor`` along ``axis``, as long as it is not known."""
-    return sympy.Symbol(f"d{tensor}_{axis}", integer=True, nonnegative=True)
-
-
-def ranges_of(inputs: Sequence[TensorInfo | None]) -> dict[sympy.Symbol, Range]:
-    """The symbol of each dynamic dimension, with its range."""
-    return {
-        symbol(i, axis): extent
-        for i, tensor in enumerate(inputs)
-        for axis, extent in enumerate(tensor.shape if tensor else ())
-        if isinstance(extent, Range)
-    }
-
-
-def is_condition(expr: sympy.Basic) -> bool:
-    """Whether it is true or false, and not an integer."""
-    return isinstance(expr, Boolean) and not expr.is_Symbol
 
 
 def evaluate(expr: sympy.Basic, values: Mapping[sympy.Symbol, int]) -> int:

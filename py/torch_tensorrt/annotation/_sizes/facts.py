@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 import sympy
+from sympy.logic.boolalg import Boolean
 from torch.utils._sympy.functions import Max, Min, Mod, PythonMod
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
-from torch_tensorrt.annotation._sizes.expressions import Ranges, is_condition
-from torch_tensorrt.annotation._tensors import INT32_MAX, INT32_MIN
+from torch_tensorrt.annotation._tensors import INT32_MAX, INT32_MIN, Ranges
 from torch_tensorrt.annotation.errors import ArgumentError
 
 _LARGEST_POWER = 2**31  # zero is divisible by everything; this stands for it
@@ -36,6 +36,11 @@ class Facts:
     @property
     def fits_int32(self) -> bool:
         return self.lower >= INT32_MIN and self.upper <= INT32_MAX
+
+
+def is_condition(expr: sympy.Basic) -> bool:
+    """Whether it is true or false, and not an integer."""
+    return isinstance(expr, Boolean) and not expr.is_Symbol
 
 
 def facts(expr: sympy.Basic, ranges: Ranges) -> Facts:

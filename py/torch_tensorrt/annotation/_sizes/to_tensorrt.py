@@ -17,8 +17,8 @@ from typing import Any
 import sympy
 from torch.utils._sympy.functions import CeilToInt, IntTrueDiv, PythonMod
 
-from torch_tensorrt.annotation._sizes.expressions import Ranges
 from torch_tensorrt.annotation._sizes.facts import bounds
+from torch_tensorrt.annotation._tensors import Ranges
 from torch_tensorrt.annotation.errors import ArgumentError
 
 _MOST_SHOWN = 200  # characters of an expression in a message

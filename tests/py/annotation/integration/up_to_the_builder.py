@@ -17,10 +17,9 @@ from network import RecordingNetwork, convert_into, tensor
 
 import torch_tensorrt
 from torch_tensorrt.annotation._plugin import registered
-from torch_tensorrt.annotation._tensors import Range
-from torch_tensorrt.annotation._tensors import TensorInfo
-from torch_tensorrt.dynamo.conversion.plugins._validators import _info
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
+from torch_tensorrt.dynamo.conversion.plugins._validators import _info
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")

@@ -19,7 +19,7 @@ import sympy
 from cutlass.base_dsl.typing import Integer, Numeric
 from cutlass.cute.runtime import make_fake_stream, make_ptr
 
-from torch_tensorrt.annotation._sizes.expressions import is_condition
+from torch_tensorrt.annotation._sizes.facts import is_condition
 from torch_tensorrt.annotation._tensors import INT32_MAX
 from torch_tensorrt.annotation.backends import Parameters, Pointer, Scalar
 from torch_tensorrt.annotation.backends.abi import ALIGNMENT

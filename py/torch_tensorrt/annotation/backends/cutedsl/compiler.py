@@ -24,7 +24,7 @@ from cutlass.cute.runtime import from_dlpack
 
 from torch_tensorrt.annotation import backends
 from torch_tensorrt.annotation._code.ptxas import Assembler, find_ptxas, ptxas_versions
-from torch_tensorrt.annotation._sizes.expressions import is_condition
+from torch_tensorrt.annotation._sizes.facts import is_condition
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends import abi
 from torch_tensorrt.annotation.backends.cutedsl import entry

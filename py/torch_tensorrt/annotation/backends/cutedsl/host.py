@@ -26,7 +26,7 @@ import sympy
 from cutlass._mlir import ir
 from cutlass._mlir.dialects import llvm
 
-from torch_tensorrt.annotation._sizes.expressions import Ranges
+from torch_tensorrt.annotation._tensors import Ranges
 from torch_tensorrt.annotation.backends import Slot
 from torch_tensorrt.annotation.backends.cutedsl.arithmetic import (
     OPERATIONS,

@@ -18,7 +18,7 @@ import sympy
 import torch
 from cuda.tile import compilation
 
-from torch_tensorrt.annotation._sizes.expressions import is_condition
+from torch_tensorrt.annotation._sizes.facts import is_condition
 from torch_tensorrt.annotation._tensors import DType
 from torch_tensorrt.annotation.backends import Kind, Pointer, Program, Scalar
 from torch_tensorrt.annotation.backends.abi import Parameters

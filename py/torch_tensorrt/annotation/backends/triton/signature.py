@@ -18,7 +18,7 @@ from torch_tensorrt.annotation._record.program import (
     Program,
     Scalar,
 )
-from torch_tensorrt.annotation._sizes.expressions import is_condition
+from torch_tensorrt.annotation._sizes.facts import is_condition
 from torch_tensorrt.annotation._tensors import DType
 from torch_tensorrt.annotation.backends.abi import ALIGNMENT, Parameters
 from torch_tensorrt.annotation.errors import ArgumentError

@@ -14,9 +14,15 @@ from torch_tensorrt.annotation._attributes import (
     np_scalar_attr_annotation as np_scalar_attr_annotation,  # torch_tensorrt.kernels
 )
 from torch_tensorrt.annotation._record import infer_outputs
-from torch_tensorrt.annotation._sizes.expressions import ranges_of, symbol
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
-from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo, from_plugin
+from torch_tensorrt.annotation._tensors import (
+    DType,
+    Range,
+    TensorInfo,
+    from_plugin,
+    ranges_of,
+    symbol,
+)
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
 
