@@ -170,10 +170,10 @@ def _language(name: str) -> str:
         toolchain = backends.backend(name).toolchain()
     except Exception as error:  # whatever is missing, that it is missing is the answer
         return f"no: {' '.join(str(error).split())}"
-    versions = ", ".join(" ".join(pair) for pair in toolchain.versions)
+    versions = ", ".join(" ".join(pair) for pair in toolchain.versions if pair[1])
     if toolchain.compiler is None:
         return f"no: its compiler is not installed; the cache serves ({versions})"
-    return f"yes, {versions} {toolchain.compiler}"
+    return f"yes: {'; compiler '.join(filter(None, (versions, toolchain.compiler)))}"
 
 
 # --- The op, and what it is given -----------------------------------------------------
