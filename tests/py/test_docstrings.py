@@ -101,7 +101,7 @@ def documented_errors(docstring: str) -> set[str]:
 def test_there_is_something_to_look_at() -> None:
     assert {"triton", "dry_run", "custom_op", "DryRunReport.to_html"} <= set(FUNCTIONS)
     assert {"Target", "TritonSpec", "ShapeReport"} <= set(CLASSES)
-    everything = [*FUNCTIONS, *CLASSES, "errors"]
+    everything = [*FUNCTIONS, *CLASSES, "errors", "__version__"]
     assert set(tta.__all__) <= set(everything)
 
 
