@@ -1,18 +1,25 @@
-"""One launch to compile, and the kernel that TensorRT gets for it."""
+"""A launch to compile: found in the cache, or compiled beside others."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
-import sympy
-
+from torch_tensorrt.annotation import _settings
 from torch_tensorrt.annotation._code import ptx
+from torch_tensorrt.annotation._code.kernel import Kernel, Outcome
 from torch_tensorrt.annotation._code.ptx import Kind
 from torch_tensorrt.annotation._code.ptxas import settle
+from torch_tensorrt.annotation._compile.cache import kernel_cache
+from torch_tensorrt.annotation._compile.pool import (
+    compiling,
+    progress,
+    run_in_workers,
+    worker_count,
+)
 from torch_tensorrt.annotation._fingerprint import (
     Fingerprint,
     fingerprint,
@@ -22,7 +29,7 @@ from torch_tensorrt.annotation._record.program import Program
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends import Toolchain, backend
 from torch_tensorrt.annotation.backends.abi import require_grid
-from torch_tensorrt.annotation.errors import AnnotationError, as_ours
+from torch_tensorrt.annotation.errors import as_ours
 
 # Part of every cache key. Raise it when a change here makes other code of the same
 # launch: in a backend's signature, in the PTX rewriter, or in what is told as a fact.
@@ -31,52 +38,6 @@ CODE_GENERATION = 1
 
 _ENTRY = "tta_entry"  # the name of an entry that has none yet
 _LOGGER = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """What TensorRT gets: code whose entry takes inputs, extras and outputs.
-
-    Attributes:
-        entry: name of the kernel in the code; unique once it is :meth:`named`.
-        code: PTX.
-        digest: of the code, whatever the entry's name.
-        grid: blocks along x, y and z.
-        block: threads along x, y and z.
-        extras: the expressions of the 32-bit arguments.
-        shared_memory: dynamic, in bytes a block.
-        static_shared_memory: in bytes a block.
-        registers: a thread.
-        spills: bytes spilled to local memory, loads and stores.
-        facts: what the compiler was told of the arguments, for people.
-        retargeted: the PTX ISA that the code was lowered from, where it was.
-    """
-
-    entry: str
-    code: str
-    digest: str
-    grid: tuple[sympy.Basic, ...]
-    block: tuple[int, ...]
-    extras: tuple[sympy.Basic, ...]
-    shared_memory: int
-    static_shared_memory: int
-    registers: int
-    spills: int
-    facts: str
-    retargeted: str
-
-    def named(self, entry: str) -> Kernel:
-        """The same kernel under a name of its own: TensorRT confuses equal ones."""
-        code = ptx.rename(self.code, self.entry, entry)
-        return replace(self, entry=entry, code=code)
-
-    @property
-    def launched_as(self) -> tuple[Any, ...]:
-        """Equal for kernels that are the same code, launched in the same way."""
-        return self.digest, self.grid, self.block, self.extras, self.shared_memory
-
-
-Outcome: TypeAlias = Kernel | AnnotationError
 
 
 @dataclass(frozen=True)
@@ -165,3 +126,56 @@ def _key(job: Job, kernels: dict[int, Fingerprint]) -> str | None:
         )
         return None
     return rest.digest
+
+
+def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
+    """The outcome of each job, from the cache where it is there.
+
+    The others are compiled in parallel, in processes of their own. Jobs that would
+    compile the same are compiled once.
+
+    Args:
+        what: is compiled, for the progress bar.
+    """
+    cache = kernel_cache(_settings.cache_folder())
+    outcomes: dict[object, Outcome] = {}
+    missing: dict[object, Job] = {}
+    keys = keys_of(jobs)
+    slots = [key or index for index, key in enumerate(keys)]
+    for key, slot, job in zip(keys, slots, jobs, strict=True):
+        found = cache.load(key, job.toolchain.compiler)
+        if found is None:
+            missing.setdefault(slot, job)
+        else:
+            outcomes[slot] = found
+    places = list(missing)
+    with progress(what, len(missing)) as advance:
+
+        def done(index: int, outcome: Outcome) -> None:
+            place = places[index]
+            outcomes[place] = outcome
+            key = place if isinstance(place, str) else None
+            job = missing[place]
+            names = {"name": job.program.launch.name, "target": job.target.arch}
+            cache.store(key, job.toolchain.compiler, outcome, names)
+            advance()
+
+        try:
+            limit = _settings.cache_size()
+            _compile(list(missing.values()), done)
+            if missing:
+                cache.keep_within(limit)
+        except Exception as error:  # no process to be had, or a malformed setting
+            failure = as_ours(what, error)
+            for place in missing:
+                outcomes.setdefault(place, failure)
+    return [outcomes[slot] for slot in slots]
+
+
+def _compile(jobs: Sequence[Job], done: Callable[[int, Outcome], None]) -> None:
+    if jobs and (count := worker_count()):
+        run_in_workers([job.run for job in jobs], [j.what for j in jobs], count, done)
+        return
+    with compiling:
+        for index, job in enumerate(jobs):
+            done(index, job.run())

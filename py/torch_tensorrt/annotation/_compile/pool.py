@@ -1,4 +1,4 @@
-"""Compile kernels in processes forked from this one.
+"""Run compilers in processes forked from this one.
 
 A kernel may be a function in a notebook, or close over values that nothing can pickle;
 a forked process has it already, and the compiler with it. So only the number of a job
@@ -14,17 +14,19 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures import as_completed
+from contextlib import contextmanager
 
 from pebble import ProcessExpired, ProcessPool
 
 from torch_tensorrt.annotation import _settings
-from torch_tensorrt.annotation._compile.job import Job, Outcome
+from torch_tensorrt.annotation._code.kernel import Outcome
 from torch_tensorrt.annotation.errors import AnnotationError, CompileError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -32,7 +34,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 # Held by whoever compiles: compilers are not all thread-safe, and a fork would copy the
 # locks that one holds in another thread, and never see them released.
 compiling = threading.RLock()
-_jobs: Sequence[Job] = ()  # of this worker
+_jobs: Sequence[Callable[[], Outcome]] = ()  # of this worker
 
 
 def worker_count() -> int:
@@ -49,15 +51,19 @@ def worker_count() -> int:
     return 0 if is_one or multiprocessing.current_process().daemon else count
 
 
-def compile_in_workers(
-    jobs: Sequence[Job], count: int, done: Callable[[int, Outcome], None]
+def run_in_workers(
+    jobs: Sequence[Callable[[], Outcome]],
+    names: Sequence[str],
+    count: int,
+    done: Callable[[int, Outcome], None],
 ) -> None:
-    """Compile ``jobs`` in ``count`` processes.
+    """Run ``jobs`` in ``count`` processes.
 
     A job whose process dies, or takes longer than ``TTA_COMPILE_TIMEOUT`` seconds, gets
     an error that says so; another process goes on with the rest.
 
     Args:
+        names: of the jobs, for errors.
         done: is called with the index and the outcome of each job, as they come.
     """
     timeout = _settings.COMPILE_TIMEOUT.positive()
@@ -80,7 +86,7 @@ def compile_in_workers(
                     index = futures[future]  # type: ignore[index]
                     error = future.exception()
                     if error is not None:
-                        why = f"{jobs[index].what}: {_reason(error, timeout)}"
+                        why = f"{names[index]}: {_reason(error, timeout)}"
                         done(index, CompileError(why))
                         continue
                     outcome, trace = future.result()
@@ -115,7 +121,7 @@ def _reason(error: BaseException, timeout: float) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _start(jobs: Sequence[Job], parent: int) -> None:
+def _start(jobs: Sequence[Callable[[], Outcome]], parent: int) -> None:
     """What a worker does first."""
     global _jobs
     # Killed together with its parent, however that dies.
@@ -128,7 +134,24 @@ def _start(jobs: Sequence[Job], parent: int) -> None:
 
 
 def _run(index: int) -> tuple[Outcome, str]:
-    outcome = _jobs[index].run()
+    outcome = _jobs[index]()
     cause = getattr(outcome, "__cause__", None)
     trace = "".join(traceback.format_exception(cause)) if cause else ""
     return outcome, trace
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Gives a function to call after each of ``total`` steps.
+
+    It shows a bar on standard error, if that is a terminal, and leaves nothing behind.
+    """
+    if total < 2 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
