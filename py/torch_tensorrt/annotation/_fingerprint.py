@@ -98,7 +98,7 @@ def _digest(values: tuple[Any, ...], as_it_runs: bool) -> Fingerprint:
         try:
             encoder.tokens.clear()
             encoder.add(value)
-        except _TooMuch:
+        except (_TooMuch, RecursionError):
             obstacle = f"{_label(value)}, which refers to too much"
             encoder = _Encoder(as_it_runs)
             encoder.tokens.append(_identity(value))
