@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 import warnings
@@ -34,6 +35,9 @@ from torch_tensorrt.annotation.errors import (
 
 _LOGGER = logging.getLogger(__name__)
 _FOLDER = "v2"  # of entries in this format
+# What this cache calls its files; it leaves all others alone.
+_ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}\.json")
+_TEMPORARY = re.compile(_ENTRY.pattern + r"\.\w+")
 _FILL = 0.9  # of the limit, after an eviction: or there would be one at each store
 _ABANDONED = 3600.0  # seconds after which a temporary file has no writer any more
 
@@ -109,15 +113,16 @@ class KernelCache:
         if "written" in self._failures:
             return
         body |= {"name": job.program.launch.name, "target": job.target.arch}
+        body |= {"key": key, "compiler": compiler}
         try:
-            self._write(self._path(key, compiler), seal({**body, "compiler": compiler}))
+            self._write(self._path(key, compiler), seal(body))
         except OSError as error:
             self._do_without("written", error)
 
     def contents(self) -> Contents:
         """How much is there."""
         entries = []
-        for path in self._entries("*"):
+        for path in self._files(_ENTRY):
             with contextlib.suppress(FileNotFoundError):  # another process evicted it
                 entries.append(path.read_bytes())
         refusals = sum(b'"refused": [' in entry for entry in entries)
@@ -130,7 +135,7 @@ class KernelCache:
         An entry was used at its modification time, which readers set.
         """
         entries = sorted(
-            _stats(self._entries("*")), key=lambda entry: entry[1].st_mtime
+            _stats(self._files(_ENTRY)), key=lambda entry: entry[1].st_mtime
         )
         total = sum(stat.st_size for _, stat in entries)
         try:
@@ -139,7 +144,7 @@ class KernelCache:
                     break
                 path.unlink(missing_ok=True)
                 total -= stat.st_size
-            for path, stat in _stats(self._temporaries()):
+            for path, stat in _stats(self._files(_TEMPORARY)):
                 if time.time() - stat.st_mtime > _ABANDONED:  # its writer was killed
                     path.unlink(missing_ok=True)
         except OSError as error:
@@ -148,20 +153,22 @@ class KernelCache:
     def clear(self) -> None:
         """Remove every entry; files that are not a cache's stay."""
         self._memory.clear()
-        for path in (*self._entries("*"), *self._temporaries()):
+        for path in (*self._files(_ENTRY), *self._files(_TEMPORARY)):
             path.unlink(missing_ok=True)
 
     def _find(self, key: str, compiler: str | None) -> Outcome | None:
         if compiler is not None:
             paths = [self._path(key, compiler)]
         else:  # there is none here: any compiler's, the last used first
-            found = sorted(
-                _stats(self._entries(f"{key}-*")), key=lambda e: -e[1].st_mtime
-            )
+            named = (p for p in self._files(_ENTRY) if p.name.startswith(key))
+            found = sorted(_stats(named), key=lambda entry: -entry[1].st_mtime)
             paths = [path for path, _ in found]
         for path in paths:
             try:
-                outcome = from_json(unseal(path.read_bytes()))
+                body = unseal(path.read_bytes())
+                outcome = from_json(body)
+                if path != self._path(str(body.get("key")), str(body.get("compiler"))):
+                    raise DamagedError("it is of another kernel")
             except FileNotFoundError:
                 continue
             except DamagedError as error:
@@ -176,16 +183,15 @@ class KernelCache:
         name = f"{key}-{sha256(compiler.encode())[:16]}.json"
         return self.root / _FOLDER / name
 
-    def _entries(self, pattern: str) -> list[Path]:
-        return list((self.root / _FOLDER).glob(f"{pattern}.json"))
-
-    def _temporaries(self) -> list[Path]:
-        return list((self.root / _FOLDER).glob("*.json.new"))
+    def _files(self, name: re.Pattern[str]) -> list[Path]:
+        return [p for p in (self.root / _FOLDER).glob("*") if name.fullmatch(p.name)]
 
     def _write(self, path: Path, content: bytes) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # For the user alone, whatever the umask is.
-        descriptor, temporary = tempfile.mkstemp(".json.new", dir=path.parent)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        prefix = f"{path.name}."
+        descriptor, temporary = tempfile.mkstemp(prefix=prefix, dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -284,7 +290,7 @@ def from_json(body: dict[str, Any]) -> Outcome:
         for name in _EXPRESSIONS:
             values[name] = tuple(map(decode, values[name]))
         return Kernel(**{**values, "block": tuple(values["block"])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, RuntimeError, AttributeError) as error:
         raise DamagedError(f"{type(error).__name__}: {error}") from error
 
 
