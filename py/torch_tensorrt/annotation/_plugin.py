@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch_tensorrt.annotation._attributes import AttributeKind
-from torch_tensorrt.annotation._compile import compile_all
-from torch_tensorrt.annotation._compile.job import Job, Kernel
+from torch_tensorrt.annotation._code.kernel import Kernel
+from torch_tensorrt.annotation._compile.job import Job, compile_all
 from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation._record import Call, record
 from torch_tensorrt.annotation._record.program import Program

@@ -21,6 +21,11 @@ AnnotationError
 The warnings are ``FallbackWarning``, ``TacticWarning`` and ``CacheWarning``.
 """
 
+import logging
+import warnings
+
+_LOGGER = logging.getLogger(__name__)
+
 
 class AnnotationError(Exception):
     """Base of every error of ``torch_tensorrt.annotation``."""
@@ -114,3 +119,15 @@ def as_ours(what: str, error: Exception) -> AnnotationError:
     )
     result.__cause__ = error
     return result
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn, and only log where warnings are errors: an exception must not leave.
+
+    An exception in autotune ends the process, one in a validator ends partitioning, and
+    a cache is no reason to fail.
+    """
+    try:
+        warnings.warn(message, category, stacklevel=3)
+    except category:
+        _LOGGER.warning(message)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from torch_tensorrt.annotation._compile import compile_all
+from torch_tensorrt.annotation._code.kernel import Kernel
 from torch_tensorrt.annotation._compile.cache import kernel_cache
-from torch_tensorrt.annotation._compile.job import Job, Kernel
+from torch_tensorrt.annotation._compile.job import Job, compile_all
 from torch_tensorrt.annotation.backends import backend
 
 

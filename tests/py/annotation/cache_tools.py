@@ -19,7 +19,7 @@ from kernels import BATCH, launch_silu
 
 from torch_tensorrt.annotation import _job
 from torch_tensorrt.annotation._cache import kernel_cache
-from torch_tensorrt.annotation._compile import compile_all
+from torch_tensorrt.annotation._compile.job import compile_all
 from torch_tensorrt.annotation._job import Assembled, Job
 from torch_tensorrt.annotation._record import record
 from torch_tensorrt.annotation._symbolic import Range

@@ -122,8 +122,6 @@ def test_an_unknown_language_is_refused_with_those_there_are() -> None:
 def test_a_float_that_32_bits_cannot_hold_is_refused_by_name() -> None:
     program = Program((), (), (Launch(None, "k", None, (), ()),))
     parameters = backends.Parameters(program, aligned=True)
-    with pytest.raises(
-        ArgumentError, match=r"argument `eps`: 1e\+300 is too"
-    ):
+    with pytest.raises(ArgumentError, match=r"argument `eps`: 1e\+300 is too"):
         parameters.add_float("eps", 1e300)
     assert parameters.extras == []

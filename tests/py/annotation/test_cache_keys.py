@@ -30,7 +30,7 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation import _job
 from torch_tensorrt.annotation._cache import KernelCache
-from torch_tensorrt.annotation._compile import compile_all
+from torch_tensorrt.annotation._compile.job import compile_all
 from torch_tensorrt.annotation._encoding import encode
 from torch_tensorrt.annotation._fingerprint import stable_fingerprint
 from torch_tensorrt.annotation._job import Job

@@ -22,8 +22,8 @@ from cutedsl_kernels import CUTEDSL_CASES, launch_silu
 from cutedsl_tools import ROWS, SM_90, launch_copy, recorded
 from kernels import info
 
-from torch_tensorrt.annotation._compile import compile_all
-from torch_tensorrt.annotation._compile.job import Job, Kernel, keys_of
+from torch_tensorrt.annotation._code.kernel import Kernel
+from torch_tensorrt.annotation._compile.job import Job, compile_all, keys_of
 
 
 def job(launch_fn: Callable[..., Any] = launch_silu, **keywords: Any) -> Job:

@@ -20,9 +20,9 @@ from host_oracle import HostOracle, NativeLaunch, field
 from kernels import Case
 
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._code.kernel import Kernel
 from torch_tensorrt.annotation._code.ptx import Kind, Slot, parse
 from torch_tensorrt.annotation._code.ptxas import assemble, find_ptxas
-from torch_tensorrt.annotation._compile.job import Kernel
 from torch_tensorrt.annotation._dry_run import plugin_of
 from torch_tensorrt.annotation._dry_run.builder import build
 from torch_tensorrt.annotation._plugin import Plugin, Request

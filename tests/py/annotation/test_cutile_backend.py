@@ -20,9 +20,9 @@ from kernels import info, launch_add
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._compile import compile_all
+from torch_tensorrt.annotation._code.kernel import Kernel
 from torch_tensorrt.annotation._compile.cache import kernel_cache
-from torch_tensorrt.annotation._compile.job import Job, Kernel, keys_of
+from torch_tensorrt.annotation._compile.job import Job, compile_all, keys_of
 from torch_tensorrt.annotation._fingerprint import lasting_fingerprint
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends import backend

@@ -20,7 +20,7 @@ from cache_tools import (
 
 from torch_tensorrt.annotation import _eviction
 from torch_tensorrt.annotation._cache import KernelCache, kernel_cache
-from torch_tensorrt.annotation._compile import compile_all
+from torch_tensorrt.annotation._compile.job import compile_all
 from torch_tensorrt.annotation._eviction import parse_size, size_limit, size_of
 from torch_tensorrt.annotation._job import Assembled
 from torch_tensorrt.annotation.errors import SpecError, UnsupportedKernelError

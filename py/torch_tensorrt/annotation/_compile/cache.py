@@ -11,12 +11,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import re
 import tempfile
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
@@ -24,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from torch_tensorrt.annotation import _settings
-from torch_tensorrt.annotation._compile.job import Job, Kernel, Outcome
+from torch_tensorrt.annotation._code.kernel import Kernel, Outcome
 from torch_tensorrt.annotation._sizes.expressions import EncodingError, decode, encode
 from torch_tensorrt.annotation.errors import (
     AnnotationError,
     ArgumentError,
     CacheWarning,
     UnsupportedKernelError,
+    warn,
 )
 
-_LOGGER = logging.getLogger(__name__)
 _FOLDER = "v2"  # of entries in this format
 # What this cache calls its files; it leaves all others alone.
 _ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}\.json")
@@ -103,17 +101,25 @@ class KernelCache:
                     self._memory[key] = found
         return self._memory.get(key)
 
-    def store(self, key: str | None, job: Job, outcome: Outcome) -> None:
-        """Keep the outcome of ``job``, if it would be the same again."""
-        compiler = job.toolchain.compiler
+    def store(
+        self,
+        key: str | None,
+        compiler: str | None,
+        outcome: Outcome,
+        labels: dict[str, str],
+    ) -> None:
+        """Keep what compiling a job of this key gave, if it would be the same again.
+
+        Args:
+            labels: what else an entry tells the people who look at it.
+        """
         body = to_json(outcome)
         if key is None or compiler is None or body is None:
             return
         self._memory[key] = outcome
         if "written" in self._failures:
             return
-        body |= {"name": job.program.launch.name, "target": job.target.arch}
-        body |= {"key": key, "compiler": compiler}
+        body |= {**labels, "key": key, "compiler": compiler}
         try:
             self._write(self._path(key, compiler), seal(body))
         except OSError as error:
@@ -201,9 +207,10 @@ class KernelCache:
             raise
 
     def _discard(self, path: Path, error: DamagedError) -> None:
-        _warn(
+        warn(
             f"the kernel cache's {path} is damaged: {error}. It is discarded, and the "
-            "kernel compiled again."
+            "kernel compiled again.",
+            CacheWarning,
         )
         try:
             path.unlink(missing_ok=True)
@@ -212,9 +219,10 @@ class KernelCache:
 
     def _do_without(self, verb: str, error: OSError) -> None:
         self._failures[verb] = f"{self.root} cannot be {verb}: {error}"
-        _warn(
+        warn(
             f"the kernel cache in {self._failures[verb]}. This process goes on without "
-            f"it; {_settings.CACHE_DIR.name} names another directory."
+            f"it; {_settings.CACHE_DIR.name} names another directory.",
+            CacheWarning,
         )
 
 
@@ -223,13 +231,6 @@ def _stats(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             yield path, path.stat()
-
-
-def _warn(message: str) -> None:
-    try:
-        warnings.warn(message, CacheWarning, stacklevel=2)
-    except CacheWarning:  # warnings are errors, but a cache is no reason to fail
-        _LOGGER.warning(message)
 
 
 # --- The text of an entry -------------------------------------------------------------

@@ -16,10 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch_tensorrt.annotation._dry_run.report import Dims, ShapeReport
-from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._target import compiling_for
 from torch_tensorrt.annotation._tensors import (
     DType,
@@ -29,6 +28,9 @@ from torch_tensorrt.annotation._tensors import (
     to_plugin,
 )
 from torch_tensorrt.annotation.errors import DryRunError
+
+if TYPE_CHECKING:
+    from torch_tensorrt.annotation._plugin import Plugin, Request
 
 _lock = threading.RLock()  # TensorRT keeps the expression builder in a global
 _DEFAULT_TACTIC = 0  # TensorRT's own, where a plugin offers none

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from torch_tensorrt.annotation._compile import progress
+from torch_tensorrt.annotation._compile.pool import progress
 from torch_tensorrt.annotation._dry_run.memory import POISONS, GuardedTensor, compare
 from torch_tensorrt.annotation._dry_run.report import (
     Dims,

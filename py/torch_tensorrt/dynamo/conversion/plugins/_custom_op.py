@@ -32,11 +32,11 @@ from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
 )
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_aot import register_aot
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_converter import (
+    Validator,
     generate_plugin_converter,
     restoring,
 )
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
-from torch_tensorrt.dynamo.conversion.plugins._validators import Validator
 
 _RESERVED = frozenset({"outputs", "stream", "tactic"})
 

@@ -12,7 +12,6 @@ from torch_tensorrt.annotation._target import current_target
 from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo, from_plugin
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import shape_symbols
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
-from torch_tensorrt.dynamo.conversion.plugins._validators import warn
 
 
 def register_aot(schema: OpSchema, plugin: Plugin) -> None:
@@ -27,7 +26,9 @@ def register_aot(schema: OpSchema, plugin: Plugin) -> None:
         try:
             return _combinations(plugin, *schema.split(args, {}))
         except Exception as error:  # there is no target, or something unexpected
-            warn(f"{op}: {errors.as_ours('autotune', error)}", errors.TacticWarning)
+            errors.warn(
+                f"{op}: {errors.as_ours('autotune', error)}", errors.TacticWarning
+            )
             return []
 
     def aot_impl(*args: Any) -> tuple[str, str | bytes, Any, Any]:
@@ -74,7 +75,7 @@ def _combinations(
             numbers.setdefault(tactic.program.formats, []).append(tactic.number)
             continue
         text = f"tactic {tactic.number} ({tactic.description}) is left out"
-        warn(f"{plugin.op}: {text}: {tactic.error}", errors.TacticWarning)
+        errors.warn(f"{plugin.op}: {text}: {tactic.error}", errors.TacticWarning)
     (outputs,) = rest
     tokens = [DType.of_tensorrt(d.dtype).token for d in (*descs, *outputs)]
     return [

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.fx.node import Argument, Node, Target
 
-from torch_tensorrt.annotation._tensors import absent
+from torch_tensorrt.annotation import _tensors, errors
 from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConversionContext import ConversionContext
@@ -20,7 +20,8 @@ from torch_tensorrt.dynamo.conversion._ConverterRegistry import (
 from torch_tensorrt.dynamo.conversion.converter_utils import get_trt_tensor
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
-from torch_tensorrt.dynamo.conversion.plugins._validators import distinct_from_none
+
+Validator: TypeAlias = Callable[[Node, CompilationSettings], bool]
 
 
 def generate_plugin_converter(
@@ -73,7 +74,9 @@ def generate_plugin_converter(
         values, attributes = schema.bind(args, kwargs)
         given = dict(zip(schema.tensors, values, strict=True)) | dict(weights or {})
         tensors = [
-            get_trt_tensor(ctx, absent() if v is None else v, f"{name}_{argument}")
+            get_trt_tensor(
+                ctx, _tensors.absent() if v is None else v, f"{name}_{argument}"
+            )
             for argument, v in given.items()
         ]
         encoded = {n: schema.attributes[n].encode(v) for n, v in attributes.items()}
@@ -89,7 +92,7 @@ def generate_plugin_converter(
 
     dynamo_tensorrt_converter(
         schema.overload,
-        capability_validator=distinct_from_none(plugin_id, capability_validator),
+        capability_validator=_distinct_from_none(plugin_id, capability_validator),
         priority=priority,
         supports_dynamic_shapes=supports_dynamic_shapes,
         requires_output_allocator=requires_output_allocator,
@@ -114,3 +117,55 @@ def restoring(overload: Any) -> Callable[[], None]:
             DYNAMO_ATEN_CONVERTERS.pop(overload, None)
 
     return restore
+
+
+# --- Which nodes it converts ----------------------------------------------------------
+
+
+def _distinct_from_none(op: str, also: Validator | None) -> Validator:
+    """A validator that accepts the nodes whose operands no plugin takes for None.
+
+    Args:
+        also: what must hold as well.
+    """
+
+    def require(node: Node) -> None:
+        for operand in node.all_input_nodes:
+            require_distinct(known_tensor(operand))
+
+    return validator(op, require, also)
+
+
+def validator(
+    op: str,
+    require: Callable[[Node], None],
+    also: Validator | None,
+    strict: bool = False,
+) -> Validator:
+    def validate(node: Node, settings: CompilationSettings) -> bool:
+        if also is not None and not also(node, settings):
+            return False
+        try:
+            require(node)
+        except errors.AnnotationError as error:
+            if strict:
+                raise
+            text = f"{op}, node {node.name}: stays in PyTorch: {error}"
+            errors.warn(text, errors.FallbackWarning)
+            return False
+        return True
+
+    return validate
+
+
+def known_tensor(node: Node) -> Any:
+    """The tensor that the graph knows a node to be, or tensors, or None."""
+    return node.meta.get("val", node.meta.get("tensor_meta"))
+
+
+def require_distinct(known: Any) -> None:
+    """Raise if a plugin would take the tensor for None."""
+    if hasattr(known, "shape") and _tensors.stands_for_none(
+        len(known.shape), known.dtype
+    ):
+        raise RegistrationError(_tensors.TAKEN_FOR_NONE)

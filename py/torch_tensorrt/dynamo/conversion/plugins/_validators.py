@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import logging
 import operator
 import os
 import uuid
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -30,23 +28,15 @@ from torch_tensorrt.annotation._tensors import TensorInfo
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_converter import (
+    Validator,
+    known_tensor,
+    require_distinct,
+    validator,
+)
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
 
-Validator = Callable[[Node, CompilationSettings], bool]
-
-_LOGGER = logging.getLogger(__name__)
 _PROCESS = uuid.uuid4().hex
-
-
-def warn(message: str, category: type[Warning]) -> None:
-    """Warn, and log where warnings are errors: neither caller may raise.
-
-    An exception in autotune ends the process, and one in a validator ends partitioning.
-    """
-    try:
-        warnings.warn(message, category, stacklevel=3)
-    except category:
-        _LOGGER.warning(message)
 
 
 # --- Capability -----------------------------------------------------------------------
@@ -63,43 +53,7 @@ def capability_of(plugin: Plugin, also: Validator | None, strict: bool) -> Valid
     """
     schema = OpSchema.of(plugin.op)
     require = functools.partial(_require_served, plugin, schema)
-    return _validator(plugin.op, require, also, strict)
-
-
-def distinct_from_none(op: str, also: Validator | None) -> Validator:
-    """A validator that accepts the nodes whose operands no plugin takes for None.
-
-    Args:
-        also: what must hold as well.
-    """
-
-    def require(node: Node) -> None:
-        for operand in node.all_input_nodes:
-            _require_distinct(_known(operand))
-
-    return _validator(op, require, also)
-
-
-def _validator(
-    op: str,
-    require: Callable[[Node], None],
-    also: Validator | None,
-    strict: bool = False,
-) -> Validator:
-    def validate(node: Node, settings: CompilationSettings) -> bool:
-        if also is not None and not also(node, settings):
-            return False
-        try:
-            require(node)
-        except errors.AnnotationError as error:
-            if strict:
-                raise
-            text = f"{op}, node {node.name}: stays in PyTorch: {error}"
-            warn(text, errors.FallbackWarning)
-            return False
-        return True
-
-    return validate
+    return validator(plugin.op, require, also, strict)
 
 
 def _require_served(plugin: Plugin, schema: OpSchema, node: Node) -> None:
@@ -121,27 +75,14 @@ def _info(schema: OpSchema, value: Any) -> TensorInfo | None:
     """What the graph knows of a tensor argument."""
     if value is None:
         return None
-    known = _known(value) if isinstance(value, Node) else value
-    _require_distinct(known)
+    known = known_tensor(value) if isinstance(value, Node) else value
+    require_distinct(known)
     if not hasattr(known, "shape") or not isinstance(known.dtype, torch.dtype):
         raise RegistrationError(
             f"{schema.op}: an argument is {known!r}; the graph does not say what "
             "tensor it is."
         )
     return TensorInfo(tuple(map(_extent, known.shape)), known.dtype)
-
-
-def _known(node: Node) -> Any:
-    """The tensor that the graph knows a node to be, or tensors, or None."""
-    return node.meta.get("val", node.meta.get("tensor_meta"))
-
-
-def _require_distinct(known: Any) -> None:
-    """Raise if a plugin would take the tensor for None."""
-    if hasattr(known, "shape") and _tensors.stands_for_none(
-        len(known.shape), known.dtype
-    ):
-        raise RegistrationError(_tensors.TAKEN_FOR_NONE)
 
 
 def _extent(size: int | torch.SymInt) -> _tensors.Extent:
@@ -262,7 +203,7 @@ def _call(schema: OpSchema, node: Node) -> tuple[Any, ...]:
 
 def _facts(node: Node) -> Any:
     """What the graph knows of a node's tensor, or tensors, as text."""
-    return map_aggregate(_known(node), _described)
+    return map_aggregate(known_tensor(node), _described)
 
 
 def _described(known: Any) -> Any:
