@@ -1,8 +1,8 @@
 """What is emitted for a few kernels of each language, against files in ``golden/``.
 
-The files hold what this package decides: parameters, facts, launches; not the compilers'
-instructions. ``make golden`` writes them anew, and refuses to where something changed and
-``CODE_GENERATION``, which is part of every cache key, was not raised.
+The files hold what this package decides (parameters, facts, launches), and none of the
+compilers' instructions. ``make golden`` writes them anew. It refuses if something
+changed and ``CODE_GENERATION``, which is part of every cache key, was not raised.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from torch_tensorrt.annotation._tensors import Range, TensorInfo
 
 FOLDER = Path(__file__).parent / "golden"
 CASES = {  # the modules of kernels, and those that are looked at
-    "triton": ("kernels", ("add", "rms_norm", "transpose", "matmul")),
-    "cutile": ("cutile_kernels", ("rms_norm", "matmul", "scale")),
-    "cutedsl": ("cutedsl_kernels", ("silu", "rms_norm", "transpose")),
+    "triton": ("kernels", "CASES", ("add", "rms_norm", "transpose", "matmul")),
+    "cutile": ("cutile_kernels", "CUTILE_CASES", ("rms_norm", "matmul", "scale")),
+    "cutedsl": ("cutedsl_kernels", "CUTEDSL_CASES", ("cute_silu", "cute_rms_norm")),
 }
 
 
@@ -41,8 +41,9 @@ def as_input(info: TensorInfo) -> Any:
 
 def emitted(language: str) -> dict[str, Any]:
     """For each kernel and tactic, what goes to TensorRT beside the instructions."""
-    module, names = CASES[language]
-    cases = {case.name: case for case in importlib.import_module(module).CASES}
+    module, table, names = CASES[language]
+    known = getattr(importlib.import_module(module), table)
+    cases = {case.name: case for case in known}
     found: dict[str, Any] = {}
     for name in names:
         case = cases[name]
@@ -74,8 +75,8 @@ def committed(language: str) -> dict[str, Any]:
 def test_what_is_emitted_is_what_was_committed(language: str) -> None:
     pytest.importorskip(CASES[language][0])
     assert emitted(language) == committed(language)["kernels"], (
-        "what is emitted has changed: raise CODE_GENERATION in _compile/job.py, so that "
-        "cached kernels are not used, and run `make golden`"
+        "what is emitted has changed: raise CODE_GENERATION in _compile/job.py, so "
+        "that cached kernels are not used, and run `make golden`"
     )
 
 

@@ -1,7 +1,8 @@
 """Integer expressions over tensor extents: their values and their JSON form.
 
-An expression is a sympy one over the symbols of ``_tensors.symbol``. What a launch function
-computes with sizes arrives in torch's integer functions (``FloorDiv``, ``Mod``, ...).
+An expression is a sympy one over the symbols of ``_tensors.symbol``. What a launch
+function computes with sizes arrives in torch's integer functions (``FloorDiv``,
+``Mod``, ...).
 """
 
 from __future__ import annotations

@@ -26,9 +26,8 @@ def register_aot(schema: OpSchema, plugin: Plugin) -> None:
         try:
             return _combinations(plugin, *schema.split(args, {}))
         except Exception as error:  # there is no target, or something unexpected
-            errors.warn(
-                f"{op}: {errors.as_ours('autotune', error)}", errors.TacticWarning
-            )
+            ours = errors.as_ours("autotune", error)
+            errors.warn(f"{op}: {ours}", errors.TacticWarning)
             return []
 
     def aot_impl(*args: Any) -> tuple[str, str | bytes, Any, Any]:

@@ -8,7 +8,12 @@ from typing import Any, TypeAlias
 import torch
 from torch.fx.node import Argument, Node, Target
 
-from torch_tensorrt.annotation import _tensors, errors
+from torch_tensorrt.annotation import errors
+from torch_tensorrt.annotation._tensors import (
+    TAKEN_FOR_NONE,
+    absent,
+    stands_for_none,
+)
 from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConversionContext import ConversionContext
@@ -74,9 +79,7 @@ def generate_plugin_converter(
         values, attributes = schema.bind(args, kwargs)
         given = dict(zip(schema.tensors, values, strict=True)) | dict(weights or {})
         tensors = [
-            get_trt_tensor(
-                ctx, _tensors.absent() if v is None else v, f"{name}_{argument}"
-            )
+            get_trt_tensor(ctx, absent() if v is None else v, f"{name}_{argument}")
             for argument, v in given.items()
         ]
         encoded = {n: schema.attributes[n].encode(v) for n, v in attributes.items()}
@@ -165,7 +168,5 @@ def known_tensor(node: Node) -> Any:
 
 def require_distinct(known: Any) -> None:
     """Raise if a plugin would take the tensor for None."""
-    if hasattr(known, "shape") and _tensors.stands_for_none(
-        len(known.shape), known.dtype
-    ):
-        raise RegistrationError(_tensors.TAKEN_FOR_NONE)
+    if hasattr(known, "shape") and stands_for_none(len(known.shape), known.dtype):
+        raise RegistrationError(TAKEN_FOR_NONE)
