@@ -10,14 +10,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, TypeAlias
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 
 from torch_tensorrt.annotation._fingerprint import describe_language, fingerprint
-from torch_tensorrt.annotation._tensors import Formats
+from torch_tensorrt.annotation._tensors import Formats, as_formats
 from torch_tensorrt.annotation.errors import SpecError
 
+Spec = TypeVar("Spec", bound="KernelSpec")
 Config: TypeAlias = tuple[tuple[str, Any], ...]  # sorted (name, value) pairs
 
 
@@ -79,6 +81,36 @@ class KernelSpec(Fingerprinted):
     def __init_subclass__(cls) -> None:
         describe_language(cls.packages, cls.object_parts)
 
+    @classmethod
+    def of(
+        cls: type[Spec],
+        launch_fn: Callable[..., Any] | None,
+        configs: Any = None,
+        input_formats: Any = None,
+        output_formats: Any = None,
+        keywords: Mapping[str, Any] = MappingProxyType({}),
+        **fields: Any,
+    ) -> Spec:
+        """The spec of what a user writes.
+
+        Args:
+            configs: a list of dicts; None for one config, the defaults.
+            input_formats, output_formats: one format or several, names or members of
+                ``trt.TensorFormat``.
+            keywords: config keys that hold in every config.
+            **fields: of the language's own spec.
+
+        Raises:
+            SpecError: a config is not a dict, or a format is not TensorRT's.
+        """
+        return cls(
+            launch_fn,
+            _as_configs(cls.backend, configs, keywords),
+            as_formats(input_formats, cls.backend),
+            as_formats(output_formats, cls.backend),
+            **fields,
+        )
+
     @staticmethod
     def object_parts(value: Any) -> tuple[Any, ...] | None:
         """What tells an object of the toolchain's packages from others.
@@ -92,7 +124,12 @@ class KernelSpec(Fingerprinted):
     def __post_init__(self) -> None:
         if self.launch_fn is not None:
             self._check_launch_fn(self.launch_fn)
-        if not _are_configs(self.configs):
+        try:
+            names = [name for config in self.configs for name, _ in config]
+            is_sound = self.configs != () and all(isinstance(n, str) for n in names)
+        except (TypeError, ValueError):
+            is_sound = False
+        if not is_sound or not isinstance(self.configs, tuple):
             raise SpecError(
                 f"{self.backend}: configs is {self.configs!r}; it must be a tuple, not "
                 f"empty, of tuples of (name, value) pairs, as tta.{self.backend}() "
@@ -204,27 +241,10 @@ class KernelSpec(Fingerprinted):
                 )
 
 
-def _are_configs(configs: Any) -> bool:
-    """Whether it is a tuple, not empty, of tuples of (name, value) pairs."""
-    if not isinstance(configs, tuple) or configs == ():
-        return False
-    if not all(isinstance(config, tuple) for config in configs):
-        return False
-    pairs = [pair for config in configs for pair in config]
-    return all(
-        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
-        for pair in pairs
-    )
-
-
-def as_configs(
+def _as_configs(
     backend: str, configs: Any, keywords: Mapping[str, Any]
 ) -> tuple[Config, ...]:
-    """What a user wrote as ``configs`` and keywords, with names sorted.
-
-    Raises:
-        SpecError: it is not a list of dicts.
-    """
+    """What a user wrote as ``configs`` and keywords, with names sorted."""
     if configs is None:
         configs = [{}]
     if isinstance(configs, Mapping | str) or not isinstance(configs, Sequence):

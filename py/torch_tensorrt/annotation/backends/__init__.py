@@ -28,9 +28,7 @@ from torch_tensorrt.annotation._record.program import Pointer as Pointer
 from torch_tensorrt.annotation._record.program import Program as Program
 from torch_tensorrt.annotation._record.program import Scalar as Scalar
 from torch_tensorrt.annotation._specs import KernelSpec as KernelSpec
-from torch_tensorrt.annotation._specs import as_configs as as_configs
 from torch_tensorrt.annotation._target import Target as Target
-from torch_tensorrt.annotation._tensors import as_formats as as_formats
 from torch_tensorrt.annotation.backends.abi import CompiledKernel as CompiledKernel
 from torch_tensorrt.annotation.backends.abi import Parameters as Parameters
 from torch_tensorrt.annotation.errors import ToolchainError

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch_tensorrt.annotation._specs import Config, KernelSpec, as_configs
+from torch_tensorrt.annotation._specs import Config, KernelSpec
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._tensors import as_formats
 
 # What CuTe DSL makes of a launcher, or a class derived from it.
 _COMPILED = {"JitCompiledFunction", "JitExecutor"}
@@ -94,10 +93,5 @@ def cutedsl(
 
         tta.cutedsl(launch, configs=[{"THREADS": 128}, {"THREADS": 256}])
     """
-    return CuTeDSLSpec(
-        launch_fn,
-        as_configs(CuTeDSLSpec.backend, configs, keywords),
-        as_formats(input_formats, CuTeDSLSpec.backend),
-        as_formats(output_formats, CuTeDSLSpec.backend),
-        arch=arch,
-    )
+    formats = input_formats, output_formats
+    return CuTeDSLSpec.of(launch_fn, configs, *formats, keywords, arch=arch)

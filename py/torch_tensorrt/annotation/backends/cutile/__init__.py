@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from torch_tensorrt.annotation._specs import Config, KernelSpec, as_configs
-from torch_tensorrt.annotation._tensors import as_formats
+from torch_tensorrt.annotation._specs import Config, KernelSpec
 from torch_tensorrt.annotation.errors import SpecError
 
 
@@ -141,12 +140,8 @@ def cutile(
             f"{', '.join(FACT_SETS)}, each once."
         )
     # Checked before they are multiplied, so that errors number them as the user does.
-    spec = CuTileSpec(
-        launch_fn,
-        as_configs(CuTileSpec.backend, configs, keywords),
-        as_formats(input_formats, CuTileSpec.backend),
-        as_formats(output_formats, CuTileSpec.backend),
-    )
+    formats = input_formats, output_formats
+    spec = CuTileSpec.of(launch_fn, configs, *formats, keywords)
     multiplied = (
         tuple(sorted({"facts": name, **config}.items()))
         for config in map(dict, spec.configs)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch_tensorrt.annotation._specs import KernelSpec, as_configs
-from torch_tensorrt.annotation._tensors import as_formats
+from torch_tensorrt.annotation._specs import KernelSpec
 
 # What decides a kernel's code beside its text; of the kernel and of its decorators.
 _SETTINGS = (
@@ -81,9 +80,4 @@ def triton(
 
         tta.triton(launch, configs=[{"BLOCK": 256}, {"BLOCK": 1024, "num_warps": 8}])
     """
-    return TritonSpec(
-        launch_fn,
-        as_configs(TritonSpec.backend, configs, keywords),
-        as_formats(input_formats, TritonSpec.backend),
-        as_formats(output_formats, TritonSpec.backend),
-    )
+    return TritonSpec.of(launch_fn, configs, input_formats, output_formats, keywords)
