@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Find sentences that do not read like plain English.
 
     python tools/prose.py [FILE ...]    # the documentation and the library by default

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The documentation and the library are written in plain English."""
 
 from __future__ import annotations
