@@ -1,4 +1,4 @@
-"""An op's arguments that are no tensors, as plugin attributes: build-time constants.
+"""An op's arguments that are not tensors, as plugin attributes: build-time constants.
 
 TensorRT has scalar and one-dimensional attributes, and text. A list, and a value that
 may be None, travel as one array: 1 and the values, or 0 for None; so it is never empty.
@@ -18,7 +18,7 @@ from torch_tensorrt.annotation.errors import SpecError
 def np_scalar_attr_annotation(dtype: Any) -> Any:
     """The annotation of a scalar plugin attribute: a one-element array of ``dtype``.
 
-    ``numpy.typing.NDArray`` would do only where it is not a type alias (NumPy < 2.5).
+    ``numpy.typing.NDArray`` works only where it is not a type alias (NumPy < 2.5).
     """
     return np.ndarray[Any, np.dtype[dtype]]
 
@@ -73,7 +73,7 @@ class AttributeKind:
         """``value`` as this kind's Python value; NumPy's scalars are taken, too.
 
         Raises:
-            TypeError: it is no such value.
+            TypeError: it is not such a value.
         """
         if isinstance(value, np.ndarray | np.generic):
             value = value.tolist()
@@ -84,17 +84,17 @@ class AttributeKind:
                 (value,) = value
             return self._element(value)
         if not isinstance(value, Sequence) or isinstance(value, str):
-            raise TypeError(f"{value!r} is no {self}")
+            raise TypeError(f"{value!r} is not a {self}")
         return [self._element(item) for item in value]
 
     def _element(self, value: Any) -> Any:
         accepted = (float, int) if self.element is float else self.element
         if not isinstance(value, accepted):
-            raise TypeError(f"{value!r} is no {self}")
+            raise TypeError(f"{value!r} is not a {self}")
         return self.element(value)
 
     def holds(self, value: Any) -> bool:
-        """Whether ``value`` is of exactly this kind: 1 is no float, and no bool."""
+        """Whether ``value`` is of exactly this kind: 1 is neither a float nor a bool."""
         if value is None:
             return self.is_optional
         if self.is_list:

@@ -118,10 +118,10 @@ class _TooMuch(Exception):
 
 
 class _Encoder:
-    """Says values in tokens; an object met again is said by its number.
+    """Writes values as tokens; an object met again is written as its number.
 
     Attributes:
-        tokens: of the value that is being said.
+        tokens: of the value that is being written.
         obstacle: the first value that nothing but its identity tells from others.
     """
 

@@ -31,7 +31,7 @@ class Setting:
         """The value as a number above 0.
 
         Raises:
-            SpecError: it is none.
+            SpecError: it is not a number, or not above 0.
         """
         try:
             value = float(self.text())

@@ -363,7 +363,7 @@ def normalize_impl_to_spec(impl: Any) -> CustomPluginSpec:
         The plugin spec.
 
     Raises:
-        SpecError: it is none of these.
+        SpecError: it is something else.
     """
     if isinstance(impl, CustomPluginSpec):
         return impl

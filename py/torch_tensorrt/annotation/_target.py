@@ -1,4 +1,4 @@
-"""What to compile for: the GPU at hand, or one that is named."""
+"""What to compile for: this machine's GPU, or one that is named."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PTX_ISA = {
 
 @dataclass(frozen=True)
 class Target:
-    """A GPU architecture, and how its code is to be written.
+    """A GPU architecture, and the limits of its code.
 
     Args:
         arch: compute capability as ``nvcc`` writes it: ``"sm_90"``. A suffix, as in
@@ -146,7 +146,7 @@ def current_target() -> Target:
 
 
 def runs_here(target: Target) -> bool:
-    """Whether the GPU at hand, if there is one, runs code for ``target``."""
+    """Whether this machine has a GPU that runs code for ``target``."""
     if not torch.cuda.is_available():
         return False
     major, minor = torch.cuda.get_device_capability()

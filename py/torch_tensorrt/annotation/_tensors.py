@@ -142,7 +142,7 @@ class DType:
     @classmethod
     def of_token(cls, token: str) -> DType:
         """The row of what ``AutoTuneCombination`` calls a dtype."""
-        return _row(token, "token", f"{token!r} is no dtype")
+        return _row(token, "token", f"{token!r} is not a dtype")
 
     @property
     def name(self) -> str:

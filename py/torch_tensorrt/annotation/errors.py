@@ -125,7 +125,7 @@ def warn(message: str, category: type[Warning]) -> None:
     """Warn, and only log where warnings are errors: an exception must not leave.
 
     An exception in autotune ends the process, one in a validator ends partitioning, and
-    a cache is no reason to fail.
+    a problem with the cache must not stop a build.
     """
     try:
         warnings.warn(message, category, stacklevel=3)

@@ -26,7 +26,7 @@ class Kernel:
         static_shared_memory: in bytes a block.
         registers: a thread.
         spills: bytes spilled to local memory, loads and stores.
-        facts: what the compiler was told of the arguments, for people.
+        facts: what the compiler knew about the arguments, for people.
         retargeted: the PTX ISA that the code was lowered from, where it was.
     """
 

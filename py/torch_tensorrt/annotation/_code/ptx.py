@@ -103,8 +103,8 @@ def reorder(
     """``text`` with its entry named ``name``, taking TensorRT's arguments.
 
     Args:
-        slots: for each parameter of the entry, in its order, what it is to be given.
-        counts: how many inputs, extras and outputs TensorRT passes; those that no
+        slots: for each parameter of the entry, in its order, what TensorRT passes for
+        it. counts: how many inputs, extras and outputs TensorRT passes; those that no
             parameter takes are declared and ignored.
 
     Raises:

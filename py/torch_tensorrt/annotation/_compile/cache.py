@@ -174,7 +174,7 @@ class KernelCache:
                 body = unseal(path.read_bytes())
                 outcome = from_json(body)
                 if path != self._path(str(body.get("key")), str(body.get("compiler"))):
-                    raise DamagedError("it is of another kernel")
+                    raise DamagedError("it belongs to another kernel")
             except FileNotFoundError:
                 continue
             except DamagedError as error:

@@ -32,8 +32,8 @@ from torch_tensorrt.annotation.backends.abi import require_grid
 from torch_tensorrt.annotation.errors import as_ours
 
 # Part of every cache key. Raise it when a change here makes other code of the same
-# launch: in a backend's signature, in the PTX rewriter, or in what is told as a fact.
-# tests/py/annotation/test_golden.py fails where that is forgotten.
+# launch: in a backend's signature, in the PTX rewriter, or in the facts that a compiler
+# gets. tests/py/annotation/test_golden.py fails where that is forgotten.
 CODE_GENERATION = 1
 
 _ENTRY = "tta_entry"  # the name of an entry that has none yet
@@ -42,7 +42,7 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A recorded launch, and how it is to be compiled.
+    """A recorded launch, and how to compile it.
 
     Attributes:
         what: how errors and progress name it.
@@ -165,7 +165,7 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
             _compile(list(missing.values()), done)
             if missing:
                 cache.keep_within(limit)
-        except Exception as error:  # no process to be had, or a malformed setting
+        except Exception as error:  # no process available, or a malformed setting
             failure = as_ours(what, error)
             for place in missing:
                 outcomes.setdefault(place, failure)

@@ -2,7 +2,7 @@
 
 TensorRT launches with input pointers, 32-bit extras and output pointers, a grid, a
 block and dynamic shared memory. A backend describes each parameter of its kernel's
-entry by what TensorRT is to pass for it; whatever does not fit is refused here, in one
+entry by what TensorRT passes for it; whatever does not fit is refused here, in one
 place.
 """
 
@@ -33,13 +33,13 @@ class CompiledKernel:
 
     Attributes:
         code: PTX with one entry.
-        slots: for each parameter of the entry, what TensorRT is to pass.
+        slots: for each parameter of the entry, what TensorRT passes.
         extras: the expressions of the extra arguments, by index.
         grid: blocks along x, y and z.
         block: threads along x, y and z.
         shared_memory: dynamic shared memory, in bytes a block.
         ptxas: path of the assembler that checks the code.
-        facts: what the compiler was told of the arguments, for people.
+        facts: what the compiler knew about the arguments, for people.
         retargeted: the PTX ISA that the compiler emitted, where the code was lowered
             from it to that of the driver.
     """
@@ -64,7 +64,7 @@ class Parameters:
 
     Attributes:
         slots, extras: of :class:`CompiledKernel`.
-        told: the facts that the compiler is told, for people: ``"x%16"``.
+        told: the facts that the compiler gets, for people: ``"x%16"``.
     """
 
     def __init__(self, program: Program, aligned: bool) -> None:
@@ -108,7 +108,7 @@ class Parameters:
         return facts(expr, self.program.ranges)
 
     def require_int32(self, name: str, expr: sympy.Basic, remedy: str) -> Facts:
-        """The facts of a value that is to be an extra argument.
+        """The facts of a value that becomes an extra argument.
 
         Args:
             name: of the kernel's parameter.

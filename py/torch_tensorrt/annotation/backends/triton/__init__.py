@@ -59,7 +59,7 @@ def triton(
             it launches exactly one ``@triton.jit`` kernel on the tensors it is given.
             None: the op is defined with ``torch.library.custom_op`` or ``triton_op``,
             and its own body launches the kernel.
-        configs: one dict for each tactic that TensorRT is to time. ``num_warps``,
+        configs: one dict for each tactic that TensorRT times. ``num_warps``,
             ``num_stages`` and ``maxnreg`` go to Triton, other keys to ``launch_fn``
             (without one, they override keywords of the launch). None: the configs of
             ``@triton.autotune``, or one tactic with the defaults.

@@ -64,7 +64,7 @@ class TritonBackend(Backend):
         on_launch: Callable[[CaughtLaunch], None],
         overrides: Mapping[str, Any] | None = None,
     ) -> Iterator[None]:
-        """Report the launches of this thread; other threads launch as ever."""
+        """Report the launches of this thread; other threads launch as usual."""
         thread = threading.get_ident()
         original = {cls: cls.run for cls in (JITFunction, Autotuner, Heuristics)}
 

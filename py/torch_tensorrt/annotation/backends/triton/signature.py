@@ -1,6 +1,6 @@
 """A recorded launch as Triton's compiler takes it: types, constants, hints.
 
-The choices are those of Triton's JIT: it is told of each pointer and integer that is
+The choices follow Triton's JIT: the compiler learns which pointers and integers are
 divisible by 16, the integer 1 is compiled in, floats and bools stay arguments. TensorRT
 passes 32-bit integers: a float travels as the integer of its bits.
 """
@@ -28,7 +28,7 @@ _BOOLS = ("u1", "i1")
 
 
 class Signature(Parameters):
-    """What ``ASTSource`` takes, and what TensorRT is to pass for the rest.
+    """What ``ASTSource`` takes, and what TensorRT passes for the rest.
 
     Attributes:
         types: by parameter; ``"constexpr"`` for what is compiled in.
