@@ -94,7 +94,7 @@ class AttributeKind:
         return self.element(value)
 
     def holds(self, value: Any) -> bool:
-        """Whether ``value`` is of exactly this kind: 1 is neither a float nor a bool."""
+        """Whether ``value`` has exactly this kind: 1 is neither a float nor a bool."""
         if value is None:
             return self.is_optional
         if self.is_list:
