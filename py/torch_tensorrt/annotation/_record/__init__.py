@@ -116,9 +116,7 @@ def record(
         RecordError: see its subclasses.
     """
     what = f"launch function {describe(launch_fn)}"
-    for index, tensor in enumerate(inputs):
-        if tensor is not None:
-            _require_rank(len(tensor.shape), f"input {index}")
+    _require_ranks("input", [len(info.shape) if info else 0 for info in inputs])
     launches: list[CaughtLaunch] = []
 
     def run(run: Trace) -> Program:
@@ -271,34 +269,34 @@ def describe(function: Callable[..., Any]) -> str:
 
 
 def _only(launches: list[CaughtLaunch], what: str) -> CaughtLaunch:
-    if len(launches) == 1:
-        return launches[0]
     if not launches:
         raise LaunchCountError(
             f"{what} launched no kernel. It must launch exactly one, "
             "whatever the sizes are, in the language of its spec."
         )
-    seen = ", ".join(launch.name for launch in launches)
-    raise LaunchCountError(
-        f"{what} launched {len(launches)} kernels: {seen}. A plugin is one launch: "
-        "register an op for each kernel, or fuse them."
-    )
+    launch, *others = launches
+    if others:
+        seen = ", ".join(launch.name for launch in launches)
+        raise LaunchCountError(
+            f"{what} launched {len(launches)} kernels: {seen}. A plugin is one launch: "
+            "register an op for each kernel, or fuse them."
+        )
+    return launch
 
 
 def _read_outputs(run: Trace, tensors: Iterable[torch.Tensor]) -> tuple[Output, ...]:
-    outputs = []
-    for index, tensor in enumerate(tensors):
-        _require_rank(tensor.dim(), f"output {index}")
-        outputs.append(Output(tuple(map(run.expr, tensor.shape)), tensor.dtype))
+    outputs = [Output(tuple(map(run.expr, t.shape)), t.dtype) for t in tensors]
+    _require_ranks("output", [len(output.shape) for output in outputs])
     return tuple(outputs)
 
 
-def _require_rank(rank: int, what: str) -> None:
-    if rank > MAX_RANK:
-        raise ArgumentError(
-            f"{what} has {rank} dimensions; TensorRT's tensors have {MAX_RANK} at "
-            "most. Merge some before the op."
-        )
+def _require_ranks(what: str, ranks: Sequence[int]) -> None:
+    for index, rank in enumerate(ranks):
+        if rank > MAX_RANK:
+            raise ArgumentError(
+                f"{what} {index} has {rank} dimensions; TensorRT's tensors have "
+                f"{MAX_RANK} at most. Merge some before the op."
+            )
 
 
 def _read_grid(run: Trace, launch: CaughtLaunch) -> Grid | None:
@@ -310,14 +308,13 @@ def _read_grid(run: Trace, launch: CaughtLaunch) -> Grid | None:
             f"kernel {launch.name}: the grid has {len(launch.grid)} dimensions; "
             "1 to 3 are possible."
         )
-    sizes = [*launch.grid, 1, 1][:3]
-    for size in sizes:
+    for size in launch.grid:
         if not _is_integer(size):
             raise ArgumentError(
                 f"kernel {launch.name}: the grid holds {size!r}, which is not an int. "
-                "Divide with //, triton.cdiv or ct.cdiv."
+                "Divide with //, or with your language's cdiv."
             )
-    x, y, z = (run.expr(size) for size in sizes)
+    x, y, z = map(run.expr, [*launch.grid, 1, 1][:3])
     return x, y, z
 
 
@@ -333,14 +330,12 @@ def _read_arguments(
     for name, value, is_constant in launch.arguments:
         where = f"kernel {launch.name}, argument `{name}`"
         if isinstance(value, torch.Tensor):
-            pointer = _read_pointer(name, value, owners, where)
-            if launch.passes_layouts:
-                shape, strides = (
-                    tuple(map(run.expr, sizes))
-                    for sizes in (value.shape, value.stride())
-                )
-                pointer = replace(pointer, shape=shape, strides=strides)
-            yield pointer
+            layout = (
+                (value.shape, value.stride()) if launch.passes_layouts else ((), ())
+            )
+            shape, strides = (tuple(map(run.expr, sizes)) for sizes in layout)
+            owner = _owner(value, owners, where)
+            yield Pointer(name, owner, value.dtype, shape, strides)
         elif isinstance(value, torch.SymInt | torch.SymBool) and not is_constant:
             yield scalar(name, run.expr(value))
         elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
@@ -357,9 +352,8 @@ def _read_arguments(
             )
 
 
-def _read_pointer(
-    name: str, tensor: torch.Tensor, owners: Mapping[int, int], where: str
-) -> Pointer:
+def _owner(tensor: torch.Tensor, owners: Mapping[int, int], where: str) -> int:
+    """The number of the plugin's tensor whose start ``tensor`` is."""
     owner = owners.get(tensor.untyped_storage()._cdata)
     if owner is None:
         raise ArgumentError(
@@ -373,7 +367,7 @@ def _read_pointer(
             f"tensor (strides {list(tensor.stride())}). An engine passes the tensor's "
             "start: pass the tensor and the offset."
         )
-    return Pointer(name, owner, tensor.dtype)
+    return owner
 
 
 def _read_symbolic_constant(
