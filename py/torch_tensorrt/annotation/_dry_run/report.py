@@ -7,8 +7,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any, TypeAlias
 
@@ -149,13 +150,13 @@ class DryRunReport:
     @property
     def best(self) -> TacticReport | None:
         """The fastest at opt, which TensorRT would pick; None where nothing ran."""
-        timed = [
-            (shape.time_us, tactic.tactic, tactic)
+        timed = {
+            (shape.time_us, tactic.tactic): tactic
             for tactic in self.tactics
             for shape in tactic.shapes
             if shape.name in ("opt", "static") and tactic.is_offered and shape.time_us
-        ]
-        return min(timed)[2] if timed else None
+        }
+        return timed[min(timed)] if timed else None
 
     @property
     def verdict(self) -> str:
@@ -177,8 +178,8 @@ class DryRunReport:
                 found.append(f"tactic {tactic.tactic} is left out: {tactic.error}")
             for shape in tactic.shapes:
                 if shape.failure:
-                    what = f"tactic {tactic.tactic}, {shape.name}"
-                    found.append(f"{what}: {shape.failure}")
+                    where = f"tactic {tactic.tactic}, {shape.name}"
+                    found.append(f"{where}: {shape.failure}")
         return tuple(found)
 
     @property
@@ -193,35 +194,29 @@ class DryRunReport:
             text: the JSON.
         """
         data = json.loads(text)
-        data.pop("ok")
+        del data["ok"]
         for tactic in data["tactics"]:
             tactic["shapes"] = [ShapeReport(**_frozen(s)) for s in tactic["shapes"]]
-        tactics = [
-            TacticReport(**_frozen(tactic) | {"config": tactic["config"]})
-            for tactic in data["tactics"]
+        data["tactics"] = [
+            TacticReport(**_frozen(t) | {"config": t["config"]})
+            for t in data["tactics"]
         ]
-        return cls(**_frozen(data | {"tactics": tactics}))
+        return cls(**_frozen(data))
 
     def to_json(self) -> str:
         """The report as JSON, under the names of its attributes."""
 
-        def as_dict(shape: ShapeReport) -> dict[str, Any]:
-            error = None if shape.max_error == math.inf else shape.max_error
-            return {**vars(shape), "max_error": error}  # JSON has no infinity
+        def plain(value: Any) -> Any:
+            if isinstance(value, ShapeReport) and value.max_error == math.inf:
+                value = replace(value, max_error=None)  # JSON has no infinity
+            is_ours = isinstance(value, TacticReport | ShapeReport)
+            return vars(value) if is_ours else str(value)
 
-        tactics = [
-            {**vars(tactic), "shapes": list(map(as_dict, tactic.shapes))}
-            for tactic in self.tactics
-        ]
-        data = {**vars(self), "ok": self.ok, "tactics": tactics}
-        return json.dumps(data, indent=2, default=str)
+        return json.dumps({**vars(self), "ok": self.ok}, indent=2, default=plain)
 
     def to_html(self) -> str:
         """The report, with all code, as one HTML page that needs no other file."""
-        from rich.console import Console
-
-        console = Console(record=True, file=io.StringIO(), width=_WIDTH)
-        console.print(self._table())
+        table = _printed(self._table())
         problems = "".join(f"<li>{escape(problem)}</li>" for problem in self.problems)
         code = (
             f"<details><summary>tactic {tactic.tactic}: {escape(tactic.entry)}"
@@ -232,18 +227,15 @@ class DryRunReport:
         return _PAGE.format(
             title=escape(self.title),
             verdict=escape(self.verdict),
-            table=console.export_html(code_format="{code}", inline_styles=True),
+            table=table.export_html(code_format="{code}", inline_styles=True),
             problems=f"<h2>What is wrong</h2><ul>{problems}</ul>" if problems else "",
             times="\n".join(_bars(self, name) for name in self.shapes),
             code="\n".join(code),
         )
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        text = io.StringIO()
-        Console(file=text, width=_WIDTH, color_system=None).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+        lines = _printed(self).export_text().splitlines()
+        return "\n".join(line.rstrip() for line in lines)
 
     def __rich__(self) -> Any:
         """Title, table and verdict, for ``rich.print``."""
@@ -294,6 +286,15 @@ _COLUMNS = (
 _TEXT = ("config", "entry, facts", "code", "shape")  # all others are numbers
 
 
+def _printed(content: Any) -> Any:
+    """A console that has printed ``content``, to export it as text or HTML."""
+    from rich.console import Console
+
+    console = Console(record=True, file=io.StringIO(), width=_WIDTH)
+    console.print(content)
+    return console
+
+
 def _row(tactic: TacticReport) -> list[str]:
     """The cells of ``_COLUMNS``; the last ones have a line for each shape."""
     shapes = tactic.shapes
@@ -309,7 +310,7 @@ def _row(tactic: TacticReport) -> list[str]:
         str(tactic.shared_memory),
         str(tactic.spills),
         _blocks(shapes[0].block),
-        "\n".join(f"{s.name} {', '.join(map(_extents, s.dims))}" for s in shapes),
+        "\n".join(map(_name, shapes)),
         "\n".join(_blocks(s.grid) for s in shapes),
         "\n".join(", ".join(map(str, s.extras)) for s in shapes),
         "\n".join(map(_outcome, shapes)),
@@ -320,17 +321,19 @@ def _config(tactic: TacticReport) -> str:
     return ", ".join(f"{name}={value}" for name, value in tactic.config.items())
 
 
+def _name(shape: ShapeReport) -> str:
+    """``opt 8x4096, 4096``."""
+    return f"{shape.name} {', '.join(map(_extents, shape.dims))}"
+
+
 def _extents(extents: Sequence[int] | None) -> str:
     """``8x4096``."""
     return "none" if extents is None else "x".join(map(str, extents)) or "scalar"
 
 
 def _blocks(extents: Sequence[int]) -> str:
-    """A grid or a block, without the trailing ones."""
-    shown = list(extents)
-    while len(shown) > 1 and shown[-1] == 1:
-        shown.pop()
-    return _extents(shown)
+    """A grid or a block, without trailing ones."""
+    return re.sub("(x1)+$", "", _extents(extents))
 
 
 def _outcome(shape: ShapeReport) -> str:
@@ -361,23 +364,19 @@ meter {{ width: 20rem; }}
 
 def _bars(report: DryRunReport, name: str) -> str:
     """Bars for the tactics' times at one shape, and for a copy of as many bytes."""
-    timed = [
-        (tactic, shape, shape.time_us)
-        for tactic in report.tactics
-        for shape in tactic.shapes
-        if shape.name == name and shape.ok and shape.time_us
-    ]
-    if not timed:
+    bars, moved, heading = [], 0, ""
+    for tactic in report.tactics:
+        for shape in tactic.shapes:
+            if shape.name == name and shape.ok and shape.time_us:
+                best = ", best" if tactic is report.best else ""
+                what = f"{tactic.tactic}: {tactic.backend} {_config(tactic)}{best}"
+                outcome = f"{_outcome(shape)}, error {shape.max_error or 0:.1g}"
+                bars.append((what, shape.time_us, outcome))
+                moved, heading = bytes_moved(tactic, shape), _name(shape)
+    if not bars:
         return ""
-    bars = []
-    for tactic, shape, time in timed:
-        best = ", best" if tactic is report.best else ""
-        what = f"{tactic.tactic}: {tactic.backend} {_config(tactic)}{best}"
-        bars.append(
-            (what, time, f"{_outcome(shape)}, error {shape.max_error or 0:.1g}")
-        )
     if report.copy_gbps:
-        time = bytes_moved(tactic, shape) / report.copy_gbps / 1e3
+        time = moved / report.copy_gbps / 1e3
         speed = f"{time:.1f} us, at {report.copy_gbps / 1e3:.2f} TB/s"
         bars.append(("a copy of as many bytes", time, speed))
     most = max(time for _, time, _ in bars)
@@ -387,5 +386,4 @@ def _bars(report: DryRunReport, name: str) -> str:
         f"<td>{escape(outcome)}</td></tr>"
         for what, time, outcome in bars
     )
-    heading = f"{name} {', '.join(map(_extents, shape.dims))}"
     return f"<h2>Times at {escape(heading)}</h2>\n<table>\n{rows}\n</table>"
