@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -23,7 +24,7 @@ from torch_tensorrt.annotation._dry_run.report import (
     bytes_moved,
 )
 from torch_tensorrt.annotation._record import as_tensors
-from torch_tensorrt.annotation._tensors import DType, absent
+from torch_tensorrt.annotation._tensors import absent
 from torch_tensorrt.annotation.errors import DryRunError
 
 Tensors: TypeAlias = Sequence[torch.Tensor | None]
@@ -76,52 +77,51 @@ def execute(
             f"{', '.join(weights) or 'none'}. Pass weights={{name: tensor}}."
         )
     constants = [weights[name].cuda() for name in report.weights]
-    tactics, kernels = list[TacticReport](), dict[int, LoadedKernel]()
-    for tactic in report.tactics:
+    tactics = {tactic.tactic: tactic for tactic in report.tactics}
+    kernels: dict[int, LoadedKernel] = {}
+    for number, tactic in tactics.items():
         try:
             if tactic.error is None:
-                kernels[tactic.tactic] = LoadedKernel.of(tactic)
+                kernels[number] = LoadedKernel.of(tactic)
         except DryRunError as error:
-            tactic = replace(tactic, error=str(error))
-        tactics.append(tactic)
-    running = [tactic for tactic in tactics if tactic.error is None]
-    found = {tactic.tactic: list[ShapeReport]() for tactic in running}
-    with progress(f"running {report.op}", len(report.shapes) * len(running)) as advance:
+            tactics[number] = replace(tactic, error=str(error))
+    found = {number: list[ShapeReport]() for number in kernels}
+    with progress(f"running {report.op}", len(report.shapes) * len(kernels)) as advance:
         for index, _ in enumerate(report.shapes):
             case = None  # one shape's tensors at a time
-            for tactic in running:
-                shape, ran = tactic.shapes[index], None
+            for number, kernel in kernels.items():
+                tactic, ran = tactics[number], None
+                asked = tactic, tactic.shapes[index]
                 try:
-                    case = case or _Case(
-                        tactic, shape, constants, make_inputs, reference
-                    )
-                    ran = case.run(kernels[tactic.tactic], tactic, shape, tolerance)
+                    case = case or _Case(*asked, constants, make_inputs, reference)
+                    ran = case.run(kernel, *asked, tolerance)
                 except torch.cuda.OutOfMemoryError:
                     case = None
                 # Out here, nothing holds the tensors of a case that is too large.
-                found[tactic.tactic].append(ran or _too_large(tactic, shape))
+                found[number].append(ran or _too_large(*asked))
                 advance()
     try:
         copied = copy_gbps()
     except torch.cuda.OutOfMemoryError:  # what was found is worth more
         copied = None
-    done = (replace(t, shapes=tuple(found.get(t.tactic, t.shapes))) for t in tactics)
-    gpu = torch.cuda.get_device_name()
-    return replace(report, tactics=tuple(done), copy_gbps=copied, gpu=gpu)
+    for number, shapes in found.items():
+        tactics[number] = replace(tactics[number], shapes=tuple(shapes))
+    done, gpu = tuple(tactics.values()), torch.cuda.get_device_name()
+    return replace(report, tactics=done, copy_gbps=copied, gpu=gpu)
 
 
 def _too_large(tactic: TacticReport, shape: ShapeReport) -> ShapeReport:
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
     size = bytes_moved(tactic, shape)
-    shape = replace(shape, ok=None, max_error=None, time_us=None, spread_us=None)
-    return replace(
-        shape,
-        failure=f"not run: out of GPU memory. Inputs and outputs of {list(shape.dims)} "
-        f"take {size / 1e9:.1f} GB, checking them several times as much; "
-        f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are free. Give the profile a "
-        "smaller max for the dry run, or run nothing (execute=False)",
+    failure = (
+        f"not run: out of GPU memory. Inputs and outputs of {list(shape.dims)} take "
+        f"{size / 1e9:.1f} GB, checking them several times as much; {free / 1e9:.1f} "
+        f"of {total / 1e9:.1f} GB are free. Give the profile a smaller max for the dry "
+        "run, or run nothing (execute=False)"
     )
+    unknown = dict.fromkeys(("ok", "max_error", "time_us", "spread_us"))
+    return replace(shape, failure=failure, **unknown)
 
 
 # --- One shape: its inputs, and what a tactic makes of them ---------------------------
@@ -138,7 +138,7 @@ class _Case:
         make_inputs: MakeInputs | None,
         reference: Callable[..., Any],
     ) -> None:
-        dtypes = [DType.of_token(token).torch for token in tactic.dtypes]
+        dtypes = tactic.torch_dtypes
         dims = shape.dims[: len(shape.dims) - len(weights)]
         made = make_inputs(dims) if make_inputs else random_inputs(dims, dtypes)
         tensors = [None if t is None else t.cuda() for t in (*made, *weights)]
@@ -152,6 +152,11 @@ class _Case:
             )
         copies = (None if t is None else t.clone() for t in tensors[: len(dims)])
         self._expected = as_tensors(reference(*copies), "the reference")
+        if len(self._expected) != len(shape.outputs):
+            raise DryRunError(
+                f"the reference gives {len(self._expected)} tensors; the kernel has "
+                f"{len(shape.outputs)} outputs. Return one tensor for each."
+            )
         # TensorRT has a constant in place of None.
         self._originals = [absent().cuda() if t is None else t for t in tensors]
         self._inputs: dict[tuple[str, ...], list[GuardedTensor]] = {}
@@ -170,7 +175,7 @@ class _Case:
             copies = map(GuardedTensor.copy_of, self._originals, formats)
             self._inputs[formats] = list(copies)
         inputs = self._inputs[formats]
-        dtypes = [DType.of_token(token).torch for token in tactic.dtypes[count:]]
+        dtypes = tactic.torch_dtypes[count:]
         kinds = list(zip(shape.outputs, dtypes, tactic.formats[count:], strict=True))
         max_error, problems = 0.0, list[str]()
         for poison in POISONS:
@@ -178,8 +183,7 @@ class _Case:
                 tensor.surround(poison)
             outputs = [GuardedTensor(*kind, poison) for kind in kinds]
             pointers = [t.address for t in inputs], [t.address for t in outputs]
-            sizes = shape.grid, shape.block, shape.shared_memory
-            launch = partial(kernel.launch, *sizes, pointers, shape.extras)
+            launch = partial(kernel.launch, shape, *pointers)
             launch()
             try:
                 torch.cuda.synchronize()
@@ -192,14 +196,8 @@ class _Case:
             largest, found = self._check(inputs, outputs, tolerance)
             max_error, problems = max(max_error, largest), problems or found
         time, spread = time_launch(launch)
-        return replace(
-            shape,
-            ok=not problems,
-            max_error=max_error,
-            failure="; ".join(problems),
-            time_us=time,
-            spread_us=spread,
-        )
+        shape = replace(shape, ok=not problems, failure="; ".join(problems))
+        return replace(shape, max_error=max_error, time_us=time, spread_us=spread)
 
     def _check(
         self,
@@ -208,11 +206,6 @@ class _Case:
         tolerance: float | None,
     ) -> tuple[float, list[str]]:
         """The largest error of any element, and everything that is wrong."""
-        if len(outputs) != len(self._expected):
-            raise DryRunError(
-                f"the reference gives {len(self._expected)} tensors; the kernel has "
-                f"{len(outputs)} outputs. Return one tensor for each."
-            )
         max_error, problems = 0.0, []
         for index, output in enumerate(outputs):
             result = compare(output.tensor, self._expected[index], tolerance)
@@ -237,17 +230,17 @@ def random_inputs(
     may be indices, from 0 to less than every extent; None where the shape is None."""
     smallest = min([extent for shape in shapes for extent in shape or ()], default=1)
     ends = {torch.bool: 2, torch.uint8: 256, torch.int8: 128}
-    made: list[torch.Tensor | None] = []
-    for shape, dtype in zip(shapes, dtypes, strict=False):
+
+    def random(shape: tuple[int, ...] | None, dtype: torch.dtype) -> Any:
         if shape is None:
-            made.append(None)
-        elif dtype.is_floating_point:
-            made.append(torch.randn(shape, device="cuda").to(dtype))
-        else:
-            start = -128 if dtype == torch.int8 else 0
-            end = ends.get(dtype, max(1, smallest))
-            made.append(torch.randint(start, end, shape, device="cuda").to(dtype))
-    return made
+            return None
+        if dtype.is_floating_point:
+            return torch.randn(shape, device="cuda").to(dtype)
+        start = -128 if dtype == torch.int8 else 0
+        end = ends.get(dtype, max(1, smallest))
+        return torch.randint(start, end, shape, device="cuda").to(dtype)
+
+    return list(map(random, shapes, dtypes))
 
 
 # --- The CUDA driver ------------------------------------------------------------------
@@ -285,53 +278,43 @@ class LoadedKernel:
         kernel, shape = cls(tactic.code, tactic.entry), tactic.shapes[0]
         passed = [8] * len(shape.dims) + [4] * len(shape.extras)
         passed += [8] * len(shape.outputs)
-        if (sizes := kernel.parameter_sizes()) != passed:
+        if (sizes := list(kernel._parameter_sizes())) != passed:
             raise DryRunError(
-                f"{tactic.entry}: its parameters are of {sizes} bytes; TensorRT would "
+                f"{tactic.entry}: its parameters take {sizes} bytes; TensorRT would "
                 f"pass {passed}."
             )
         return kernel
 
-    def parameter_sizes(self) -> list[int]:
+    def _parameter_sizes(self) -> Iterator[int]:
         """Bytes of each parameter, as the driver knows them."""
-        sizes: list[int] = []
-        while True:
-            at = self._function, len(sizes)
-            status, _, size = self._driver.cuFuncGetParamInfo(*at)
-            if status != self._driver.CUresult.CUDA_SUCCESS:
-                return sizes
-            sizes.append(size)
+        for index in itertools.count():
+            found = self._driver.cuFuncGetParamInfo(self._function, index)
+            if found[0] != self._driver.CUresult.CUDA_SUCCESS:
+                return
+            yield found[2]
 
     def launch(
-        self,
-        grid: Sequence[int],
-        block: Sequence[int],
-        shared_memory: int,
-        pointers: tuple[Sequence[int], Sequence[int]],
-        extras: Sequence[int],
+        self, shape: ShapeReport, inputs: Sequence[int], outputs: Sequence[int]
     ) -> None:
-        """Launch on torch's current stream with TensorRT's arguments.
+        """Launch for ``shape`` on torch's current stream with TensorRT's arguments.
 
         Args:
-            grid, block: along x, y and z.
-            shared_memory: dynamic, in bytes.
-            pointers: addresses of the inputs, and of the outputs.
-            extras: the 32-bit integers between them.
+            inputs, outputs: their addresses; the shape's extras go between them.
 
         Raises:
             DryRunError: the driver does not launch it.
         """
-        if shared_memory > _WITHOUT_OPTING_IN:
+        if shape.shared_memory > _WITHOUT_OPTING_IN:
             attribute = self._driver.CUfunction_attribute
             most = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._call("cuFuncSetAttribute", self._function, most, shared_memory)
-        inputs, outputs = pointers
-        types = [ctypes.c_void_p] * len(inputs) + [ctypes.c_int32] * len(extras)
-        types += [ctypes.c_void_p] * len(outputs)
-        arguments = ((*inputs, *extras, *outputs), tuple(types))
-        sizes, stream = (*grid, *block, shared_memory), torch.cuda.current_stream()
-        where = self._function, *sizes, stream.cuda_stream
-        self._call("cuLaunchKernel", *where, arguments, 0)
+            self._call("cuFuncSetAttribute", self._function, most, shape.shared_memory)
+        pointer, extra = (ctypes.c_void_p,), (ctypes.c_int32,)
+        types = pointer * len(inputs) + extra * len(shape.extras)
+        types += pointer * len(outputs)
+        arguments = ((*inputs, *shape.extras, *outputs), types)
+        stream = torch.cuda.current_stream().cuda_stream
+        sizes = *shape.grid, *shape.block, shape.shared_memory
+        self._call("cuLaunchKernel", self._function, *sizes, stream, arguments, 0)
 
     def _call(self, function: str, *arguments: Any) -> Any:
         """What a function of the driver returns beside its status."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any, TypeAlias
 
+import torch
+
 from torch_tensorrt.annotation._tensors import DType
 
 Dims: TypeAlias = tuple[tuple[int, ...] | None, ...]  # None: an input that is not given
@@ -103,6 +105,11 @@ class TacticReport:
     def is_offered(self) -> bool:
         """Whether TensorRT may pick it, as nothing is known to be wrong with it."""
         return self.error is None and all(s.ok is not False for s in self.shapes)
+
+    @property
+    def torch_dtypes(self) -> list[torch.dtype]:
+        """``dtypes`` as torch has them."""
+        return [DType.of_token(token).torch for token in self.dtypes]
 
     @property
     def tensors(self) -> str:
@@ -264,9 +271,8 @@ class DryRunReport:
 
 def bytes_moved(tactic: TacticReport, shape: ShapeReport) -> int:
     """The bytes of all inputs and outputs at ``shape``, each counted once."""
-    sizes = [DType.of_token(token).torch.itemsize for token in tactic.dtypes]
-    tensors = zip((*shape.dims, *shape.outputs), sizes, strict=True)
-    return sum(math.prod(dims) * size for dims, size in tensors if dims is not None)
+    tensors = zip((*shape.dims, *shape.outputs), tactic.torch_dtypes, strict=True)
+    return sum(math.prod(e) * dtype.itemsize for e, dtype in tensors if e is not None)
 
 
 def _frozen(value: Any) -> Any:
