@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 _PROGRAM = "python -m torch_tensorrt.annotation"
 _STATIC = "x=8x512:fp16"
 _DYNAMIC = "x=1..64x512"
+_RANGES = f"its profile, min..max or min..opt..max: {_DYNAMIC}"
 _EXAMPLES = f"""\
 examples:
   {_PROGRAM} dry-run kernels.py my::silu --input {_STATIC} --target sm_90
@@ -67,29 +68,27 @@ def _attribute(text: str) -> tuple[str, str]:
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and ends every help with the examples."""
 
-    def __init__(self, what: str = "", **rest: str) -> None:
-        super().__init__(
-            description=f"{what[:1].upper()}{what[1:]}.",
-            epilog=_EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            **rest,  # type: ignore[arg-type]
-        )
+    def __init__(self, what: str = "", **rest: Any) -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(epilog=_EXAMPLES, formatter_class=raw, **rest)
+        self.description = f"{what[:1].upper()}{what[1:]}."
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
 
-    def several(self, option: str, form: str, type_: Any, what: str) -> None:
-        """An option that may be given several times."""
-        self.add_argument(
-            option, action="append", default=[], metavar=form, type=type_, help=what
-        )
+
+# Options that may be given several times: form, type and help of each.
+_REPEATED: dict[str, tuple[str, Any, str]] = {
+    "--input": ("NAME=SHAPE:DTYPE", _shape, f"a tensor of the op: {_STATIC}"),
+    "--dynamic": ("NAME=RANGES", _shape, _RANGES),
+    "--attribute": ("NAME=VALUE", _attribute, "another argument of the op"),
+}
 
 
 def parser() -> argparse.ArgumentParser:
     """What reads the arguments."""
-    whole = _Parser(
-        "kernels in TensorRT engines: try them, compile them", prog=_PROGRAM
-    )
+    what = "kernels in TensorRT engines: try them, compile them"
+    whole = _Parser(what, prog=_PROGRAM)
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, what: str) -> _Parser:
@@ -98,16 +97,11 @@ def parser() -> argparse.ArgumentParser:
     dry = command("dry-run", "show what TensorRT would embed; run it on a GPU")
     fill = command("compile", "fill the kernel cache, for this machine or another")
     for each in (dry, fill):
-        each.add_argument(
-            "module", metavar="FILE_OR_MODULE", help="it registers the op"
-        )
+        each.add_argument("module", metavar="FILE_OR_MODULE", help="registers the op")
         each.add_argument("op", metavar="OP", help="as my::silu")
-        static = f"a tensor of the op: {_STATIC}"
-        each.several("--input", "NAME=SHAPE:DTYPE", _shape, static)
-        ranges = f"its profile, min..max or min..opt..max: {_DYNAMIC}"
-        each.several("--dynamic", "NAME=RANGES", _shape, ranges)
-        other = "another argument of the op"
-        each.several("--attribute", "NAME=VALUE", _attribute, other)
+        for option, (form, kind, what) in _REPEATED.items():
+            options: dict[str, Any] = {"metavar": form, "type": kind, "help": what}
+            each.add_argument(option, action="append", default=[], **options)
     dry.add_argument("--target", help="as sm_90 or sm_90,ptx_isa=8.5; else this GPU")
     dry.add_argument("--compile-only", action="store_true", help="run nothing")
     dry.add_argument("--tolerance", type=float, help="largest error; else the dtype's")

@@ -23,13 +23,8 @@ from torch_tensorrt.annotation._compile.cache import kernel_cache
 from torch_tensorrt.annotation._compile.pool import worker_count
 from torch_tensorrt.annotation._dry_run import dry_run, plugin_of
 from torch_tensorrt.annotation._target import Target, current_target
-from torch_tensorrt.annotation._tensors import DTYPES
-from torch_tensorrt.annotation.errors import (
-    AnnotationError,
-    DryRunError,
-    SpecError,
-    TargetError,
-)
+from torch_tensorrt.annotation._tensors import DTYPES, Extent, Range, TensorInfo
+from torch_tensorrt.annotation.errors import AnnotationError, DryRunError, TargetError
 
 if TYPE_CHECKING:
     from torch_tensorrt.annotation.__main__ import Shape
@@ -37,7 +32,7 @@ if TYPE_CHECKING:
 OK, FAILED, USAGE = 0, 1, 2  # exit status
 
 
-class UsageError(SpecError):
+class UsageError(AnnotationError):
     """The command line is wrong; the message is one line that says what to write."""
 
 
@@ -59,10 +54,14 @@ def _dry_run(options: argparse.Namespace) -> int:
         execute=False if options.compile_only else None,
     )
     print(report.to_json() if options.json == "-" else report)
-    if options.json not in (None, "-"):
-        _write(options.json, report.to_json())
-    if options.html:
-        _write(options.html, report.to_html())
+    try:
+        if options.json not in (None, "-"):
+            Path(options.json).write_text(report.to_json())
+        if options.html is not None:
+            Path(options.html).write_text(report.to_html())
+    except OSError as error:
+        path = error.filename
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
     return OK if report.ok else FAILED
 
 
@@ -81,7 +80,7 @@ def _compile(options: argparse.Namespace) -> int:
         print(f"{target.arch}: {good} of {len(report.tactics)} tactics")
         for problem in report.problems:
             print(f"  {problem}")
-        result = result if report.ok else FAILED
+            result = FAILED
     cache = kernel_cache(_settings.cache_folder())
     if cache.failure:
         raise AnnotationError(f"not all kernels were stored: {cache.failure}")
@@ -103,21 +102,14 @@ def _cache(options: argparse.Namespace) -> int:
 
 
 def _env(_: argparse.Namespace) -> int:
-    pairs = list(_environment())
-    width = max(len(name) for name, _ in pairs)
-    for name, value in pairs:
+    found = dict(_environment())
+    width = max(map(len, found))
+    for name, value in found.items():
         print(f"{name:{width}}  {value}")
     return OK
 
 
 _COMMANDS = {"dry-run": _dry_run, "compile": _compile, "cache": _cache, "env": _env}
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error}") from error
 
 
 # --- The environment ------------------------------------------------------------------
@@ -126,14 +118,14 @@ _DISTRIBUTIONS = (
     *("torch", "torch-tensorrt", "torch-tensorrt-annotation", "tensorrt"),
     *("cuda-bindings", "sympy"),
 )
-_BUILDER = "tensorrt_libs"
+_MISSING = "not installed"
 
 
 def _environment() -> Iterator[tuple[str, str]]:
     """Names and values of what is here."""
     yield "python", platform.python_version()
-    for name in _DISTRIBUTIONS:
-        yield name, _version(name)
+    versions = {name: _version(name) for name in _DISTRIBUTIONS}
+    yield from versions.items()
     has_gpu = torch.cuda.is_available()
     yield "GPU", torch.cuda.get_device_name() if has_gpu else "none that torch sees"
     try:
@@ -147,13 +139,10 @@ def _environment() -> Iterator[tuple[str, str]]:
         yield setting.name, f"{setting.text() or 'not set'} ({setting.what})"
     for name in backends.names():
         yield f"compiles {name}", _language(name)
-    runs = has_gpu and _version("cuda-bindings") != _MISSING
+    runs = has_gpu and versions["cuda-bindings"] != _MISSING
     yield "runs kernels", "yes" if runs else "no: a GPU and cuda-bindings are needed"
-    builds = _BUILDER in metadata.packages_distributions()
+    builds = "tensorrt_libs" in metadata.packages_distributions()
     yield "builds engines", "yes" if builds else "no: TensorRT's builder is needed"
-
-
-_MISSING = "not installed"
 
 
 def _version(name: str) -> str:
@@ -168,7 +157,7 @@ def _version(name: str) -> str:
 def _language(name: str) -> str:
     try:
         toolchain = backends.backend(name).toolchain()
-    except Exception as error:  # whatever is missing, that it is missing is the answer
+    except Exception as error:  # a missing toolchain may raise anything
         return f"no: {' '.join(str(error).split())}"
     versions = ", ".join(" ".join(pair) for pair in toolchain.versions if pair[1])
     if toolchain.compiler is None:
@@ -222,73 +211,56 @@ def read_inputs(
     dynamic: Sequence[Shape],
     names: Sequence[str],
     optional: Collection[str] = (),
-) -> list[Any]:
-    """``torch_tensorrt.Input`` for each of the op's tensors, in order.
+) -> list[TensorInfo | None]:
+    """The op's tensors, in order; None for an optional one that is not given.
 
-    None for an optional one that is not given. Where an input has both, ``--input``
-    gives the opt of the ranges in ``--dynamic``.
+    Where an input has both, ``--input`` gives the opt of the ranges in ``--dynamic``.
 
     Raises:
         UsageError: what is given does not fit the op, or itself.
     """
-    fixed = _by_name("--input", static, names)
-    ranges = _by_name("--dynamic", dynamic, names)
-    given = fixed.keys() | ranges.keys()
-    if missing := [n for n in names if n not in given and n not in optional]:
+    given: dict[str, dict[str, Shape]] = {name: {} for name in names}
+    for option, shapes in ("--input", static), ("--dynamic", dynamic):
+        for shape in shapes:
+            if shape.name not in given:
+                known = _list(names)
+                raise UsageError(
+                    f"the op has no tensor {shape.name}; it takes {known}."
+                )
+            if option in given[shape.name]:
+                raise UsageError(f"{option} {shape.name}: it is there twice.")
+            given[shape.name][option] = shape
+    if missing := [n for n in names if not given[n] and n not in optional]:
         raise UsageError(
             f"{_list(missing)}: not given. Add --input {missing[0]}=8x512:fp16."
         )
-    return [
-        _input(name, fixed.get(name), ranges.get(name)) if name in given else None
-        for name in names
-    ]
+    return [_tensor(name, given[name]) if given[name] else None for name in names]
 
 
-def _by_name(
-    option: str, shapes: Sequence[Shape], names: Sequence[str]
-) -> dict[str, Shape]:
-    found: dict[str, Shape] = {}
-    for shape in shapes:
-        if shape.name not in names:
-            raise UsageError(
-                f"the op has no tensor {shape.name}; it takes {_list(names)}."
-            )
-        if shape.name in found:
-            raise UsageError(f"{option} {shape.name}: it is there twice.")
-        found[shape.name] = shape
-    return found
-
-
-def _input(name: str, fixed: Shape | None, ranges: Shape | None) -> Any:
-    import torch_tensorrt
-
-    given = [shape for shape in (fixed, ranges) if shape is not None]
-    dtypes = {shape.dtype for shape in given if shape.dtype is not None}
+def _tensor(name: str, given: Mapping[str, Shape]) -> TensorInfo:
+    """One tensor, from its shape under each option."""
+    dtypes = {shape.dtype for shape in given.values() if shape.dtype is not None}
     known = {row.token.lower(): row.torch for row in DTYPES}
     if len(dtypes) != 1 or not dtypes <= known.keys():
-        said = f"got {_list(sorted(dtypes))}; the dtypes are {_list(known)}"
-        raise UsageError(f"{name}: write one dtype, as {name}=8x512:fp16; {said}.")
+        got = f"got {_list(sorted(dtypes))}; the dtypes are {_list(known)}"
+        raise UsageError(f"{name}: write one dtype, as {name}=8x512:fp16; {got}.")
+    fixed = given.get("--input")
     if fixed is not None and any(len(extent) > 1 for extent in fixed.extents):
         raise UsageError(f"--input {name}: a range goes in --dynamic {name}=1..64x512.")
-    if len({len(shape.extents) for shape in given}) > 1:
+    if len({len(shape.extents) for shape in given.values()}) > 1:
         raise UsageError(f"{name}: --input and --dynamic differ in their dimensions.")
-    corners = []
-    for axis, extent in enumerate(given[-1].extents):
-        least, most = extent[0], extent[-1]
-        opt = fixed.extents[axis][0] if fixed else most
+    extents: list[Extent] = []
+    for axis, extent in enumerate((given.get("--dynamic") or given["--input"]).extents):
+        low, high = extent[0], extent[-1]
+        opt = fixed.extents[axis][0] if fixed else high
         opt = extent[1] if len(extent) == 3 else opt
-        if not least <= opt <= most:
+        if not low <= opt <= high:
             raise UsageError(
-                f"{name}: {least}..{opt}..{most} does not rise. A range is min..max or "
+                f"{name}: {low}..{opt}..{high} does not rise. A range is min..max or "
                 "min..opt..max, and --input gives the opt."
             )
-        corners.append((least, opt, most))
-    low, best, high = (tuple(corner[i] for corner in corners) for i in range(3))
-    dtype = known[dtypes.pop()]
-    if low == high:
-        return torch_tensorrt.Input(shape=low, dtype=dtype)
-    profile = {"min_shape": low, "opt_shape": best, "max_shape": high}
-    return torch_tensorrt.Input(**profile, dtype=dtype)
+        extents.append(low if low == high else Range(low, opt, high))
+    return TensorInfo(tuple(extents), known[dtypes.pop()])
 
 
 def read_attributes(
@@ -311,22 +283,18 @@ def read_attributes(
             raise UsageError(
                 f"the op has no attribute {name}; it takes {_list(kinds)}."
             )
-        values[name] = _value(name, text, kinds[name])
+        kind, literal = kinds[name], text
+        if kind.element is bool and text in ("true", "false"):
+            literal = text.capitalize()
+        try:
+            is_text = kind.element is str
+            values[name] = text if is_text else kind.convert(ast.literal_eval(literal))
+        except (ValueError, SyntaxError, TypeError) as error:
+            what = f"--attribute {name}={text}: it must be of type {kind}."
+            raise UsageError(what) from error
     if missing := [n for n in kinds if n not in values and n not in defaults]:
         raise UsageError(f"{_list(missing)}: not given. Add --attribute NAME=VALUE.")
     return values
-
-
-def _value(name: str, text: str, kind: AttributeKind) -> Any:
-    if kind.element is str:
-        return text
-    if kind.element is bool and text in ("true", "false"):
-        text = text.capitalize()
-    try:
-        return kind.convert(ast.literal_eval(text))
-    except (ValueError, SyntaxError, TypeError) as error:
-        what = f"--attribute {name}={text}: it must be of type {kind}."
-        raise UsageError(what) from error
 
 
 def _list(names: Collection[str]) -> str:

@@ -360,10 +360,10 @@ def read(static: list[str], dynamic: list[str], names: str = "x") -> list[Any]:
 
 
 def shapes(static: list[str], dynamic: list[str], names: str = "x") -> list[Any]:
-    inputs = read(static, dynamic, names)
+    corners = ("min", "opt", "max")
     return [
-        tuple(map(tuple, i.shape.values())) if isinstance(i.shape, dict) else i.shape
-        for i in inputs
+        tuple(map(info.at, corners)) if info.is_dynamic else info.shape
+        for info in read(static, dynamic, names)
     ]
 
 
