@@ -56,9 +56,9 @@ def _dry_run(options: argparse.Namespace) -> int:
     print(report.to_json() if options.json == "-" else report)
     try:
         if options.json not in (None, "-"):
-            Path(options.json).write_text(report.to_json())
+            Path(options.json).write_text(report.to_json(), encoding="utf-8")
         if options.html is not None:
-            Path(options.html).write_text(report.to_html())
+            Path(options.html).write_text(report.to_html(), encoding="utf-8")
     except OSError as error:
         path = error.filename
         raise UsageError(f"{path} cannot be written: {error.strerror}.") from error

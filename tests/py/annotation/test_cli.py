@@ -139,6 +139,36 @@ def test_a_dry_run_writes_its_report(
     assert page.read_text() == report.to_html()
 
 
+def test_a_report_is_written_as_utf_8_whatever_the_locale(
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(io, "text_encoding", lambda given, *_: given or "ascii")
+    page = tmp_path / "report.html"
+    status, _, errors = run(
+        *("dry-run", file, *SCALE, "--input", "x=8x512:fp16", "--compile-only"),
+        *("--target", "sm_90", "--html", page),
+        capsys=capsys,
+    )
+    assert status == OK, errors
+    assert "┏" in page.read_text(encoding="utf-8")
+
+
+def test_a_report_that_cannot_be_written_is_wrong_usage(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "nowhere" / "report.html"
+    status, _, errors = run(
+        *("dry-run", file, *SCALE, "--input", "x=8x512:fp16", "--compile-only"),
+        *("--target", "sm_90", "--html", page),
+        capsys=capsys,
+    )
+    assert status == USAGE
+    assert f"{page} cannot be written: No such file" in errors
+
+
 def test_a_report_may_go_to_the_screen_as_json(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
