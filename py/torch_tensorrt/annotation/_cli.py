@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import importlib.util
 import platform
 import sys
@@ -147,10 +148,8 @@ def _environment() -> Iterator[tuple[str, str]]:
 
 def _version(name: str) -> str:
     for candidate in (name, f"{name}-cu13", f"{name}-cu12"):
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             return metadata.version(candidate)
-        except metadata.PackageNotFoundError:
-            continue
     return _MISSING
 
 

@@ -6,40 +6,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 
+from torch_tensorrt.annotation import _target, _tensors, errors
 from torch_tensorrt.annotation._code import ptx
 from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
 from torch_tensorrt.annotation._dry_run.execute import MakeInputs, random_inputs
 from torch_tensorrt.annotation._dry_run.execute import execute as run_tactics
-from torch_tensorrt.annotation._dry_run.report import (
-    Dims,
-    DryRunReport,
-    TacticReport,
-)
+from torch_tensorrt.annotation._dry_run.report import Dims, DryRunReport, TacticReport
 from torch_tensorrt.annotation._plugin import Plugin, Request, Tactic, registered
 from torch_tensorrt.annotation._record import infer_outputs
-from torch_tensorrt.annotation._target import (
-    Target,
-    compiling_for,
-    current_target,
-    runs_here,
-)
-from torch_tensorrt.annotation._tensors import (
-    TAKEN_FOR_NONE,
-    Range,
-    TensorInfo,
-    stands_for_none,
-)
-from torch_tensorrt.annotation.errors import (
-    DryRunError,
-    SpecError,
-    TacticWarning,
-    UserCodeError,
-)
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
+from torch_tensorrt.annotation.errors import DryRunError, SpecError
 
 
 def dry_run(
@@ -109,10 +92,10 @@ def dry_run(
             "dynamic shape stays in PyTorch. Pass it to custom_op, or dry-run static "
             "inputs."
         )
-    with compiling_for(target):
-        target = current_target()
+    with _target.compiling_for(target):
+        target = _target.current_target()
     if execute is None:
-        execute = runs_here(target)
+        execute = _target.runs_here(target)
     request = Request.of((*infos, *plugin.weight_infos), attributes, target)
     tactics = _compile(plugin, request, strict, execute if ragged is None else ragged)
     report = DryRunReport(op, target.arch, tactics, tuple(plugin.weights))
@@ -120,7 +103,7 @@ def dry_run(
         return report
     report = run_tactics(
         report,
-        reference or _eager(plugin, attributes),
+        reference or partial(_eager, plugin, attributes),
         make_inputs or partial(_on_gpu, inputs, infos),
         tolerance,
         plugin.weights,
@@ -136,15 +119,13 @@ def plugin_of(op: str) -> Plugin:
     Raises:
         DryRunError: the op is not registered with kernels of its own.
     """
-    known = registered.get(op)
-    if known is None or known.plugin is None:
-        with_kernels = [name for name, other in registered.items() if other.plugin]
+    plugins = {name: known.plugin for name, known in registered.items() if known.plugin}
+    if op not in plugins:
         raise DryRunError(
-            f"{op}: not registered with kernels of its own. Call "
-            f"custom_op({op!r}, impl=tta.triton(...)) first. Registered: "
-            f"{', '.join(with_kernels) or 'none'}."
+            f"{op}: not registered with kernels of its own. Call custom_op({op!r}, "
+            f"impl=tta.triton(...)) first. Registered: {', '.join(plugins) or 'none'}."
         )
-    return known.plugin
+    return plugins[op]
 
 
 # --- What TensorRT would embed --------------------------------------------------------
@@ -158,7 +139,7 @@ def _compile(
     if failures and (strict or len(failures) == len(tactics)):
         raise failures[0]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TacticWarning)  # the report says it
+        warnings.simplefilter("ignore", errors.TacticWarning)  # the report has them
         launches = {launch.tactic: launch for launch in build(plugin, request)}
     shapes = _shapes(plugin, request, ragged)
     return tuple(_report(t, launches.get(t.number), shapes) for t in tactics)
@@ -167,15 +148,13 @@ def _compile(
 def _report(
     tactic: Tactic, launch: BuiltLaunch | None, shapes: Mapping[str, Dims]
 ) -> TacticReport:
-    number, backend = tactic.number, tactic.spec.backend
+    report = TacticReport(tactic.number, tactic.spec.backend, tactic.settings)
     if (kernel := tactic.kernel) is None:
-        return TacticReport(number, backend, tactic.settings, error=str(tactic.error))
+        return replace(report, error=str(tactic.error))
     assert launch is not None, "autotune offers every tactic that has a kernel"
     entry = ptx.parse(launch.code)
-    return TacticReport(
-        tactic=number,
-        backend=backend,
-        config=tactic.settings,
+    return replace(
+        report,
         dtypes=launch.dtypes,
         formats=launch.formats,
         facts=kernel.facts,
@@ -194,23 +173,18 @@ def _report(
 def _shapes(plugin: Plugin, request: Request, ragged: bool) -> dict[str, Dims]:
     """The shapes of the report, by name; extents of ``ragged`` are odd."""
 
-    def corner(inputs: Sequence[TensorInfo | None], which: str) -> Dims:
-        return tuple(None if i is None else i.at(which) for i in inputs)
-
-    if not any(info and info.is_dynamic for info in request.inputs):
-        return {"static": corner(request.inputs, "opt")}
-    shapes = {which: corner(request.inputs, which) for which in ("min", "opt", "max")}
+    inputs = request.inputs
+    corners = ("min", "opt", "max")
+    shapes = {c: tuple(None if i is None else i.at(c) for i in inputs) for c in corners}
+    if not any(info and info.is_dynamic for info in inputs):
+        return {"static": shapes["opt"]}
     if ragged:
-        static = [
-            info and TensorInfo(tuple(map(_odd, info.shape)), info.dtype)
-            for info in request.inputs
-        ]
-        meta = partial(plugin.meta, **request.attributes)
+        odd = [i and TensorInfo(tuple(map(_odd, i.shape)), i.dtype) for i in inputs]
         try:
-            infer_outputs(meta, static, plugin.op)
-        except UserCodeError:
+            infer_outputs(partial(plugin.meta, **request.attributes), odd, plugin.op)
+        except errors.UserCodeError:
             return shapes  # the op has no such shape
-        shapes["ragged"] = corner(static, "opt")
+        shapes["ragged"] = tuple(None if i is None else i.at("opt") for i in odd)
     return shapes
 
 
@@ -247,8 +221,8 @@ def _info_of(value: Any) -> TensorInfo | None:
             raise SpecError(
                 f"dry_run: an input of dtype {dtype}. Name it: Input(..., dtype=...)."
             ) from error
-    if stands_for_none(len(shape), dtype):
-        raise SpecError(f"dry_run: {TAKEN_FOR_NONE}")
+    if _tensors.stands_for_none(len(shape), dtype):
+        raise SpecError(f"dry_run: {_tensors.TAKEN_FOR_NONE}")
     return TensorInfo(tuple(shape), dtype)
 
 
@@ -271,25 +245,21 @@ def _check(
             f"{', '.join(attributes) or 'none'}. Pass attributes={{name: value}}."
         )
     for name, kind in plugin.attributes.items():
-        if not kind.holds(attributes[name]):
-            raise SpecError(
-                f"dry_run: attribute {name}={attributes[name]!r} of {plugin.op} must "
-                f"be of type {kind}."
-            )
+        if not kind.holds(value := attributes[name]):
+            what = f"dry_run: attribute {name}={value!r} of {plugin.op}"
+            raise SpecError(f"{what} must be of type {kind}.")
 
 
 # --- What a dry run runs --------------------------------------------------------------
 
 
-def _eager(plugin: Plugin, attributes: Mapping[str, Any]) -> Callable[..., Any]:
+def _eager(
+    plugin: Plugin, attributes: Mapping[str, Any], *tensors: torch.Tensor | None
+) -> Any:
+    """What the op itself returns."""
     namespace, _, name = plugin.op.partition("::")
-    function = getattr(getattr(torch.ops, namespace), name)
-
-    def eager(*tensors: torch.Tensor | None) -> Any:
-        named = dict(zip(plugin.tensors, tensors, strict=True))
-        return function(**named, **attributes)
-
-    return eager
+    named = dict(zip(plugin.tensors, tensors, strict=True))
+    return getattr(getattr(torch.ops, namespace), name)(**named, **attributes)
 
 
 def _on_gpu(

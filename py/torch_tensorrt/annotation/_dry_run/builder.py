@@ -20,20 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch_tensorrt.annotation._dry_run.report import Dims, ShapeReport
 from torch_tensorrt.annotation._target import compiling_for
-from torch_tensorrt.annotation._tensors import (
-    DType,
-    Extent,
-    Range,
-    TensorInfo,
-    to_plugin,
-)
+from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo, to_plugin
 from torch_tensorrt.annotation.errors import DryRunError
 
 if TYPE_CHECKING:
     from torch_tensorrt.annotation._plugin import Plugin, Request
 
 _lock = threading.RLock()  # TensorRT keeps the expression builder in a global
-_DEFAULT_TACTIC = 0  # TensorRT's own, where a plugin offers none
 
 
 @dataclass(frozen=True)
@@ -78,8 +71,7 @@ class _Build:
 
     def __init__(self, plugin: Plugin, request: Request) -> None:
         self._op = plugin.op
-        inputs = [to_plugin(info) for info in request.inputs]
-        self._num_inputs = len(inputs)
+        inputs = list(map(to_plugin, request.inputs))
         self._plugin = _create(plugin, request)
         num_outputs = self._plugin.get_num_outputs()
         types = [DType.of(info.dtype).to_tensorrt() for info in inputs]
@@ -91,7 +83,9 @@ class _Build:
             TensorInfo(_extents(desc, inputs), DType.of_tensorrt(type_).torch)
             for desc, type_ in zip(self._plugin.output_descs, output_types, strict=True)
         ]
-        self._in_out = list(map(_tensor_desc, (*inputs, *outputs)))
+        self._inputs = list(map(_tensor_desc, inputs))
+        self._outputs = list(map(_tensor_desc, outputs))
+        self._in_out = [*self._inputs, *self._outputs]
         if any(self._plugin.get_aliased_input(i) != -1 for i in range(num_outputs)):
             raise DryRunError(f"{self._op}: in-place outputs cannot be dry-run.")
 
@@ -101,10 +95,9 @@ class _Build:
         for combination in self._combinations():
             for desc, (type_, format_) in zip(self._in_out, combination, strict=True):
                 desc.desc.type, desc.desc.format = type_, format_
-            inputs = self._in_out[: self._num_inputs]
-            outputs = self._in_out[self._num_inputs :]
-            self._plugin.configure_plugin(inputs, outputs)
-            for tactic in self._plugin.get_valid_tactics() or [_DEFAULT_TACTIC]:
+            self._plugin.configure_plugin(self._inputs, self._outputs)
+            # Where a plugin offers no tactic, TensorRT asks for its default one, 0.
+            for tactic in self._plugin.get_valid_tactics() or [0]:
                 self._plugin.set_tactic(tactic)
                 found.append(self._launch(tactic, combination))
         return found
@@ -113,7 +106,7 @@ class _Build:
         """Type and format combinations; the builder asks twice."""
         ask = self._plugin.get_supported_format_combinations
         first, second = (
-            [(desc.type, desc.format) for desc in ask(self._in_out, self._num_inputs)]
+            [(desc.type, desc.format) for desc in ask(self._in_out, len(self._inputs))]
             for _ in range(2)
         )
         if first != second:
@@ -137,14 +130,12 @@ class _Build:
         self._plugin.aot_impl_function = noted
         try:
             holders = SimpleNamespace(), UserDict[int, Any]()
-            asked = self._dims, self._in_out, self._num_inputs
+            asked = self._dims, self._in_out, len(self._inputs)
             self._plugin.get_launch_params(*asked, *holders, expression_builder())
         finally:
             self._plugin.aot_impl_function = original
-        descs = [desc.desc for desc in self._in_out]
-        entry, code = self._plugin.get_kernel(
-            descs[: self._num_inputs], descs[self._num_inputs :]
-        )
+        descs = ([desc.desc for desc in ds] for ds in (self._inputs, self._outputs))
+        entry, code = self._plugin.get_kernel(*descs)
         _, _, params, extras = returned[0]
         outputs = (desc.shape_expr for desc in self._plugin.output_descs)
         return BuiltLaunch(
@@ -188,7 +179,7 @@ def _create(plugin: Plugin, request: Request) -> Any:
     return creator.create_plugin(name, namespace, collection, *when)
 
 
-def _extents(desc: Any, inputs: Sequence[TensorInfo]) -> tuple[Extent, ...]:
+def _extents(desc: Any, inputs: Sequence[TensorInfo]) -> tuple[int | Range, ...]:
     """An output's extents, from its expressions at the profile's min, opt and max."""
     corners = [tuple(i.at(which) for i in inputs) for which in ("min", "opt", "max")]
     return tuple(
@@ -218,26 +209,24 @@ def _native(*exprs: Any) -> tuple[Any, ...]:
 # --- The stand-in for native expressions ----------------------------------------------
 
 
-def expression_builder() -> Any:
-    """What TensorRT passes to a plugin to make expressions with."""
-    return _stand_in()
-
-
-def dimensions(tensor: int, shape: Sequence[Extent]) -> list[Any]:
+def dimensions(tensor: int, shape: Sequence[int | Range]) -> list[Any]:
     """The extents of input ``tensor`` as expressions; a known one is a constant."""
-    stand_in = _stand_in()
+    stand_in = expression_builder()
 
-    def dimension(axis: int, extent: Extent) -> Any:
-        if isinstance(extent, Range):
-            return stand_in.of(lambda dims: dims[tensor][axis])
-        return stand_in.constant(extent)
+    def dimension(axis: int) -> Any:
+        if isinstance(extent := shape[axis], int):
+            return stand_in.constant(extent)
+        return stand_in.of(lambda dims: dims[tensor][axis])
 
-    return [dimension(axis, extent) for axis, extent in enumerate(shape)]
+    return list(map(dimension, range(len(shape))))
 
 
 @cache
-def _stand_in() -> Any:
-    """The class ``_StandIn``, which needs TensorRT's bindings to be defined."""
+def expression_builder() -> Any:
+    """What TensorRT passes to a plugin to make expressions with.
+
+    It is the class ``_StandIn``, which needs TensorRT's bindings to be defined.
+    """
     import tensorrt as trt
 
     kind = trt.DimensionOperation

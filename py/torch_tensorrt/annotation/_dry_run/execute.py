@@ -120,8 +120,8 @@ def _too_large(tactic: TacticReport, shape: ShapeReport) -> ShapeReport:
         f"of {total / 1e9:.1f} GB are free. Give the profile a smaller max for the dry "
         "run, or run nothing (execute=False)"
     )
-    unknown = dict.fromkeys(("ok", "max_error", "time_us", "spread_us"))
-    return replace(shape, failure=failure, **unknown)
+    shape = replace(shape, ok=None, max_error=None, time_us=None, spread_us=None)
+    return replace(shape, failure=failure)
 
 
 # --- One shape: its inputs, and what a tactic makes of them ---------------------------
@@ -191,7 +191,7 @@ class _Case:
                 raise DryRunError(
                     f"tactic {tactic.tactic} at {shape.name} {list(shape.dims)} fails, "
                     f"and the CUDA context with it: {str(error).splitlines()[0]}. Does "
-                    "it read or write out of bounds? compute-sanitizer says where."
+                    "it read or write out of bounds? compute-sanitizer finds where."
                 ) from error
             largest, found = self._check(inputs, outputs, tolerance)
             max_error, problems = max(max_error, largest), problems or found
@@ -208,10 +208,10 @@ class _Case:
         """The largest error of any element, and everything that is wrong."""
         max_error, problems = 0.0, []
         for index, output in enumerate(outputs):
-            result = compare(output.tensor, self._expected[index], tolerance)
-            max_error = max(max_error, result.max_error)
-            if result.message:
-                problems.append(f"output {index}: {result.message}")
+            error, wrong = compare(output.tensor, self._expected[index], tolerance)
+            max_error = max(max_error, error)
+            if wrong:
+                problems.append(f"output {index}: {wrong}")
         for index, tensor in enumerate(inputs):
             if not tensor.holds(self._originals[index]):
                 problems.append(f"input {index}: the kernel writes into it")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -118,8 +118,7 @@ def tolerance_of(dtype: torch.dtype, given: float | None = None) -> float:
     return TOLERANCES[dtype]
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """How far a tensor is from the expected one.
 
     Attributes:
@@ -154,19 +153,17 @@ def compare(
     if found.numel() == 0:
         return Comparison(0.0, "")
     errors = _errors(found, expected)
-    wrong = errors > tolerance
-    max_error = float(errors.max())
-    count = int(wrong.sum())
-    if not count:
+    max_error, wrong = float(errors.max()), errors > tolerance
+    if not (count := int(wrong.sum())):
         return Comparison(max_error, "")
-    first = int(wrong.reshape(-1).to(torch.uint8).argmax())
-    index = torch.unravel_index(torch.tensor(first), found.shape)
-    where = ", ".join(str(int(i)) for i in index)
-    values = [_bits(t).reshape(-1)[first].item() for t in (found, expected)]
+    # nonzero() would find the first too, but takes 8 bytes a dimension and element.
+    first = wrong.reshape(-1).to(torch.uint8).argmax().cpu()
+    where = [int(i) for i in torch.unravel_index(first, found.shape)]
+    got, right = (_bits(t).reshape(-1)[first].item() for t in (found, expected))
     return Comparison(
         max_error,
-        f"{count} of {found.numel()} elements are wrong, the first at [{where}]: "
-        f"{values[0]} instead of {values[1]}",
+        f"{count} of {found.numel()} elements are wrong, the first at {where}: {got} "
+        f"instead of {right}",
     )
 
 

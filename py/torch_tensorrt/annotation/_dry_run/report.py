@@ -113,7 +113,7 @@ class TacticReport:
 
     @property
     def tensors(self) -> str:
-        """Dtype and format of each tensor, for people; LINEAR is not written."""
+        """Dtype and format of each tensor, for people; LINEAR is not shown."""
         each = zip(self.dtypes, self.formats, strict=True)
         return " ".join(d if f == "LINEAR" else f"{d}:{f}" for d, f in each)
 
@@ -172,9 +172,8 @@ class DryRunReport:
             return "Compiled, not run: what the kernels compute is checked on a GPU."
         right = sum(tactic.ok for tactic in self.tactics)
         verdict = f"{right} of {len(self.tactics)} tactics are right at every shape."
-        if self.best is not None:
-            verdict += f" TensorRT would pick tactic {self.best.tactic}."
-        return verdict
+        pick = f" TensorRT would pick tactic {self.best.tactic}." if self.best else ""
+        return verdict + pick
 
     @property
     def problems(self) -> tuple[str, ...]:
