@@ -66,7 +66,7 @@ def _attribute(text: str) -> tuple[str, str]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and ends every help with the examples."""
+    """Reports errors in one line, and ends every help with the examples."""
 
     def __init__(self, what: str = "", **rest: Any) -> None:
         raw = argparse.RawDescriptionHelpFormatter

@@ -11,7 +11,7 @@ import importlib.util
 import platform
 import sys
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_tensorrt.annotation import _settings, backends
-from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation._compile.cache import kernel_cache
 from torch_tensorrt.annotation._compile.pool import worker_count
 from torch_tensorrt.annotation._dry_run import dry_run, plugin_of
+from torch_tensorrt.annotation._plugin import Plugin
 from torch_tensorrt.annotation._target import Target, current_target
 from torch_tensorrt.annotation._tensors import DTYPES, Extent, Range, TensorInfo
 from torch_tensorrt.annotation.errors import AnnotationError, DryRunError, TargetError
@@ -34,7 +34,7 @@ OK, FAILED, USAGE = 0, 1, 2  # exit status
 
 
 class UsageError(AnnotationError):
-    """The command line is wrong; the message is one line that says what to write."""
+    """The command line is wrong; the message, of one line, tells what to write."""
 
 
 def run(options: argparse.Namespace, program: str) -> int:
@@ -164,7 +164,7 @@ def _language(name: str) -> str:
     return f"yes: {'; compiler '.join(filter(None, (versions, toolchain.compiler)))}"
 
 
-# --- The op, and what it is given -----------------------------------------------------
+# --- The op and its arguments ---------------------------------------------------------
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -174,18 +174,15 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         plugin = plugin_of(options.op)
     except DryRunError as error:
         raise UsageError(f"{options.module}: {error}") from error
-    shapes, texts = (options.input, options.dynamic), options.attribute
-    return {
-        "inputs": read_inputs(*shapes, plugin.tensors, plugin.optional),
-        "attributes": read_attributes(texts, plugin.attributes, plugin.defaults),
-    }
+    inputs = read_inputs(options, plugin)
+    return {"inputs": inputs, "attributes": read_attributes(options, plugin)}
 
 
 def _load(name: str) -> None:
     path = Path(name)
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
-        raise UsageError(f"there is no file {name}.")
+        raise UsageError(f"the file {name} does not exist.")
     sys.path.insert(0, str(path.resolve().parent if is_file else Path.cwd()))
     try:
         if is_file:  # under the file's name, whatever other module has it
@@ -198,19 +195,14 @@ def _load(name: str) -> None:
     except Exception as error:
         absent = error.name if isinstance(error, ModuleNotFoundError) else ""
         if absent and f"{name}.".startswith(f"{absent}."):
-            what = f"there is no module {name}; a file is named as kernels.py."
+            what = f"the module {name} does not exist; write a file as kernels.py."
         else:
             traceback.print_exc()
             what = f"{name} cannot be imported: {type(error).__name__}: {error}"
         raise UsageError(what) from error
 
 
-def read_inputs(
-    static: Sequence[Shape],
-    dynamic: Sequence[Shape],
-    names: Sequence[str],
-    optional: Collection[str] = (),
-) -> list[TensorInfo | None]:
+def read_inputs(options: argparse.Namespace, plugin: Plugin) -> list[TensorInfo | None]:
     """The op's tensors, in order; None for an optional one that is not given.
 
     Where an input has both, ``--input`` gives the opt of the ranges in ``--dynamic``.
@@ -218,8 +210,9 @@ def read_inputs(
     Raises:
         UsageError: what is given does not fit the op, or itself.
     """
+    names = plugin.tensors
     given: dict[str, dict[str, Shape]] = {name: {} for name in names}
-    for option, shapes in ("--input", static), ("--dynamic", dynamic):
+    for option, shapes in ("--input", options.input), ("--dynamic", options.dynamic):
         for shape in shapes:
             if shape.name not in given:
                 known = _list(names)
@@ -227,9 +220,9 @@ def read_inputs(
                     f"the op has no tensor {shape.name}; it takes {known}."
                 )
             if option in given[shape.name]:
-                raise UsageError(f"{option} {shape.name}: it is there twice.")
+                raise UsageError(f"{option} {shape.name}: it is given twice.")
             given[shape.name][option] = shape
-    if missing := [n for n in names if not given[n] and n not in optional]:
+    if missing := [n for n in names if not given[n] and n not in plugin.optional]:
         raise UsageError(
             f"{_list(missing)}: not given. Add --input {missing[0]}=8x512:fp16."
         )
@@ -262,22 +255,15 @@ def _tensor(name: str, given: Mapping[str, Shape]) -> TensorInfo:
     return TensorInfo(tuple(extents), known[dtypes.pop()])
 
 
-def read_attributes(
-    given: Sequence[tuple[str, str]],
-    kinds: Mapping[str, AttributeKind],
-    defaults: Collection[str] = (),
-) -> dict[str, Any]:
+def read_attributes(options: argparse.Namespace, plugin: Plugin) -> dict[str, Any]:
     """The op's other arguments, of their own types.
-
-    Args:
-        given: name and text of each.
-        defaults: names of those that may be left out.
 
     Raises:
         UsageError: one has another type, or is missing.
     """
     values: dict[str, Any] = {}
-    for name, text in given:
+    kinds = plugin.attributes
+    for name, text in options.attribute:
         if name not in kinds:
             raise UsageError(
                 f"the op has no attribute {name}; it takes {_list(kinds)}."
@@ -291,7 +277,7 @@ def read_attributes(
         except (ValueError, SyntaxError, TypeError) as error:
             what = f"--attribute {name}={text}: it must be of type {kind}."
             raise UsageError(what) from error
-    if missing := [n for n in kinds if n not in values and n not in defaults]:
+    if missing := [n for n in kinds if n not in {*values, *plugin.defaults}]:
         raise UsageError(f"{_list(missing)}: not given. Add --attribute NAME=VALUE.")
     return values
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -12,8 +13,10 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -276,8 +279,11 @@ def test_env_says_why_a_language_does_not_work(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dry-run", "none.py", "a::b"], "there is no file none.py."),
-        (["dry-run", "no_such_module", "a::b"], "there is no module no_such_module"),
+        (["dry-run", "none.py", "a::b"], "the file none.py does not exist."),
+        (
+            ["dry-run", "no_such_module", "a::b"],
+            "the module no_such_module does not exist",
+        ),
         (["dry-run", "FILE", "a::b"], "Registered: cli::scale, cli::odd."),
         (["dry-run", "FILE", *SCALE], "x: not given. Add --input x=8x512:fp16"),
         (["dry-run", "FILE", *SCALE, "--input", "x=8,5"], "x=8,5: write x=8x512:fp16"),
@@ -380,13 +386,23 @@ def test_wrong_usage_is_said_at_once() -> None:
 # --- Inputs ---------------------------------------------------------------------------
 
 
-def read(static: list[str], dynamic: list[str], names: str = "x") -> list[Any]:
+def op_with(**arguments: Any) -> Any:
+    """What the command line reads of a plugin."""
+    return SimpleNamespace(**{"optional": (), "defaults": {}} | arguments)
+
+
+def read(
+    static: list[str],
+    dynamic: list[str],
+    names: str = "x",
+    optional: Collection[str] = (),
+) -> list[Any]:
     """The inputs that these options give."""
     command = ["dry-run", "file.py", "a::b"]
     for option, texts in (("--input", static), ("--dynamic", dynamic)):
         command += [part for text in texts for part in (option, text)]
     options = command_line.parser().parse_args(command)
-    return read_inputs(options.input, options.dynamic, names.split())
+    return read_inputs(options, op_with(tensors=names.split(), optional=optional))
 
 
 def shapes(static: list[str], dynamic: list[str], names: str = "x") -> list[Any]:
@@ -417,7 +433,7 @@ def test_a_range_of_one_extent_is_static() -> None:
     [
         (["x=8x512"], [], "write one dtype, as x=8x512:fp16; got nothing"),
         (["x=8:fp17"], [], "got fp17; the dtypes are fp32, fp16, bf16"),
-        (["x=8:fp16", "x=9:fp16"], [], "--input x: it is there twice"),
+        (["x=8:fp16", "x=9:fp16"], [], "--input x: it is given twice"),
         (["x=8:fp16"], ["x=1..9:fp32"], "write one dtype, as x=8x512:fp16; got fp16,"),
         (["x=1..8:fp16"], [], "a range goes in --dynamic x=1..64x512"),
         (["x=8x8:fp16"], ["x=1..9"], "--input and --dynamic differ in their dim"),
@@ -451,7 +467,7 @@ def test_a_scalar_has_an_empty_shape() -> None:
 
 
 def test_an_optional_tensor_may_be_left_out() -> None:
-    assert read_inputs([], [], ["x"], {"x"}) == [None]
+    assert read([], [], "x", {"x"}) == [None]
 
 
 def test_attributes_have_the_ops_types() -> None:
@@ -465,7 +481,7 @@ def test_attributes_have_the_ops_types() -> None:
     texts = ["k=3", "alpha=2", "flag=true", "mode=a=b", "sizes=[1, 2]"]
     parts = [part for text in texts for part in ("--attribute", text)]
     options = command_line.parser().parse_args(["dry-run", "a.py", "a::b", *parts])
-    assert read_attributes(options.attribute, kinds) == {
+    assert read_attributes(options, op_with(attributes=kinds)) == {
         "k": 3, "alpha": 2.0, "flag": True, "mode": "a=b", "sizes": [1, 2],
     }  # fmt: skip
 
@@ -482,12 +498,15 @@ def test_an_attribute_that_fits_nothing_is_refused(
     name: str, text: str, message: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        read_attributes([(name, text)], {"k": AttributeKind(int)})
+        read_attributes(
+            argparse.Namespace(attribute=[(name, text)]),
+            op_with(attributes={"k": AttributeKind(int)}),
+        )
     assert message in str(caught.value)
 
 
 def test_a_missing_attribute_is_named_unless_it_has_a_default() -> None:
-    kinds = {"k": AttributeKind(int)}
+    options, kinds = argparse.Namespace(attribute=[]), {"k": AttributeKind(int)}
     with pytest.raises(UsageError, match=r"k: not given. Add --attribute NAME=VALUE"):
-        read_attributes([], kinds)
-    assert read_attributes([], kinds, {"k"}) == {}
+        read_attributes(options, op_with(attributes=kinds))
+    assert read_attributes(options, op_with(attributes=kinds, defaults={"k": 1})) == {}

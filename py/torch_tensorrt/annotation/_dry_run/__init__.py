@@ -119,13 +119,14 @@ def plugin_of(op: str) -> Plugin:
     Raises:
         DryRunError: the op is not registered with kernels of its own.
     """
-    plugins = {name: known.plugin for name, known in registered.items() if known.plugin}
-    if op not in plugins:
+    known = registered.get(op)
+    if known is None or known.plugin is None:
+        others = ", ".join(name for name, other in registered.items() if other.plugin)
         raise DryRunError(
             f"{op}: not registered with kernels of its own. Call custom_op({op!r}, "
-            f"impl=tta.triton(...)) first. Registered: {', '.join(plugins) or 'none'}."
+            f"impl=tta.triton(...)) first. Registered: {others or 'none'}."
         )
-    return plugins[op]
+    return known.plugin
 
 
 # --- What TensorRT would embed --------------------------------------------------------
@@ -172,7 +173,6 @@ def _report(
 
 def _shapes(plugin: Plugin, request: Request, ragged: bool) -> dict[str, Dims]:
     """The shapes of the report, by name; extents of ``ragged`` are odd."""
-
     inputs = request.inputs
     corners = ("min", "opt", "max")
     shapes = {c: tuple(None if i is None else i.at(c) for i in inputs) for c in corners}
@@ -195,7 +195,7 @@ def _odd(extent: int | Range) -> int:
     return min(extent.max, (extent.min + (extent.max - extent.min) * 2 // 3) | 1)
 
 
-# --- What a dry run is given ----------------------------------------------------------
+# --- The arguments of a dry run -------------------------------------------------------
 
 
 def _info_of(value: Any) -> TensorInfo | None:

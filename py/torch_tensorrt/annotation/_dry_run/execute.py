@@ -27,8 +27,7 @@ from torch_tensorrt.annotation._record import as_tensors
 from torch_tensorrt.annotation._tensors import absent
 from torch_tensorrt.annotation.errors import DryRunError
 
-Tensors: TypeAlias = Sequence[torch.Tensor | None]
-MakeInputs: TypeAlias = Callable[[Dims], Tensors]
+MakeInputs: TypeAlias = Callable[[Dims], Sequence[torch.Tensor | None]]
 
 
 def execute(
@@ -61,8 +60,8 @@ def execute(
     Returns:
         The report, with ``ok``, ``max_error`` and ``time_us`` (in microseconds) of each
         shape, and the GB/s that a copy on this GPU reaches. A shape that does not fit
-        the GPU's memory is not run: its ``failure`` says so, and the report's ``ok`` is
-        False.
+        the GPU's memory is not run: its ``failure`` gives the sizes, and the report's
+        ``ok`` is False.
 
     Raises:
         DryRunError: there is no GPU here, the driver lacks its Python bindings, or a
