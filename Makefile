@@ -39,7 +39,7 @@ test-matrix: setup  ## run the plugins' tests on Torch-TensorRT 2.11 to 2.14
 coverage: setup  ## run the tests, and report what they cover into build/coverage
 	$(PYTEST_ALL) --cov --cov-report=term:skip-covered --cov-report=html
 
-fuzz: setup  ## replay launch functions at many more shapes: FUZZ="options"
+fuzz: setup  ## record random launch functions, and run them on plain ints: FUZZ="options"
 	$(BIN)/python tools/fuzz.py $(FUZZ)
 
 mutants: setup  ## change the library, and see whether tests notice: MUTANTS="options"

@@ -35,9 +35,6 @@ ON_THE_OFFLINE_MACHINE = {"numpy", "packaging", "rich", "sympy"}
 # Scripts that need more than the tests themselves.
 NEEDED = {"tools/imports.py": "importlinter"}
 
-# Scripts that a target runs and that are still to be written.
-TO_COME = {"tools/fuzz.py"}
-
 
 def make(*arguments: str) -> str:
     # A `make test` around this run must not pass its options on.
@@ -103,8 +100,6 @@ def test_scripts_are_found_in_what_make_prints() -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_that_a_target_runs_starts(script: str) -> None:
     path = PROJECT / script
-    if script in TO_COME and not path.exists():
-        pytest.skip(f"{script} is to be written")
     if script in NEEDED:
         pytest.importorskip(NEEDED[script])
     if path.suffix == ".sh":
