@@ -1,11 +1,23 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests.
+
+Compiling kernels takes most of the time, so the tests of one run share a kernel cache,
+which is empty when the run starts. A test about caching takes ``fresh_cache``.
+
+``TTA_TEST_ARCHITECTURES=all`` (``make test-all``) compiles for every architecture, and
+tries five times as many random examples.
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
+import hypothesis
 import pytest
 
 from torch_tensorrt.annotation._plugin import registered
@@ -14,11 +26,47 @@ from torch_tensorrt.annotation._plugin import registered
 for name in ("annotation", "annotation/integration", "plugins"):
     sys.path.insert(0, str(Path(__file__).parent / name))
 
+IS_THOROUGH = os.environ.get("TTA_TEST_ARCHITECTURES") == "all"
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120") if IS_THOROUGH else ("sm_90",)
 
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Each test has a kernel cache of its own."""
-    folder = tmp_path / "kernel-cache"
+# The same examples in every run, however long one takes.
+hypothesis.settings.register_profile(
+    "tests",
+    max_examples=250 if IS_THOROUGH else 50,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> str:
+    """What to compile for, where a test holds for every architecture."""
+    result: str = request.param
+    return result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One kernel cache for all workers of the run; kernels compile in the worker.
+
+    A process for each of so many small kernels would take longer than compiling them.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TTA_CACHE_DIR", str(folder / "kernel-cache"))
+        patch.setenv("TTA_JOBS", "1")
+        yield
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kernel cache of the test's own, empty at first."""
+    folder = tmp_path / "fresh-cache"
     monkeypatch.setenv("TTA_CACHE_DIR", str(folder))
     return folder
 
@@ -30,3 +78,52 @@ def unregister() -> Iterator[None]:
     while registered:
         _, op = registered.popitem()
         op.undo()
+
+
+class RunPython(Protocol):
+    """See :func:`run_python`."""
+
+    def __call__(
+        self,
+        program: str | Sequence[str | Path],
+        *,
+        env: Mapping[str, str] = ...,
+        cwd: Path | None = ...,
+        fails: bool = ...,
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(scope="session")
+def run_python() -> RunPython:
+    """Runs Python in another process, and waits for it.
+
+    Importing torch_tensorrt takes some five seconds, so checks share a process where
+    they can.
+    """
+    return _run_python
+
+
+def _run_python(
+    program: str | Sequence[str | Path],
+    *,
+    env: Mapping[str, str] = {},
+    cwd: Path | None = None,
+    fails: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """The finished process, which must have succeeded unless ``fails``.
+
+    Args:
+        program: code, which may be indented, or the interpreter's arguments.
+        env: variables to add to the environment.
+    """
+    is_code = isinstance(program, str)
+    arguments = ["-c", textwrap.dedent(program)] if is_code else map(str, program)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        cwd=cwd,
+    )
+    assert (done.returncode != 0) is fails, done.stdout + done.stderr
+    return done

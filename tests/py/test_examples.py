@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from up_to_the_builder import HAS_GPU, plugin_layers
 
-from torch_tensorrt.annotation._registry import registered
+from torch_tensorrt.annotation._plugin import registered
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "examples/dynamo"
 EXAMPLES = sorted(DIRECTORY.glob("custom_plugin_*.py"))

@@ -17,15 +17,15 @@ import pytest
 import torch
 from kernels import BATCH, launch_silu
 
-from torch_tensorrt.annotation import _job
-from torch_tensorrt.annotation._cache import kernel_cache
-from torch_tensorrt.annotation._compile.job import compile_all
-from torch_tensorrt.annotation._job import Assembled, Job
+from torch_tensorrt.annotation._code.kernel import Kernel, Outcome
+from torch_tensorrt.annotation._compile import job as job_module
+from torch_tensorrt.annotation._compile.cache import KernelCache, kernel_cache
+from torch_tensorrt.annotation._compile.job import Job, compile_all, keys_of
 from torch_tensorrt.annotation._record import record
-from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._trace import TensorInfo
-from torch_tensorrt.annotation.backends.triton import TritonBackend
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
+from torch_tensorrt.annotation.backends import backend
+from torch_tensorrt.annotation.backends.triton.compiler import TritonBackend
 
 KERNEL = """
     import triton
@@ -80,21 +80,27 @@ def job(
     options: dict[str, int] | None = None,
     **config: Any,
 ) -> Job:
-    recorded = record(
-        TritonBackend(),
+    program = record(
+        backend("triton"),
         lambda x, out: launch(x, out, **config),
         torch.empty_like,
         [TensorInfo((batch, 512), dtype)],
     )
-    return Job(
-        "test::op, tactic 1",
-        "triton",
-        recorded,
-        Target.parse(target),
-        options or {},
-        aligned,
-        "",
-    )
+    what = "test::op, tactic 1"
+    return Job(what, "triton", program, Target.parse(target), options or {}, aligned)
+
+
+def key(job: Job) -> str | None:
+    (found,) = keys_of([job])
+    return found
+
+
+def load(cache: KernelCache, job: Job) -> Outcome | None:
+    return cache.load(key(job), job.toolchain.compiler)
+
+
+def store(cache: KernelCache, job: Job, outcome: Outcome) -> None:
+    cache.store(key(job), job.toolchain.compiler, outcome, {})
 
 
 @contextmanager
@@ -106,7 +112,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with monkeypatch.context() as patch:
         patch.setattr(TritonBackend, "compile", refuse)
-        patch.setattr(_job, "settle", refuse)
+        patch.setattr(job_module, "settle", refuse)
         patch.setattr(subprocess, "Popen", refuse)
         patch.setattr(os, "fork", refuse)
         forget()
@@ -118,14 +124,18 @@ def forget() -> None:
     kernel_cache.cache_clear()
 
 
-def compile_one(job: Job) -> Assembled:
+def compile_one(job: Job) -> Kernel:
     (outcome,) = compile_all([job], "test")
-    assert isinstance(outcome, Assembled), outcome
+    assert isinstance(outcome, Kernel), outcome
     return outcome
 
 
 def entries(folder: Path) -> list[Path]:
-    return sorted(folder.glob("v*/kernels/*.json"))
+    return sorted(folder.glob("v*/*.json"))
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in files(folder))
 
 
 def files(folder: Path) -> list[Path]:

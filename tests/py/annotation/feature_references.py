@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 
-from torch_tensorrt.annotation._formats import FORMATS, Format
-from torch_tensorrt.annotation._symbolic import Range
-from torch_tensorrt.annotation._trace import ABSENT, TensorInfo
+from torch_tensorrt.annotation._tensors import FORMATS, Format, Range, TensorInfo
 from torch_tensorrt.annotation.errors import AnnotationError, DTypeError
 
 BACKENDS = {"triton": "Triton", "cutile": "cuTile", "cutedsl": "CuTe DSL"}
@@ -34,18 +32,18 @@ class Feature:
     Attributes:
         title: its name in the documentation.
         launch: which launch function of each backend's it takes.
-        inputs: of the op.
+        inputs: of the op; None for one that is not given.
         reference: from the inputs to the outputs.
         meta: the op's fake kernel.
         keywords: what ``custom_plugin`` gets: weights and attributes.
-        arguments: values of the op's own arguments that are no tensors.
+        arguments: values of the op's own arguments that are not tensors.
         format: of all tensors.
         refused: the backends that refuse it.
     """
 
     title: str
     launch: str
-    inputs: tuple[TensorInfo, ...]
+    inputs: tuple[TensorInfo | None, ...]
     reference: Callable[..., Any]
     meta: Callable[..., Any] = lambda x: torch.empty_like(x)
     keywords: Mapping[str, Any] = field(default_factory=dict)
@@ -87,7 +85,7 @@ DTYPES = {
     "bool": torch.bool,
 }
 SHAPE = (ROWS, 3, 2, 5, 4)
-CHANNELS = Range(3, 40, 70)  # no multiple of what formats pad them to
+CHANNELS = Range(3, 40, 70)  # not multiples of what formats pad them to
 BIASED = info(ROWS, 48), info(48)
 
 
@@ -142,7 +140,7 @@ FEATURES = {
     "no_bias": Feature(
         "a tensor that may be None, and is",
         "biased",
-        (BIASED[0], ABSENT),
+        (BIASED[0], None),
         lambda x, bias: x + x,
         meta=biased_meta,
     ),

@@ -23,11 +23,11 @@ class Case:
     name: str
     kernel: Any  # what tta.triton, or tta.cutile, made
     meta: Callable[..., Any]
-    dynamic: tuple[TensorInfo, ...]
+    dynamic: tuple[TensorInfo | None, ...]  # None: not given
     outputs: int = 1
     tactics: int | None = None  # where not the spec's configs, but an autotuner's
     keywords: Mapping[str, Any] = field(default_factory=dict)  # weights and attributes
-    arguments: Mapping[str, Any] = field(default_factory=dict)  # the op's, no tensors
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # that are not tensors
 
     @property
     def count(self) -> int:
@@ -35,14 +35,9 @@ class Case:
         return self.tactics or len(self.kernel.configs)
 
     @property
-    def static(self) -> tuple[TensorInfo, ...]:
+    def static(self) -> tuple[TensorInfo | None, ...]:
         """The inputs at the profile's opt."""
-        return tuple(
-            TensorInfo(
-                tuple(e.opt if isinstance(e, Range) else e for e in t.shape), t.dtype
-            )
-            for t in self.dynamic
-        )
+        return tuple(t and TensorInfo(t.at("opt"), t.dtype) for t in self.dynamic)
 
     @property
     def plugin(self) -> tta.CustomPluginSpec:
@@ -281,7 +276,7 @@ CASES = [
     ),
     Case(
         "scale",
-        tta.triton(launch_scale, [{"alpha": 0.3}, {"alpha": 0.3, "num_stages": 1}]),
+        tta.triton(launch_scale, [{"num_warps": 4}, {"num_warps": 8}], alpha=0.3),
         lambda x: torch.empty_like(x),
         (info(BATCH, Range(1, 64, 4096), dtype=torch.float32),),
     ),

@@ -8,12 +8,13 @@ import os
 import resource
 import shutil
 import signal
-import tempfile
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cache_tools import (
@@ -22,16 +23,23 @@ from cache_tools import (
     files,
     forget,
     job,
+    load,
     no_compiler,
     started,
-)  # fmt: skip
+    store,
+)
 
-from torch_tensorrt.annotation import _cache
-from torch_tensorrt.annotation._cache import KernelCache, kernel_cache
-from torch_tensorrt.annotation._entry import seal, unseal
+from torch_tensorrt.annotation._compile.cache import (
+    KernelCache,
+    kernel_cache,
+    seal,
+    unseal,
+)
 from torch_tensorrt.annotation.backends import Toolchain, backend
-from torch_tensorrt.annotation.backends.triton import TritonBackend
+from torch_tensorrt.annotation.backends.triton.compiler import TritonBackend
 from torch_tensorrt.annotation.errors import CacheWarning, UnsupportedKernelError
+
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 # --- What can go wrong ----------------------------------------------------------------
 
@@ -42,10 +50,14 @@ def cut(path: Path) -> None:
 
 def change(path: Path) -> None:
     text = path.read_text()
-    is_entry = path.suffix == ".json"
-    old, new = ('"registers": ', '"registers": 1') if is_entry else ("add", "sub")
-    assert old in text
-    path.write_text(text.replace(old, new))
+    assert text.count('"registers": ') == 1
+    path.write_text(text.replace('"registers": ', '"registers": 1'))
+
+
+def change_the_code(path: Path) -> None:
+    text = path.read_text()
+    assert "add" in text
+    path.write_text(text.replace("add", "sub"))
 
 
 def empty(path: Path) -> None:
@@ -56,13 +68,57 @@ def put_json_of_another_kind(path: Path) -> None:
     path.write_text(json.dumps([1, 2]))
 
 
-@pytest.mark.parametrize("kind", ["kernels", "code"])
-@pytest.mark.parametrize("damage", [cut, change, empty, put_json_of_another_kind])
+def put_something_that_is_not_text(path: Path) -> None:
+    path.write_bytes(bytes(range(256)))
+
+
+def seal_something_else(path: Path) -> None:
+    path.write_bytes(seal({"kernel": {"entry": "x"}}))
+
+
+def seal_an_unknown_refusal(path: Path) -> None:
+    path.write_bytes(seal({"refused": ["SystemExit", "1"]}))
+
+
+def seal_what_is_nested_too_deep(path: Path) -> None:
+    body = unseal(path.read_bytes())
+    for _ in range(3000):
+        body["kernel"]["grid"][0] = ["Add", body["kernel"]["grid"][0]]
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        path.write_bytes(seal(body))
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def put_another_kernels_entry(path: Path) -> None:
+    other = compile_one(job(BLOCK=512))
+    (source,) = set(entries(path.parents[1])) - {path}
+    assert other.digest in source.read_text()
+    source.rename(path)
+
+
+DAMAGES = [
+    cut,
+    change,
+    change_the_code,
+    empty,
+    put_json_of_another_kind,
+    put_something_that_is_not_text,
+    seal_something_else,
+    seal_an_unknown_refusal,
+    seal_what_is_nested_too_deep,
+    put_another_kernels_entry,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_entry_is_discarded_with_one_warning(
-    damage: Callable[[Path], None], kind: str, cache_folder: Path
+    damage: Callable[[Path], None], fresh_cache: Path
 ) -> None:
     cold = compile_one(job())
-    (path,) = cache_folder.glob(f"v*/{kind}/*")
+    (path,) = entries(fresh_cache)
     damage(path)
     forget()
     with pytest.warns(CacheWarning, match="is damaged") as caught:
@@ -73,19 +129,10 @@ def test_a_damaged_entry_is_discarded_with_one_warning(
     compile_one(job())  # and without a warning
 
 
-def test_an_entry_without_its_code_is_discarded(cache_folder: Path) -> None:
-    compile_one(job())
-    (path,) = cache_folder.glob("v*/code/*")
-    path.unlink()
-    forget()
-    with pytest.warns(CacheWarning, match="its code is missing"):
-        compile_one(job())
-
-
-def test_a_forged_expression_is_not_evaluated(cache_folder: Path) -> None:
+def test_a_forged_expression_is_not_evaluated(fresh_cache: Path) -> None:
     """Whoever can write the directory can seal an entry; its content is still data."""
     compile_one(job())
-    (path,) = entries(cache_folder)
+    (path,) = entries(fresh_cache)
     body = unseal(path.read_bytes())
     body["kernel"]["grid"][0] = "__import__('os').abort()"
     path.write_bytes(seal(body))
@@ -95,77 +142,109 @@ def test_a_forged_expression_is_not_evaluated(cache_folder: Path) -> None:
 
 
 @contextmanager
-def somebody_else() -> Iterator[None]:
-    """Permissions do not bind root, so not as root."""
-    if os.geteuid() != 0:
+def refused(*calls: tuple[Any, str], folder: Path) -> Iterator[None]:
+    """Inside, the system refuses these calls below ``folder``, root's included.
+
+    Permissions do not bind root, and another user may not reach ``folder`` at all.
+    """
+
+    def refuse(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **keywords: Any) -> Any:
+            places = [str(p) for p in (*args, *keywords.values())]
+            if any(place.startswith(str(folder)) for place in places):
+                raise PermissionError(13, "Permission denied", str(folder))
+            return original(*args, **keywords)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in calls:
+            patch.setattr(owner, name, refuse(getattr(owner, name)))
         yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
+
+
+READS = ((Path, "read_bytes"),)
+WRITES = (
+    *((Path, name) for name in ("write_bytes", "mkdir", "replace", "unlink")),
+    *((os, name) for name in ("open", "utime")),
+)
 
 
 @pytest.fixture
-def shared(cache_folder: Path) -> Iterator[Path]:
-    """A cache of two kernels that everybody may read, and nobody may write."""
+def shared(fresh_cache: Path, tmp_path: Path) -> Path:
+    """A cache of two kernels, made by somebody else."""
     compile_one(job())
     compile_one(job(BLOCK=512))
-    with tempfile.TemporaryDirectory() as temporary:  # pytest's own are private
-        Path(temporary).chmod(0o755)
-        folder = Path(shutil.copytree(cache_folder, Path(temporary, "cache")))
-        paths = (folder, *folder.rglob("*"))
-        for path in paths:
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        yield folder
-        for path in paths:
-            path.chmod(0o755)
+    forget()
+    return Path(shutil.copytree(fresh_cache, tmp_path / "shared"))
 
 
 def test_a_directory_that_is_read_only_is_read(shared: Path) -> None:
     new = replace(job(), aligned=False)
     cache = KernelCache(shared)
-    with somebody_else():
-        found = cache.load(job())
+    with refused(*WRITES, folder=shared):
+        found = load(cache, job())
         assert found is not None
         with pytest.warns(CacheWarning, match="cannot be written") as caught:
-            cache.store(new, found)
-            cache.store(replace(new, options={"num_warps": 2}), found)
+            store(cache, new, found)
+            store(cache, replace(new, options={"num_warps": 2}), found)
         assert len(caught) == 1
-        assert cache.load(job(BLOCK=512)) is not None
-        assert cache.load(new) == found  # from memory
+        assert load(cache, job(BLOCK=512)) is not None
+        assert load(cache, new) == found  # from memory
+    assert "cannot be written" in cache.failure
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+def test_permissions_make_a_directory_read_only(shared: Path) -> None:
+    (shared / "v2").chmod(0o500)
+    cache = KernelCache(shared)
+    try:
+        found = load(cache, job())
+        assert found is not None
+        with pytest.warns(CacheWarning, match="cannot be written"):
+            store(cache, replace(job(), aligned=False), found)
+    finally:
+        (shared / "v2").chmod(0o700)
 
 
 def test_a_directory_that_may_not_be_read_is_done_without(shared: Path) -> None:
-    (shared / "v1" / "kernels").chmod(0)
     cache = KernelCache(shared)
     with (
-        somebody_else(),
+        refused(*READS, folder=shared),
         pytest.warns(CacheWarning, match="cannot be read") as caught,
     ):
-        assert cache.load(job()) is None
-        assert cache.load(job(BLOCK=512)) is None
+        assert load(cache, job()) is None
+        assert load(cache, job(BLOCK=512)) is None
     assert len(caught) == 1
 
 
-def test_a_full_disk_costs_the_cache_and_nothing_else(
-    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_directory_below_a_private_one_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As home directories are."""
+    private = tmp_path / "home"
+    private.mkdir(mode=0o700)
+    monkeypatch.setenv("TTA_CACHE_DIR", str(private / "a" / "cache"))
+    cold = compile_one(job())
+    with no_compiler(monkeypatch):
+        assert compile_one(job()) == cold
+
+
+def test_a_full_disk_costs_the_cache_and_nothing_else(fresh_cache: Path) -> None:
     """The system refuses to write more than 100 bytes to a file."""
     cold = compile_one(job())
-    cache = KernelCache(cache_folder.with_name("full"))
+    cache = KernelCache(fresh_cache.with_name("full"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
         with pytest.warns(CacheWarning, match="cannot be written") as caught:
-            cache.store(job(), cold)
-            cache.store(job(BLOCK=512), cold)
+            store(cache, job(), cold)
+            store(cache, job(BLOCK=512), cold)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(caught) == 1
     assert files(cache.root) == []
-    assert cache.load(job()) == cold
+    assert load(cache, job()) == cold
 
 
 def test_a_cache_that_cannot_be_made_is_done_without(
@@ -182,7 +261,7 @@ def test_a_cache_that_cannot_be_made_is_done_without(
     }
 
 
-def test_no_warning_is_an_error_that_stops_compiling(
+def test_a_warning_that_is_an_error_does_not_stop_compiling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """TensorRT ends the process for an error in autotune."""
@@ -198,58 +277,54 @@ def test_no_warning_is_an_error_that_stops_compiling(
 
 
 def test_two_processes_fill_it_at_once(
-    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = (128, 256, 512)
     together = multiprocessing.get_context("fork").Barrier(2)
 
     def fill() -> None:
         for block in blocks:
-            assembled = replace(job(BLOCK=block)).run()
+            kernel = job(BLOCK=block).run()
             together.wait()
-            kernel_cache(cache_folder).store(job(BLOCK=block), assembled)
+            store(kernel_cache(fresh_cache), job(BLOCK=block), kernel)
 
     processes = [started(fill) for _ in range(2)]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert len(files(cache_folder)) == 6
+    assert sorted(files(fresh_cache)) == entries(fresh_cache)
+    assert len(entries(fresh_cache)) == 3
     with no_compiler(monkeypatch):
         for block in blocks:
             compile_one(job(BLOCK=block))
 
 
-@pytest.mark.parametrize("renamed", [0, 1], ids=["the code", "the entry"])
 def test_a_process_killed_while_it_writes_leaves_nothing_wrong(
-    renamed: int, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename, done = Path.replace, []
-
     def die(path: Path, target: Path) -> Path:
-        if len(done) == renamed:
-            os.kill(os.getpid(), signal.SIGKILL)
-        done.append(target)
-        return rename(path, target)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", die)
         process = started(lambda: compile_one(job()))
         process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert files(cache_folder) != []
-    assert entries(cache_folder) == []
+    assert files(fresh_cache) != []
+    assert entries(fresh_cache) == []
     compile_one(job())  # without a warning
-    assert len(entries(cache_folder)) == 1
+    assert len(entries(fresh_cache)) == 1
 
 
 def test_a_cache_of_another_machine_serves(
-    cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cold = compile_one(job())
-    copied = shutil.move(cache_folder, tmp_path / "elsewhere")
+    copied = shutil.move(fresh_cache, tmp_path / "elsewhere")
     monkeypatch.setenv("TTA_CACHE_DIR", str(copied))
     with no_compiler(monkeypatch):
-        assert compile_one(job()).compiled.code == cold.compiled.code
+        assert compile_one(job()) == cold
 
 
 def with_compiler(version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +333,7 @@ def with_compiler(version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TritonBackend, "toolchain", lambda self: toolchain)
 
 
-def test_without_a_compiler_what_any_compiled_serves(
+def test_where_there_is_no_compiler_the_kernel_of_any_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_compiler("13.1", monkeypatch)
@@ -266,43 +341,57 @@ def test_without_a_compiler_what_any_compiled_serves(
     forget()
     with_compiler(None, monkeypatch)
     with no_compiler(monkeypatch):
-        assert compile_one(job()).digest == cold.digest
+        assert compile_one(job()) == cold
 
 
 def test_another_version_of_the_compiler_compiles_again(
-    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in ("13.1", "13.2"):
         with_compiler(version, monkeypatch)
         forget()
         compile_one(job())
-    assert len(entries(cache_folder)) == 2
+    assert len(entries(fresh_cache)) == 2
 
 
-def test_only_the_user_may_read_it(cache_folder: Path) -> None:
-    compile_one(job())
-    for path in (cache_folder, *cache_folder.rglob("*")):
+def test_only_the_user_may_read_it(fresh_cache: Path) -> None:
+    before = os.umask(0)
+    try:
+        compile_one(job())
+    finally:
+        os.umask(before)
+    for path in (fresh_cache, *fresh_cache.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_it_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TTA_CACHE_DIR", "~/here")
-    assert _cache.cache_folder() == Path.home() / "here"
-    monkeypatch.delenv("TTA_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert _cache.cache_folder() == Path("/xdg/torch_tensorrt/annotation")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert _cache.cache_folder() == Path.home() / ".cache/torch_tensorrt/annotation"
-
-
-def test_it_can_be_counted_and_cleared(cache_folder: Path) -> None:
-    cache = kernel_cache(cache_folder)
+def test_it_can_be_counted_and_cleared(fresh_cache: Path) -> None:
+    cache = kernel_cache(fresh_cache)
     assert (cache.contents().kernels, cache.contents().bytes) == (0, 0)
-    assembled = compile_one(job())
-    cache.store(job(BLOCK=512), UnsupportedKernelError("no"))
+    kernel = compile_one(job())
+    store(cache, job(BLOCK=512), UnsupportedKernelError("no"))
     contents = cache.contents()
     assert (contents.kernels, contents.refusals) == (1, 1)
-    assert contents.bytes > len(assembled.compiled.code)
+    assert contents.bytes > len(kernel.code)
     cache.clear()
-    assert files(cache_folder) == []
-    assert cache.load(job()) is None
+    assert files(fresh_cache) == []
+    assert load(cache, job()) is None
+
+
+def test_clearing_deletes_nothing_that_is_not_the_caches(fresh_cache: Path) -> None:
+    """A directory may be named that holds something already."""
+    theirs = [
+        fresh_cache / name
+        for name in (
+            *("notes.txt", "data.json", "v1/kernels/model.json", "v3/kernel.json"),
+            *("v2/README", "v2/notes.json", "v2/notes.json.new", "v2/sub/x.json"),
+        )
+    ]
+    compile_one(job())
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    cache = kernel_cache(fresh_cache)
+    assert cache.contents().kernels == 1
+    cache.clear()
+    cache.keep_within(0)
+    assert sorted(files(fresh_cache)) == sorted(theirs)

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import errno
-import json
-import os
-import subprocess
-import sys
-import textwrap
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cache_tools import (
-    compile_one,
-    files,
-    job,
-    module,
-    no_compiler,
-)  # fmt: skip
+from cache_tools import compile_one, files, job, key, module, no_compiler
 from kernels import BLOCKS, launch_add, launch_matmul
-from test_encoding import EXPRESSIONS
 
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation import _job
-from torch_tensorrt.annotation._cache import KernelCache
-from torch_tensorrt.annotation._compile.job import compile_all
-from torch_tensorrt.annotation._encoding import encode
-from torch_tensorrt.annotation._fingerprint import stable_fingerprint
-from torch_tensorrt.annotation._job import Job
-from torch_tensorrt.annotation._symbolic import Range
-from torch_tensorrt.annotation.backends import triton as triton_backend
+from torch_tensorrt.annotation._compile import job as job_module
+from torch_tensorrt.annotation._compile.cache import KernelCache
+from torch_tensorrt.annotation._compile.job import Job, compile_all, keys_of
+from torch_tensorrt.annotation._tensors import Range
+from torch_tensorrt.annotation.backends.triton import compiler as triton_compiler
+
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 def test_a_warm_hit_starts_no_process_and_gives_the_same(
@@ -44,9 +30,8 @@ def test_a_warm_hit_starts_no_process_and_gives_the_same(
     cold = compile_one(job())
     with no_compiler(monkeypatch):
         warm = compile_one(job())
-    assert replace(cold, compiled=replace(cold.compiled, ptxas="")) == warm
-    recorded = job().record
-    assert warm.code(recorded, "my_name") == cold.code(recorded, "my_name")
+    assert warm == cold
+    assert warm.named("my_name").code == cold.named("my_name").code
 
 
 def test_a_dry_run_from_the_cache_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +55,7 @@ def test_a_dry_run_from_the_cache_is_the_same(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_kernel_in_another_directory_is_the_same(tmp_path: Path) -> None:
     here, there = (module(tmp_path / name) for name in ("here", "there"))
-    assert job(here.launch).key == job(there.launch).key is not None
+    assert key(job(here.launch)) == key(job(there.launch)) is not None
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -86,30 +71,31 @@ CHANGES: dict[str, dict[str, Any]] = {
 def test_a_changed_source_is_another_kernel(
     change: dict[str, Any], tmp_path: Path
 ) -> None:
-    before = job(module(tmp_path / "before").launch)
-    after = job(module(tmp_path / "after", **change).launch)
-    assert None not in (before.key, after.key)
-    assert before.key != after.key
+    before = key(job(module(tmp_path / "before").launch))
+    after = key(job(module(tmp_path / "after", **change).launch))
+    assert None not in (before, after)
+    assert before != after
 
 
 def test_what_the_kernel_does_not_use_may_change(tmp_path: Path) -> None:
     before, after = (module(tmp_path / str(n), plain=n) for n in (1, 2))
-    assert job(before.launch).key == job(after.launch).key
+    assert key(job(before.launch)) == key(job(after.launch))
 
 
 def test_the_text_that_was_imported_counts_and_not_the_file(tmp_path: Path) -> None:
     imported = module(tmp_path / "source")
-    key = job(imported.launch).key
+    before = key(job(imported.launch))
     path = tmp_path / "source" / "cached_kernels.py"
     path.write_text(path.read_text().replace("x * 2", "x * 4"))
-    edited = job(imported.launch).key
-    assert edited not in (None, job(module(tmp_path / "source", factor=4).launch).key)
-    assert key == job(module(tmp_path / "source").launch).key
+    edited = key(job(imported.launch))
+    assert edited is not None
+    assert edited != key(job(module(tmp_path / "source", factor=4).launch))
+    assert before == key(job(module(tmp_path / "source").launch))
 
 
 def test_constants_of_equal_value_and_other_type_differ(tmp_path: Path) -> None:
     launch = module(tmp_path / "source").launch
-    keys = {job(launch, K=value).key for value in (1, 1.0, True)}
+    keys = {key(job(launch, K=value)) for value in (1, 1.0, True)}
     assert len(keys) == 3
     assert None not in keys
 
@@ -129,84 +115,78 @@ def test_constants_of_equal_value_and_other_type_differ(tmp_path: Path) -> None:
     ids=str,
 )
 def test_whatever_decides_the_code_is_in_the_key(other: dict[str, Any]) -> None:
-    assert None not in (job().key, job(**other).key)
-    assert job(**other).key != job().key
+    assert None not in (key(job()), key(job(**other)))
+    assert key(job(**other)) != key(job())
 
 
 def test_another_toolchain_compiles_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = job().key
-    monkeypatch.setattr(triton_backend, "triton_version", "99.0")
-    assert job().key not in (None, before)
-    before = job().key
+    before = key(job())
+    monkeypatch.setattr(triton_compiler, "triton_version", "99.0")
+    assert key(job()) not in (None, before)
+    before = key(job())
     monkeypatch.setenv("DISABLE_PTXAS_OPT", "1")
-    assert job().key not in (None, before)
+    assert key(job()) not in (None, before)
 
 
-def test_another_version_of_this_package_compiles_again(
+def test_another_code_generation_compiles_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = job().key
-    monkeypatch.setattr(_job, "own_source", lambda: "other")
-    assert job().key not in (None, before)
+    before = key(job())
+    monkeypatch.setattr(job_module, "CODE_GENERATION", 0)
+    assert key(job()) not in (None, before)
 
 
-def test_a_key_holds_in_every_process() -> None:
-    program = """
-        import json, sys
-        sys.path[:0] = [sys.argv[1]]
-        from test_cache_keys import encoded, job
-        print(json.dumps([job().key, encoded()]))
-        """
-    command = [sys.executable, "-c", textwrap.dedent(program), str(HERE)]
-    environment = {**os.environ, "PYTHONHASHSEED": "1"}
-    output = subprocess.run(command, env=environment, capture_output=True, check=True)
-    key, expressions = json.loads(output.stdout.splitlines()[-1])
-    assert key == job().key
-    assert expressions == encoded()
+def test_the_keys_of_several_jobs_are_those_of_each() -> None:
+    jobs = [job(), job(BLOCK=512), job(), job(launch_add_to_itself)]
+    keys = keys_of(jobs)
+    assert keys == [key(one) for one in jobs]
+    assert len(set(keys)) == 3
 
 
-def encoded() -> list[Any]:
-    return [encode(expr) for expr in EXPRESSIONS]
+def launch_add_to_itself(x: Any, out: Any) -> None:
+    launch_add(x, x, out)
 
 
-HERE = Path(__file__).parent
-
-
-def test_a_kernel_that_cannot_be_told_from_others_is_not_kept(
-    cache_folder: Path,
+def test_a_kernel_that_another_process_cannot_tell_is_compiled_and_not_kept(
+    fresh_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    unstable = replace(job(), record=replace(job().record, options=(("x", object()),)))
-    assert unstable.key is None
-    assert stable_fingerprint(object()) is None
-    unhashed = replace(job(), options={"num_warps": 4})
-    unhashed.__dict__["key"] = None
-    compile_one(unhashed)
-    assert files(cache_folder) == []
+    """A log message names what is in the way."""
+    launch = module(tmp_path / "source").launch
+    unknown = job(launch, K=object())
+    assert key(unknown) is None
+    caplog.clear()
+    compile_one(unknown)
+    assert caplog.messages == [
+        "test::op, tactic 1 is not cached: it refers to a builtins.object, which "
+        "another process cannot tell from others."
+    ]
+    assert files(fresh_cache) == []
 
 
 def test_a_compilers_failure_is_not_kept(
-    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any, **keywords: Any) -> Any:
         raise OSError(errno.ENOMEM, "no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(triton_backend, "triton_compile", fail)
+        patch.setattr(triton_compiler, "triton_compile", fail)
         (outcome,) = compile_all([job()], "test")
     assert "no memory" in str(outcome)
-    assert files(cache_folder) == []
+    assert files(fresh_cache) == []
     compile_one(job())
 
 
 def test_a_kernel_compiled_alone_has_a_time_limit(
-    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TTA_JOBS", "2")
     monkeypatch.setenv("TTA_COMPILE_TIMEOUT", "0.5")
     with monkeypatch.context() as patch:
-        patch.setattr(triton_backend, "triton_compile", lambda *a, **k: time.sleep(60))
+        patch.setattr(triton_compiler, "triton_compile", lambda *a, **k: time.sleep(60))
         (outcome,) = compile_all([job()], "test")
     assert "test::op, tactic 1: not compiled within 0.5 seconds" in str(outcome)
-    assert files(cache_folder) == []
+    assert files(fresh_cache) == []
 
 
 def test_a_refusal_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +212,6 @@ def test_jobs_that_are_the_same_are_compiled_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = []
-    monkeypatch.setenv("TTA_JOBS", "1")
     monkeypatch.setattr(Job, "run", lambda job: calls.append(job) or None)
     monkeypatch.setattr(KernelCache, "store", lambda *args: None)
     compile_all([job(), job(), job(BLOCK=512)], "test")

@@ -7,51 +7,29 @@ import tensorrt as trt
 import tensorrt.plugin as trtp
 import torch
 from tensorrt_bindings.plugin._utils import _str_to_data_type
-from triton._utils import canonicalize_ptr_dtype
+from triton._utils import canonicalize_dtype, canonicalize_ptr_dtype
 from triton.language import str_to_ty
 
-from torch_tensorrt.annotation import _dtypes
-from torch_tensorrt.annotation._dtypes import DType, from_tensorrt, from_torch
+from torch_tensorrt.annotation._tensors import DTYPES, DType
 from torch_tensorrt.annotation.errors import AnnotationError, DTypeError
 
-ROWS = [
-    from_torch(dtype)
-    for dtype in (
-        torch.float32,
-        torch.float16,
-        torch.bfloat16,
-        torch.float8_e4m3fn,
-        torch.int64,
-        torch.int32,
-        torch.int8,
-        torch.uint8,
-        torch.bool,
-    )
-]
-
-every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.token)
+every_row = pytest.mark.parametrize("row", DTYPES, ids=lambda row: row.token)
 
 
-def test_these_rows_are_the_whole_table() -> None:
-    assert tuple(ROWS) == _dtypes._TABLE
-
-
-@pytest.mark.parametrize(
-    "column", ["torch", "tensorrt", "token", "triton", "cutile", "cutedsl"]
-)
+@pytest.mark.parametrize("column", ["torch", "tensorrt", "token"])
 def test_no_name_is_there_twice(column: str) -> None:
-    names = [getattr(row, column) for row in ROWS]
+    names = [getattr(row, column) for row in DTYPES]
     assert len(set(names)) == len(names)
 
 
 @every_row
 def test_tensorrt_has_the_dtype(row: DType) -> None:
-    assert _dtypes.to_tensorrt(row.torch) is getattr(trt.DataType, row.tensorrt)
+    assert row.to_tensorrt() is getattr(trt.DataType, row.tensorrt)
 
 
 @every_row
 def test_the_way_to_tensorrt_and_back_is_the_identity(row: DType) -> None:
-    assert from_tensorrt(_dtypes.to_tensorrt(row.torch)) is row
+    assert DType.of_tensorrt(row.to_tensorrt()) is row
 
 
 @every_row
@@ -72,9 +50,18 @@ def test_an_element_has_the_same_size_in_tensorrt_as_in_torch(row: DType) -> Non
 
 
 @every_row
+def test_each_name_leads_to_the_row(row: DType) -> None:
+    assert DType.of(row.torch) is row
+    assert DType.of_token(row.token) is row
+    assert row.name == str(row.torch).removeprefix("torch.")
+
+
+@every_row
 def test_triton_reads_the_name_as_its_own_jit_would_call_the_dtype(row: DType) -> None:
     of_the_jit = canonicalize_ptr_dtype(row.torch, is_const=False)
-    assert str_to_ty(f"*{row.triton}", None) == str_to_ty(of_the_jit, None)
+    assert str_to_ty(f"*{canonicalize_dtype(row.name)}", None) == str_to_ty(
+        of_the_jit, None
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,24 +71,23 @@ def test_triton_reads_the_name_as_its_own_jit_would_call_the_dtype(row: DType) -
 )
 def test_a_torch_dtype_that_tensorrt_lacks_is_refused(dtype: torch.dtype) -> None:
     with pytest.raises(DTypeError, match=f"dtype {dtype} has no counterpart") as caught:
-        from_torch(dtype)
+        DType.of(dtype)
     assert "float16, bfloat16" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["INT4", "FP4"])
 def test_a_tensorrt_dtype_that_torch_lacks_is_refused(name: str) -> None:
-    with pytest.raises(DTypeError, match=f"{name} has no counterpart here"):
-        from_tensorrt(getattr(trt.DataType, name))
+    with pytest.raises(DTypeError, match=f"{name} has none in torch"):
+        DType.of_tensorrt(getattr(trt.DataType, name))
 
 
 def test_the_refusal_is_both_a_type_error_and_one_of_ours() -> None:
     with pytest.raises(AnnotationError) as caught:
-        _dtypes.to_tensorrt(torch.float64)
+        DType.of(torch.float64)
     assert isinstance(caught.value, TypeError)
 
 
-@every_row
-def test_cutile_calls_its_dtype_so(row: DType) -> None:
-    ct = pytest.importorskip("cuda.tile")
-    dtype = getattr(ct, row.cutile)
-    assert dtype.bitwidth == 8 * row.torch.itemsize
+@pytest.mark.parametrize("name", ["HALF", "fp16", ""])
+def test_a_token_that_autotune_does_not_know_is_refused(name: str) -> None:
+    with pytest.raises(DTypeError, match=f"'{name}' is no dtype"):
+        DType.of_token(name)

@@ -9,8 +9,8 @@ import pytest
 import sympy
 from torch.utils._sympy import functions
 
-from torch_tensorrt.annotation._encoding import EncodingError, decode, encode
-from torch_tensorrt.annotation._symbolic import symbol
+from torch_tensorrt.annotation._sizes.expressions import EncodingError, decode, encode
+from torch_tensorrt.annotation._tensors import symbol
 
 N, M = symbol(0, 0), symbol(1, 2)
 EXPRESSIONS = [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,150 +16,144 @@ from cache_tools import (
     files,
     forget,
     job,
+    key,
+    load,
     no_compiler,
+    size_of,
     started,
+    store,
 )
 
-from torch_tensorrt.annotation import _eviction
-from torch_tensorrt.annotation._cache import KernelCache, kernel_cache
+from torch_tensorrt.annotation._code.kernel import Kernel
+from torch_tensorrt.annotation._compile.cache import KernelCache
 from torch_tensorrt.annotation._compile.job import compile_all
-from torch_tensorrt.annotation._eviction import parse_size, size_limit, size_of
-from torch_tensorrt.annotation._job import Assembled
-from torch_tensorrt.annotation.errors import SpecError, UnsupportedKernelError
+from torch_tensorrt.annotation.errors import UnsupportedKernelError
 
 DAY = 86400.0
 BLOCKS = (128, 256, 512)
 
 
+@cache
+def compiled(block: int) -> Kernel:
+    return compile_one(job(BLOCK=block))
+
+
 @pytest.fixture
-def assembled(monkeypatch: pytest.MonkeyPatch) -> dict[int, Assembled]:
+def kernels(fresh_cache: Path) -> dict[int, Kernel]:
     """Three kernels in the cache, used 3, 2 and 1 days ago."""
-    monkeypatch.setattr(_eviction, "_GRACE", 0.0)
-    found = {block: compile_one(job(BLOCK=block)) for block in BLOCKS}
+    found = {block: compiled(block) for block in BLOCKS}
+    for block, kernel in found.items():
+        store(KernelCache(fresh_cache), job(BLOCK=block), kernel)
     for age, block in zip((3, 2, 1), BLOCKS, strict=True):
         used = time.time() - age * DAY
-        os.utime(entry_of(block), (used, used))
+        os.utime(entry_of(block, fresh_cache), (used, used))
     forget()
     return found
 
 
-def entry_of(block: int) -> Path:
-    key = job(BLOCK=block).key
-    folder = Path(os.environ["TTA_CACHE_DIR"])
-    (path,) = (path for path in entries(folder) if path.name.startswith(str(key)))
+def entry_of(block: int, folder: Path) -> Path:
+    name = str(key(job(BLOCK=block)))
+    (path,) = (path for path in entries(folder) if path.name.startswith(name))
     return path
 
 
 def held(folder: Path) -> set[int]:
-    cache = KernelCache(folder)
-    return {block for block in BLOCKS if cache.load(job(BLOCK=block)) is not None}
+    kept = KernelCache(folder)
+    return {block for block in BLOCKS if load(kept, job(BLOCK=block)) is not None}
+
+
+def size_of_blocks(blocks: Sequence[int], folder: Path) -> int:
+    return sum(entry_of(block, folder).stat().st_size for block in blocks)
 
 
 def test_what_was_used_least_recently_goes_first(
-    assembled: dict[int, Assembled], cache_folder: Path
+    kernels: dict[int, Kernel], fresh_cache: Path
 ) -> None:
-    total = size_of(cache_folder)
-    KernelCache(cache_folder).evict(keep=total - 1)
-    assert held(cache_folder) == {256, 512}
-    assert len(files(cache_folder)) == 4  # the code went, too
+    KernelCache(fresh_cache).keep_within(size_of(fresh_cache) - 1)
+    assert held(fresh_cache) == {256, 512}
+    assert len(files(fresh_cache)) == 2
 
 
-def test_a_load_counts_as_a_use(
-    assembled: dict[int, Assembled], cache_folder: Path
+def test_within_the_limit_nothing_goes(
+    kernels: dict[int, Kernel], fresh_cache: Path
 ) -> None:
-    assert KernelCache(cache_folder).load(job(BLOCK=128)) is not None
-    KernelCache(cache_folder).evict(keep=size_of(cache_folder) - 1)
-    assert held(cache_folder) == {128, 512}
+    KernelCache(fresh_cache).keep_within(size_of(fresh_cache))
+    assert held(fresh_cache) == set(BLOCKS)
 
 
-def test_looking_into_the_cache_is_no_use(
-    assembled: dict[int, Assembled], cache_folder: Path
+def test_an_eviction_makes_room_for_some_more(
+    kernels: dict[int, Kernel], fresh_cache: Path
 ) -> None:
-    assert KernelCache(cache_folder).contents().kernels == 3
-    KernelCache(cache_folder).evict(unused_for=2.5 * DAY)
-    assert held(cache_folder) == {256, 512}
+    """Or the next kernel would cause another one."""
+    limit = size_of_blocks((256, 512), fresh_cache) + 1
+    KernelCache(fresh_cache).keep_within(limit)
+    assert held(fresh_cache) == {512}
 
 
-def test_what_was_not_used_for_long_goes(
-    assembled: dict[int, Assembled], cache_folder: Path
+def test_a_load_counts_as_a_use(kernels: dict[int, Kernel], fresh_cache: Path) -> None:
+    assert load(KernelCache(fresh_cache), job(BLOCK=128)) is not None
+    KernelCache(fresh_cache).keep_within(size_of(fresh_cache) - 1)
+    assert held(fresh_cache) == {128, 512}
+
+
+def test_counting_does_not_count_as_a_use(
+    kernels: dict[int, Kernel], fresh_cache: Path
 ) -> None:
-    KernelCache(cache_folder).evict(unused_for=1.5 * DAY)
-    assert held(cache_folder) == {512}
-
-
-def test_code_that_another_entry_names_stays(
-    assembled: dict[int, Assembled], cache_folder: Path
-) -> None:
-    cache = KernelCache(cache_folder)
-    cache.store(job(BLOCK=128, aligned=False), assembled[128])
-    cache.evict(unused_for=2.5 * DAY)
-    assert held(cache_folder) == {256, 512}
-    assert KernelCache(cache_folder).load(job(BLOCK=128, aligned=False)) is not None
+    assert KernelCache(fresh_cache).contents().kernels == 3
+    KernelCache(fresh_cache).keep_within(size_of(fresh_cache) - 1)
+    assert held(fresh_cache) == {256, 512}
 
 
 def test_compiling_keeps_it_within_the_limit(
-    assembled: dict[int, Assembled],
-    cache_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    kernels: dict[int, Kernel], fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit = size_of(cache_folder)
+    limit = size_of(fresh_cache)
     monkeypatch.setenv("TTA_CACHE_SIZE", str(limit))
     compile_one(job(BLOCK=1024))
-    assert size_of(cache_folder) <= limit
-    assert 128 not in held(cache_folder)
+    assert size_of(fresh_cache) <= limit
+    assert 128 not in held(fresh_cache)
     with no_compiler(monkeypatch):
         compile_one(job(BLOCK=1024))
 
 
 def test_what_killed_writers_left_goes(
-    assembled: dict[int, Assembled], cache_folder: Path
+    kernels: dict[int, Kernel], fresh_cache: Path
 ) -> None:
-    left = cache_folder / "v1" / "code" / "tmpabc"
+    entry = entry_of(128, fresh_cache)
+    left = entry.with_name(f"{entry.name}.abc_1234")
     left.write_text("half")
-    cache = KernelCache(cache_folder)
-    cache.evict()
+    kept = KernelCache(fresh_cache)
+    kept.keep_within(10**9)
     assert left.exists()  # somebody may be writing it
     os.utime(left, (0, 0))
-    cache.evict()
+    kept.keep_within(10**9)
     assert not left.exists()
-    assert held(cache_folder) == set(BLOCKS)
-
-
-def test_code_that_was_just_written_stays_until_its_entry_is(
-    assembled: dict[int, Assembled],
-    cache_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_eviction, "_GRACE", 10.0)
-    entry_of(512).unlink()
-    KernelCache(cache_folder).evict()
-    assert len(files(cache_folder)) == 5
+    assert held(fresh_cache) == set(BLOCKS)
 
 
 def test_processes_evict_store_and_load_at_once(
-    assembled: dict[int, Assembled],
-    cache_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    kernels: dict[int, Kernel], fresh_cache: Path
 ) -> None:
-    """Nobody takes for damaged what another process evicts."""
-    monkeypatch.setattr(_eviction, "_GRACE", 10.0)
+    """None takes an entry for damaged that another one evicts."""
     jobs = {block: job(BLOCK=block) for block in BLOCKS}
-    end = time.monotonic() + 3
+    for one in jobs.values():
+        assert key(one) is not None
+    end = time.monotonic() + 1
 
     def evict() -> None:
         while time.monotonic() < end:
-            KernelCache(cache_folder).evict(keep=0)
+            KernelCache(fresh_cache).keep_within(0)
 
     def use() -> None:
+        hits = 0
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             while time.monotonic() < end:
                 for block, one in jobs.items():
-                    cache = KernelCache(cache_folder)
-                    if cache.load(one) is None:
-                        cache.store(one, assembled[block])
-                    cache.contents()
-        os._exit(len(caught))
+                    store(KernelCache(fresh_cache), one, kernels[block])
+                    hits += load(KernelCache(fresh_cache), one) is not None
+                    KernelCache(fresh_cache).contents()
+        os._exit(len(caught) if hits else 99)
 
     processes = [started(work) for work in (evict, evict, use, use)]
     for process in processes:
@@ -165,27 +161,18 @@ def test_processes_evict_store_and_load_at_once(
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
 
 
-def test_a_refusal_is_evicted_like_a_kernel(cache_folder: Path) -> None:
-    cache = kernel_cache(cache_folder)
-    cache.store(job(), UnsupportedKernelError("no"))
-    cache.evict(keep=0)
-    assert cache.contents().refusals == 0
+def test_a_refusal_is_evicted_like_a_kernel(fresh_cache: Path) -> None:
+    kept = KernelCache(fresh_cache)
+    store(kept, job(), UnsupportedKernelError("no"))
+    assert kept.contents().refusals == 1
+    kept.keep_within(0)
+    assert kept.contents().refusals == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("500MB", 5 * 10**8), ("2GB", 2 * 10**9), ("1.5 k", 1500), ("12", 12)],
-)
-def test_a_size_is_read_as_people_write_it(text: str, size: int) -> None:
-    assert parse_size(text, "--keep") == size
-
-
-@pytest.mark.parametrize("text", ["much", "-1", "1PB", "nan"])
-def test_what_is_no_size_is_refused_before_anything_compiles(
-    text: str, monkeypatch: pytest.MonkeyPatch
+def test_a_malformed_limit_is_refused_before_anything_compiles(
+    fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TTA_CACHE_SIZE", text)
-    with pytest.raises(SpecError, match="TTA_CACHE_SIZE="):
-        size_limit()
-    (outcome,) = compile_all([job()], "test")
-    assert "TTA_CACHE_SIZE=" in str(outcome)
+    monkeypatch.setenv("TTA_CACHE_SIZE", "much")
+    with no_compiler(monkeypatch):
+        (outcome,) = compile_all([job()], "test")
+    assert "TTA_CACHE_SIZE='much'" in str(outcome)

@@ -15,17 +15,11 @@ from features import DOCUMENT, case, render
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation import _dtypes
-from torch_tensorrt.annotation._trace import as_tensors
+from torch_tensorrt.annotation._record import as_tensors
+from torch_tensorrt.annotation._tensors import DType, to_plugin
 
 LANGUAGES = {"triton": "triton", "cutile": "cuda.tile", "cutedsl": "cutlass"}
 OP = "features::op"
-
-
-@pytest.fixture(autouse=True)
-def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process for each of so many small kernels would take most of the time."""
-    monkeypatch.setenv("TTA_JOBS", "1")
 
 
 def is_installed(module: str) -> bool:
@@ -59,7 +53,9 @@ def dry_run(backend: str, name: str, **options: Any) -> tta.DryRunReport:
     return tta.dry_run(OP, inputs, target, attributes=cell.arguments, **options)
 
 
-def outputs(feature: Feature, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def outputs(
+    feature: Feature, *tensors: torch.Tensor | None
+) -> tuple[torch.Tensor, ...]:
     """What the reference gives, in the dtypes of the op's."""
     given = as_tensors(feature.reference(*tensors), "the reference")
     metas = as_tensors(feature.meta(*tensors, **feature.arguments), "meta")
@@ -77,10 +73,10 @@ def test_a_feature_works(backend: str, name: str) -> None:
     )
     weights = {n: v for n, v in feature.keywords.items() if torch.is_tensor(v)}
     assert report.weights == tuple(weights)
-    given = [t.dtype for t in (*feature.inputs, *weights.values())]
-    empty = [torch.empty(2, dtype=t.dtype, device="meta") for t in feature.inputs]
+    given = [t.dtype for t in (*map(to_plugin, feature.inputs), *weights.values())]
+    empty = [t and torch.empty(2, dtype=t.dtype, device="meta") for t in feature.inputs]
     made = as_tensors(feature.meta(*empty, **feature.arguments), "meta")
-    dtypes = [_dtypes.from_torch(d).token for d in (*given, *(m.dtype for m in made))]
+    dtypes = [DType.of(d).token for d in (*given, *(m.dtype for m in made))]
     for tactic in report.tactics:
         assert tactic.dtypes == tuple(dtypes)
         extras = tactic.shapes[0].extras

@@ -4,179 +4,31 @@ from __future__ import annotations
 
 import enum
 import importlib.util
-import json
+import inspect
 import os
-import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+import user_kernels
 
 import torch_tensorrt.annotation as tta
-from torch_tensorrt.annotation._fingerprint import _Encoder, fingerprint
-
-MODULE = """
-import functools
-import math
-import enum
-
-import torch
-import triton
-import triton.language as tl
-
-import torch_tensorrt.annotation as tta
-
-SCALE: tl.constexpr = 2
-LIMIT = 1024
-
-
-class Mode(enum.Enum):
-    FAST = 1
-
-
-class Tile:
-    BLOCK = 128
-
-
-@triton.jit
-def scaled(x, factor: tl.constexpr):
-    return x * factor + 1
-
-
-@triton.jit
-def kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
-    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(x_ptr + offsets, mask=offsets < n)
-    tl.store(out_ptr + offsets, scaled(x, SCALE), mask=offsets < n)
-
-
-def blocks(n, BLOCK):
-    return min(triton.cdiv(n, BLOCK), LIMIT)
-
-
-def decorated(function):
-    @functools.wraps(function)
-    def wrapper(*args, **keywords):
-        return function(*args, **{"BLOCK": 32, **keywords})
-
-    return wrapper
-
-
-def launch(x, out, BLOCK=256, *, mode=Mode.FAST):
-    n = math.prod(x.shape)
-    kernel[(blocks(n, BLOCK),)](x, out, n, BLOCK=BLOCK)
-
-
-@decorated
-def launch_decorated(x, out, BLOCK):
-    launch(x, out, BLOCK)
-
-
-def launch_tile(x, out):
-    launch(x, out, Tile.BLOCK)
-
-
-def make(block):
-    @triton.jit
-    def inner(x_ptr, out_ptr, BLOCK: tl.constexpr):
-        offsets = tl.arange(0, BLOCK)
-        tl.store(out_ptr + offsets, tl.load(x_ptr + offsets) + block)
-
-    def launch(x, out):
-        inner[(1,)](x, out, BLOCK=block)
-
-    return launch
-
-
-add, multiply = (lambda x, out: out.add_(1)), (lambda x, out: out.mul_(2))
-meta = lambda x: x.new_empty(x.shape)
-in_a_set = lambda x: torch.empty_like(x) if x.layout in {"a", "b", "c", "d"} else x
-exec("def typed_in(x, out): return x + 1")
-
-weight = torch.arange(6.0).reshape(2, 3)
-
-
-def specs():
-    return {
-        "function": tta.triton(launch, [{"BLOCK": 64, "num_warps": 8}]),
-        "decorated": tta.triton(launch_decorated),
-        "class": tta.triton(launch_tile),
-        "closure": tta.triton(make(16)),
-        "lambda": tta.triton(add),
-        "partial": tta.triton(functools.partial(launch, BLOCK=64)),
-        "source-less": tta.triton(typed_in),
-        "set": tta.custom_plugin(tta.triton(launch), meta_impl=in_a_set),
-        "plugin": tta.custom_plugin(
-            tta.triton(launch), meta, alpha=0.5, mode="fast", weight=weight
-        ),
-    }
-"""
-
-CASES = (
-    "function",
-    "decorated",
-    "class",
-    "closure",
-    "lambda",
-    "partial",
-    "source-less",
-    "set",
-    "plugin",
+from torch_tensorrt.annotation import _fingerprint
+from torch_tensorrt.annotation._fingerprint import (
+    _Encoder,
+    fingerprint,
+    is_versioned,
+    lasting_fingerprint,
 )
 
-
-# --- Across processes -----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What two processes with other hash seeds say of the specs of ``MODULE``."""
-    folder = tmp_path_factory.mktemp("processes")
-    (folder / "user_kernels.py").write_text(MODULE)
-    (folder / "report.py").write_text(
-        "import json\nfrom user_kernels import specs, tta\n"
-        "print(json.dumps({name: [spec.fingerprint, hash(spec),\n"
-        "    tta.normalize_impl_to_spec(spec).op_name]\n"
-        "    for name, spec in specs().items()}))\n"
-    )
-    running = [
-        subprocess.Popen(
-            [sys.executable, "report.py"],
-            cwd=folder,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for seed in ("1", "2")
-    ]
-    answers = []
-    for process in running:
-        output, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error
-        answers.append(json.loads(output.splitlines()[-1]))
-    return answers
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_two_processes_agree_on_fingerprint_hash_and_op_name(
-    case: str, processes: list[dict[str, Any]]
-) -> None:
-    first, second = processes
-    assert first[case] == second[case]
-
-
-def test_the_processes_were_asked_about_every_case(
-    processes: list[dict[str, Any]],
-) -> None:
-    assert sorted(processes[0]) == sorted(CASES)
-    assert len({tuple(answer) for answer in processes[0].values()}) == len(CASES)
-
+MODULE = Path(user_kernels.__file__).read_text()
 
 # --- What changes a fingerprint, and what does not ------------------------------------
 
@@ -302,6 +154,75 @@ def test_a_helper_named_through_modules_counts(path: str, load: Loader) -> None:
     assert fingerprint(load(text.replace("n + 1", "n + 2")).launch) != before
 
 
+@pytest.fixture
+def helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Imports a module from a file of the user's, whatever it is called."""
+
+    def import_(name: str, text: str) -> None:
+        path = tmp_path / f"{name}.py"
+        path.write_text(textwrap.dedent(text))
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+
+    return import_
+
+
+HELPERS = """
+    def one(n):
+        return n + 1
+
+    def two(n):
+        return n * 2
+    """
+USES_BOTH = """
+    import MODULE
+
+    def first(n):
+        return MODULE.one(n)
+
+    def launch(x, out):
+        return first(x) + MODULE.two(x)
+    """
+
+
+# The last three are also names of modules of the standard library.
+@pytest.mark.parametrize("name", ["helpers", "trace", "profile", "code"])
+@pytest.mark.parametrize("edit", [("n + 1", "n + 3"), ("n * 2", "n * 3")], ids=str)
+def test_every_function_that_is_used_of_a_users_module_counts(
+    name: str, edit: tuple[str, str], helpers: Callable[..., None], load: Loader
+) -> None:
+    """Also after another function of the same module was met."""
+    launch = USES_BOTH.replace("MODULE", name)
+    helpers(name, HELPERS)
+    before = fingerprint(load(launch).launch)
+    helpers(name, HELPERS.replace(*edit))
+    assert fingerprint(load(launch).launch) != before
+
+
+def test_what_is_not_used_of_a_users_module_does_not_count(
+    helpers: Callable[..., None], load: Loader
+) -> None:
+    launch = "import helpers\ndef launch(x, out):\n    return helpers.one(x)\n"
+    helpers("helpers", HELPERS)
+    before = fingerprint(load(launch).launch)
+    helpers("helpers", HELPERS.replace("n * 2", "n * 3"))
+    assert fingerprint(load(launch).launch) == before
+
+
+@pytest.mark.parametrize("module", ["trace", "os.path", "torch.nn", "triton.language"])
+def test_the_version_of_a_known_package_stands_for_its_code(module: str) -> None:
+    importlib.import_module(module)
+    assert is_versioned(module)
+
+
+@pytest.mark.parametrize("module", ["user_kernels", "kernels", "__main__", "", None])
+def test_nothing_stands_for_the_code_of_a_users_module(module: str | None) -> None:
+    assert not is_versioned(module)
+
+
 def test_formats_change_the_fingerprint() -> None:
     def launch(x: Any, out: Any) -> None: ...
 
@@ -324,6 +245,19 @@ class Number(enum.IntEnum):
     ONE = 1
 
 
+class Count(int):
+    """What users derive from numbers and text."""
+
+
+class Count2(int): ...
+
+
+class Ratio(float): ...
+
+
+class Name(str): ...
+
+
 DISTINCT: list[Any] = [
     None,
     1,
@@ -334,6 +268,13 @@ DISTINCT: list[Any] = [
     1 + 0j,
     Number.ONE,
     Color.RED,
+    Count(1),
+    Count(2),
+    Count2(1),
+    Ratio(1),
+    Ratio(1.5),
+    Name("1"),
+    Name("2"),
     0,
     0.0,
     -0.0,
@@ -504,7 +445,9 @@ def test_an_assertion_that_pytest_rewrote_refers_to_nothing_of_pytests() -> None
         assert x == 1
 
     assert any(name.startswith("@pytest") for name in launch.__code__.co_names)
-    assert not any("name=@" in token for token in _Encoder().tokens(launch))
+    encoder = _Encoder(as_it_runs=False)
+    encoder.add(launch)
+    assert encoder.tokens and not any("name=@" in t for t in encoder.tokens)
 
 
 class Node:
@@ -517,9 +460,59 @@ class Node:
         Node.nodes.append(self)
 
 
-def test_what_refers_to_too_much_counts_as_itself() -> None:
-    for _ in range(12):
+def test_objects_that_all_refer_to_one_another_are_visited_once() -> None:
+    for _ in range(40):
         Node()
-    first, second = Node(), Node()
+    assert fingerprint(Node()) == fingerprint(Node.nodes[-1])
+
+
+def deep(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+TOO_MUCH = {"too deep": lambda: deep(200), "too long": lambda: [()] * 3000}
+
+
+@pytest.mark.parametrize("make", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_what_refers_to_too_much_counts_as_itself(
+    make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fingerprint, "_MOST_VALUES", 2000)
+    first, second = make(), make()
     assert fingerprint(first) == fingerprint(first)
     assert fingerprint(first) != fingerprint(second)
+    assert lasting_fingerprint(1, first).obstacle == (
+        "a builtins.list, which refers to too much"
+    )
+
+
+def test_a_fingerprint_can_be_taken_where_the_stack_is_deep() -> None:
+    value = deep(140)
+
+    def below(frames: int) -> str:
+        return below(frames - 1) if frames else fingerprint(value)
+
+    frames = sys.getrecursionlimit() - len(inspect.stack()) - 100
+    assert below(frames)
+
+
+# --- What another process could not tell ----------------------------------------------
+
+
+def test_a_digest_lasts_where_every_value_can_be_told() -> None:
+    lasting = lasting_fingerprint(user_kernels.launch, {"BLOCK": 64}, torch.ones(2))
+    assert lasting.obstacle == ""
+    assert lasting == lasting_fingerprint(
+        user_kernels.launch, {"BLOCK": 64}, torch.ones(2)
+    )
+
+
+def test_the_first_obstacle_is_named() -> None:
+    nothing, lock = object(), threading.Lock()
+    assert lasting_fingerprint([1, nothing, lock]).obstacle == "a builtins.object"
+    assert "lock" in lasting_fingerprint(1, {"a": lock}).obstacle
+    assert lasting_fingerprint(nothing) == lasting_fingerprint(nothing)
+    assert lasting_fingerprint(nothing) != lasting_fingerprint(object())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import random
-import re
 import struct
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -15,41 +16,54 @@ from kernels import CASES, Case
 from model_kernels import MODEL_CASES
 
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._dry_run import plugin_of
+from torch_tensorrt.annotation._code.ptx import parse
 from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
-from torch_tensorrt.annotation._plugin import Request, Tactic
+from torch_tensorrt.annotation._plugin import Plugin, Request, Tactic, registered
 from torch_tensorrt.annotation._record.program import CaughtLaunch, Constant
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._tensors import Extents, Range, TensorInfo
+from torch_tensorrt.annotation._tensors import DType, Extents, Range, TensorInfo
 from torch_tensorrt.annotation.backends import backend
 
 ALL = [*CASES, *MODEL_CASES]
-ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
+
+each_case = pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+static_and_dynamic = pytest.mark.parametrize(
+    "is_dynamic", [False, True], ids=["static", "dynamic"]
+)
 
 
-def register(case: Case) -> None:
-    trt_plugins.custom_op(
-        f"abi::{case.name}", impl=case.plugin, supports_dynamic_shapes=True
-    )
+def inputs_of(case: Case, is_dynamic: bool) -> tuple[TensorInfo, ...]:
+    return case.dynamic if is_dynamic else case.static
 
 
-def built(
+@cache
+def plugin_of(name: str) -> Plugin:
+    """The plugin of a case, which several tests ask for its kernels."""
+    (case,) = (case for case in ALL if case.name == name)
+    tensors = [f"input_{index}" for index in range(len(case.dynamic))]
+    return Plugin(f"abi::{name}", case.plugin, case.meta, tensors, {})
+
+
+def kernels(
     case: Case, inputs: Sequence[TensorInfo], target: str = "sm_90"
-) -> list[BuiltLaunch]:
-    """Every tactic's launch, as the builder's calls on the plugin give it.
-
-    Gaps in the numbering are tactics whose kernel duplicates another's.
-    """
-    register(case)
+) -> list[Any]:
+    """Every tactic's kernel; none is left out."""
     request = Request.of(inputs, {}, Target(target))
-    plugin = plugin_of(f"abi::{case.name}")
-    tactics = plugin.kernels(request)
-    assert [tactic.error for tactic in tactics] == [None] * len(tactics)
+    tactics = plugin_of(case.name).kernels(request)
+    assert [tactic.error for tactic in tactics] == [None] * case.count
+    return [tactic.kernel for tactic in tactics]
+
+
+def built(case: Case, inputs: Sequence[TensorInfo]) -> list[tuple[Tactic, BuiltLaunch]]:
+    """Every tactic, and its launch as the builder's calls on the plugin give it."""
+    op = f"abi::{case.name}"
+    trt_plugins.custom_op(op, impl=case.plugin, supports_dynamic_shapes=True)
+    plugin = registered[op].plugin
+    assert plugin is not None
+    request = Request.of(inputs, {}, Target("sm_90"))
     launches = build(plugin, request)
-    numbers = [launch.tactic for launch in launches]
-    assert numbers == [tactic.number for tactic in tactics]
-    assert set(numbers) <= set(range(1, case.count + 1))
-    return launches
+    assert [launch.tactic for launch in launches] == list(range(1, case.count + 1))
+    return list(zip(plugin.kernels(request), launches, strict=True))
 
 
 def concrete(case: Case, tactic: Tactic, extents: Extents) -> CaughtLaunch:
@@ -64,11 +78,11 @@ def concrete(case: Case, tactic: Tactic, extents: Extents) -> CaughtLaunch:
     if "stream" in inspect.signature(case.kernel.launch_fn).parameters:
         keywords["stream"] = 0
     launches: list[CaughtLaunch] = []
-    language, spec = backend(case.kernel.backend), case.kernel
-    overrides = dict(tactic.choice or spec.kernel_keywords(tactic.config)) or None
+    language = backend(case.kernel.backend)
+    choice = None if tactic.choice is None else dict(tactic.choice)
     with (
         mock.patch.object(torch.cuda, "current_stream"),
-        language.intercept(launches.append, overrides),
+        language.intercept(launches.append, choice),
     ):
         case.kernel.launch_fn(*inputs, *outputs, **keywords)
     return launches[0]
@@ -111,37 +125,30 @@ def shapes(inputs: Sequence[TensorInfo], count: int) -> list[Extents]:
     return points
 
 
-def parameter_types(code: str, entry: str) -> list[str]:
-    header = re.search(rf"\.visible \.entry {entry}\((.*?)\)", code, re.DOTALL)
-    assert header is not None
-    return re.findall(r"\.param \.(\w+)", header[1])
-
-
-@pytest.mark.parametrize("is_dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+@static_and_dynamic
+@each_case
 def test_the_entry_takes_inputs_then_extras_then_outputs(
     case: Case, is_dynamic: bool
 ) -> None:
-    inputs = case.dynamic if is_dynamic else case.static
-    for launch in built(case, inputs):
-        extras = len(launch.at(shapes(inputs, 0)[0]).extras)
-        assert parameter_types(launch.code, launch.entry) == (
-            ["u64"] * len(inputs) + ["u32"] * extras + ["u64"] * case.outputs
+    inputs = inputs_of(case, is_dynamic)
+    for kernel in kernels(case, inputs):
+        entry = parse(kernel.code)
+        assert entry.name == kernel.entry
+        assert [parameter.type for parameter in entry.parameters] == (
+            ["u64"] * len(inputs)
+            + ["u32"] * len(kernel.extras)
+            + ["u64"] * case.outputs
         )
 
 
-@pytest.mark.parametrize("is_dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+@static_and_dynamic
+@each_case
 def test_grid_and_extras_are_those_of_the_launch_function(
     case: Case, is_dynamic: bool
 ) -> None:
-    inputs = case.dynamic if is_dynamic else case.static
-    launches = built(case, inputs)
+    inputs = inputs_of(case, is_dynamic)
     points = shapes(inputs, 50)
-    request = Request.of(inputs, {}, None)
-    tactics = plugin_of(f"abi::{case.name}").programs(request)
-    for launch in launches:
-        tactic = tactics[launch.tactic - 1]
+    for tactic, launch in built(case, inputs):
         expected = [concrete(case, tactic, point) for point in points]
         assert tactic.program is not None
         recorded = {
@@ -159,28 +166,25 @@ def test_grid_and_extras_are_those_of_the_launch_function(
         ]
         for point, one, values in zip(points, expected, ints, strict=True):
             found = launch.at(point)
+            assert one.grid is not None
             assert found.grid == (*one.grid, 1, 1)[:3]
             assert found.extras == tuple(values[name] for name in passed)
             constants = {n: v for n, v, is_constexpr in one.arguments if is_constexpr}
             assert constants.items() <= recorded.items()
 
 
-@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+@each_case
 def test_the_block_is_the_one_the_code_requires(case: Case) -> None:
-    for launch in built(case, case.dynamic):
-        required = re.search(r"\.reqntid (\d+)", launch.code)
-        assert required is not None
-        found = launch.at(shapes(case.dynamic, 0)[0])
-        assert found.block == (int(required[1]), 1, 1)
+    for kernel in kernels(case, case.dynamic):
+        assert kernel.block == parse(kernel.code).block
 
 
-@pytest.mark.parametrize("target", ARCHITECTURES)
-@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
-def test_every_tactic_compiles_for_every_architecture(case: Case, target: str) -> None:
-    launches = built(case, case.dynamic, target)
-    assert len({launch.entry for launch in launches}) == len(launches)
-    for launch in launches:
-        assert re.search(rf"^\.target {target}a?$", launch.code, re.MULTILINE)
+@each_case
+def test_every_tactic_compiles(case: Case, architecture: str) -> None:
+    found = kernels(case, case.dynamic, architecture)
+    assert len({kernel.entry for kernel in found}) == len(found)
+    for kernel in found:
+        assert parse(kernel.code).target.rstrip("a") == architecture
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -190,6 +194,5 @@ def test_one_registration_serves_each_floating_dtype(
 ) -> None:
     (case,) = (case for case in CASES if case.name == name)
     inputs = [TensorInfo(tensor.shape, dtype) for tensor in case.dynamic]
-    tokens = {torch.float32: "FP32", torch.float16: "FP16", torch.bfloat16: "BF16"}
-    for launch in built(case, inputs):
-        assert set(launch.dtypes) == {tokens[dtype]}
+    for _, launch in built(case, inputs):
+        assert set(launch.dtypes) == {DType.of(dtype).token}

@@ -20,8 +20,8 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from torch_tensorrt.annotation import _ptx, _ptxas
-from torch_tensorrt.annotation._ptx import Kind, Parameter, Slot
+from torch_tensorrt.annotation._code import ptx, ptxas
+from torch_tensorrt.annotation._code.ptx import Kind, Parameter, Slot
 from torch_tensorrt.annotation.errors import PTXError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -61,34 +61,34 @@ def module(
 
 
 def reorder(text: str, slots: Sequence[Slot], counts: tuple[int, int, int]) -> str:
-    """``_ptx.reorder`` for (inputs, extras, outputs), with a name of its own."""
+    """``ptx.reorder`` for (inputs, extras, outputs), with a name of its own."""
     kinds = (Kind.INPUT, Kind.EXTRA, Kind.OUTPUT)
-    return _ptx.reorder(text, slots, dict(zip(kinds, counts, strict=True)), "op_t1")
+    return ptx.reorder(text, slots, dict(zip(kinds, counts, strict=True)), "op_t1")
 
 
 def names(text: str) -> list[str]:
-    return [parameter.name for parameter in _ptx.parse(text).parameters]
+    return [parameter.name for parameter in ptx.parse(text).parameters]
 
 
 def types(text: str) -> list[str]:
-    return [parameter.type for parameter in _ptx.parse(text).parameters]
+    return [parameter.type for parameter in ptx.parse(text).parameters]
 
 
 # --- parse ----------------------------------------------------------------------------
 
 
 def test_the_name_version_and_target_are_read() -> None:
-    entry = _ptx.parse(module(".param .u32 n"))
+    entry = ptx.parse(module(".param .u32 n"))
     assert (entry.name, entry.version, entry.target) == ("kernel", "8.0", "sm_90")
 
 
 def test_an_architecture_specific_target_is_read() -> None:
     text = module(".param .u32 n").replace("sm_90", "sm_100a")
-    assert _ptx.parse(text).target == "sm_100a"
+    assert ptx.parse(text).target == "sm_100a"
 
 
 def test_parameters_are_read_with_type_attributes_and_name() -> None:
-    entry = _ptx.parse(module(POINTER + "x", ".param .u32 $n"))
+    entry = ptx.parse(module(POINTER + "x", ".param .u32 $n"))
     assert entry.parameters == (
         Parameter("u64", "x", " .ptr .global .align 1"),
         Parameter("u32", "$n"),
@@ -96,12 +96,12 @@ def test_parameters_are_read_with_type_attributes_and_name() -> None:
 
 
 def test_a_parameter_prints_as_it_was_declared() -> None:
-    parameter = _ptx.parse(module(POINTER + "x")).parameters[0]
+    parameter = ptx.parse(module(POINTER + "x")).parameters[0]
     assert str(parameter) == POINTER + "x"
 
 
 def test_an_entry_may_have_no_parameters() -> None:
-    assert _ptx.parse(module()).parameters == ()
+    assert ptx.parse(module()).parameters == ()
 
 
 @pytest.mark.parametrize(
@@ -118,25 +118,25 @@ def test_the_block_is_read_from_the_directives(
     directives: str, block: tuple[int, int, int] | None
 ) -> None:
     text = module(".param .u32 n", directives=directives)
-    assert _ptx.parse(text).block == block
+    assert ptx.parse(text).block == block
 
 
 def test_no_entry_is_an_error() -> None:
     with pytest.raises(PTXError, match="it has: none"):
-        _ptx.parse(HEADER + ".visible .func f() { ret; }\n")
+        ptx.parse(HEADER + ".visible .func f() { ret; }\n")
 
 
 def test_two_entries_are_an_error_that_names_both() -> None:
     text = module(".param .u32 n")
     second = text.removeprefix(HEADER).replace("kernel", "other")
     with pytest.raises(PTXError, match="it has: kernel, other"):
-        _ptx.parse(text + second)
+        ptx.parse(text + second)
 
 
 @pytest.mark.parametrize("directive", [".version 8.0\n", ".target sm_90\n"])
 def test_a_module_without_version_or_target_is_an_error(directive: str) -> None:
     with pytest.raises(PTXError, match=r"without \.version or \.target"):
-        _ptx.parse(module(".param .u32 n").replace(directive, ""))
+        ptx.parse(module(".param .u32 n").replace(directive, ""))
 
 
 def test_an_array_parameter_is_an_error_that_names_it() -> None:
@@ -144,18 +144,18 @@ def test_an_array_parameter_is_an_error_that_names_it() -> None:
         ".param .u32 n", ".param .align 64 .b8 descriptor[128]"
     )
     with pytest.raises(PTXError, match=r"descriptor\[128\]` is not a scalar"):
-        _ptx.parse(text)
+        ptx.parse(text)
 
 
 @pytest.mark.parametrize("comment", ["// .reqntid 64\n", "/* .reqntid 64 */\n"])
 def test_a_directive_in_a_comment_says_nothing(comment: str) -> None:
     text = module(".param .u32 n", directives=f"{comment}.reqntid 128\n")
-    assert _ptx.parse(text).block == (128, 1, 1)
+    assert ptx.parse(text).block == (128, 1, 1)
 
 
 def test_an_entry_in_a_comment_is_none() -> None:
     text = "// .visible .entry other(.param .u32 n) {\n" + module(".param .u32 n")
-    assert _ptx.parse(text).name == "kernel"
+    assert ptx.parse(text).name == "kernel"
 
 
 def test_a_comment_among_the_parameters_is_no_parameter() -> None:
@@ -195,12 +195,12 @@ def test_several_of_a_kind_go_by_index() -> None:
 
 def test_a_parameter_keeps_its_attributes() -> None:
     result = reorder(module(".param .u32 n", POINTER + "x"), [N0, IN0], (1, 1, 0))
-    assert _ptx.parse(result).parameters[0].attributes == " .ptr .global .align 1"
+    assert ptx.parse(result).parameters[0].attributes == " .ptr .global .align 1"
 
 
 def test_the_entry_gets_the_name_it_is_given() -> None:
     result = reorder(module(".param .u32 n"), [N0], (0, 1, 0))
-    assert _ptx.parse(result).name == "op_t1"
+    assert ptx.parse(result).name == "op_t1"
 
 
 def test_the_directives_stay() -> None:
@@ -260,7 +260,7 @@ def test_an_unused_parameter_goes_wherever_it_stands() -> None:
 
 def test_an_unused_parameter_that_is_read_is_an_error() -> None:
     text = module(POINTER + "x", POINTER + "scratch")
-    with pytest.raises(PTXError, match=r"scratch.*said to be unused.*reads it"):
+    with pytest.raises(PTXError, match=r"reads parameter .* scratch, which should"):
         reorder(text, [IN0, UNUSED], (1, 0, 0))
 
 
@@ -274,7 +274,7 @@ def test_a_parameter_that_only_a_comment_names_is_unused(comment: str) -> None:
 def test_a_read_between_two_comments_is_still_a_read() -> None:
     text = module(POINTER + "x", POINTER + "scratch")
     text = text.replace("\tld.", "\t/* a */ld.").replace("];", "];/* b */")
-    with pytest.raises(PTXError, match="reads it"):
+    with pytest.raises(PTXError, match="reads parameter"):
         reorder(text, [IN0, UNUSED], (1, 0, 0))
 
 
@@ -360,12 +360,12 @@ def test_the_emitted_entry_header_is_the_golden_one() -> None:
 
 def test_only_the_target_changes() -> None:
     text = module(".param .u32 n").replace("sm_90", "sm_90a")
-    assert _ptxas.retarget(text, "sm_90") == text.replace("sm_90a", "sm_90")
+    assert ptxas.retarget(text, "sm_90") == text.replace("sm_90a", "sm_90")
 
 
 def test_the_options_of_the_target_stay() -> None:
     text = module(".param .u32 n").replace("sm_90", "sm_90a, debug")
-    assert ".target sm_100, debug\n" in _ptxas.retarget(text, "sm_100")
+    assert ".target sm_100, debug\n" in ptxas.retarget(text, "sm_100")
 
 
 # --- assemble, with the assembler that Triton brings ----------------------------------
@@ -375,7 +375,7 @@ def test_what_is_emitted_assembles() -> None:
     text = module(POINTER + "b", ".param .u32 n", POINTER + "a", POINTER + "scratch")
     text = text.replace("\tld.param.b64 \t%rd0, [scratch];\n", "")
     result = reorder(text, [OUT0, N0, IN0, UNUSED], (2, 1, 1))
-    assert _ptxas.assemble(result, PTXAS, "sm_90").registers > 0
+    assert ptxas.assemble(result, PTXAS, "sm_90").registers > 0
 
 
 def test_static_shared_memory_is_counted() -> None:
@@ -384,7 +384,7 @@ def test_static_shared_memory_is_counted() -> None:
         "\t.shared .align 4 .b8 buffer[512];\n\t.reg .b32 \t%t;\n"
         "\tmov.u32 \t%t, buffer;\n\tst.global.b32 \t[%rd0], %t;\n\tret;",
     )
-    assert _ptxas.assemble(text, PTXAS, "sm_90").static_shared_memory == 512
+    assert ptxas.assemble(text, PTXAS, "sm_90").static_shared_memory == 512
 
 
 def sums(values: int) -> str:
@@ -401,12 +401,12 @@ def sums(values: int) -> str:
 
 
 def test_spilled_bytes_are_counted() -> None:
-    resources = _ptxas.assemble(sums(100), PTXAS, "sm_90")
+    resources = ptxas.assemble(sums(100), PTXAS, "sm_90")
     assert resources.spills > 0
 
 
 def test_a_kernel_that_fits_its_registers_spills_nothing() -> None:
-    resources = _ptxas.assemble(sums(4), PTXAS, "sm_90")
+    resources = ptxas.assemble(sums(4), PTXAS, "sm_90")
     assert (resources.spills, resources.static_shared_memory) == (0, 0)
     assert 0 < resources.registers <= 24
 
@@ -414,12 +414,12 @@ def test_a_kernel_that_fits_its_registers_spills_nothing() -> None:
 def test_the_assemblers_refusal_is_an_error_in_its_own_words() -> None:
     text = module(".param .u32 n").replace("\tret;", "\tno.such.instruction;")
     with pytest.raises(PTXError, match=r"for sm_90:\n.*line 12; error"):
-        _ptxas.assemble(text, PTXAS, "sm_90")
+        ptxas.assemble(text, PTXAS, "sm_90")
 
 
 def test_code_of_a_newer_architecture_is_refused_for_an_older_one() -> None:
     with pytest.raises(PTXError, match="ptxas refuses the kernel for sm_80"):
-        _ptxas.assemble(module(".param .u32 n"), PTXAS, "sm_80")
+        ptxas.assemble(module(".param .u32 n"), PTXAS, "sm_80")
 
 
 # --- A kernel as Triton compiles it ---------------------------------------------------
@@ -447,22 +447,22 @@ def compiled() -> str:
 
 
 def test_tritons_entry_is_read(compiled: str) -> None:
-    entry = _ptx.parse(compiled)
+    entry = ptx.parse(compiled)
     assert entry.name == "scaled_copy_kernel"
     assert entry.block == (256, 1, 1)
     assert [p.type for p in entry.parameters[:3]] == ["u64", "u32", "u64"]
 
 
 def test_tritons_entry_takes_tensorrts_arguments(compiled: str) -> None:
-    scratch = [UNUSED] * (len(_ptx.parse(compiled).parameters) - 3)
+    scratch = [UNUSED] * (len(ptx.parse(compiled).parameters) - 3)
     result = reorder(compiled, [OUT0, N0, IN0, *scratch], (1, 1, 1))
     assert types(result) == ["u64", "u32", "u64"]
     assert names(result) == [f"scaled_copy_kernel_param_{i}" for i in (2, 1, 0)]
 
 
 def test_tritons_reordered_entry_takes_what_the_original_did(compiled: str) -> None:
-    scratch = [UNUSED] * (len(_ptx.parse(compiled).parameters) - 3)
+    scratch = [UNUSED] * (len(ptx.parse(compiled).parameters) - 3)
     result = reorder(compiled, [OUT0, N0, IN0, *scratch], (1, 1, 1))
-    arch = _ptx.parse(compiled).target
-    before = _ptxas.assemble(compiled, PTXAS, arch)
-    assert _ptxas.assemble(result, PTXAS, arch) == before
+    arch = ptx.parse(compiled).target
+    before = ptxas.assemble(compiled, PTXAS, arch)
+    assert ptxas.assemble(result, PTXAS, arch) == before

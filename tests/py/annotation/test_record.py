@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,10 +14,16 @@ import torch
 import triton
 from kernels import add_kernel, info, launch_add, multiply_kernel, scale_kernel
 
-from torch_tensorrt.annotation._launch import Constant, LaunchRecord, Pointer, Scalar
 from torch_tensorrt.annotation._record import Call, infer_outputs, record
-from torch_tensorrt.annotation._symbolic import Range, evaluate, symbol
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._record.program import (
+    Constant,
+    Launch,
+    Pointer,
+    Program,
+    Scalar,
+)
+from torch_tensorrt.annotation._sizes.expressions import evaluate
+from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
@@ -32,13 +39,17 @@ ROWS = Range(1, 8, 64)
 X = info(ROWS, 4096)
 
 
-def recorded(
+def program(
     launch_fn: Callable[..., Any],
     *inputs: TensorInfo,
     meta: Callable[..., Any] = lambda x, *rest: torch.empty_like(x),
     **keywords: Any,
-) -> LaunchRecord:
+) -> Program:
     return record(backend("triton"), launch_fn, meta, inputs or (X, X), Call(keywords))
+
+
+def recorded(launch_fn: Callable[..., Any], *inputs: TensorInfo, **how: Any) -> Launch:
+    return program(launch_fn, *inputs, **how).launch
 
 
 def launch(x: Any, y: Any, out: Any, n: Any, grid: Any = (1,), **options: Any) -> None:
@@ -143,7 +154,7 @@ def test_a_slice_that_starts_at_the_base_is_its_tensors_pointer() -> None:
     assert result.arguments[2] == Scalar("n", sympy.Integer(4096))
 
 
-def test_an_argument_that_is_nothing_TensorRT_can_pass_is_refused() -> None:
+def test_an_argument_that_tensorrt_cannot_pass_is_refused() -> None:
     with pytest.raises(
         ArgumentError, match=r"argument `n`: object .* is neither an in"
     ):
@@ -290,7 +301,7 @@ def test_outputs_follow_the_fake_kernel_in_number_shape_and_dtype() -> None:
         ),
         (X,),
         "the meta function",
-    ).tensors
+    )
     rows = symbol(0, 0)
     assert [str(o.shape) for o in outputs] == [f"(4096, ({rows}//2))", f"({rows},)"]
     assert [o.dtype for o in outputs] == [torch.float16, torch.int64]
@@ -346,7 +357,7 @@ def test_an_operator_that_writes_a_tensor_beside_the_kernel_is_refused() -> None
             recorded(launch_fn)
 
 
-def test_operators_that_write_their_own_tensors_are_no_business_of_the_record() -> None:
+def test_operators_may_write_tensors_that_the_launch_function_made() -> None:
     def launch_fn(x: Any, y: Any, out: Any) -> None:
         torch.empty_like(x).zero_()
         launch(x, y, out, 5)
@@ -448,6 +459,42 @@ def test_builtins_are_pythons_own_again_after_a_record() -> None:
     assert (min, max, torch.cuda.device, torch.cuda.current_stream) == before
 
 
+def test_other_threads_have_pythons_own_builtins_while_one_records() -> None:
+    """Here ``min`` of a size makes an expression; elsewhere it compares, as ever."""
+    found: list[Any] = []
+
+    def elsewhere(size: Any) -> None:
+        found.append((min(size, 100) is size, max((1, size)) is size))
+        found.append((min([], default=5), max("a", "bc", key=len), divmod(-7, 2)))
+        for wrong in (lambda: min(), lambda: max(1), lambda: divmod(1, "a")):
+            with pytest.raises(TypeError):
+                wrong()
+        found.append("raised")
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        size = x.shape[0]
+        assert isinstance(size, int) or min(size, 100) is not size
+        thread = threading.Thread(target=elsewhere, args=(size,))
+        thread.start()
+        thread.join()
+        launch(x, y, out, 5)
+
+    inputs = info(Range(2, 8, 64), 4096)
+    recorded(launch_fn, inputs, inputs)
+    assert found[:3] == [(True, True), (5, "bc", (-4, 1)), "raised"]
+
+
+def test_threads_record_one_after_the_other() -> None:
+    def size(extent: int) -> Any:
+        inputs = info(Range(1, extent, 64), extent)
+        return recorded(launch_add, inputs, inputs).arguments[2]
+
+    extents = [3, 5, 7, 9]
+    with ThreadPoolExecutor(len(extents)) as threads:
+        found = list(threads.map(size, extents))
+    assert found == [Scalar("n", extent * symbol(0, 0)) for extent in extents]
+
+
 def test_the_usual_device_and_stream_calls_work_without_a_gpu() -> None:
     def launch_fn(x: Any, y: Any, out: Any) -> None:
         with torch.cuda.device(x.device):
@@ -471,7 +518,7 @@ def unique_count(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_an_output_sized_from_values_is_refused_by_name() -> None:
-    with pytest.raises(DataDependentError, match="follows from the values of a tensor"):
+    with pytest.raises(DataDependentError, match="depends on the values of a tensor"):
         infer_outputs(unique_count, [info(4, 4)], "the fake kernel")
 
 
@@ -479,7 +526,7 @@ def test_an_argument_that_follows_from_values_is_refused_by_name() -> None:
     def count(x: Any, y: Any, out: Any) -> None:
         launch(x, y, out, torch.unique(x).shape[0])
 
-    with pytest.raises(DataDependentError, match="follows from the values of a tensor"):
+    with pytest.raises(DataDependentError, match="depends on the values of a tensor"):
         recorded(count)
 
 
@@ -492,16 +539,16 @@ def test_more_dimensions_than_tensorrt_has_are_refused() -> None:
 
 
 def test_tensors_without_dimensions_are_recorded() -> None:
-    result = recorded(launch_add, info(), info())
-    assert result.grid == (1, 1, 1)
-    assert result.outputs.tensors[0].shape == ()
+    result = program(launch_add, info(), info())
+    assert result.launch.grid == (1, 1, 1)
+    assert result.outputs[0].shape == ()
 
 
 def test_an_argument_read_from_a_tensor_is_refused_by_name() -> None:
     def first(x: Any, y: Any, out: Any) -> None:
         launch(x, y, out, x[0, 0].item())
 
-    with pytest.raises(DataDependentError, match="`n`: it follows from the values"):
+    with pytest.raises(DataDependentError, match="`n`: it depends on the values"):
         recorded(first, info(4, 4), info(4, 4))
 
 

@@ -133,7 +133,11 @@ def test_a_launch_function_that_takes_any_keyword_gets_any() -> None:
 def test_tritons_options_go_to_triton_and_the_rest_to_the_launch_function() -> None:
     spec = triton(launch, num_warps=8, num_stages=2, maxnreg=64, BLOCK=64, alpha=0.5)
     (config,) = spec.configs
-    assert spec.options(config) == {"num_warps": 8, "num_stages": 2, "maxnreg": 64}
+    assert spec.compiler_options(config) == {
+        "num_warps": 8,
+        "num_stages": 2,
+        "maxnreg": 64,
+    }
     assert spec.launch_keywords(config) == {"BLOCK": 64, "alpha": 0.5}
 
 
@@ -142,7 +146,11 @@ def test_an_option_that_the_launch_function_declares_goes_to_both() -> None:
 
     spec = triton(launch, num_warps=8)
     (config,) = spec.configs
-    assert spec.options(config) == spec.launch_keywords(config) == {"num_warps": 8}
+    assert (
+        spec.compiler_options(config)
+        == spec.launch_keywords(config)
+        == {"num_warps": 8}
+    )
 
 
 # --- The launch function --------------------------------------------------------------
@@ -236,7 +244,7 @@ def test_the_error_is_both_a_value_error_and_one_of_ours() -> None:
 
 @pytest.mark.parametrize("value", [True, None, 4.0, "4"])
 def test_an_option_that_is_no_int_is_refused(value: Any) -> None:
-    with pytest.raises(SpecError, match=r"num_warps=.*must be an int"):
+    with pytest.raises(SpecError, match=r"num_warps=.*must be of type int"):
         tta.triton(launch_silu, configs=[{"num_warps": value}])
 
 
@@ -249,23 +257,29 @@ def test_a_kernel_is_no_launch_function() -> None:
 
 
 def test_a_cutile_config_may_set_what_the_kernel_decorator_takes() -> None:
-    spec = cutile(launch, [{"BLOCK": 64, "occupancy": 2, "num_ctas": 1}])
+    spec = cutile(launch, [{"BLOCK": 64, "occupancy": 2}], fact_sets="async8")
     (config,) = spec.configs
-    assert spec.options(config) == {"occupancy": 2, "num_ctas": 1}
+    assert spec.compiler_options(config) == {"occupancy": 2, "facts": "async8"}
     assert spec.launch_keywords(config) == {"BLOCK": 64}
 
 
 def test_a_cutile_config_with_an_option_of_tritons_is_refused() -> None:
-    message = r"cutile: configs\[0\] names 'num_warps'.*BLOCK, alpha, num_ctas"
+    message = r"cutile: configs\[0\] names 'num_warps'.*BLOCK, alpha, facts, num_ctas"
     with pytest.raises(SpecError, match=message):
         cutile(launch, [{"num_warps": 4}])
 
 
 def test_a_cutile_kernel_is_tried_with_every_fact_set_unless_some_are_named() -> None:
-    assert cutile(launch).fact_sets == ("vector16", "async8", "strides", "tma")
-    assert cutile(launch, fact_sets=["async8"]).fact_sets == ("async8",)
+    def facts(**how: Any) -> list[str]:
+        return [dict(config)["facts"] for config in cutile(launch, **how).configs]
+
+    assert facts() == ["vector16", "async8", "strides"]
+    assert facts(fact_sets=["async8"]) == ["async8"]
+    assert facts(configs=[{}, {"BLOCK": 64, "facts": "strides"}]) == [
+        *("vector16", "async8", "strides"),
+        "strides",
+    ]
     assert cutile(launch, fact_sets="async8") == cutile(launch, fact_sets=("async8",))
-    assert cutile(launch, fact_sets="async8") != cutile(launch)
 
 
 @pytest.mark.parametrize("names", [[], ["strides", "strides"], ["all"]], ids=str)

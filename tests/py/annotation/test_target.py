@@ -65,16 +65,6 @@ def test_a_malformed_ptx_isa_is_refused(ptx_isa: str) -> None:
         Target("sm_90", ptx_isa=ptx_isa)
 
 
-@pytest.mark.parametrize("code", ["fatbin", "PTX", ""])
-def test_code_other_than_ptx_and_cubin_is_refused(code: str) -> None:
-    with pytest.raises(TargetError, match=r"Write 'ptx', .* or 'cubin'"):
-        Target("sm_90", code=code)
-
-
-def test_the_code_is_read_from_text() -> None:
-    assert Target.parse("sm_90,code=cubin") == Target("sm_90", code="cubin")
-
-
 def test_equal_targets_are_one_key() -> None:
     assert {Target("sm_90", "8.5"): 1}[Target("sm_90", ptx_isa="8.5")] == 1
 

@@ -1,4 +1,4 @@
-"""Compiling a recorded launch with Triton: what it is told, and what is refused."""
+"""Compiling a recorded launch with Triton: the facts it gets, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import triton
 import triton.language as tl
 from kernels import add_kernel, info, launch_add, launch_matmul, launch_silu
 
-from torch_tensorrt.annotation._launch import LaunchRecord
-from torch_tensorrt.annotation._ptx import Kind, parse, reorder
-from torch_tensorrt.annotation._ptxas import assemble, settle
+from torch_tensorrt.annotation._code.ptx import Kind, parse, reorder
+from torch_tensorrt.annotation._code.ptxas import assemble, settle
 from torch_tensorrt.annotation._record import record
-from torch_tensorrt.annotation._symbolic import Range
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._trace import TensorInfo
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, backend
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
@@ -39,8 +37,8 @@ def compiled(
     **options: Any,
 ) -> CompiledKernel:
     triton_backend = backend("triton")
-    recorded: LaunchRecord = record(triton_backend, launch_fn, meta, inputs)
-    return triton_backend.compile(recorded, target, options, aligned)
+    program = record(triton_backend, launch_fn, meta, inputs)
+    return triton_backend.compile(program, target, options, aligned)
 
 
 def facts_of_add(extent: int | Range, **keywords: Any) -> str:
@@ -48,17 +46,17 @@ def facts_of_add(extent: int | Range, **keywords: Any) -> str:
     return compiled(launch_add, inputs, inputs, **keywords).facts
 
 
-def test_pointers_and_a_divisible_size_are_told() -> None:
+def test_pointers_and_a_divisible_size_are_facts() -> None:
     facts = facts_of_add(4096)
     assert facts == "x_ptr%16 y_ptr%16 n%16 out_ptr%16"
 
 
-def test_a_size_that_is_not_always_divisible_is_not_told() -> None:
+def test_a_size_that_is_not_always_divisible_is_not_a_fact() -> None:
     assert facts_of_add(Range(16, 32, 64)) == "x_ptr%16 y_ptr%16 out_ptr%16"
     assert facts_of_add(4095) == "x_ptr%16 y_ptr%16 out_ptr%16"
 
 
-def test_a_dynamic_size_with_a_divisible_factor_is_told() -> None:
+def test_a_dynamic_size_with_a_divisible_factor_is_a_fact() -> None:
     inputs = info(Range(1, 2, 3), 48)
     assert "n%16" in compiled(launch_add, inputs, inputs).facts
 
@@ -69,7 +67,7 @@ def test_the_integer_one_is_compiled_in_as_tritons_jit_does() -> None:
     assert result.extras == ()
 
 
-def test_without_the_alignment_promise_no_pointer_is_called_divisible() -> None:
+def test_without_the_alignment_promise_no_pointer_is_divisible() -> None:
     assert facts_of_add(4096, aligned=False) == "n%16"
 
 
@@ -163,7 +161,9 @@ def test_scratch_memory_in_use_is_refused() -> None:
     def launch_fn(x: Any, out: Any) -> None:
         descriptor_kernel[(1,)](x, out, 64, 64, B=64)
 
-    with pytest.raises(UnsupportedKernelError, match=r"scratch memory.*_size=256"):
+    with pytest.raises(
+        UnsupportedKernelError, match="it needs 256 bytes of scratch memory"
+    ):
         compiled(launch_fn, info(64, 64))
 
 
@@ -175,14 +175,19 @@ def test_a_cluster_is_refused() -> None:
         compiled(launch_fn, info(64), info(64))
 
 
-def test_a_cooperative_or_dependent_launch_is_refused() -> None:
-    for option in ("launch_cooperative_grid", "launch_pdl"):
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [
+        ("launch_cooperative_grid", "cooperative"),
+        ("launch_pdl", "programmatic dependent"),
+    ],
+)
+def test_a_cooperative_or_dependent_launch_is_refused(option: str, kind: str) -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        add_kernel[(1,)](x, y, 5, out, BLOCK=512, **{option: True})
 
-        def launch_fn(x: Any, y: Any, out: Any, option: str = option) -> None:
-            add_kernel[(1,)](x, y, 5, out, BLOCK=512, **{option: True})
-
-        with pytest.raises(UnsupportedKernelError, match=option):
-            compiled(launch_fn, info(64), info(64))
+    with pytest.raises(UnsupportedKernelError, match=f"it is a {kind} launch"):
+        compiled(launch_fn, info(64), info(64))
 
 
 def launch_large_matmul(a: Any, b: Any, c: Any) -> None:

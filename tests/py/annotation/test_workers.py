@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from torch_tensorrt.annotation._workers import compile_in_workers, worker_count
+from torch_tensorrt.annotation._compile.pool import run_in_workers, worker_count
 from torch_tensorrt.annotation.errors import CompileError, SpecError, UserCodeError
 
 
@@ -26,7 +26,12 @@ class Job:
 
 def compiled(jobs: list[Any], count: int = 2) -> list[Any]:
     outcomes: dict[int, Any] = {}
-    compile_in_workers(jobs, count, outcomes.__setitem__)
+    run_in_workers(
+        [job.run for job in jobs],
+        [job.what for job in jobs],
+        count,
+        outcomes.__setitem__,
+    )
     return [outcomes[index] for index in range(len(jobs))]
 
 
@@ -103,25 +108,28 @@ def test_no_process_is_left_when_the_parent_fails() -> None:
     def fail(index: int, outcome: Any) -> None:
         raise KeyboardInterrupt
 
-    jobs: list[Any] = [Job("j", int), Job("k", lambda: time.sleep(60))]
+    jobs: list[Any] = [int, lambda: time.sleep(60)]
     with pytest.raises(KeyboardInterrupt):
-        compile_in_workers(jobs, 2, fail)
+        run_in_workers(jobs, ["j", "k"], 2, fail)
     assert multiprocessing.active_children() == []
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+def test_workers_are_killed_with_their_parent(tmp_path: Path) -> None:
+    """Also one that replaces a worker that died, whatever thread starts it."""
+
     def say() -> None:
         (tmp_path / str(os.getpid())).touch()
-        time.sleep(0.5)
+        time.sleep(60)
 
-    jobs: list[Any] = [Job("j", say) for _ in range(100)]
+    jobs: list[Any] = [Job("j", crash), Job("k", say), Job("l", say), Job("m", say)]
     context = multiprocessing.get_context("fork")
     parent = context.Process(target=compiled, args=(jobs, 3))
     parent.start()
     wait_for(lambda: len(list(tmp_path.iterdir())) == 3)
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert all(map(is_running, workers))
     parent.kill()
     parent.join()
-    workers = [int(path.name) for path in tmp_path.iterdir()]
     wait_for(lambda: not any(map(is_running, workers)))
 
 
@@ -144,7 +152,7 @@ def test_a_process_of_a_pool_compiles_by_itself() -> None:
         assert pool.apply(worker_count) == 0
 
 
-def test_one_worker_at_most_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_worker_means_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TTA_JOBS", "1")
     assert worker_count() == 0
     monkeypatch.setenv("TTA_JOBS", "2")
@@ -153,14 +161,14 @@ def test_one_worker_at_most_is_this_process(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_single_processor_has_a_worker_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or nothing would end what takes too long."""
+    monkeypatch.delenv("TTA_JOBS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     assert worker_count() == 1
 
 
-@pytest.mark.parametrize("text", ["no", "0", "-1", "nan"])
-def test_a_number_of_workers_that_is_none_is_refused(
-    text: str, monkeypatch: pytest.MonkeyPatch
+def test_a_malformed_number_of_workers_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("TTA_JOBS", text)
-    with pytest.raises(SpecError, match="TTA_JOBS="):
+    monkeypatch.setenv("TTA_JOBS", "many")
+    with pytest.raises(SpecError, match="TTA_JOBS='many'"):
         worker_count()

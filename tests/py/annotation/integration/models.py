@@ -22,7 +22,7 @@ from up_to_the_builder import as_input
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._symbolic import Range
+from torch_tensorrt.annotation._tensors import Range
 
 
 def has(module: str) -> bool:

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What has to be the same in every process: digests, keys, names and code.
+
+Another process, with another hash seed and a cache of its own, runs this file, and gives
+the answers that :func:`answers` gives here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # in the other process
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+import pytest
+import torch
+import user_kernels
+from cache_tools import job, key
+from kernels import BLOCKS, launch_silu
+from test_encoding import EXPRESSIONS
+
+import torch_tensorrt.annotation as tta
+from torch_tensorrt.annotation._plugin import Plugin, Request
+from torch_tensorrt.annotation._sizes.expressions import encode
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation._tensors import TensorInfo
+
+
+def answers() -> dict[str, Any]:
+    """What is asked of both processes, as JSON has it."""
+    found = {f"spec: {name}": of_spec(s) for name, s in user_kernels.specs().items()}
+    found["cache key"] = [key(job()), key(job(user_kernels.launch))]
+    found["JSON of expressions"] = [encode(expr) for expr in EXPRESSIONS]
+    found["kernels"] = kernels()
+    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+
+def of_spec(spec: Any) -> list[Any]:
+    op_name = tta.normalize_impl_to_spec(spec).op_name
+    return [spec.fingerprint, hash(spec), op_name]
+
+
+def kernels() -> list[Any]:
+    """Number, name and code of a plugin's kernels."""
+    meta = torch.empty_like
+    spec = tta.custom_plugin(tta.triton(launch_silu, BLOCKS), meta_impl=meta)
+    plugin = Plugin("test::silu", spec, meta, ["x"], {})
+    request = Request.of((TensorInfo((8, 512), torch.float32),), {}, Target("sm_90"))
+    found = []
+    for tactic in plugin.kernels(request):
+        assert tactic.kernel is not None, tactic.error
+        kernel = tactic.kernel
+        found.append([tactic.number, kernel.entry, kernel.digest, kernel.code])
+    return found
+
+
+@pytest.fixture(scope="module")
+def here() -> dict[str, Any]:
+    return answers()
+
+
+@pytest.fixture(scope="module")
+def there(run_python: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("another process")
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    environment = {
+        "PYTHONHASHSEED": seed,
+        "HOME": str(folder),
+        "TTA_CACHE_DIR": str(folder / "cache"),
+        "TRITON_CACHE_DIR": str(folder / "triton"),
+    }
+    done = run_python([__file__], env=environment, cwd=folder)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_both_were_asked_about_every_kind_of_spec(here: dict[str, Any]) -> None:
+    kinds = [name for name in here if name.startswith("spec: ")]
+    assert len(kinds) == 9
+    assert len({tuple(here[kind]) for kind in kinds}) == 9
+
+
+@pytest.mark.parametrize("name", [f"spec: {name}" for name in user_kernels.specs()])
+def test_a_spec_has_the_same_fingerprint_hash_and_op_name(
+    name: str, here: dict[str, Any], there: dict[str, Any]
+) -> None:
+    assert there[name] == here[name]
+
+
+def test_a_kernel_has_the_same_key(here: dict[str, Any], there: dict[str, Any]) -> None:
+    assert there["cache key"] == here["cache key"]
+    assert None not in here["cache key"]
+
+
+def test_an_expression_has_the_same_json(
+    here: dict[str, Any], there: dict[str, Any]
+) -> None:
+    assert there["JSON of expressions"] == here["JSON of expressions"]
+
+
+def test_a_kernel_has_the_same_number_name_and_code(
+    here: dict[str, Any], there: dict[str, Any]
+) -> None:
+    assert there["kernels"] == here["kernels"]
+    assert here["kernels"][0][1].startswith("test__silu_t1_")
+
+
+if __name__ == "__main__":
+    print(json.dumps(answers()))
