@@ -159,7 +159,7 @@ def test_tactics_are_numbered_from_one_in_the_order_of_the_configs() -> None:
     assert [entry.rpartition("_")[0] for entry in entries] == [
         f"test__op_t{number}" for number in (1, 2, 3)
     ]
-    assert [tactic.description for tactic in tactics][0] == "triton, {'BLOCK': 64}"
+    assert tactics[0].description == "triton, {'BLOCK': 64}"
 
 
 def test_an_autotuners_configs_are_tactics_where_the_spec_has_none() -> None:

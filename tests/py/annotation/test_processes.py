@@ -2,8 +2,8 @@
 
 """What has to be the same in every process: digests, keys, names and code.
 
-Another process, with another hash seed and a cache of its own, runs this file, and gives
-the answers that :func:`answers` gives here.
+Another process, with another hash seed and a cache of its own, runs this file, and must
+give the answers that :func:`answers` gives here.
 """
 
 from __future__ import annotations
