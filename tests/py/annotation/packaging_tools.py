@@ -18,26 +18,24 @@ UPSTREAM = "torch-tensorrt"
 # Not of the project, or of the machine alone.
 LEAVE_OUT = ("__pycache__", "*.egg-info", ".*", "build", "dist", "wheelhouse")
 
-# Imports both packages and prints what came of it as the last line.
+# Says where both packages come from. Real ones are imported, of hollow ones the spec is
+# enough: finding it imports the packages around it, which are empty there.
 REPORT = """
-import importlib, json, warnings
+import importlib, importlib.util, json, sys, warnings
 
 found = {}
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    import torch_tensorrt
     for name in ("annotation", "dynamo.conversion.plugins"):
-        try:
-            module = importlib.import_module("torch_tensorrt." + name)
-        except ModuleNotFoundError as error:
-            found[name] = str(error)
-        else:
-            found[name] = module.__file__
-from torch_tensorrt.dynamo.conversion.plugins import custom_op
-found["custom_op"] = custom_op.__code__.co_filename
+        full = "torch_tensorrt." + name
+        spec = importlib.util.find_spec(full)
+        found[name] = spec and spec.origin
+        if spec and "--import" in sys.argv:
+            found[name] = importlib.import_module(full).__file__
 found["warnings"] = [str(w.message) for w in caught if "annotation" in str(w.message)]
 print(json.dumps(found))
 """
+AROUND = ("torch_tensorrt", "torch_tensorrt/dynamo", "torch_tensorrt/dynamo/conversion")
 
 # A line of a `.pth` file. Only `Environment.execute` sets the variable, not pip.
 LINK = "import os, sys; sys.path.extend(os.environ.get('LINKED', '').split(':'))\n"
@@ -46,6 +44,10 @@ LINK = "import os, sys; sys.path.extend(os.environ.get('LINKED', '').split(':'))
 @dataclass(frozen=True)
 class Environment:
     """A virtual environment with its own copy of torch-tensorrt.
+
+    A hollow copy has empty packages around those of this project: importing the real
+    torch_tensorrt takes seconds, and what the overlay does depends on names, files and
+    the version alone.
 
     Everything else comes from the environment that runs the tests, whose own
     overlay stays out: its directories are appended to `sys.path`, which does not
@@ -56,10 +58,12 @@ class Environment:
     site: Path
 
     @classmethod
-    def create(cls, directory: Path) -> Environment:
+    def create(cls, directory: Path, *, hollow: bool) -> Environment:
         venv.create(directory, symlinks=True)
         site = next(directory.glob("lib/python3.*/site-packages"))
         copy_distribution(UPSTREAM, site)
+        for package in AROUND if hollow else ():
+            (site / package / "__init__.py").write_text("")
         (site / "linked.pth").write_text(LINK)
         return cls(directory / "bin" / "python", site)
 
@@ -67,12 +71,13 @@ class Environment:
         pip = [sys.executable, "-m", "pip", "--python", str(self.python)]
         run([*pip, *arguments, "--quiet"])
 
-    def execute(self, code: str) -> subprocess.CompletedProcess[str]:
+    def execute(self, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         linked = [path for path in sys.path if path.endswith("-packages")]
-        return run([str(self.python), "-c", code], LINKED=":".join(linked))
+        command = [str(self.python), "-c", code, *arguments]
+        return run(command, LINKED=":".join(linked))
 
-    def report(self) -> dict[str, Any]:
-        report = json.loads(self.execute(REPORT).stdout.splitlines()[-1])
+    def report(self, *arguments: str) -> dict[str, Any]:
+        report = json.loads(self.execute(REPORT, *arguments).stdout.splitlines()[-1])
         assert isinstance(report, dict)
         return report
 

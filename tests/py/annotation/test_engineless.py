@@ -1,14 +1,17 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The engineless environment: real packages, no TensorRT builder."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import subprocess
+import json
 import sys
 import sysconfig
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -21,15 +24,6 @@ here_only = pytest.mark.skipif(
     or "tensorrt_libs" in importlib.metadata.packages_distributions(),
     reason="this environment has TensorRT's own libraries",
 )
-
-
-def run(code: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run `code` as a user's script, in a directory of its own."""
-    script = directory / "script.py"
-    script.write_text(code)
-    return subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, cwd=directory
-    )
 
 
 @pytest.fixture(scope="module")
@@ -54,65 +48,94 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_plain_script_imports_the_annotation_package(tmp_path: Path) -> None:
-    code = "import torch_tensorrt.annotation as tta\nprint(tta.__file__)\n"
-    done = run(code, tmp_path)
-    assert done.returncode == 0, done.stderr
-    library = PROJECT / "py/torch_tensorrt/annotation"
-    assert done.stdout.splitlines()[-1] == str(library / "__init__.py")
+# A user's script: tensorrt comes before torch, and all the rest after both.
+SCRIPT = """
+import json
+import tensorrt as trt, torch
 
-
-@here_only
-def test_quick_plugins_are_available(tmp_path: Path) -> None:
-    done = run(
-        "import torch_tensorrt\nprint(torch_tensorrt.ENABLED_FEATURES.qdp_plugin)\n",
-        tmp_path,
-    )
-    assert done.stdout.splitlines()[-1:] == ["True"], done.stderr
-
-
-@here_only
-def test_tensorrt_imports_before_torch(tmp_path: Path) -> None:
-    done = run("import tensorrt, torch\nprint(tensorrt.__version__)\n", tmp_path)
-    assert done.stdout == "11.0.0.114\n", done.stderr
-
-
-@here_only
-def test_torch_says_truthfully_whether_there_is_a_device(tmp_path: Path) -> None:
-    question = "print(torch.cuda.is_available(), torch.cuda.device_count())\n"
-    plain = run("import torch\n" + question, tmp_path)
-    patched = run("import torch, tensorrt\n" + question, tmp_path)
-    assert patched.stdout == plain.stdout != ""
-
-
-@here_only
-def test_the_plugin_registry_is_real_and_the_builders_is_none(tmp_path: Path) -> None:
-    code = """
-import tensorrt as trt
-print(trt.get_builder_plugin_registry(trt.EngineCapability.STANDARD))
-print(type(trt.get_plugin_registry()).__name__)
+found = {
+    "version": trt.__version__,
+    "device": [torch.cuda.is_available(), torch.cuda.device_count()],
+    "builder registry": trt.get_builder_plugin_registry(trt.EngineCapability.STANDARD),
+    "registry": type(trt.get_plugin_registry()).__name__,
+}
+try:
+    trt.Builder(trt.Logger(trt.Logger.ERROR))
+except TypeError as error:
+    found["builder"] = str(error)
+import torch_tensorrt
+found["quick plugins"] = torch_tensorrt.ENABLED_FEATURES.qdp_plugin
+import torch_tensorrt.annotation as tta
+found["annotation"] = tta.__file__
+print(json.dumps(found))
 """
-    assert run(code, tmp_path).stdout == "None\nIPluginRegistry\n"
+
+
+@pytest.fixture(scope="module")
+def script(
+    run_python: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], str]:
+    """What the script found, and what it wrote on standard error."""
+    path = tmp_path_factory.mktemp("script") / "script.py"
+    path.write_text(SCRIPT)
+    done = run_python([path], cwd=path.parent)
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def test_a_plain_script_imports_the_annotation_package(
+    script: tuple[dict[str, Any], str],
+) -> None:
+    library = PROJECT / "py/torch_tensorrt/annotation"
+    assert script[0]["annotation"] == str(library / "__init__.py")
 
 
 @here_only
-def test_asking_for_a_builder_raises_and_says_why(tmp_path: Path) -> None:
-    done = run(
-        "import tensorrt as trt\ntrt.Builder(trt.Logger(trt.Logger.ERROR))\n", tmp_path
-    )
-    assert done.returncode == 1
-    assert "engineless environment: there is no TensorRT builder here" in done.stderr
-    assert "TypeError" in done.stderr
+def test_quick_plugins_are_available(script: tuple[dict[str, Any], str]) -> None:
+    assert script[0]["quick plugins"] is True
+
+
+@here_only
+def test_tensorrt_imports_before_torch(script: tuple[dict[str, Any], str]) -> None:
+    assert script[0]["version"] == "11.0.0.114"
+
+
+@here_only
+def test_torch_says_truthfully_whether_there_is_a_device(
+    script: tuple[dict[str, Any], str], run_python: Any
+) -> None:
+    question = "import torch; c = torch.cuda; print(c.is_available(), c.device_count())"
+    plain = run_python(question).stdout.split()
+    assert plain == list(map(str, script[0]["device"]))
+
+
+@here_only
+def test_the_plugin_registry_is_real_and_the_builder_has_none(
+    script: tuple[dict[str, Any], str],
+) -> None:
+    assert script[0]["registry"] == "IPluginRegistry"
+    assert script[0]["builder registry"] is None
+
+
+@here_only
+def test_asking_for_a_builder_raises_and_says_why(
+    script: tuple[dict[str, Any], str],
+) -> None:
+    found, errors = script
+    assert "builder" in found
+    assert "engineless environment: there is no TensorRT builder here" in errors
 
 
 @here_only
 def test_the_installer_finds_no_builder_here(install: ModuleType) -> None:
-    assert not install.has_builder(sys.executable)
+    """What it asks a process of its own, asked here: importing takes seconds."""
+    with pytest.raises(SystemExit) as caught:
+        exec(install.HAS_BUILDER, {})
+    assert caught.value.code is True
 
 
 @here_only
 def test_any_directory_with_the_packages_can_be_completed(
-    install: ModuleType, site: Path
+    install: ModuleType, site: Path, run_python: Any
 ) -> None:
     install.complete_site(site)
     # A process of its own: these names are loaded here from another directory.
@@ -129,7 +152,7 @@ print(all(
     + names("libnvonnxparser.so.11", "createNvOnnxParser_INTERNAL",
             "createNvOnnxParserRefitter_INTERNAL", "getNvOnnxParserVersion")))
 """
-    assert run(code, site).stdout == "True\n"
+    assert run_python(code, cwd=site).stdout == "True\n"
 
 
 @here_only

@@ -14,7 +14,7 @@ from packaging.metadata import Metadata
 from packaging_tools import PROJECT, UPSTREAM, Built, Environment, build, run_build
 
 STUBS = "torch_tensorrt-stubs"
-EXTRAS = {"triton", "cutile", "cutedsl", "plot", "docs", "dev"}
+EXTRAS = {"triton", "cutile", "cutedsl", "docs", "dev"}
 
 # What a user's type checker says of it, by line.
 USER = """\
@@ -105,7 +105,7 @@ def test_a_type_checker_sees_the_installed_library(
     built: Built, tmp_path: Path
 ) -> None:
     pytest.importorskip("mypy")
-    environment = Environment.create(tmp_path / "venv")
+    environment = Environment.create(tmp_path / "venv", hollow=True)
     environment.pip("install", "--no-deps", str(built.wheel))
     user = tmp_path / "user.py"
     user.write_text(USER)
