@@ -36,6 +36,7 @@ import torch
 # The version of these packages stands for their code, as the version of Python does for
 # the standard library and that of a toolchain for a kernel language.
 _NAMED_PACKAGES = {"torch", "torch_tensorrt", "tensorrt", "numpy", "sympy"}
+_STDLIB = sysconfig.get_path("stdlib")  # asked for once: it takes long
 _languages: dict[str, Callable[[Any], tuple[Any, ...] | None]] = {}
 
 _SCALARS = (bool, int, float, complex, str, bytes)
@@ -315,7 +316,7 @@ def is_versioned(module: str | None) -> bool:
     )
     if origin in (None, "built-in", "frozen"):
         return True
-    return Path(str(origin)).is_relative_to(sysconfig.get_path("stdlib"))
+    return Path(str(origin)).is_relative_to(_STDLIB)
 
 
 # --- The text of a function, as it runs in this process -------------------------------
