@@ -98,7 +98,10 @@ class Compilation:
         self.host = compile_launcher(parameters, Target(target), find_ptxas(), None)
         host = self.host
         (self.foretold,) = execute(host, program.ranges, "launcher")
-        sizes = [max(f.offset + f.size for f in p) for p in self.foretold.parameters]
+        sizes = [
+            max(offset + cell.size for offset, cell in fields.items())
+            for fields in self.foretold.parameters
+        ]
         self._oracle = HostOracle(host.module, host.function, sizes)
         given = [value for value in host.arguments if isinstance(value, Address)]
         objects = dict.fromkeys(address.object for address in given)
@@ -134,9 +137,9 @@ def check_launch(
     assert values(foretold.block) == native.block
     assert values([foretold.shared_memory]) == (native.shared_memory,)
     for fields, data in zip(foretold.parameters, native.parameters, strict=True):
-        for one in fields:
-            expected = field(data, one.offset, one.size)
-            assert compilation.value(one.value, extents) == expected
+        for offset, cell in fields.items():
+            expected = field(data, offset, cell.size)
+            assert compilation.value(cell.value, extents) == expected
 
 
 @every_kind

@@ -24,7 +24,7 @@ from torch_tensorrt.annotation._code.ptx import find_entry, identifier
 from torch_tensorrt.annotation.backends import Kind, Parameters, Slot
 from torch_tensorrt.annotation.backends.abi import unsupported
 from torch_tensorrt.annotation.backends.cutedsl.arithmetic import Unknown, show
-from torch_tensorrt.annotation.backends.cutedsl.host import Address, Field, HostLaunch
+from torch_tensorrt.annotation.backends.cutedsl.host import Address, Cell, HostLaunch
 from torch_tensorrt.annotation.errors import PTXError
 
 _PARAMETER = re.compile(
@@ -71,8 +71,8 @@ def rewrite(code: str, launch: HostLaunch, parameters: Parameters) -> str:
     code = _keep_entry(code, launch.kernel)
     match, kernel = find_entry(code), parameters.program.launch.name
     names = _names(match["parameters"], launch, kernel)
-    fields = ({field.offset: field for field in one} for one in launch.parameters)
-    loads = _Loads(dict(zip(names, fields, strict=True)), parameters)
+    fields = dict(zip(names, launch.parameters, strict=True))
+    loads = _Loads(fields, parameters)
     body = _LOAD.sub(loads.replaced, code[match.end() :])
     if any(identifier(name).search(body) for name in names):
         raise unsupported(
@@ -113,7 +113,7 @@ def _names(text: str, launch: HostLaunch, kernel: str) -> tuple[str, ...]:
     found = [_PARAMETER.fullmatch(part.strip()) for part in text.split(",")]
     declared = [match for match in found if match is not None]
     sizes = [int(p["count"] or 1) * int(p["bits"]) // 8 for p in declared]
-    ends = [fields[-1].offset + fields[-1].size for fields in launch.parameters]
+    ends = [max(at + cell.size for at, cell in p.items()) for p in launch.parameters]
     if len(sizes) != len(ends) or any(
         not end <= size < end + 8 for size, end in zip(sizes, ends, strict=True)
     ):
@@ -136,7 +136,7 @@ class _Loads:
     """
 
     def __init__(
-        self, fields: Mapping[str, Mapping[int, Field]], parameters: Parameters
+        self, fields: Mapping[str, Mapping[int, Cell]], parameters: Parameters
     ) -> None:
         self._fields = fields
         self._parameters = parameters

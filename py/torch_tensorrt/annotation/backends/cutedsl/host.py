@@ -17,10 +17,11 @@ there is one path through the code, the same for all of them.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import sympy
 from cutlass._mlir import ir
@@ -69,13 +70,11 @@ class Address:
 Value: TypeAlias = Number | Address
 
 
-@dataclass(frozen=True)
-class Field:
-    """One scalar of a kernel's parameter."""
+class Cell(NamedTuple):
+    """One scalar in memory."""
 
-    offset: int
-    size: int
     value: Value
+    size: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class HostLaunch:
         kernel: the entry's name.
         shared_memory: dynamic, in bytes.
         attributes: by id, the three words of the value.
-        parameters: fields of each, those of no size left out.
+        parameters: fields of each by offset, in order; those of no size left out.
     """
 
     kernel: str
@@ -94,7 +93,7 @@ class HostLaunch:
     block: tuple[Value, ...]
     shared_memory: Value
     attributes: Mapping[int, tuple[Value, ...]]
-    parameters: tuple[tuple[Field, ...], ...]
+    parameters: tuple[Mapping[int, Cell], ...]
 
 
 @dataclass(frozen=True)
@@ -153,31 +152,30 @@ class Layout:
         """The layout of a type of MLIR's LLVM dialect.
 
         Raises:
-            HostCodeError: it is of a kind that is not known here.
+            HostCodeError: the type is not known here.
         """
+        fields, size = [], 0
         if isinstance(kind, llvm.StructType) and not kind.packed:
-            return cls._in_order([cls.of(field) for field in kind.body])
-        if isinstance(kind, llvm.ArrayType):
-            return cls._in_order([cls.of(kind.element_type)] * kind.num_elements)
-        if isinstance(kind, llvm.PointerType):
-            return cls(8, 8)
-        if isinstance(kind, ir.VectorType):
-            size = sympy.prod(kind.shape) * cls.of(kind.element_type).size
-            return cls(size, size)
-        if isinstance(kind, ir.IntegerType | ir.FloatType):
+            fields = [cls.of(field) for field in kind.body]
+        elif isinstance(kind, llvm.ArrayType):
+            fields = [cls.of(kind.element_type)] * kind.num_elements
+        elif isinstance(kind, llvm.PointerType):
+            size = 8
+        elif isinstance(kind, ir.VectorType):
+            size = math.prod(kind.shape) * cls.of(kind.element_type).size
+        elif isinstance(kind, ir.IntegerType | ir.FloatType):
             size = max(1, kind.width // 8)
+        else:
+            raise HostCodeError(f"its host code uses the type {kind}")
+        if size:
             return cls(size, size)
-        raise HostCodeError(f"its host code uses the type {kind}")
-
-    @classmethod
-    def _in_order(cls, fields: Sequence[Layout]) -> Layout:
         parts, end = [], 0
         for field in fields:
-            start = _round_up(end, field.align)
-            parts.append((start, field))
-            end = start + field.size
+            end += -end % field.align  # up to the next multiple
+            parts.append((end, field))
+            end += field.size
         align = max((field.align for field in fields), default=1)
-        return cls(_round_up(end, align), align, tuple(parts))
+        return cls(end + -end % align, align, tuple(parts))
 
     def scalars(self, start: int = 0) -> Iterator[tuple[int, int]]:
         """Offset and size of each scalar."""
@@ -195,10 +193,6 @@ class Layout:
             start, found = found.parts[index]
             offset += start
         return offset, found
-
-
-def _round_up(value: int, step: int) -> int:
-    return -(-value // step) * step
 
 
 def _bits(value: Any) -> int:
@@ -231,34 +225,34 @@ class _Machine:
     def __init__(self, arithmetic: Arithmetic) -> None:
         self._arithmetic = arithmetic
         self._values: dict[str, Mapping[int, Value]] = {}
-        # By object: value and size of the scalar at an offset.
-        self._memory: dict[Slot | str, dict[int, tuple[Value, int]]] = {}
+        # By object and offset.
+        self._memory: dict[Slot | str, dict[int, Cell]] = {}
         self._allocations = 0
         self.launches: list[HostLaunch] = []
 
     def run(self, block: Any, arguments: Sequence[Value]) -> None:
-        steps = 0
-        values: Sequence[Mapping[int, Value]] | None = [{0: one} for one in arguments]
-        while values is not None:
-            for parameter, value in zip(block.arguments, values, strict=True):
-                self._values[parameter.get_name()] = value
-            values = None
-            for operation in block.operations:
-                op = operation.operation
-                steps += 1
-                if steps > _MOST_STEPS:
-                    raise HostCodeError("its host code does not end")
-                if op.name in ("llvm.br", "llvm.cond_br"):
-                    block, values = self._branch(op)
-                    break
-                if op.name != "llvm.return":
-                    given = self._evaluate(op)
-                    value = given if isinstance(given, Mapping) else {0: given}
-                    for result in op.results:
-                        self._values[result.get_name()] = value
+        operations = self._enter(block, [{0: argument} for argument in arguments])
+        for _ in range(_MOST_STEPS):
+            op = next(operations).operation
+            if op.name == "llvm.return":
+                return
+            if op.name in ("llvm.br", "llvm.cond_br"):
+                operations = self._branch(op)
+                continue
+            given = self._evaluate(op)
+            value = given if isinstance(given, Mapping) else {0: given}
+            for result in op.results:
+                self._values[result.get_name()] = value
+        raise HostCodeError("its host code does not end")
 
-    def _branch(self, op: Any) -> tuple[Any, list[Mapping[int, Value]]]:
-        """The block that comes next, and its arguments."""
+    def _enter(self, block: Any, values: Sequence[Mapping[int, Value]]) -> Any:
+        """An iterator over the operations of a block that is given its arguments."""
+        for parameter, value in zip(block.arguments, values, strict=True):
+            self._values[parameter.get_name()] = value
+        return iter(block.operations)
+
+    def _branch(self, op: Any) -> Any:
+        """The operations of the block that comes next."""
         operands, successor = list(op.operands), 0
         if op.name == "llvm.cond_br":
             condition = self._number(operands[0])
@@ -270,9 +264,9 @@ class _Machine:
                     "branch inside the kernel"
                 )
             _, count, _ = op.attributes["operandSegmentSizes"]
-            successor = int(condition == 0)
-            operands = operands[1 + count :] if successor else operands[1 : 1 + count]
-        return op.successors[successor], [self._get(value) for value in operands]
+            successor, end = int(condition == 0), 1 + count
+            operands = operands[end:] if successor else operands[1:end]
+        return self._enter(op.successors[successor], [*map(self._get, operands)])
 
     def _evaluate(self, op: Any) -> Value | Mapping[int, Value]:
         """What an operation gives; anything, if it gives nothing."""
@@ -386,20 +380,19 @@ class _Machine:
         cells = self._memory.setdefault(at.object, {})
         for offset, size in Layout.of(operand.type).scalars():
             start = at.offset + offset
-            for cell, (_, length) in list(cells.items()):
-                if start - length < cell < start + size:
-                    del cells[cell]  # it is overwritten, as a whole or in part
+            for other, cell in list(cells.items()):
+                if start - cell.size < other < start + size:
+                    del cells[other]  # it is overwritten, as a whole or in part
             if offset in value:
-                cells[start] = (value[offset], size)
+                cells[start] = Cell(value[offset], size)
 
     def _load(self, at: Address, offset: int, size: int) -> Value:
         if str(at.object).startswith("@"):
             return Address(f"*{at.object}")
-        cells = self._memory.get(at.object, {})
-        value, stored = cells.get(at.offset + offset, (None, 0))
-        if value is None or stored != size:
+        cell = self._memory.get(at.object, {}).get(at.offset + offset)
+        if cell is None or cell.size != size:
             return Unknown("memory that the launcher has not written")
-        return value
+        return cell.value
 
     def _call(self, op: Any) -> Value:
         is_direct = "callee" in op.attributes
@@ -434,20 +427,17 @@ class _Machine:
             parameters=tuple(self._parameters(arguments)),
         )
 
-    def _parameters(self, at: Address) -> Iterator[tuple[Field, ...]]:
-        """What the addresses from ``at`` on lead to."""
-        offset, cells = at.offset, self._memory.get(at.object, {})
+    def _parameters(self, arguments: Address) -> Iterator[dict[int, Cell]]:
+        """What the addresses from ``arguments`` on lead to."""
+        offset, cells = arguments.offset, self._memory.get(arguments.object, {})
         while offset in cells:
-            place, _ = cells[offset]
+            place = cells[offset].value
             assert isinstance(place, Address)
             scalars = sorted(self._memory.get(place.object, {}).items())
-            if fields := [
-                Field(start - place.offset, size, value)
-                for start, (value, size) in scalars
-                if start >= place.offset
-            ]:
-                yield tuple(fields)
-            offset += 8
+            start = place.offset
+            if fields := {at - start: cell for at, cell in scalars if at >= start}:
+                yield fields
+            offset += 8  # of an address
 
 
 def _is_settled(value: Number) -> bool:
