@@ -33,6 +33,9 @@ class Unknown:
 
     reason: str
 
+    def __str__(self) -> str:
+        return self.reason
+
 
 Number: TypeAlias = sympy.Basic | Unknown  # an integer, or an open condition
 
@@ -41,11 +44,9 @@ class _Inexact(Exception):
     """An expression is not what the machine computes, for some shape of the profile."""
 
 
-def show(value: Number) -> str:
+def show(value: Any) -> str:
     """A value, for messages."""
-    if isinstance(value, Unknown):
-        return value.reason
-    if value.is_Relational:
+    if isinstance(value, sympy.Rel):
         return f"{value.lhs} {value.rel_op} {value.rhs}"
     return str(value)
 

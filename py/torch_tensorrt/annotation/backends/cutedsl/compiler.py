@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import cutlass.cute as cute
-import sympy
 import torch
 from cuda.bindings.driver import CUstream
 from cutlass.base_dsl import Arch, compiler
@@ -24,19 +23,11 @@ from cutlass.cute.runtime import from_dlpack
 
 from torch_tensorrt.annotation import backends
 from torch_tensorrt.annotation._code.ptxas import Assembler, find_ptxas, ptxas_versions
-from torch_tensorrt.annotation._sizes.facts import is_condition
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends import abi
 from torch_tensorrt.annotation.backends.cutedsl import entry
 from torch_tensorrt.annotation.backends.cutedsl.arguments import HostArguments
-from torch_tensorrt.annotation.backends.cutedsl.arithmetic import Unknown, show
-from torch_tensorrt.annotation.backends.cutedsl.host import (
-    Address,
-    Host,
-    HostLaunch,
-    Value,
-    execute,
-)
+from torch_tensorrt.annotation.backends.cutedsl.host import Host, execute
 from torch_tensorrt.annotation.backends.cutedsl.intercept import intercepting
 from torch_tensorrt.annotation.backends.cutedsl.launch import is_launcher
 from torch_tensorrt.annotation.errors import (
@@ -48,12 +39,6 @@ from torch_tensorrt.annotation.errors import (
 _SETTINGS = "CUTE_DSL_"  # how its environment variables begin
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _compiling = threading.RLock()  # CuTe DSL's compiler is not thread-safe
-# Of cudaLaunchAttributeID; the others say with 1 that a launch is special.
-_CLUSTER = 4
-_SPECIAL = {2: "cooperative", 6: "programmatic dependent"}
-# Found in 4.8.1: in a block of 1024, i = block_idx * block_dim + thread_idx was taken
-# for less than any extent, so that i % rows and i // rows became i and 0.
-_MOST_ALONG = (1024, 1024, 64)
 
 
 class CuTeDSLBackend:
@@ -110,22 +95,7 @@ class CuTeDSLBackend:
             host = compile_launcher(parameters, target, ptxas, options.get("arch"))
             entry.require_no_tensor_maps(host.code, name)
             launches = execute(host, program.ranges, name)
-        launch = _only(launches, name)
-        _require_plain(launch, name)
-        x, y, z = (_known(size, "the grid", name) for size in launch.grid)
-        block = _block(launch, name)
-        dynamic = _constant(launch.shared_memory, "its dynamic shared memory", name)
-        abi.require_shared_memory(name, dynamic, target)
-        return abi.CompiledKernel(
-            code=entry.rewrite(host.code, launch, parameters),
-            slots=tuple(parameters.slots),
-            extras=tuple(parameters.extras),
-            grid=(x, y, z),
-            block=block,
-            shared_memory=dynamic,
-            ptxas=ptxas.path,
-            facts=" ".join(parameters.told),
-        )
+        return entry.bind(host.code, launches, parameters, target, ptxas.path)
 
 
 BACKEND = CuTeDSLBackend
@@ -220,67 +190,3 @@ def _refused(name: str, target: Target, error: Exception) -> Exception:
     return CompileError(
         f"launcher {name}: CuTe DSL does not compile it for {target.arch}: {text}"
     )
-
-
-# --- Its launch, as TensorRT can make it ----------------------------------------------
-
-
-def _only(launches: Sequence[HostLaunch], name: str) -> HostLaunch:
-    if len(launches) == 1:
-        return launches[0]
-    if not launches:
-        raise UnsupportedKernelError(
-            f"launcher {name}: it launches nothing for the shapes of this profile. "
-            "CuTe DSL's launchers do so where a kernel asks for more shared memory "
-            "than the GPU has."
-        )
-    raise UnsupportedKernelError(
-        f"launcher {name}: it launches {len(launches)} kernels. A plugin is one "
-        "launch: register an op for each kernel, or fuse them."
-    )
-
-
-def _require_plain(launch: HostLaunch, name: str) -> None:
-    """Raise for whatever TensorRT's launch (grid, block, shared memory) leaves out."""
-    for key, words in launch.attributes.items():
-        if key == _CLUSTER:
-            if any(word != 1 for word in words):
-                raise abi.refuse_cluster(name, "x".join(map(str, words)))
-        elif words[0] != 0:
-            raise abi.refuse_launch(name, _SPECIAL.get(key, f"special ({key})"))
-
-
-def _known(value: Value, what: str, name: str) -> sympy.Expr:
-    if isinstance(value, Unknown | Address) or is_condition(value):
-        shown = "an address" if isinstance(value, Address) else show(value)
-        raise abi.unsupported(
-            name,
-            f"{what} is {shown}. TensorRT computes sums, products, quotients, max and "
-            "min of extents; launch with those.",
-        )
-    return value
-
-
-def _constant(value: Value, what: str, name: str) -> int:
-    known = _known(value, what, name)
-    if not known.is_Integer:
-        raise abi.unsupported(
-            name,
-            f"{what} follows the shape ({known}). It is compiled in: launch with a "
-            "constant, or make the dimension static.",
-        )
-    return int(known)
-
-
-def _block(launch: HostLaunch, name: str) -> tuple[int, int, int]:
-    x, y, z = (_constant(size, "the block", name) for size in launch.block)
-    abi.require_block(name, (x, y, z))
-    for axis, size, most in zip("xyz", (x, y, z), _MOST_ALONG, strict=True):
-        if size == most:
-            raise abi.unsupported(
-                name,
-                f"its blocks have {size} threads along {axis}, the most there can be. "
-                "CuTe DSL takes block_dim() for less than that, and compiles what is "
-                f"computed from it wrongly: launch {size // 2}.",
-            )
-    return x, y, z

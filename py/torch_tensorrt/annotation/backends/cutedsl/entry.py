@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""Rewrite the entry of CuTe DSL's PTX to take what TensorRT passes.
+"""A launch of CuTe DSL's as TensorRT can make it: its sizes, and its kernel's entry.
 
 A CuTe tensor reaches a kernel as one parameter: a struct of its address, extents and
 strides. The host launcher, executed on expressions, says what is in each field. So each
@@ -16,28 +16,35 @@ loads is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import sympy
 
 from torch_tensorrt.annotation._code.ptx import find_entry, identifier
-from torch_tensorrt.annotation.backends import Kind, Parameters, Slot
-from torch_tensorrt.annotation.backends.abi import unsupported
+from torch_tensorrt.annotation._sizes.facts import is_condition
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation.backends import Kind, Slot, abi
+from torch_tensorrt.annotation.backends.cutedsl import host
 from torch_tensorrt.annotation.backends.cutedsl.arithmetic import Unknown, show
-from torch_tensorrt.annotation.backends.cutedsl.host import Address, Cell, HostLaunch
-from torch_tensorrt.annotation.errors import PTXError
+from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
 
 _PARAMETER = re.compile(
     r"\.param\s+(?:\.align\s+\d+\s+)?\.[a-z]+(?P<bits>\d+)[^,]*?\s+"
-    r"(?P<name>[\w$]+)(?:\[(?P<count>\d+)\])?"
+    r"(?P<name>[\w$]+)(?:\[(?P<count>\d+)\])?\s*(?:,|\Z)"
 )
 _LOAD = re.compile(
-    r"(?P<guard>@!?%\w+\s+)?ld\.param(?:::entry)?(?:\.v[248])?\.(?P<type>[a-z]+\d+)\s+"
-    r"(?P<to>\{[^}]*\}|%\w+),\s*\[(?P<name>[\w$]+)(?:\+(?P<offset>\d+))?\];"
+    r"(?P<guard>@!?%\w+\s+)?ld\.param(?:::entry)?(?:\.v[248])?"
+    r"\.(?P<type>[a-z]+(?P<bits>\d+))\s+(?P<to>\{[^}]*\}|%\w+),\s*\[(?P<name>[\w$]+)(?:\+(?P<offset>\d+))?\];"
 )
 _ENTRY = re.compile(r"\.visible\s+\.entry\s+(?P<name>[\w$]+)[^{]*\{")
 _BRACE = re.compile(r"[{}]")
 _ALIGNED = re.compile(r"\.param\s+\.align\s+(\d+)")
+# Of cudaLaunchAttributeID; the others say with 1 that a launch is special.
+_CLUSTER = 4
+_SPECIAL = {2: "cooperative", 6: "programmatic dependent"}
+# Found in 4.8.1: in a block of 1024, i = block_idx * block_dim + thread_idx was taken
+# for less than any extent, so that i % rows and i // rows became i and 0.
+_MOST_ALONG = (1024, 1024, 64)
 _TENSOR_MAP = 64  # the alignment of one: a parameter's is 16 bytes at most otherwise
 
 
@@ -49,160 +56,229 @@ def require_no_tensor_maps(code: str, kernel: str) -> None:
     """
     alignments = map(int, _ALIGNED.findall(code))
     if max(alignments, default=0) >= _TENSOR_MAP or "cp.async.bulk.tensor" in code:
-        raise unsupported(
+        raise abi.unsupported(
             kernel,
             "it takes a tensor map (TMA), which TensorRT does not make. Load with "
             "cp.async or plain loads.",
         )
 
 
-def rewrite(code: str, launch: HostLaunch, parameters: Parameters) -> str:
-    """The launched kernel's code, with an entry that takes inputs, extras and outputs.
+def bind(
+    code: str,
+    launches: Sequence[host.HostLaunch],
+    parameters: abi.Parameters,
+    target: Target,
+    ptxas: str,
+) -> abi.CompiledKernel:
+    """The launched kernel, with an entry that takes inputs, extras and outputs.
 
     Args:
-        launch: says what the launcher puts into each of the old entry's parameters.
+        launches: those of the launcher; there must be one.
         parameters: those of the new entry are added to it.
 
     Raises:
-        UnsupportedKernelError: the kernel reads a field that nothing can fill.
+        UnsupportedKernelError: TensorRT cannot make the launch, or the kernel reads a
+            field that nothing can fill.
         ArgumentError: a field can pass 32 bits.
         PTXError: the code is not what is expected.
     """
-    code = _keep_entry(code, launch.kernel)
-    match, kernel = find_entry(code), parameters.program.launch.name
-    names = _names(match["parameters"], launch, kernel)
-    fields = dict(zip(names, launch.parameters, strict=True))
-    loads = _Loads(fields, parameters)
-    body = _LOAD.sub(loads.replaced, code[match.end() :])
-    if any(identifier(name).search(body) for name in names):
-        raise unsupported(
-            kernel,
-            "it takes the address of a parameter, as it does of a tensor map, or of a "
-            "tuple that it indexes at run time. TensorRT passes plain values only.",
+    binding, name = _Binding(parameters), parameters.program.launch.name
+    if not launches:
+        raise binding.unsupported(
+            "its launcher launches nothing for the shapes of this profile. CuTe DSL's "
+            "launchers do so where a kernel asks for more shared memory than the GPU "
+            "has."
         )
-    declared = ",\n\t".join(
-        f".param .{'u32' if slot.kind is Kind.EXTRA else 'u64'} {_name(slot)}"
-        for slot in parameters.slots
+    if len(launches) > 1:
+        raise binding.unsupported(
+            f"its launcher launches {len(launches)} kernels. A plugin is one launch: "
+            "register an op for each kernel, or fuse them."
+        )
+    (launch,) = launches
+    for key, words in launch.attributes.items():
+        if key == _CLUSTER and any(word != 1 for word in words):
+            raise abi.refuse_cluster(name, "x".join(map(show, words)))
+        if key != _CLUSTER and words[0] != 0:
+            raise abi.refuse_launch(name, _SPECIAL.get(key, f"special ({key})"))
+    x, y, z = (binding.known(size, "the grid") for size in launch.grid)
+    block = binding.block(launch.block)
+    size = binding.constant(launch.shared_memory, "its dynamic shared memory")
+    abi.require_shared_memory(name, size, target)
+    code = binding.rewrite(_keep_entry(code, launch.kernel), launch.parameters)
+    return abi.CompiledKernel(
+        code=code,
+        slots=tuple(parameters.slots),
+        extras=tuple(parameters.extras),
+        grid=(x, y, z),
+        block=block,
+        shared_memory=size,
+        ptxas=ptxas,
+        facts=" ".join(parameters.told),
     )
-    header = f".visible .entry {match['name']}(\n\t{declared}\n){match['directives']}{{"
-    return code[: match.start()] + header + body
 
 
 def _keep_entry(code: str, entry: str) -> str:
     """``code`` without its other entries, which a launcher chose not to launch."""
-    kept, end, found = [], 0, False
-    for match in _ENTRY.finditer(code):
-        if match["name"] == entry:
-            found = True
-            continue
-        kept.append(code[end : match.start()])
-        end, depth = match.end(), 1
+    entries = {match["name"]: match for match in _ENTRY.finditer(code)}
+    if entries.pop(entry, None) is None:
+        raise PTXError(f"the launcher launches {entry}, which its code lacks.")
+    kept, end = "", 0
+    for other in entries.values():
+        kept += code[end : other.start()]
+        end, depth = other.end(), 1
         while depth:
             brace = _BRACE.search(code, end)
             if brace is None:
                 raise PTXError("the braces of the compiled code do not match.")
             depth += 1 if brace[0] == "{" else -1
             end = brace.end()
-    if not found:
-        raise PTXError(f"the launcher launches {entry}, which its code lacks.")
-    return "".join((*kept, code[end:]))
-
-
-def _names(text: str, launch: HostLaunch, kernel: str) -> tuple[str, ...]:
-    """The names of the declared parameters, which are as large as their fields."""
-    found = [_PARAMETER.fullmatch(part.strip()) for part in text.split(",")]
-    declared = [match for match in found if match is not None]
-    sizes = [int(p["count"] or 1) * int(p["bits"]) // 8 for p in declared]
-    ends = [max(at + cell.size for at, cell in p.items()) for p in launch.parameters]
-    if len(sizes) != len(ends) or any(
-        not end <= size < end + 8 for size, end in zip(sizes, ends, strict=True)
-    ):
-        raise PTXError(
-            f"kernel {kernel}: the entry takes {text.strip()}, and its launcher passes "
-            f"parameters of {ends} bytes. Please report this, with the kernel."
-        )
-    return tuple(p["name"] for p in declared)
+    return kept + code[end:]
 
 
 def _name(slot: Slot) -> str:
     return f"tta_{slot.kind.value}_{slot.index}"
 
 
-class _Loads:
-    """Replaces loads; the arguments they need become the new entry's parameters.
+class _Binding:
+    """Gives a kernel what TensorRT passes, or says why it cannot.
 
     Args:
-        fields: of each old parameter, by offset.
+        parameters: what the new entry takes is added to it.
     """
 
-    def __init__(
-        self, fields: Mapping[str, Mapping[int, Cell]], parameters: Parameters
-    ) -> None:
-        self._fields = fields
+    def __init__(self, parameters: abi.Parameters) -> None:
         self._parameters = parameters
         self._kernel = parameters.program.launch.name
+        self._fields: dict[str, Mapping[int, host.Cell]] = {}  # by old parameter
 
-    def replaced(self, match: re.Match[str]) -> str:
-        """One load, which may have several destinations."""
+    def unsupported(self, why: str) -> UnsupportedKernelError:
+        return abi.unsupported(self._kernel, why)
+
+    def known(self, value: host.Value, what: str) -> sympy.Expr:
+        """A value that is an integer for every shape."""
+        if isinstance(value, Unknown | host.Address) or is_condition(value):
+            raise self.unsupported(
+                f"{what} is {show(value)}. TensorRT computes sums, products, "
+                "quotients, max and min of extents; launch with those."
+            )
+        return value
+
+    def constant(self, value: host.Value, what: str) -> int:
+        """A value that is one integer."""
+        known = self.known(value, what)
+        if not known.is_Integer:
+            raise self.unsupported(
+                f"{what} follows the shape ({known}). It is compiled in: launch with a "
+                "constant, or make the dimension static."
+            )
+        return int(known)
+
+    def block(self, sizes: Sequence[host.Value]) -> tuple[int, int, int]:
+        """Threads along each axis."""
+        x, y, z = (self.constant(size, "the block") for size in sizes)
+        abi.require_block(self._kernel, (x, y, z))
+        for axis, size, most in zip("xyz", (x, y, z), _MOST_ALONG, strict=True):
+            if size == most:
+                raise self.unsupported(
+                    f"its blocks have {size} threads along {axis}, the most there can "
+                    "be. CuTe DSL takes block_dim() for less than that, and compiles "
+                    f"what is computed from it wrongly: launch {size // 2}."
+                )
+        return x, y, z
+
+    def rewrite(self, code: str, passed: Sequence[Mapping[int, host.Cell]]) -> str:
+        """The code, whose entry takes TensorRT's arguments in place of ``passed``.
+
+        Args:
+            passed: the fields of each of the old entry's parameters.
+        """
+        match = find_entry(code)
+        declared = list(_PARAMETER.finditer(match["parameters"]))
+        sizes = [int(p["count"] or 1) * int(p["bits"]) // 8 for p in declared]
+        ends = [max(at + cell.size for at, cell in one.items()) for one in passed]
+        if len(sizes) != len(ends) or any(
+            not end <= size < end + 8 for size, end in zip(sizes, ends, strict=True)
+        ):
+            raise PTXError(
+                f"kernel {self._kernel}: the entry takes {match['parameters'].strip()},"
+                f" and its launcher passes parameters of {ends} bytes. Please report "
+                "this, with the kernel."
+            )
+        names = (parameter["name"] for parameter in declared)
+        self._fields = dict(zip(names, passed, strict=True))
+        body = _LOAD.sub(self._load, code[match.end() :])
+        if any(identifier(name).search(body) for name in self._fields):
+            raise self.unsupported(
+                "it takes the address of a parameter, as it does of a tensor map, or "
+                "of a tuple that it indexes at run time. TensorRT passes plain values "
+                "only."
+            )
+        takes = ",\n\t".join(
+            f".param .{'u32' if slot.kind is Kind.EXTRA else 'u64'} {_name(slot)}"
+            for slot in self._parameters.slots
+        )
+        header = (
+            f".visible .entry {match['name']}(\n\t{takes}\n){match['directives']}{{"
+        )
+        return code[: match.start()] + header + body
+
+    def _load(self, match: re.Match[str]) -> str:
+        """In place of one load, which may have several destinations."""
         if match["name"] not in self._fields:
             return match[0]  # of the result of a function that the kernel calls
-        size = int(re.sub(r"\D", "", match["type"])) // 8
-        start = int(match["offset"] or 0)
+        size, start = int(match["bits"]) // 8, int(match["offset"] or 0)
         return "\n\t".join(
-            (match["guard"] or "")
-            + self._one(to.strip(), match, start + index * size, size)
+            (match["guard"] or "") + self._one(to.strip(), match, start + index * size)
             for index, to in enumerate(match["to"].strip("{}").split(","))
         )
 
-    def _one(self, to: str, load: re.Match[str], offset: int, size: int) -> str:
-        name, kind = load["name"], load["type"]
+    def _one(self, to: str, load: re.Match[str], offset: int) -> str:
+        """What puts the field at ``offset`` into register ``to``."""
+        name, kind, bits = load["name"], load["type"], int(load["bits"])
         field = self._fields[name].get(offset)
-        if field is None or field.size != size:
+        if field is None or 8 * field.size != bits:
             raise PTXError(
-                f"kernel {self._kernel}: it reads {size} bytes at {name}+{offset}, and "
-                f"the launcher writes {field.size if field else 'none'} there. Please "
-                "report this."
+                f"kernel {self._kernel}: it reads {bits // 8} bytes at {name}+{offset},"
+                f" and the launcher writes {field.size if field else 'none'} there. "
+                "Please report this."
             )
         value = field.value
-        if isinstance(value, Address):
+        if isinstance(value, host.Address):
             return f"ld.param.u64 {to}, [{self._tensor(value)}];"
         if isinstance(value, Unknown):
-            raise unsupported(
-                self._kernel,
+            raise self.unsupported(
                 f"its launcher passes it {show(value)}. TensorRT passes sums, products,"
                 " quotients, max and min of extents: narrow the profile, or compute it "
-                "inside the kernel.",
+                "inside the kernel."
             )
         if value.is_Integer:
-            bits = 8 * size
             number = int(value) % 2**bits
             if kind.startswith("s") and number >= 2 ** (bits - 1):
                 number -= 2**bits
             return f"mov.b{max(bits, 16)} {to}, {number};"
-        if size == 8:  # a destination may be wider than what is loaded
+        if bits == 64:  # a destination may be wider than what is loaded
             kind = "s32"
         return f"ld.param.{kind} {to}, [{self._extra(value, name)}];"
 
-    def _tensor(self, address: Address) -> str:
+    def _tensor(self, address: host.Address) -> str:
         """The parameter that holds an address."""
         slot, offset = address.object, address.offset
         if not isinstance(slot, Slot) or offset != 0:
             where = f" {offset} bytes into a tensor" if isinstance(slot, Slot) else ""
-            raise unsupported(
-                self._kernel,
+            raise self.unsupported(
                 f"its launcher passes it an address{where} that is not a tensor's "
-                "start. An engine passes tensors alone: offset them in the kernel.",
+                "start. An engine passes tensors alone: offset them in the kernel."
             )
         return self._take(slot)
 
     def _extra(self, expr: sympy.Basic, name: str) -> str:
         """The parameter that holds a number; a condition is 0 or 1."""
-        parameters = self._parameters
         remedy = "pass the factors and multiply in the kernel"
-        parameters.require_int32(name, expr, remedy)
-        if expr not in parameters.extras:
-            parameters.extras.append(expr)
-        return self._take(Slot(Kind.EXTRA, parameters.extras.index(expr)))
+        self._parameters.require_int32(name, expr, remedy)
+        extras = self._parameters.extras
+        if expr not in extras:
+            extras.append(expr)
+        return self._take(Slot(Kind.EXTRA, extras.index(expr)))
 
     def _take(self, slot: Slot) -> str:
         if slot not in self._parameters.slots:

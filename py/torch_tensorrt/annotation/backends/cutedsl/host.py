@@ -56,7 +56,7 @@ class HostCodeError(Exception):
 
 @dataclass(frozen=True)
 class Address:
-    """A place: so many bytes into an object.
+    """So many bytes into an object.
 
     Attributes:
         object: the slot of a tensor, or a name: ``%1`` is memory that the launcher
@@ -65,6 +65,9 @@ class Address:
 
     object: Slot | str
     offset: int = 0
+
+    def __str__(self) -> str:
+        return "an address"
 
 
 Value: TypeAlias = Number | Address
