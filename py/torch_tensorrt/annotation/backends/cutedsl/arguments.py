@@ -10,7 +10,7 @@ expressions are known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import cutlass
@@ -23,14 +23,9 @@ from torch_tensorrt.annotation._sizes.facts import is_condition
 from torch_tensorrt.annotation._tensors import INT32_MAX
 from torch_tensorrt.annotation.backends import Parameters, Pointer, Scalar
 from torch_tensorrt.annotation.backends.abi import ALIGNMENT
+from torch_tensorrt.annotation.backends.cutedsl import launch
 from torch_tensorrt.annotation.backends.cutedsl.arithmetic import Unknown
 from torch_tensorrt.annotation.backends.cutedsl.host import Address, Value
-from torch_tensorrt.annotation.backends.cutedsl.launch import (
-    Fixed,
-    Leaf,
-    Stream,
-    Template,
-)
 
 _LARGEST_DIVISOR = 1024  # more gains nothing: no access is as wide
 
@@ -55,20 +50,19 @@ class HostArguments:
         self.samples: list[Any] = []
         self.values: list[Value] = []
 
-    def builder(self, template: Template) -> Builder:
+    def builder(self, template: launch.Template) -> Builder:
         """What makes one argument of the launcher's."""
-        if isinstance(template, Stream):
+        if template is launch.STREAM:
             return self._add(make_fake_stream(), Address("stream"))
         if isinstance(template, tuple):
-            items = [self.builder(item) for item in template]
-            return lambda values: tuple(item(values) for item in items)
+            return _together(map(self.builder, template))
         argument = self._parameters.program.launch.arguments[template.index]
         if isinstance(argument, Pointer):
-            return self._tensor(argument, template)
+            return self._tensor(argument, template.kind)
         if isinstance(argument, Scalar):
             return self._number(argument.expr, template.kind, argument.name)
         value, kind = argument.value, template.kind
-        constant = value.value if isinstance(value, Fixed) else value
+        constant = value.value if isinstance(value, launch.Fixed) else value
         return lambda values: kind(constant) if kind else constant
 
     def _add(self, sample: Any, value: Value) -> Builder:
@@ -77,34 +71,32 @@ class HostArguments:
         self.values.append(value)
         return lambda values: values[index]
 
-    def _tensor(self, argument: Pointer, leaf: Leaf) -> Builder:
+    def _tensor(self, argument: Pointer, element: Any) -> Builder:
         self._require_small(argument)
-        element, alignment = leaf.kind, argument.dtype.itemsize
+        alignment = argument.dtype.itemsize
         if self._parameters.aligned:
             alignment = ALIGNMENT
             self._parameters.told.append(f"{argument.name}%{ALIGNMENT}")
         stored = cutlass.Int8 if element is cutlass.Boolean else element
+        address = Address(self._parameters.slot_of(argument))
         memory = cute.AddressSpace.gmem
-        pointer = self._add(
-            make_ptr(stored, ALIGNMENT, memory, assumed_align=alignment),
-            Address(self._parameters.slot_of(argument)),
-        )
-        shape, strides = (
-            [
-                self._number(size, None, f"{argument.name}.{what}[{axis}]")
-                for axis, size in enumerate(sizes)
-            ]
-            for what, sizes in (("shape", argument.shape), ("stride", argument.strides))
-        )
+        sample = make_ptr(stored, ALIGNMENT, memory, assumed_align=alignment)
+        pointer = self._add(sample, address)
+        shape = self._numbers_of(argument.shape, f"{argument.name}.shape")
+        strides = self._numbers_of(argument.strides, f"{argument.name}.stride")
 
         def build(values: Sequence[Any]) -> Any:
-            extents = tuple(extent(values) for extent in shape)
-            steps = tuple(stride(values) for stride in strides)
-            layout = cute.make_layout(extents, stride=steps)
+            layout = cute.make_layout(shape(values), stride=strides(values))
             tensor = cute.make_tensor(pointer(values), layout)
             return type(tensor)(tensor.value, element)
 
         return build
+
+    def _numbers_of(self, sizes: Sequence[sympy.Basic], name: str) -> Builder:
+        return _together(
+            self._number(size, None, f"{name}[{axis}]")
+            for axis, size in enumerate(sizes)
+        )
 
     def _require_small(self, argument: Pointer) -> None:
         """CuTe DSL computes offsets in 32 bits, unless a stride has 64 of its own."""
@@ -122,9 +114,8 @@ class HostArguments:
             value, make = int(expr), kind or int
             return lambda values: make(value)
         if kind is cutlass.Boolean:
-            is_known = is_condition(expr)
-            condition = expr if is_known else Unknown(f"{expr} as a condition")
-            return self._add(cutlass.Boolean(True), condition)
+            unknown = Unknown(f"{expr} as a condition")
+            return self._add(kind(True), expr if is_condition(expr) else unknown)
         if kind is not None and not issubclass(kind, Integer):
             raise self._parameters.refused(
                 name,
@@ -146,11 +137,14 @@ class HostArguments:
         divisor = min(known.divisor, _LARGEST_DIVISOR)
         if divisor > 1:
             self._parameters.told.append(f"{name}%{divisor}")
-        if (expr, kind) not in self._numbers:
-            plain = self._add(kind(1), expr)
-            self._numbers[expr, kind] = (
-                (lambda values: cute.assume(plain(values), divby=divisor))
-                if divisor > 1
-                else plain
-            )
-        return self._numbers[expr, kind]
+        plain = self._numbers.get((expr, kind)) or self._add(kind(1), expr)
+        self._numbers[expr, kind] = plain
+        if divisor == 1:
+            return plain
+        return lambda values: cute.assume(plain(values), divby=divisor)
+
+
+def _together(builders: Iterable[Builder]) -> Builder:
+    """Makes a tuple of what each makes."""
+    items = list(builders)
+    return lambda values: tuple(item(values) for item in items)

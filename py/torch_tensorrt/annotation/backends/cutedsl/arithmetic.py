@@ -130,15 +130,11 @@ class Arithmetic:
             return -value if source == 1 else value
         if operation == "zext":
             return self._natural(value)
-        if bits > 1:
-            return self._fitted(value, bits)
-        if not value.is_Integer:
-            raise _Inexact(f"the lowest bit of {value}")
-        return sympy.Integer(int(value) & 1)
+        if bits == 1:
+            return self._bitwise("and_", value, sympy.S.One)
+        return self._fitted(value, bits)
 
     def _bounds(self, expr: sympy.Expr) -> tuple[int, int]:
-        if expr.is_Integer:
-            return int(expr), int(expr)
         return bounds(expr, self._ranges)
 
     def _natural(self, expr: sympy.Expr) -> sympy.Expr:
@@ -175,9 +171,7 @@ class Arithmetic:
             if upper <= 0:
                 return -FloorDiv(-left, right)
         if left.is_Integer and right.is_Integer and right != 0:
-            sign = 1 if (left < 0) == (right < 0) else -1
-            quotient = sign * (abs(int(left)) // abs(int(right)))
-            return self._fitted(sympy.Integer(quotient), bits)
+            return self._fitted(sympy.Integer(left / right), bits)  # which truncates
         raise _Inexact(f"{left} / {right}, whose signs the profile leaves open")
 
     def _remainder(self, left: sympy.Expr, right: sympy.Expr) -> sympy.Expr:
@@ -259,21 +253,18 @@ def _xor(left: sympy.Basic, right: sympy.Basic) -> sympy.Basic:
 # Operations on single bits: arithmetic on them is modulo 2.
 _LOGICAL: Mapping[str, Callable[[Any, Any], sympy.Basic]] = {
     **{"and": sympy.And, "mul": sympy.And, "or": sympy.Or},
-    **dict.fromkeys(("xor", "add", "sub"), _xor),
+    **{"xor": _xor, "add": _xor, "sub": _xor},
 }
 
 
 def _truth(value: sympy.Basic) -> sympy.Basic:
     """A bit as a condition."""
-    if is_condition(value):
-        return value
-    if value not in (0, 1):
+    if not is_condition(value) and value not in (0, 1):
         raise _Inexact(f"{value} as a condition")
-    return sympy.true if value == 1 else sympy.false
+    return value if is_condition(value) else sympy.sympify(value == 1)
 
 
 def _settled(condition: sympy.Basic) -> sympy.Basic:
     """A condition; 1 or 0 where it is settled."""
-    if condition in (sympy.true, sympy.false):
-        return sympy.Integer(condition == sympy.true)
-    return condition
+    is_settled = condition in (sympy.true, sympy.false)
+    return sympy.Integer(bool(condition)) if is_settled else condition

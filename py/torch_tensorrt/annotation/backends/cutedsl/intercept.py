@@ -27,8 +27,15 @@ from torch_tensorrt.annotation.backends.cutedsl.launch import (
 )
 from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
 
+
+class _ThisThread(threading.local):
+    """Where this thread's launches are reported; None while it records nothing."""
+
+    report: Callable[..., None] | None = None
+
+
 _lock = threading.RLock()
-_this_thread = threading.local()  # .report, while it records
+_this_thread = _ThisThread()
 
 # Options of cute.compile that change the code; the others say where to leave it.
 _OPTIONS = frozenset(
@@ -46,13 +53,11 @@ def intercepting(
     Args:
         overrides: of compile-time constants, by parameter name.
     """
-    thread = threading.get_ident()
 
     def report(function: Any, args: Any, keywords: Any, options: Any) -> None:
         on_launch(read_launch(function, args, keywords, overrides or {}, options))
 
-    def run(dsl: Any, function: Any, *args: Any, **keywords: Any) -> None:
-        del dsl
+    def run(_dsl: Any, function: Any, *args: Any, **keywords: Any) -> None:
         report(function, args, keywords, {})
 
     original_init = Integer.__init__
@@ -62,12 +67,11 @@ def intercepting(
         init = Numeric.__init__ if isinstance(value, torch.SymInt) else original_init
         init(self, value, **keywords)
 
+    compiled = (CudaDialectJitCompiledFunction, JitCompiledFunction, JitExecutor)
     replacements: list[tuple[Any, str, Callable[..., Any]]] = [
         (BaseDSL, "_func", run),
         (CompileCallable, "_compile", CompiledLater),
-        (CudaDialectJitCompiledFunction, "__call__", _refuse_compiled),
-        (JitCompiledFunction, "__call__", _refuse_compiled),
-        (JitExecutor, "__call__", _refuse_compiled),
+        *((cls, "__call__", _refuse_compiled) for cls in compiled),
         (runtime, "_Tensor", FakeTensor),
         (Integer, "__init__", make_integer),
     ]
@@ -75,16 +79,16 @@ def intercepting(
         for owner, name, replacement in replacements:
             original = getattr(owner, name)
             stack.callback(setattr, owner, name, original)
-            setattr(owner, name, _only_in(thread, replacement, original))
+            setattr(owner, name, _while_recording(replacement, original))
+        stack.callback(setattr, _this_thread, "report", _this_thread.report)
         _this_thread.report = report
-        stack.callback(delattr, _this_thread, "report")
         yield
 
 
-def _only_in(thread: int, replacement: Any, original: Any) -> Callable[..., Any]:
+def _while_recording(replacement: Any, original: Any) -> Callable[..., Any]:
     def call(*args: Any, **keywords: Any) -> Any:
-        is_mine = threading.get_ident() == thread
-        return (replacement if is_mine else original)(*args, **keywords)
+        chosen = replacement if _this_thread.report else original
+        return chosen(*args, **keywords)
 
     return call
 
@@ -129,10 +133,9 @@ class CompiledLater:
                 f"takes {', '.join(self._names)}; it was called with {len(args)} "
                 "arguments."
             )
-        given = {**dict(zip(self._names, args, strict=False)), **keywords}
-        arguments = {**self._fixed, **given}
-        report = getattr(_this_thread, "report", None)
-        if report is not None:
+        positional = dict(zip(self._names, args, strict=False))
+        arguments = {**self._fixed, **positional, **keywords}
+        if report := _this_thread.report:
             options = _options(self._compiler, self._options)
             return report(self._function, (), arguments, options)
         if self._real is None:

@@ -64,12 +64,8 @@ class Leaf:
     kind: type[Numeric] | None = None
 
 
-@dataclass(frozen=True)
-class Stream:
-    """The CUDA stream, which an engine chooses."""
-
-
-Template: TypeAlias = "Leaf | Stream | tuple[Template, ...]"
+STREAM = None  # the CUDA stream, which an engine chooses
+Template: TypeAlias = "Leaf | tuple[Template, ...] | None"
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +132,13 @@ class FakeTensor(cute.Tensor):  # type: ignore[misc]
 
 def is_launcher(function: Any) -> bool:
     """Whether calling ``function`` is calling what ``@cute.jit`` decorates."""
-    if not inspect.isroutine(function) and callable(function):
-        function = function.__call__
-    return getattr(inspect.unwrap(function), "_decorator_kind", None) == "jit"
+    return getattr(inspect.unwrap(_routine(function)), "_decorator_kind", "") == "jit"
+
+
+def _routine(function: Any) -> Any:
+    """``function``, or the method that calling an object calls."""
+    is_object = callable(function) and not inspect.isroutine(function)
+    return function.__call__ if is_object else function
 
 
 def undecorated(function: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
@@ -153,8 +153,7 @@ def undecorated(function: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, .
             "and is not a @cute.jit function. Decorate the function that launches the "
             "kernel with it."
         )
-    if not inspect.isroutine(function):
-        function = function.__call__  # an object; the method is bound to it
+    function = _routine(function)
     if inspect.ismethod(function):
         function, args = function.__func__, (function.__self__, *args)
     return inspect.unwrap(function), args
@@ -228,7 +227,7 @@ class _Reader:
         if isinstance(value, torch.Tensor):
             return self._leaf(name, value, element_type(value.dtype))
         if _is_stream(name, value, annotation):
-            return Stream()
+            return STREAM
         if isinstance(value, tuple | list):
             return tuple(
                 self.read(f"{name}[{i}]", item, None, in_tuple=True)
