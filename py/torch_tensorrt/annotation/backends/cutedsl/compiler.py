@@ -30,11 +30,7 @@ from torch_tensorrt.annotation.backends.cutedsl.arguments import HostArguments
 from torch_tensorrt.annotation.backends.cutedsl.host import Host, execute
 from torch_tensorrt.annotation.backends.cutedsl.intercept import intercepting
 from torch_tensorrt.annotation.backends.cutedsl.launch import is_launcher
-from torch_tensorrt.annotation.errors import (
-    CompileError,
-    TargetError,
-    UnsupportedKernelError,
-)
+from torch_tensorrt.annotation.errors import CompileError, TargetError
 
 _SETTINGS = "CUTE_DSL_"  # how its environment variables begin
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -150,9 +146,7 @@ def compile_launcher(
             raise _refused(launch.name, target, error) from error
         paths = list(Path(folder).glob("*.ptx"))
         if not paths:
-            raise UnsupportedKernelError(
-                f"launcher {launch.name}: it launches no kernel. It must launch one."
-            )
+            raise abi.unsupported(launch.name, "its launcher launches no kernel.")
         code = paths[0].read_text()
     values = tuple(arguments.values)
     return Host(code, compiled.ir_module, compiled.function_name, values)

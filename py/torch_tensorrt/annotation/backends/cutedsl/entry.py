@@ -85,9 +85,8 @@ def bind(
     binding, name = _Binding(parameters), parameters.program.launch.name
     if not launches:
         raise binding.unsupported(
-            "its launcher launches nothing for the shapes of this profile. CuTe DSL's "
-            "launchers do so where a kernel asks for more shared memory than the GPU "
-            "has."
+            "its launcher launches nothing for this profile. CuTe DSL's launchers do "
+            "so where a kernel asks for more shared memory than the GPU has."
         )
     if len(launches) > 1:
         raise binding.unsupported(

@@ -29,13 +29,8 @@ from cutlass._mlir.dialects import llvm
 
 from torch_tensorrt.annotation._tensors import Ranges
 from torch_tensorrt.annotation.backends import Slot
-from torch_tensorrt.annotation.backends.cutedsl.arithmetic import (
-    OPERATIONS,
-    Arithmetic,
-    Number,
-    Unknown,
-    show,
-)
+from torch_tensorrt.annotation.backends.cutedsl import arithmetic
+from torch_tensorrt.annotation.backends.cutedsl.arithmetic import Number, Unknown, show
 from torch_tensorrt.annotation.errors import UnsupportedKernelError
 
 _MOST_STEPS = 100_000
@@ -127,7 +122,7 @@ def execute(host: Host, ranges: Ranges, name: str) -> list[HostLaunch]:
     """
     with host.module.context:
         symbols = ir.SymbolTable(host.module.operation)
-        machine = _Machine(Arithmetic(ranges))
+        machine = _Machine(ranges)
         try:
             machine.run(symbols[host.function].regions[0].blocks[0], host.arguments)
         except HostCodeError as error:
@@ -198,9 +193,9 @@ class Layout:
         return offset, found
 
 
-def _bits(value: Any) -> int:
-    """The width of an integer."""
-    return value.type.width if isinstance(value.type, ir.IntegerType) else 64
+def _bits(kind: Any) -> int:
+    """The width of an integer type."""
+    return kind.width if isinstance(kind, ir.IntegerType) else 64
 
 
 def _constant(attribute: Any) -> Number:
@@ -225,8 +220,8 @@ class _Machine:
     scalar is at 0. What an offset lacks is undefined.
     """
 
-    def __init__(self, arithmetic: Arithmetic) -> None:
-        self._arithmetic = arithmetic
+    def __init__(self, ranges: Ranges) -> None:
+        self._arithmetic = arithmetic.Arithmetic(ranges)
         self._values: dict[str, Mapping[int, Value]] = {}
         # By object and offset.
         self._memory: dict[Slot | str, dict[int, Cell]] = {}
@@ -262,9 +257,8 @@ class _Machine:
             if not _is_settled(condition):
                 raise HostCodeError(
                     f"its host code branches on {show(condition)}, which the profile "
-                    "leaves open (d0_1 is dimension 1 of input 0): one branch would "
-                    "be baked in. Narrow the profile, make the dimension static, or "
-                    "branch inside the kernel"
+                    "leaves open (d0_1 is dimension 1 of input 0). Narrow the profile, "
+                    "make the dimension static, or branch inside the kernel"
                 )
             _, count, _ = op.attributes["operandSegmentSizes"]
             successor, end = int(condition == 0), 1 + count
@@ -315,24 +309,21 @@ class _Machine:
                     for at in {**first, **second}
                 }
             case "trunc" | "sext" | "zext":
-                widths = _bits(operands[0]), _bits(op.results[0])
-                number = self._number(operands[0])
-                return self._arithmetic.convert(name, number, *widths)
+                number, source = self._number(operands[0]), _bits(operands[0].type)
+                return self._arithmetic.convert(name, number, source, _bits(kind))
             case "freeze" | "bitcast" | "addrspacecast" | "inttoptr":
                 return self._get(operands[0])
             case "call":
                 return self._call(op)
             case "unreachable":
                 raise HostCodeError("its host code ends in an error of its own")
-            case _ if name in OPERATIONS:
+            case _ if name in arithmetic.OPERATIONS:
                 left, right = map(self._number, operands)
-                return self._arithmetic.binary(name, left, right, _bits(op.results[0]))
+                return self._arithmetic.binary(name, left, right, _bits(kind))
             case _ if name not in _HARMLESS:
                 reads = (_at(self._get(operand), 0) for operand in operands)
                 if kind is None or any(isinstance(read, Address) for read in reads):
-                    raise HostCodeError(
-                        f"its host code does {op.name}, which an engine cannot"
-                    )
+                    raise HostCodeError(f"its host code does {name}: do without")
         return Unknown(f"a result of {op.name}")
 
     def _get(self, operand: Any) -> Mapping[int, Value]:
@@ -345,13 +336,11 @@ class _Machine:
     def _address(self, operand: Any) -> Address:
         value = _at(self._get(operand), 0)
         if not isinstance(value, Address):
-            raise HostCodeError(
-                "its host code computes an address in a way that is not understood"
-            )
+            raise HostCodeError("its host code computes an address from a number")
         return value
 
     def _element(self, op: Any) -> Address:
-        """``getelementptr``: the first index counts whole objects."""
+        """``getelementptr``, whose first index counts whole objects."""
         base, *operands = op.operands
         dynamic = map(self._index, operands)
         at, layout = self._address(base), Layout.of(op.attributes["elem_type"].value)
@@ -399,14 +388,13 @@ class _Machine:
 
     def _call(self, op: Any) -> Value:
         is_direct = "callee" in op.attributes
-        callee = op.attributes["callee"].value if is_direct else ""
+        callee = op.attributes["callee"].value if is_direct else "a function"
         if callee == _LAUNCH:
             self.launches.append(self._launch(*map(self._address, op.operands)))
         elif callee != "printf":
             raise HostCodeError(
-                f"its host code calls {callee.lstrip('_') or 'a function'}, and an "
-                "engine does nothing but the launch. A tensor map (TMA), and what the "
-                "GPU is asked for, are made by such calls: do without"
+                f"its host code calls {callee.lstrip('_')}, and an engine only launches"
+                " the kernel. Do without tensor maps (TMA) and queries of the GPU"
             )
         return sympy.S.Zero  # cudaSuccess
 
@@ -419,16 +407,19 @@ class _Machine:
         attributes: dict[int, tuple[Value, ...]] = {}
         for start in range(0, int(count) * _ATTRIBUTE_SIZE, _ATTRIBUTE_SIZE):
             key: Any = self._load(first, start, 4)
-            words = (self._load(first, start + word, 4) for word in (8, 12, 16))
-            attributes[int(key)] = tuple(words)
+            attributes[int(key)] = self._words(first, start + 8)
         return HostLaunch(
             kernel=str(kernel.object).removeprefix(_KERNEL_HANDLE),
-            grid=tuple(self._load(config, word, 4) for word in (0, 4, 8)),
-            block=tuple(self._load(config, word, 4) for word in (12, 16, 20)),
+            grid=self._words(config, 0),
+            block=self._words(config, 12),
             shared_memory=self._load(config, _SHARED_MEMORY, 8),
             attributes=attributes,
             parameters=tuple(self._parameters(arguments)),
         )
+
+    def _words(self, at: Address, offset: int) -> tuple[Value, ...]:
+        """Three integers of 32 bits."""
+        return tuple(self._load(at, offset + word, 4) for word in (0, 4, 8))
 
     def _parameters(self, arguments: Address) -> Iterator[dict[int, Cell]]:
         """What the addresses from ``arguments`` on lead to."""

@@ -19,12 +19,7 @@ from cutlass.cute import runtime
 from cutlass.cutlass_dsl.cuda_jit_executor import CudaDialectJitCompiledFunction
 
 from torch_tensorrt.annotation.backends import CaughtLaunch
-from torch_tensorrt.annotation.backends.cutedsl.launch import (
-    FakeTensor,
-    read_launch,
-    static_parameters,
-    undecorated,
-)
+from torch_tensorrt.annotation.backends.cutedsl import launch
 from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
 
 
@@ -55,7 +50,9 @@ def intercepting(
     """
 
     def report(function: Any, args: Any, keywords: Any, options: Any) -> None:
-        on_launch(read_launch(function, args, keywords, overrides or {}, options))
+        on_launch(
+            launch.read_launch(function, args, keywords, overrides or {}, options)
+        )
 
     def run(_dsl: Any, function: Any, *args: Any, **keywords: Any) -> None:
         report(function, args, keywords, {})
@@ -72,7 +69,7 @@ def intercepting(
         (BaseDSL, "_func", run),
         (CompileCallable, "_compile", CompiledLater),
         *((cls, "__call__", _refuse_compiled) for cls in compiled),
-        (runtime, "_Tensor", FakeTensor),
+        (runtime, "_Tensor", launch.FakeTensor),
         (Integer, "__init__", make_integer),
     ]
     with _lock, contextlib.ExitStack() as stack:
@@ -113,10 +110,10 @@ class CompiledLater:
         self._compiler = compiler
         self._options = keywords.pop("options", None)
         self._given = function
-        self._function, args = undecorated(function, args)
+        self._function, args = launch.undecorated(function, args)
         bound = inspect.signature(self._function).bind(*args, **keywords)
         bound.apply_defaults()
-        static = static_parameters(self._function) | {"self"}
+        static = launch.static_parameters(self._function) | {"self"}
         given = bound.arguments.items()
         self._fixed = {k: v for k, v in given if k in static or v is None}
         self._names = [name for name in bound.arguments if name not in self._fixed]

@@ -27,6 +27,7 @@ from torch_tensorrt.annotation.backends import CaughtLaunch
 from torch_tensorrt.annotation.errors import ArgumentError, DTypeError
 
 _PLAIN = (bool, int, float, str, type(None), torch.SymInt)  # constants as they are
+_ITEM = "item"  # in place of the annotation, for what is in a tuple
 _NUMBERS = (bool, int, float, torch.SymBool, torch.SymInt, torch.SymFloat)
 
 # CuTe DSL's classes by torch's names, without underscores and capitals.
@@ -217,9 +218,7 @@ class _Reader:
     launcher: str
     leaves: list[tuple[str, Any, bool]] = field(default_factory=list)
 
-    def read(
-        self, name: str, value: Any, annotation: Any, in_tuple: bool = False
-    ) -> Template:
+    def read(self, name: str, value: Any, annotation: Any) -> Template:
         if _is_constexpr(annotation):
             return self._constant(name, value)
         if isinstance(value, FakeTensor):
@@ -229,15 +228,11 @@ class _Reader:
         if _is_stream(name, value, annotation):
             return STREAM
         if isinstance(value, tuple | list):
-            return tuple(
-                self.read(f"{name}[{i}]", item, None, in_tuple=True)
-                for i, item in enumerate(value)
-            )
+            items = enumerate(value)
+            return tuple(self.read(f"{name}[{i}]", one, _ITEM) for i, one in items)
         if isinstance(value, Numeric):
             return self._leaf(name, value.value, type(value))
         if isinstance(value, _NUMBERS):
-            if in_tuple and not isinstance(value, float):
-                return self._leaf(name, value)
             return self._leaf(name, value, _number_type(value, annotation))
         if isinstance(value, cute.Pointer):
             raise ArgumentError(
@@ -248,11 +243,9 @@ class _Reader:
 
     def _constant(self, name: str, value: Any) -> Leaf:
         plain = value if isinstance(value, _PLAIN) else Fixed(value)
-        return self._leaf(name, plain, fixed=True)
+        return self._leaf(name, plain, None, fixed=True)
 
-    def _leaf(
-        self, name: str, value: Any, kind: Any = None, fixed: bool = False
-    ) -> Leaf:
+    def _leaf(self, name: str, value: Any, kind: Any, fixed: bool = False) -> Leaf:
         self.leaves.append((name, value, fixed))
         return Leaf(len(self.leaves) - 1, kind)
 
@@ -262,7 +255,9 @@ def _is_constexpr(annotation: Any) -> bool:
 
 
 def _number_type(value: Any, annotation: Any) -> Any:
-    """The type a number has in the launcher: what is declared, or CuTe DSL's own."""
+    """The type of a number in the launcher, as declared or by CuTe DSL's rules."""
+    if annotation is _ITEM and not isinstance(value, float):
+        return None
     if isinstance(annotation, type) and issubclass(annotation, Numeric):
         return annotation
     if isinstance(value, bool | torch.SymBool):
