@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,12 @@ class CuTeDSLBackend:
         A launcher gets CuTe tensors of static layout, as it does for static shapes in
         an engine.
         """
-        if not is_launcher(launch_fn):
-            launch_fn(*tensors, **keywords)
-            return
-        if "stream" in keywords:
-            keywords = {**keywords, "stream": CUstream(keywords["stream"])}
-        launch_fn(*map(_cute_tensor, tensors), **keywords)
+        given: Iterable[Any] = tensors
+        if is_launcher(launch_fn):
+            given = map(_cute_tensor, tensors)
+            if "stream" in keywords:
+                keywords = {**keywords, "stream": CUstream(keywords["stream"])}
+        launch_fn(*given, **keywords)
 
     def compile(
         self,
@@ -146,7 +146,8 @@ def compile_launcher(
             raise _refused(launch.name, target, error) from error
         paths = list(Path(folder).glob("*.ptx"))
         if not paths:
-            raise abi.unsupported(launch.name, "its launcher launches no kernel.")
+            why = "its launcher launches no kernel. It must launch one."
+            raise abi.unsupported(launch.name, why)
         code = paths[0].read_text()
     values = tuple(arguments.values)
     return Host(code, compiled.ir_module, compiled.function_name, values)

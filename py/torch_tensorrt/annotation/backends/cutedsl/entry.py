@@ -153,12 +153,14 @@ class _Binding:
     def unsupported(self, why: str) -> UnsupportedKernelError:
         return abi.unsupported(self._kernel, why)
 
-    def known(self, value: host.Value, what: str) -> sympy.Expr:
-        """A value that is an integer for every shape."""
-        if isinstance(value, Unknown | host.Address) or is_condition(value):
+    def known(self, value: host.Value, what: str, in_launch: bool = True) -> sympy.Expr:
+        """A value that an expression stands for; no condition, ``in_launch``."""
+        if isinstance(value, Unknown | host.Address) or (
+            in_launch and is_condition(value)
+        ):
             raise self.unsupported(
-                f"{what} is {show(value)}. TensorRT computes sums, products, "
-                "quotients, max and min of extents; launch with those."
+                f"{what} is {show(value)}. TensorRT computes sums, products, quotients,"
+                " max and min of extents: narrow the profile, or use those alone."
             )
         return value
 
@@ -241,15 +243,9 @@ class _Binding:
                 f" and the launcher writes {field.size if field else 'none'} there. "
                 "Please report this."
             )
-        value = field.value
-        if isinstance(value, host.Address):
-            return f"ld.param.u64 {to}, [{self._tensor(value)}];"
-        if isinstance(value, Unknown):
-            raise self.unsupported(
-                f"its launcher passes it {show(value)}. TensorRT passes sums, products,"
-                " quotients, max and min of extents: narrow the profile, or compute it "
-                "inside the kernel."
-            )
+        if isinstance(field.value, host.Address):
+            return f"ld.param.u64 {to}, [{self._tensor(field.value)}];"
+        value = self.known(field.value, "what its launcher passes it", in_launch=False)
         if value.is_Integer:
             number = int(value) % 2**bits
             if kind.startswith("s") and number >= 2 ** (bits - 1):

@@ -254,7 +254,7 @@ class _Machine:
         operands, successor = list(op.operands), 0
         if op.name == "llvm.cond_br":
             condition = self._number(operands[0])
-            if not _is_settled(condition):
+            if not isinstance(condition, sympy.Integer):
                 raise HostCodeError(
                     f"its host code branches on {show(condition)}, which the profile "
                     "leaves open (d0_1 is dimension 1 of input 0). Narrow the profile, "
@@ -323,7 +323,9 @@ class _Machine:
             case _ if name not in _HARMLESS:
                 reads = (_at(self._get(operand), 0) for operand in operands)
                 if kind is None or any(isinstance(read, Address) for read in reads):
-                    raise HostCodeError(f"its host code does {name}: do without")
+                    raise HostCodeError(
+                        f"its host code does {op.name}, which an engine cannot"
+                    )
         return Unknown(f"a result of {op.name}")
 
     def _get(self, operand: Any) -> Mapping[int, Value]:
@@ -336,7 +338,7 @@ class _Machine:
     def _address(self, operand: Any) -> Address:
         value = _at(self._get(operand), 0)
         if not isinstance(value, Address):
-            raise HostCodeError("its host code computes an address from a number")
+            raise HostCodeError(f"its host code computes an address from {show(value)}")
         return value
 
     def _element(self, op: Any) -> Address:
@@ -352,8 +354,8 @@ class _Machine:
         return Address(at.object, at.offset + first * layout.size + offset)
 
     def _index(self, operand: Any) -> int:
-        value: Any = self._number(operand)
-        if not _is_settled(value):
+        value = self._number(operand)
+        if not isinstance(value, sympy.Integer):
             raise HostCodeError(
                 f"its host code computes an address from {show(value)}. Offset the "
                 "tensor inside the kernel"
@@ -361,7 +363,7 @@ class _Machine:
         return int(value)
 
     def _select(self, condition: Number, first: Value, second: Value) -> Value:
-        if _is_settled(condition):
+        if isinstance(condition, sympy.Integer):
             return first if condition == 1 else second
         if isinstance(first, Address) or isinstance(second, Address):
             return Unknown(f"an address chosen by {show(condition)}")
@@ -432,11 +434,6 @@ class _Machine:
             if fields := {at - start: cell for at, cell in scalars if at >= start}:
                 yield fields
             offset += 8  # of an address
-
-
-def _is_settled(value: Number) -> bool:
-    """Whether it is one integer, for every shape of the profile."""
-    return not isinstance(value, Unknown) and bool(value.is_Integer)
 
 
 def _at(value: Mapping[int, Value], offset: int) -> Value:
