@@ -41,6 +41,7 @@ from torch_tensorrt.annotation._code.ptx import Kind, Slot, parse
 from torch_tensorrt.annotation._record.program import Constant, Pointer
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import DTYPES, symbol
+from torch_tensorrt.annotation.backends import CaughtLaunch, backend
 from torch_tensorrt.annotation.backends.cutedsl.launch import element_type
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
@@ -94,6 +95,17 @@ def test_what_was_compiled_during_a_recording_serves_the_next_one() -> None:
 
     for extent in (ROWS, 8):
         assert compiled(launch, info(extent, 30)).block == (64, 1, 1)
+
+
+def test_a_recording_goes_on_after_one_inside_it() -> None:
+    caught: list[CaughtLaunch] = []
+    intercept = backend("cutedsl").intercept
+    x = torch.empty(64)
+    with intercept(caught.append):
+        with intercept(lambda launch: None):
+            pass
+        cute.compile(launch_silu, x, x, 64)(x, x)
+    assert [launch.name for launch in caught] == ["launch_silu"]
 
 
 def test_what_was_compiled_before_is_refused() -> None:
