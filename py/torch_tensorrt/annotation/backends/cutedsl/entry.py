@@ -34,7 +34,8 @@ _PARAMETER = re.compile(
 )
 _LOAD = re.compile(
     r"(?P<guard>@!?%\w+\s+)?ld\.param(?:::entry)?(?:\.v[248])?"
-    r"\.(?P<type>[a-z]+(?P<bits>\d+))\s+(?P<to>\{[^}]*\}|%\w+),\s*\[(?P<name>[\w$]+)(?:\+(?P<offset>\d+))?\];"
+    r"\.(?P<type>[a-z]+(?P<bits>\d+))\s+(?P<to>\{[^}]*\}|%\w+),\s*"
+    r"\[(?P<name>[\w$]+)(?:\+(?P<offset>\d+))?\];"
 )
 _ENTRY = re.compile(r"\.visible\s+\.entry\s+(?P<name>[\w$]+)[^{]*\{")
 _BRACE = re.compile(r"[{}]")
