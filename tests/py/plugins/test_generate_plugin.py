@@ -191,6 +191,15 @@ def test_a_type_without_counterpart_is_refused_by_name(type_: str) -> None:
         trt_plugins.generate_plugin(op)
 
 
+@pytest.mark.parametrize("returned", ["Tensor[]", "int", "(Tensor, int)", "()"])
+def test_an_op_that_does_not_return_tensors_is_refused(returned: str) -> None:
+    with (
+        torch_op(f"g(Tensor x) -> {returned}", lambda x: x) as op,
+        pytest.raises(RegistrationError, match=r"gen::g: the op returns .*number of"),
+    ):
+        trt_plugins.generate_plugin(op)
+
+
 def test_an_op_without_tensors_is_refused() -> None:
     with (
         torch_op("h(int k) -> Tensor", lambda k: torch.empty(k)) as op,

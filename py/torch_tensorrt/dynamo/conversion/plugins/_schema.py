@@ -47,8 +47,8 @@ class OpSchema:
 
         Raises:
             SpecError: ``op`` is not a name, or torch cannot parse the parameters.
-            RegistrationError: torch has no such op, or one of its types has no
-                counterpart in TensorRT.
+            RegistrationError: torch has no such op, or one of its types, of an
+                argument or of what it returns, has no counterpart in TensorRT.
         """
         if parameters is None:
             declared = _overload(op)._schema
@@ -57,6 +57,13 @@ class OpSchema:
                 declared = torch._C.parse_schema(f"{op}{parameters} -> ()")
             except RuntimeError as error:
                 raise SpecError(f"{op}: torch rejects the schema: {error}") from error
+        returned = [str(result.type) for result in declared.returns]
+        if parameters is None and {*returned} != {"Tensor"}:
+            raise RegistrationError(
+                f"{op}: the op returns {', '.join(returned) or 'nothing'}, and a "
+                "plugin returns a fixed number of tensors. Return a Tensor, or a tuple "
+                "of them."
+            )
         schema = cls(op, tuple(declared.arguments), tuple(weights), fake)
         for argument in schema.arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
