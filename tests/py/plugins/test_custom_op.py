@@ -29,7 +29,7 @@ from torch_tensorrt.annotation.errors import (
     SpecError,
 )
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_ATEN_CONVERTERS
-from torch_tensorrt.dynamo.conversion.plugins import _custom_op
+from torch_tensorrt.dynamo.conversion.plugins import _custom_op, _torch_op
 
 
 def plugin(launch_fn: Callable[..., Any]) -> tta.CustomPluginSpec:
@@ -242,6 +242,15 @@ def test_torch_infers_the_schema_and_what_is_not_annotated_is_a_tensor(
     spec = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
     trt_plugins.custom_op("reg::typed", impl=spec)
     assert str(torch.ops.reg.typed.default._schema) == f"reg::typed{schema}"
+
+
+def test_a_default_may_hold_more_than_ascii() -> None:
+    def meta(x: torch.Tensor, text: str = "é\n") -> torch.Tensor:
+        return torch.empty_like(x)
+
+    parameters = _torch_op.parameters_of("reg::accented", meta)
+    declared = torch._C.parse_schema(f"reg::accented{parameters} -> Tensor")
+    assert declared.arguments[1].default_value == "é\n"
 
 
 def test_a_meta_function_without_a_signature_is_refused() -> None:

@@ -104,7 +104,9 @@ def _default(declaration: str, parameters: Mapping[str, inspect.Parameter]) -> s
         return ""
     value = parameter.default
     value = list(value) if isinstance(value, tuple) else value
-    return f"={json.dumps(value) if isinstance(value, str) else repr(value)}"
+    if isinstance(value, str):
+        return f"={json.dumps(value, ensure_ascii=False)}"  # torch knows no \u
+    return f"={value!r}"
 
 
 def _hints(op: str, meta: Callable[..., Any]) -> dict[str, Any]:
