@@ -10,12 +10,13 @@ values alone, and a division needs the bounds of its operands' expressions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
 import sympy
-from torch.utils._sympy.functions import CeilToInt, IntTrueDiv, PythonMod
+from torch.utils._sympy.functions import CeilToInt, IntTrueDiv
 
 from torch_tensorrt.annotation._sizes.facts import bounds
 from torch_tensorrt.annotation._tensors import Ranges
@@ -48,46 +49,56 @@ class _Translator:
         self._trtp = trtp
         self._shape_exprs = shape_exprs
         self._ranges = ranges
+        # What combines the operands from left to right. Keys here and below are names
+        # of sympy's functions; torch has functions of its own under the same names.
+        self._folds = {
+            "Add": operator.add,
+            "Equality": operator.eq,
+            "StrictLessThan": operator.lt,
+            **dict.fromkeys(("Max", "Or"), trtp.max),
+            **dict.fromkeys(("Min", "And"), trtp.min),
+        }
 
     def visit(self, expr: sympy.Basic) -> Any:
+        """The translation of ``expr``; what is not listed here is refused."""
         if expr.is_Integer:
             return self._constant(int(expr))
         if expr in (sympy.true, sympy.false):
-            return self._constant(int(expr == sympy.true))
+            return self._constant(int(bool(expr)))
         if expr.is_Symbol:
             return self._shape_exprs[expr]
-        visitor = _VISITORS.get(expr.func.__name__)
-        if visitor is None:
-            raise self._refused(expr)
-        return visitor(self, expr)
+        name = expr.func.__name__
+        if name in self._folds:
+            return reduce(self._folds[name], map(self.visit, expr.args))
+        match name, expr.args:
+            case "Mul", factors if expr.as_coeff_Mul()[0].is_Integer:
+                return reduce(operator.mul, map(self.visit, factors))
+            case "Pow", (base, exponent) if exponent.is_Integer and 1 <= exponent <= 8:
+                return reduce(operator.mul, [self.visit(base)] * int(exponent))
+            case "FloorDiv" | "CleanDiv", (base, divisor):
+                return self._quotient(base, divisor, expr)
+            case "Mod" | "PythonMod", (base, divisor):
+                return self._remainder(base, divisor, expr)
+            case "CeilToInt" | "FloorToInt" | "TruncToInt", (IntTrueDiv() as ratio,):
+                return self._rounded(ratio, expr)
+            case "BitwiseFn_bitwise_and", (left, right):
+                mask, value = (left, right) if left.is_Integer else (right, left)
+                if mask.is_Integer:
+                    return self._masked(value, int(mask), expr)
+            case "Abs", (value,):
+                return self._trtp.max(self.visit(value), self.visit(-value))
+            case "StrictGreaterThan", (left, right):
+                return self.visit(sympy.Lt(right, left, evaluate=False))
+            case "Not", (opposite,):
+                return self._constant(1) - self.visit(opposite)
+            case "Unequality" | "GreaterThan" | "LessThan", _:
+                return self._constant(1) - self.visit(sympy.Not(expr))
+        raise self._refused(expr)
 
     def _constant(self, value: int) -> Any:
         return self._trtp.ShapeExpr(value)
 
-    def _reduced(self, operation: Callable[[Any, Any], Any], expr: sympy.Basic) -> Any:
-        return reduce(operation, map(self.visit, expr.args))
-
-    def sum(self, expr: sympy.Expr) -> Any:
-        return self._reduced(lambda a, b: a + b, expr)
-
-    def product(self, expr: sympy.Expr) -> Any:
-        if not expr.as_coeff_Mul()[0].is_Integer:
-            raise self._refused(expr)
-        return self._reduced(lambda a, b: a * b, expr)
-
-    def power(self, expr: sympy.Expr) -> Any:
-        base, exponent = expr.args
-        if not (exponent.is_Integer and 1 <= int(exponent) <= 8):
-            raise self._refused(expr)
-        return reduce(lambda a, b: a * b, [self.visit(base)] * int(exponent))
-
-    def floor_div(self, expr: sympy.Expr) -> Any:
-        base, divisor = expr.args
-        return self._quotient(base, divisor, expr)
-
-    def _quotient(
-        self, base: sympy.Expr, divisor: sympy.Expr, whole: sympy.Expr
-    ) -> Any:
+    def _quotient(self, base: Any, divisor: Any, whole: sympy.Basic) -> Any:
         """``base // divisor`` as Python has it; ``whole`` is what a refusal names."""
         if bounds(divisor, self._ranges)[1] < 0:
             base, divisor = -base, -divisor
@@ -103,61 +114,31 @@ class _Translator:
         shifted = self.visit(base) + self._constant(-lower) * self.visit(divisor)
         return shifted // self.visit(divisor) - self._constant(-lower)
 
-    def rounded_quotient(self, expr: sympy.Expr) -> Any:
+    def _remainder(self, base: Any, divisor: Any, whole: sympy.Basic) -> Any:
+        """``base % divisor`` as Python has it."""
+        quotient = self._quotient(base, divisor, whole)
+        return self.visit(base) - quotient * self.visit(divisor)
+
+    def _rounded(self, ratio: IntTrueDiv, whole: sympy.Basic) -> Any:
         """``math.ceil(a / b)`` and its like: exact below 2**53, as floats are."""
-        (quotient,) = expr.args
-        if not isinstance(quotient, IntTrueDiv):
-            raise self._refused(expr)
-        base, divisor = quotient.args
+        base, divisor = ratio.args
         lower, upper = bounds(base, self._ranges)
         is_exact = lower >= 0 and upper < _LARGEST_EXACT
         if not is_exact or bounds(divisor, self._ranges)[0] < 1:
-            raise self._refused(expr)
-        if isinstance(expr, CeilToInt):
+            raise self._refused(whole)
+        if isinstance(whole, CeilToInt):
             return self._trtp.cdiv(self.visit(base), self.visit(divisor))
         return self.visit(base) // self.visit(divisor)
 
-    def abs(self, expr: sympy.Expr) -> Any:
-        (value,) = expr.args
-        return self._trtp.max(self.visit(value), self.visit(-value))
-
-    def mod(self, expr: sympy.Expr) -> Any:
-        base, divisor = expr.args
-        quotient = self._quotient(base, divisor, expr)
-        return self.visit(base) - quotient * self.visit(divisor)
-
-    def bitwise_and(self, expr: sympy.Expr) -> Any:
-        """With ``2**k - 1``, or its complement, which rounds down."""
-        mask, value = sorted(expr.args, key=lambda arg: not arg.is_Integer)
-        if not mask.is_Integer:
-            raise self._refused(expr)
-        power = int(mask) + 1 if mask >= 0 else -int(mask)
+    def _masked(self, value: Any, mask: int, whole: sympy.Basic) -> Any:
+        """``value & mask``, of ``2**k - 1`` or of its complement, which rounds down."""
+        power = mask + 1 if mask >= 0 else -mask
         if power & (power - 1):
-            raise self._refused(expr)
-        modulus = sympy.Integer(power)
+            raise self._refused(whole)
         if mask >= 0:
-            return self.mod(PythonMod(value, modulus, evaluate=False))
-        return self._quotient(value, modulus, expr) * self._constant(power)
-
-    def max(self, expr: sympy.Basic) -> Any:
-        return self._reduced(self._trtp.max, expr)
-
-    def min(self, expr: sympy.Basic) -> Any:
-        return self._reduced(self._trtp.min, expr)
-
-    def equal(self, expr: sympy.Basic) -> Any:
-        return self._reduced(lambda a, b: a == b, expr)
-
-    def less(self, expr: sympy.Basic) -> Any:
-        return self._reduced(lambda a, b: a < b, expr)
-
-    def greater(self, expr: sympy.Basic) -> Any:
-        return self.visit(sympy.Lt(*reversed(expr.args), evaluate=False))
-
-    def negated(self, expr: sympy.Basic) -> Any:
-        """``not``; and ``!=``, ``>=``, ``<=`` by what they are not."""
-        opposite = expr.args[0] if isinstance(expr, sympy.Not) else sympy.Not(expr)
-        return self._constant(1) - self.visit(opposite)
+            return self._remainder(value, sympy.Integer(power), whole)
+        quotient = self._quotient(value, sympy.Integer(power), whole)
+        return quotient * self._constant(power)
 
     def _refused(self, expr: sympy.Basic) -> ArgumentError:
         text = str(expr)
@@ -167,32 +148,3 @@ class _Translator:
             "differences, floor and ceiling divisions, max, min and comparisons of "
             "extents. Compute it inside the kernel from the extents instead."
         )
-
-
-# By the name of the sympy function; torch has functions of its own under the same
-# names.
-_VISITORS: Mapping[str, Callable[[_Translator, Any], Any]] = {
-    "Add": _Translator.sum,
-    "Mul": _Translator.product,
-    "Pow": _Translator.power,
-    "FloorDiv": _Translator.floor_div,
-    "CleanDiv": _Translator.floor_div,
-    "CeilToInt": _Translator.rounded_quotient,
-    "FloorToInt": _Translator.rounded_quotient,
-    "TruncToInt": _Translator.rounded_quotient,
-    "Abs": _Translator.abs,
-    "Mod": _Translator.mod,
-    "PythonMod": _Translator.mod,
-    "BitwiseFn_bitwise_and": _Translator.bitwise_and,
-    "Max": _Translator.max,
-    "Min": _Translator.min,
-    "And": _Translator.min,
-    "Or": _Translator.max,
-    "Not": _Translator.negated,
-    "Equality": _Translator.equal,
-    "StrictLessThan": _Translator.less,
-    "StrictGreaterThan": _Translator.greater,
-    "Unequality": _Translator.negated,
-    "GreaterThan": _Translator.negated,
-    "LessThan": _Translator.negated,
-}
