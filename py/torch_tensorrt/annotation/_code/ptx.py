@@ -22,7 +22,7 @@ _PARAMETER = re.compile(
     r"\.param\s+\.(?P<type>\w+)(?P<attributes>.*?)\s+(?P<name>[\w$]+)"
 )
 _VERSION = re.compile(r"^\s*\.version\s+(\d+\.\d+)", re.MULTILINE)
-_TARGET = re.compile(r"^(\s*\.target\s+)(sm_\w+)", re.MULTILINE)
+TARGET = re.compile(r"^(\s*\.target\s+)(sm_\w+)", re.MULTILINE)
 _BLOCK = re.compile(r"\.(?:reqntid|maxntid)\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?")
 _DEBUG = (".loc", ".file")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -79,22 +79,22 @@ def parse(text: str) -> Entry:
     Raises:
         PTXError: there is not exactly one, or its header is not understood.
     """
-    match = find_entry(text)
-    directives = match["directives"]
-    block = _BLOCK.search(directives)
-    code = _without_comments(text)
-    version, target = _VERSION.search(code), _TARGET.search(code)
+    match, code = find_entry(text), _without_comments(text)
+    version, target = _VERSION.search(code), TARGET.search(code)
     if version is None or target is None:
         raise PTXError("a PTX module without .version or .target.")
-    return Entry(
-        name=match["name"],
-        parameters=_parse_parameters(match["name"], match["parameters"]),
-        block=(
-            (int(block[1]), int(block[2] or 1), int(block[3] or 1)) if block else None
-        ),
-        version=version[1],
-        target=target[2],
-    )
+    parameters = []
+    for declaration in filter(None, map(str.strip, match["parameters"].split(","))):
+        parameter = _PARAMETER.fullmatch(declaration)
+        if parameter is None:
+            raise PTXError(
+                f"entry {match['name']}: parameter `{declaration}` is not a scalar."
+            )
+        parameters.append(Parameter(**parameter.groupdict()))
+    block = None
+    if found := _BLOCK.search(match["directives"]):
+        block = (int(found[1]), int(found[2] or 1), int(found[3] or 1))
+    return Entry(match["name"], tuple(parameters), block, version[1], target[2])
 
 
 def reorder(
@@ -103,8 +103,8 @@ def reorder(
     """``text`` with its entry named ``name``, taking TensorRT's arguments.
 
     Args:
-        slots: for each parameter of the entry, in its order, what TensorRT passes for
-        it. counts: how many inputs, extras and outputs TensorRT passes; those that no
+        slots: for each parameter of the entry, in its order, what TensorRT passes.
+        counts: how many inputs, extras and outputs TensorRT passes; those that no
             parameter takes are declared and ignored.
 
     Raises:
@@ -117,21 +117,18 @@ def reorder(
             f"{len(slots)} were expected: {', '.join(map(str, entry.parameters))}."
         )
     declared, body = _take(slots, entry, text[match.end() :])
-    order = [
-        Slot(kind, index)
-        for kind in (Kind.INPUT, Kind.EXTRA, Kind.OUTPUT)
-        for index in range(counts[kind])
-    ]
+    order = [Slot(kind, index) for kind in _TYPE for index in range(counts[kind])]
     if unknown := set(declared) - set(order):
         raise PTXError(f"entry {entry.name}: no such arguments: {unknown}.")
-    parameters = _declare(order, declared, name)
-    header = (
-        f".visible .entry {name}(\n\t"
-        + ",\n\t".join(map(str, parameters))
-        + f"\n){match['directives']}{{"
-    )
+    parameters = ",\n\t".join(map(str, _declare(order, declared, name)))
+    header = f".visible .entry {name}(\n\t{parameters}\n){match['directives']}{{"
     result = text[: match.start()] + header + body
-    _verify(result, order)
+    types = [parameter.type for parameter in parse(result).parameters]
+    if types != (expected := [_TYPE[slot.kind] for slot in order]):
+        raise PTXError(
+            f"entry {name}: parameters {types} instead of {expected}. "
+            "Please report this, with the kernel."
+        )
     return result
 
 
@@ -142,10 +139,19 @@ def _take(
     declared: dict[Slot, Parameter] = {}
     for slot, parameter in zip(slots, entry.parameters, strict=True):
         if slot.kind is Kind.UNUSED:
-            _require_unused(parameter, body)
+            if identifier(parameter.name).search(_without_comments(body)):
+                raise PTXError(
+                    f"the kernel reads parameter {parameter}, which should be unused."
+                )
             continue
-        _require_type(slot, parameter, entry)
-        if slot.kind is Kind.EXTRA and parameter.type in _WIDE:
+        takes = _64_BITS | _VALUES if slot.kind is Kind.EXTRA else _64_BITS
+        if parameter.type not in takes:
+            raise PTXError(
+                f"entry {entry.name}: parameter {parameter} cannot take "
+                f"{slot.kind.value} {slot.index}; it takes one of "
+                f"{', '.join(sorted(takes))}."
+            )
+        if slot.kind is Kind.EXTRA and parameter.type in _64_BITS:
             body = _widen(body, parameter)
         if slot in declared:
             body = identifier(parameter.name).sub(declared[slot].name, body)
@@ -160,12 +166,11 @@ def _declare(
     prefix = name
     while any(p.name.startswith(f"{prefix}_") for p in declared.values()):
         prefix += "_"
-    return [
-        declared.get(
-            slot, Parameter(_TYPE[slot.kind], f"{prefix}_{slot.kind.value}_{i}")
-        )
+    unread = [
+        Parameter(_TYPE[slot.kind], f"{prefix}_{slot.kind.value}_{i}")
         for i, slot in enumerate(order)
     ]
+    return [declared.get(slot, new) for slot, new in zip(order, unread, strict=True)]
 
 
 def rename(text: str, entry: str, name: str) -> str:
@@ -186,9 +191,10 @@ def without_debug_info(text: str) -> str:
     )
 
 
+# What TensorRT passes, in its order, and the types of parameters that can take it: a
+# pointer has 64 bits, an extra 32. A narrower one reads the low bytes of an extra.
 _TYPE = {Kind.INPUT: "u64", Kind.EXTRA: "u32", Kind.OUTPUT: "u64"}
-_ADDRESSES = frozenset({"u64", "s64", "b64"})
-_WIDE = _ADDRESSES
+_64_BITS = frozenset({"u64", "s64", "b64"})
 _VALUES = frozenset({"u32", "s32", "b32", "f32", "u16", "b16", "u8", "s8", "b8"})
 
 
@@ -210,29 +216,6 @@ def find_entry(text: str) -> re.Match[str]:
     return matches[0]
 
 
-def _parse_parameters(entry: str, text: str) -> tuple[Parameter, ...]:
-    parameters = []
-    for declaration in filter(None, (part.strip() for part in text.split(","))):
-        match = _PARAMETER.fullmatch(declaration)
-        if match is None:
-            raise PTXError(f"entry {entry}: parameter `{declaration}` is not a scalar.")
-        parameters.append(Parameter(match["type"], match["name"], match["attributes"]))
-    return tuple(parameters)
-
-
-def _require_type(slot: Slot, parameter: Parameter, entry: Entry) -> None:
-    """TensorRT passes 64-bit pointers and 32-bit values.
-
-    A narrower parameter is read from the low bytes of the value.
-    """
-    takes = _ADDRESSES if slot.kind is not Kind.EXTRA else _VALUES | _WIDE
-    if parameter.type not in takes:
-        raise PTXError(
-            f"entry {entry.name}: parameter {parameter} cannot take {slot.kind.value} "
-            f"{slot.index}; it takes one of {', '.join(sorted(takes))}."
-        )
-
-
 def _widen(body: str, parameter: Parameter) -> str:
     """Loads of a 64-bit integer as sign-extending loads of 32 bits.
 
@@ -251,25 +234,6 @@ def _widen(body: str, parameter: Parameter) -> str:
     return result
 
 
-def _require_unused(parameter: Parameter, body: str) -> None:
-    if identifier(parameter.name).search(_without_comments(body)):
-        raise PTXError(
-            f"the kernel reads parameter {parameter}, which should be unused."
-        )
-
-
 def identifier(name: str) -> re.Pattern[str]:
     """Matches ``name`` where it is not a part of a longer name."""
     return re.compile(rf"(?<![\w$%]){re.escape(name)}(?![\w$])")
-
-
-def _verify(text: str, order: Sequence[Slot]) -> None:
-    """The result has exactly the parameters that TensorRT passes."""
-    entry = parse(text)
-    types = [parameter.type for parameter in entry.parameters]
-    expected = [_TYPE[slot.kind] for slot in order]
-    if types != expected:
-        raise PTXError(
-            f"entry {entry.name}: parameters {types} instead of {expected}. "
-            "Please report this, with the kernel."
-        )

@@ -14,20 +14,13 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from torch_tensorrt.annotation._code.ptx import parse
+from torch_tensorrt.annotation import errors
+from torch_tensorrt.annotation._code.ptx import TARGET, parse
 from torch_tensorrt.annotation._target import newest_ptx_isa
-from torch_tensorrt.annotation.errors import (
-    CompileError,
-    PTXError,
-    UnsupportedKernelError,
-)
 
 _TOO_MUCH_SHARED = re.compile(
     r"uses too much shared data \(0x([0-9a-f]+) bytes, 0x([0-9a-f]+) max\)"
 )
-_TARGET = re.compile(r"^(\s*\.target\s+)(sm_\w+)", re.MULTILINE)
-
-
 # Where Python packages keep one, below a directory of sys.path.
 _IN_PACKAGES = (
     "nvidia/cu*/bin/ptxas",
@@ -55,7 +48,7 @@ def find_ptxas() -> Assembler:
     """
     found = [(_cuda_version(path), path) for path in _candidates()]
     if not found:
-        raise CompileError(
+        raise errors.CompileError(
             "there is no ptxas here, which every kernel is assembled with. Install "
             "nvidia-cuda-nvcc, or set CUDA_HOME."
         )
@@ -133,7 +126,7 @@ def settle(text: str, arch: str, ptxas: str) -> tuple[str, Resources]:
         plain = retarget(text, arch)
         try:
             return plain, assemble(plain, ptxas, arch)
-        except (PTXError, UnsupportedKernelError):
+        except (errors.PTXError, errors.UnsupportedKernelError):
             pass  # it uses what only the specific architecture has: as emitted, then
     return text, assemble(text, ptxas, emitted)
 
@@ -146,12 +139,12 @@ def assemble(text: str, ptxas: str, arch: str) -> Resources:
         UnsupportedKernelError: it needs more static shared memory than there is.
     """
     _, said = _run(text, ptxas, arch)
-    return Resources(
-        registers=_number(r"Used (\d+) registers", said),
-        spills=_number(r"(\d+) bytes spill stores", said)
-        + _number(r"(\d+) bytes spill loads", said),
-        static_shared_memory=_number(r"(\d+) bytes smem", said),
+    patterns = (
+        r"Used (\d+) registers",
+        r"(\d+) bytes spill (?:stores|loads)",
+        r"(\d+) bytes smem",
     )
+    return Resources(*(sum(map(int, re.findall(p, said))) for p in patterns))
 
 
 def to_cubin(text: str, ptxas: str, arch: str) -> bytes:
@@ -174,17 +167,13 @@ def _run(text: str, ptxas: str, arch: str) -> tuple[bytes, str]:
             return cubin.read_bytes(), run.stderr
     if over := _TOO_MUCH_SHARED.search(run.stderr):
         needed, limit = (int(number, 16) for number in over.groups())
-        raise UnsupportedKernelError(
+        raise errors.UnsupportedKernelError(
             f"kernel {parse(text).name}: it needs {needed} bytes of static shared "
             f"memory; {arch} has {limit} for a block. Take smaller tiles."
         )
-    raise PTXError(f"ptxas refuses the kernel for {arch}:\n{run.stderr.strip()}")
+    raise errors.PTXError(f"ptxas refuses the kernel for {arch}:\n{run.stderr.strip()}")
 
 
 def retarget(text: str, arch: str) -> str:
     """``text`` with another ``.target``; ``assemble`` says whether it holds."""
-    return _TARGET.sub(rf"\g<1>{arch}", text, count=1)
-
-
-def _number(pattern: str, text: str) -> int:
-    return sum(int(number) for number in re.findall(pattern, text))
+    return TARGET.sub(rf"\g<1>{arch}", text, count=1)
