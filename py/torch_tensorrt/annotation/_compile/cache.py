@@ -15,22 +15,16 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from torch_tensorrt.annotation import _settings
+from torch_tensorrt.annotation import _settings, errors
 from torch_tensorrt.annotation._code.kernel import Kernel, Outcome
 from torch_tensorrt.annotation._sizes.expressions import EncodingError, decode, encode
-from torch_tensorrt.annotation.errors import (
-    AnnotationError,
-    ArgumentError,
-    CacheWarning,
-    UnsupportedKernelError,
-    warn,
-)
+from torch_tensorrt.annotation.errors import AnnotationError, CacheWarning, warn
 
 _FOLDER = "v2"  # of entries in this format
 # What this cache calls its files; it leaves all others alone.
@@ -41,8 +35,11 @@ _ABANDONED = 3600.0  # seconds after which a temporary file has no writer any mo
 
 # A kernel that is refused for one of these is refused whenever it is compiled the same
 # way. Other failures may pass, with the machine's or the disk's.
-_REFUSALS = {cls.__name__: cls for cls in (ArgumentError, UnsupportedKernelError)}
+_LASTING = (errors.ArgumentError, errors.UnsupportedKernelError)
+_REFUSALS = {cls.__name__: cls for cls in _LASTING}
 _EXPRESSIONS = ("grid", "extras")
+
+Labels: TypeAlias = Mapping[str, str]
 
 
 class DamagedError(ValueError):
@@ -92,21 +89,13 @@ class KernelCache:
         if key is None:
             return None
         if key not in self._memory and "read" not in self._failures:
-            try:
-                found = self._find(key, compiler)
-            except OSError as error:
-                self._do_without("read", error)
-            else:
-                if found is not None:
+            with self._or_without("read"):
+                if found := self._find(key, compiler):
                     self._memory[key] = found
         return self._memory.get(key)
 
     def store(
-        self,
-        key: str | None,
-        compiler: str | None,
-        outcome: Outcome,
-        labels: dict[str, str],
+        self, key: str | None, compiler: str | None, outcome: Outcome, labels: Labels
     ) -> None:
         """Keep what compiling a job of this key gave, if it would be the same again.
 
@@ -120,56 +109,47 @@ class KernelCache:
         if "written" in self._failures:
             return
         body |= {**labels, "key": key, "compiler": compiler}
-        try:
+        with self._or_without("written"):
             self._write(self._path(key, compiler), seal(body))
-        except OSError as error:
-            self._do_without("written", error)
 
     def contents(self) -> Contents:
         """How much is there."""
         entries = []
-        for path in self._files(_ENTRY):
+        for path, _ in self._files(_ENTRY):
             with contextlib.suppress(FileNotFoundError):  # another process evicted it
                 entries.append(path.read_bytes())
         refusals = sum(b'"refused": [' in entry for entry in entries)
-        size = sum(map(len, entries))
-        return Contents(len(entries) - refusals, refusals, size)
+        return Contents(len(entries) - refusals, refusals, sum(map(len, entries)))
 
     def keep_within(self, limit: int) -> None:
         """Remove what was used least recently if more than ``limit`` bytes are there.
 
         An entry was used at its modification time, which readers set.
         """
-        entries = sorted(
-            _stats(self._files(_ENTRY)), key=lambda entry: entry[1].st_mtime
-        )
+        entries = self._files(_ENTRY)
         total = sum(stat.st_size for _, stat in entries)
-        try:
+        with self._or_without("written"):
             for path, stat in entries if total > limit else ():
                 if total <= _FILL * limit:
                     break
                 path.unlink(missing_ok=True)
                 total -= stat.st_size
-            for path, stat in _stats(self._files(_TEMPORARY)):
+            for path, stat in self._files(_TEMPORARY):
                 if time.time() - stat.st_mtime > _ABANDONED:  # its writer was killed
                     path.unlink(missing_ok=True)
-        except OSError as error:
-            self._do_without("written", error)
 
     def clear(self) -> None:
         """Remove every entry; files that are not a cache's stay."""
         self._memory.clear()
-        for path in (*self._files(_ENTRY), *self._files(_TEMPORARY)):
+        for path, _ in (*self._files(_ENTRY), *self._files(_TEMPORARY)):
             path.unlink(missing_ok=True)
 
     def _find(self, key: str, compiler: str | None) -> Outcome | None:
         if compiler is not None:
             paths = [self._path(key, compiler)]
         else:  # there is none here: any compiler's, the last used first
-            named = (p for p in self._files(_ENTRY) if p.name.startswith(key))
-            found = sorted(_stats(named), key=lambda entry: -entry[1].st_mtime)
-            paths = [path for path, _ in found]
-        for path in paths:
+            paths = [path for path, _ in reversed(self._files(_ENTRY))]
+        for path in (path for path in paths if path.name.startswith(key)):
             try:
                 body = unseal(path.read_bytes())
                 outcome = from_json(body)
@@ -178,7 +158,13 @@ class KernelCache:
             except FileNotFoundError:
                 continue
             except DamagedError as error:
-                self._discard(path, error)
+                warn(
+                    f"the kernel cache's {path} is damaged: {error}. It is discarded, "
+                    "and the kernel compiled again.",
+                    CacheWarning,
+                )
+                with self._or_without("written"):
+                    path.unlink(missing_ok=True)
                 continue
             with contextlib.suppress(OSError):  # read-only: nothing is evicted, either
                 os.utime(path)
@@ -189,15 +175,20 @@ class KernelCache:
         name = f"{key}-{sha256(compiler.encode())[:16]}.json"
         return self.root / _FOLDER / name
 
-    def _files(self, name: re.Pattern[str]) -> list[Path]:
-        return [p for p in (self.root / _FOLDER).glob("*") if name.fullmatch(p.name)]
+    def _files(self, name: re.Pattern[str]) -> list[tuple[Path, os.stat_result]]:
+        """Those of this name, the least recently used first."""
+        found = []
+        for path in (self.root / _FOLDER).glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # another process removed it
+                if name.fullmatch(path.name):
+                    found.append((path, path.stat()))
+        return sorted(found, key=lambda entry: entry[1].st_mtime)
 
     def _write(self, path: Path, content: bytes) -> None:
         # For the user alone, whatever the umask is.
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        prefix = f"{path.name}."
-        descriptor, temporary = tempfile.mkstemp(prefix=prefix, dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp("", f"{path.name}.", path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -206,31 +197,18 @@ class KernelCache:
             Path(temporary).unlink(missing_ok=True)
             raise
 
-    def _discard(self, path: Path, error: DamagedError) -> None:
-        warn(
-            f"the kernel cache's {path} is damaged: {error}. It is discarded, and the "
-            "kernel compiled again.",
-            CacheWarning,
-        )
+    @contextlib.contextmanager
+    def _or_without(self, verb: str) -> Iterator[None]:
+        """Where the directory cannot be used, warn, and let the process go on."""
         try:
-            path.unlink(missing_ok=True)
-        except OSError as failure:
-            self._do_without("written", failure)
-
-    def _do_without(self, verb: str, error: OSError) -> None:
-        self._failures[verb] = f"{self.root} cannot be {verb}: {error}"
-        warn(
-            f"the kernel cache in {self._failures[verb]}. This process goes on without "
-            f"it; {_settings.CACHE_DIR.name} names another directory.",
-            CacheWarning,
-        )
-
-
-def _stats(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
-    """Those of ``paths`` that another process has not removed meanwhile."""
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            yield path, path.stat()
+            yield
+        except OSError as error:
+            self._failures[verb] = f"{self.root} cannot be {verb}: {error}"
+            warn(
+                f"the kernel cache in {self._failures[verb]}. This process goes on "
+                f"without it; {_settings.CACHE_DIR.name} names another directory.",
+                CacheWarning,
+            )
 
 
 # --- The text of an entry -------------------------------------------------------------
@@ -267,7 +245,7 @@ def to_json(outcome: Outcome) -> dict[str, Any] | None:
         name = type(outcome).__name__
         return {"refused": [name, str(outcome)]} if name in _REFUSALS else None
     try:
-        values = {f.name: getattr(outcome, f.name) for f in fields(outcome)}
+        values = dict(vars(outcome))
         for name in _EXPRESSIONS:
             values[name] = [encode(expr) for expr in values[name]]
         body = {"kernel": values}

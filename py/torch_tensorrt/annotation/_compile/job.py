@@ -8,23 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch_tensorrt.annotation import _settings
+from torch_tensorrt.annotation import _fingerprint, _settings
 from torch_tensorrt.annotation._code import ptx
 from torch_tensorrt.annotation._code.kernel import Kernel, Outcome
-from torch_tensorrt.annotation._code.ptx import Kind
 from torch_tensorrt.annotation._code.ptxas import settle
+from torch_tensorrt.annotation._compile import pool
 from torch_tensorrt.annotation._compile.cache import kernel_cache
-from torch_tensorrt.annotation._compile.pool import (
-    compiling,
-    progress,
-    run_in_workers,
-    worker_count,
-)
-from torch_tensorrt.annotation._fingerprint import (
-    Fingerprint,
-    fingerprint,
-    lasting_fingerprint,
-)
 from torch_tensorrt.annotation._record.program import Program
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends import Toolchain, backend
@@ -76,25 +65,23 @@ class Job:
         )
         require_grid(self.program, compiled.grid)
         counts = {
-            Kind.INPUT: len(self.program.inputs),
-            Kind.EXTRA: len(compiled.extras),
-            Kind.OUTPUT: len(self.program.outputs),
+            ptx.Kind.INPUT: len(self.program.inputs),
+            ptx.Kind.EXTRA: len(compiled.extras),
+            ptx.Kind.OUTPUT: len(self.program.outputs),
         }
         code = ptx.reorder(compiled.code, compiled.slots, counts, _ENTRY)
         code, resources = settle(code, self.target.arch, compiled.ptxas)
         return Kernel(
             entry=_ENTRY,
             code=code,
-            digest=fingerprint(ptx.without_debug_info(code)),
+            digest=_fingerprint.fingerprint(ptx.without_debug_info(code)),
             grid=compiled.grid,
             block=compiled.block,
             extras=compiled.extras,
             shared_memory=compiled.shared_memory,
-            static_shared_memory=resources.static_shared_memory,
-            registers=resources.registers,
-            spills=resources.spills,
             facts=compiled.facts,
             retargeted=compiled.retargeted,
+            **vars(resources),
         )
 
 
@@ -105,27 +92,22 @@ def keys_of(jobs: Sequence[Job]) -> list[str | None]:
     compiled anew in each process, and a log message says why. A kernel that many
     tactics share is read once.
     """
-    kernels: dict[int, Fingerprint] = {}
-    return [_key(job, kernels) for job in jobs]
-
-
-def _key(job: Job, kernels: dict[int, Fingerprint]) -> str | None:
-    launch = job.program.launch
-    kernel = kernels.get(id(launch.kernel))
-    if kernel is None:
-        kernel = kernels[id(launch.kernel)] = lasting_fingerprint(launch.kernel)
-    step = replace(launch, kernel=kernel.digest)
-    plain = replace(job, program=replace(job.program, steps=(step,)))
-    rest = lasting_fingerprint(CODE_GENERATION, job.toolchain.versions, plain)
-    if obstacle := kernel.obstacle or rest.obstacle:
-        _LOGGER.warning(
-            "%s is not cached: it refers to %s, which another process cannot tell from "
-            "others.",
-            job.what,
-            obstacle,
-        )
-        return None
-    return rest.digest
+    lasting = _fingerprint.lasting_fingerprint
+    kernels = {id(job.program.launch.kernel): job.program.launch.kernel for job in jobs}
+    digests = {identity: lasting(kernel) for identity, kernel in kernels.items()}
+    keys: list[str | None] = []
+    for job in jobs:
+        kernel = digests[id(job.program.launch.kernel)]
+        step = replace(job.program.launch, kernel=kernel.digest)
+        plain = replace(job, program=replace(job.program, steps=(step,)))
+        rest = lasting(CODE_GENERATION, job.toolchain.versions, plain)
+        if obstacle := kernel.obstacle or rest.obstacle:
+            _LOGGER.warning(
+                f"{job.what} is not cached: it refers to {obstacle}, which another "
+                "process cannot tell from others."
+            )
+        keys.append(None if obstacle else rest.digest)
+    return keys
 
 
 def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
@@ -138,44 +120,42 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
         what: is compiled, for the progress bar.
     """
     cache = kernel_cache(_settings.cache_folder())
-    outcomes: dict[object, Outcome] = {}
-    missing: dict[object, Job] = {}
+    outcomes: dict[str | int, Outcome] = {}
+    missing: dict[str | int, tuple[str | None, Job]] = {}
     keys = keys_of(jobs)
-    slots = [key or index for index, key in enumerate(keys)]
+    slots = [key or number for number, key in enumerate(keys)]
     for key, slot, job in zip(keys, slots, jobs, strict=True):
-        found = cache.load(key, job.toolchain.compiler)
-        if found is None:
-            missing.setdefault(slot, job)
-        else:
+        if found := cache.load(key, job.toolchain.compiler):
             outcomes[slot] = found
+        else:
+            missing.setdefault(slot, (key, job))
     places = list(missing)
-    with progress(what, len(missing)) as advance:
+    with pool.progress(what, len(missing)) as advance:
 
         def done(index: int, outcome: Outcome) -> None:
-            place = places[index]
-            outcomes[place] = outcome
-            key = place if isinstance(place, str) else None
-            job = missing[place]
-            names = {"name": job.program.launch.name, "target": job.target.arch}
-            cache.store(key, job.toolchain.compiler, outcome, names)
+            key, job = missing[places[index]]
+            outcomes[places[index]] = outcome
+            labels = {"name": job.program.launch.name, "target": job.target.arch}
+            cache.store(key, job.toolchain.compiler, outcome, labels)
             advance()
 
         try:
             limit = _settings.cache_size()
-            _compile(list(missing.values()), done)
             if missing:
+                _compile([job for _, job in missing.values()], done)
                 cache.keep_within(limit)
         except Exception as error:  # no process available, or a malformed setting
             failure = as_ours(what, error)
-            for place in missing:
-                outcomes.setdefault(place, failure)
+            for slot in missing:
+                outcomes.setdefault(slot, failure)
     return [outcomes[slot] for slot in slots]
 
 
 def _compile(jobs: Sequence[Job], done: Callable[[int, Outcome], None]) -> None:
-    if jobs and (count := worker_count()):
-        run_in_workers([job.run for job in jobs], [j.what for j in jobs], count, done)
+    if count := pool.worker_count():
+        runs, names = [job.run for job in jobs], [job.what for job in jobs]
+        pool.run_in_workers(runs, names, count, done)
         return
-    with compiling:
+    with pool.compiling:
         for index, job in enumerate(jobs):
             done(index, job.run())

@@ -19,8 +19,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from concurrent.futures import as_completed
+from concurrent import futures
 from contextlib import contextmanager
 
 from pebble import ProcessExpired, ProcessPool
@@ -44,11 +43,10 @@ def worker_count() -> int:
     of ``multiprocessing.Pool``, which may start no others.
     """
     is_set = _settings.JOBS.text() != ""
-    count = len(os.sched_getaffinity(0))
-    if is_set:
-        count = math.ceil(_settings.JOBS.positive())
-    is_one = is_set and count == 1
-    return 0 if is_one or multiprocessing.current_process().daemon else count
+    count = math.ceil(_settings.JOBS.positive()) if is_set else 0
+    if count == 1 or multiprocessing.current_process().daemon:
+        return 0
+    return count or len(os.sched_getaffinity(0))
 
 
 def run_in_workers(
@@ -66,7 +64,7 @@ def run_in_workers(
         names: of the jobs, for errors.
         done: is called with the index and the outcome of each job, as they come.
     """
-    timeout = _settings.COMPILE_TIMEOUT.positive()
+    timeout, indices = _settings.COMPILE_TIMEOUT.positive(), range(len(jobs))
     with compiling, warnings.catch_warnings():
         # Python warns of other threads' locks: compilers' are free, see `compiling`.
         warnings.filterwarnings("ignore", ".*multi-threaded.*", DeprecationWarning)
@@ -77,19 +75,15 @@ def run_in_workers(
             initargs=(jobs, os.getpid()),
         )
         with pool:
-            futures = {
-                pool.schedule(_run, args=[index], timeout=timeout): index
-                for index in range(len(jobs))
-            }
+            runs = [pool.schedule(_run, args=[i], timeout=timeout) for i in indices]
             try:
-                for future in as_completed(futures):
-                    index = futures[future]  # type: ignore[index]
-                    error = future.exception()
-                    if error is not None:
+                for run in futures.as_completed(runs):
+                    index = runs.index(run)  # type: ignore[arg-type]
+                    if error := run.exception():
                         why = f"{names[index]}: {_reason(error, timeout)}"
                         done(index, CompileError(why))
                         continue
-                    outcome, trace = future.result()
+                    outcome, trace = run.result()
                     if isinstance(outcome, AnnotationError) and trace:
                         outcome.__cause__ = _WorkerTraceback(trace)
                     done(index, outcome)
@@ -106,7 +100,7 @@ class _WorkerTraceback(Exception):
 
 
 def _reason(error: BaseException, timeout: float) -> str:
-    if isinstance(error, FutureTimeoutError | TimeoutError):
+    if isinstance(error, futures.TimeoutError | TimeoutError):
         return (
             f"not compiled within {timeout:g} seconds. "
             f"{_settings.COMPILE_TIMEOUT.name} sets another limit."
@@ -136,8 +130,7 @@ def _start(jobs: Sequence[Callable[[], Outcome]], parent: int) -> None:
 def _run(index: int) -> tuple[Outcome, str]:
     outcome = _jobs[index]()
     cause = getattr(outcome, "__cause__", None)
-    trace = "".join(traceback.format_exception(cause)) if cause else ""
-    return outcome, trace
+    return outcome, "".join(traceback.format_exception(cause)) if cause else ""
 
 
 @contextmanager
