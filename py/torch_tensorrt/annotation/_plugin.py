@@ -10,9 +10,11 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from torch_tensorrt.annotation import errors
 from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation._code.kernel import Kernel
 from torch_tensorrt.annotation._compile.job import Job, compile_all
@@ -23,12 +25,7 @@ from torch_tensorrt.annotation._specs import Config, CustomPluginSpec, KernelSpe
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import DType, TensorInfo
 from torch_tensorrt.annotation.backends import backend
-from torch_tensorrt.annotation.errors import (
-    AnnotationError,
-    RegistrationError,
-    UnsupportedKernelError,
-    as_ours,
-)
+from torch_tensorrt.annotation.errors import AnnotationError, as_ours
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class Tactic:
     @property
     def settings(self) -> dict[str, Any]:
         """Config and choice, for people."""
-        return {**dict(self.config), **dict(self.choice or ())}
+        return dict((*self.config, *(self.choice or ())))
 
     @property
     def description(self) -> str:
@@ -99,6 +96,7 @@ class Tactic:
         return f"{self.spec.backend}, {self.settings}"
 
 
+@dataclass(eq=False)
 class Plugin:
     """A plugin spec bound to an op, and the kernels built for it so far.
 
@@ -116,24 +114,16 @@ class Plugin:
             host, contiguous.
     """
 
-    def __init__(
-        self,
-        op: str,
-        spec: CustomPluginSpec,
-        meta: Callable[..., Any],
-        tensors: Sequence[str],
-        attributes: Mapping[str, AttributeKind],
-        optional: Collection[str] = (),
-        defaults: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.op = op
-        self.spec = spec
-        self.meta = meta
-        self.tensors = tuple(tensors)
-        self.attributes = dict(attributes)
-        self.optional = frozenset(optional)
-        self.defaults = dict(defaults or {})
-        self.weights = {n: w.detach().cpu().contiguous() for n, w in spec.weights}
+    op: str
+    spec: CustomPluginSpec
+    meta: Callable[..., Any]
+    tensors: Sequence[str]
+    attributes: Mapping[str, AttributeKind]
+    optional: Collection[str] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.weights = {n: w.detach().cpu().contiguous() for n, w in self.spec.weights}
         self._lock = threading.RLock()
         self._programs: dict[Request, tuple[Tactic, ...]] = {}
         self._kernels: dict[Request, tuple[Tactic, ...]] = {}
@@ -151,16 +141,11 @@ class Plugin:
         request = replace(request, target=None)
         with self._lock:
             if request not in self._programs:
-                recorded = (
-                    tactic
-                    for spec in self.spec.specs
-                    for config in spec.configs
-                    for tactic in self._recorded(spec, config, request)
+                recorded = enumerate(self._recorded(request), start=1)
+                numbered = (
+                    replace(tactic, number=number) for number, tactic in recorded
                 )
-                self._programs[request] = tuple(
-                    replace(tactic, number=number)
-                    for number, tactic in enumerate(recorded, start=1)
-                )
+                self._programs[request] = tuple(numbered)
             return self._programs[request]
 
     def kernels(self, request: Request) -> tuple[Tactic, ...]:
@@ -186,34 +171,26 @@ class Plugin:
                 if tactic.error is not None:
                     raise tactic.error
                 return tactic
-        raise UnsupportedKernelError(
+        raise errors.UnsupportedKernelError(
             f"{self.op}: no tactic can serve these inputs; the warnings before this "
             f"say why. tta.dry_run({self.op!r}, ...) tries them one by one."
         )
 
-    def _recorded(
-        self, spec: KernelSpec, config: Config, request: Request
-    ) -> Iterator[Tactic]:
-        """The tactic of a config; or one for each choice of an autotuner."""
-        tactic = self._record(Tactic(0, spec, config), request)
-        choices = tactic.program.choices if tactic.program and not config else ()
-        if not choices:
-            yield tactic
-            return
-        yield replace(tactic, choice=choices[0])
-        for choice in choices[1:]:
-            yield self._record(Tactic(0, spec, config, choice), request)
+    def _recorded(self, request: Request) -> Iterator[Tactic]:
+        """The tactic of each config; or one for each choice of an autotuner."""
+        for spec, config in ((s, c) for s in self.spec.specs for c in s.configs):
+            tactic = self._record(Tactic(0, spec, config), request)
+            choices = tactic.program.choices if tactic.program and not config else ()
+            yield replace(tactic, choice=choices[0]) if choices else tactic
+            for choice in choices[1:]:
+                yield self._record(Tactic(0, spec, config, choice), request)
 
     def _record(self, tactic: Tactic, request: Request) -> Tactic:
         attributes, spec = request.attributes, tactic.spec
-        keywords = {
-            **dict(self.spec.attributes),
-            **attributes,
-            **spec.launch_keywords(tactic.config),
-        }
+        keywords = dict(self.spec.attributes) | attributes
         overrides = spec.kernel_keywords(tactic.config) or None
         call = Call(
-            keywords,
+            keywords | spec.launch_keywords(tactic.config),
             overrides if tactic.choice is None else dict(tactic.choice),
             self.tensors if spec.returns_outputs else None,
             spec.input_formats,
@@ -224,7 +201,7 @@ class Plugin:
             program = record(
                 backend(spec.backend),
                 spec.function,
-                lambda *tensors: self.meta(*tensors, **attributes),
+                partial(self.meta, **attributes),
                 request.inputs,
                 call,
             )
@@ -250,9 +227,8 @@ class Plugin:
             for tactic in tactics
             if tactic.program is not None
         }
-        outcomes = dict(
-            zip(jobs, compile_all(list(jobs.values()), self.op), strict=True)
-        )
+        compiled = compile_all(list(jobs.values()), self.op)
+        outcomes = dict(zip(jobs, compiled, strict=True))
         launches: set[Any] = set()
         for tactic in tactics:
             outcome = outcomes.get(tactic.number)
@@ -316,7 +292,7 @@ def unregister(op: str) -> None:
     """
     with lock:
         if op not in registered:
-            raise RegistrationError(
+            raise errors.RegistrationError(
                 f"{op}: not registered with custom_op. Registered: "
                 f"{', '.join(registered) or 'none'}."
             )
