@@ -17,17 +17,10 @@ import sys
 import sysconfig
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import (
-    BuiltinFunctionType,
-    CellType,
-    CodeType,
-    FunctionType,
-    MethodType,
-    ModuleType,
-)
-from typing import Any
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
+from typing import Any, TypeAlias
 
 import numpy as np
 import sympy
@@ -37,19 +30,19 @@ import torch
 # the standard library and that of a toolchain for a kernel language.
 _NAMED_PACKAGES = {"torch", "torch_tensorrt", "tensorrt", "numpy", "sympy"}
 _STDLIB = sysconfig.get_path("stdlib")  # asked for once: it takes long
-_languages: dict[str, Callable[[Any], tuple[Any, ...] | None]] = {}
+Parts: TypeAlias = tuple[Any, ...] | None  # of an object; None: its repr says it all
+_languages: dict[str, Callable[[Any], Parts]] = {}
 
 _SCALARS = (bool, int, float, complex, str, bytes)
-_DESCRIBED = (range, slice, torch.dtype, torch.device, torch.memory_format)
+_TORCH = (torch.dtype, torch.device, torch.memory_format)
+_DESCRIBED = (range, slice, *_TORCH, sympy.Symbol, sympy.Number)  # by their text
 _COMMUTATIVE = frozenset(["Add", "Mul", "Max", "Min", "And", "Or"])
 _MOST_VALUES, _MOST_DEPTH = 200_000, 150  # what launch functions refer to is far less
 _CLOCKS_DIFFER = 1.0  # seconds, at most, of a file system and of the process table
 _unknown: dict[int, Any] = {}  # keeps what is told apart by its id, so that ids are
 
 
-def describe_language(
-    packages: Iterable[str], parts: Callable[[Any], tuple[Any, ...] | None]
-) -> None:
+def describe_language(packages: Iterable[str], parts: Callable[[Any], Parts]) -> None:
     """Say how to tell the objects of a kernel language's packages apart.
 
     Args:
@@ -99,7 +92,7 @@ def _digest(values: tuple[Any, ...], as_it_runs: bool) -> Fingerprint:
         try:
             encoder.tokens.clear()
             encoder.add(value)
-        except (_TooMuch, RecursionError):
+        except RecursionError:
             obstacle = f"{_label(value)}, which refers to too much"
             encoder = _Encoder(as_it_runs)
             encoder.tokens.append(_identity(value))
@@ -112,10 +105,6 @@ def _digest(values: tuple[Any, ...], as_it_runs: bool) -> Fingerprint:
 def _identity(value: Any) -> str:
     _unknown.setdefault(id(value), value)
     return f"@{id(value)}"
-
-
-class _TooMuch(Exception):
-    """A value refers to more than any launch function does."""
 
 
 class _Encoder:
@@ -143,14 +132,13 @@ class _Encoder:
         self._values += 1
         self._depth += 1
         if self._values > _MOST_VALUES or self._depth > _MOST_DEPTH:
-            raise _TooMuch
+            raise RecursionError("more than any launch function refers to")
         self._add_composite(value)
         self._depth -= 1
 
-    def _add_all(self, kind: str, parts: Iterable[Any]) -> None:
-        values = list(parts)
-        self.tokens.append(f"{kind}[{len(values)}]")
-        for part in values:
+    def _add_all(self, kind: str, parts: Sequence[Any]) -> None:
+        self.tokens.append(f"{kind}[{len(parts)}]")
+        for part in parts:
             self.add(part)
 
     def _add_unordered(self, kind: str, members: Iterable[Any]) -> None:
@@ -175,29 +163,25 @@ class _Encoder:
         elif isinstance(value, Mapping):
             # A launch function may keep what it compiled; its source stands for that.
             lasting = [key for key in value if _parts(value[key]) != ()]
-            items = ((key, value[key]) for key in sorted(lasting, key=repr))
-            self._add_all(kind, items)
+            self._add_all(kind, [(k, value[k]) for k in sorted(lasting, key=repr)])
         elif isinstance(value, _SCALARS):  # of a subclass
             self.tokens.append(f"{kind}={value!r}")
-            self._add_once(type(value), self._add_class)
+            self._add_once(type(value))
         elif isinstance(value, enum.Enum):
             self._add_all(kind, (value.name, value.value))
-        elif isinstance(value, MethodType):
+        elif inspect.ismethod(value):
             self._add_all(kind, (value.__func__, value.__self__))
         elif isinstance(value, functools.partial):
             self._add_all(kind, (value.func, value.args, value.keywords))
         else:
-            self._add_once(value, self._add_object)
+            self._add_once(value)
 
-    def _add_once(self, value: Any, add: Callable[[Any], None]) -> None:
+    def _add_once(self, value: Any) -> None:
         if (earlier := self._seen.get(id(value))) is not None:
             self.tokens.append(f"again={earlier}")
             return
         self._seen[id(value)] = len(self._seen)
         self._alive.append(value)
-        add(value)
-
-    def _add_object(self, value: Any) -> None:
         if isinstance(value, type):
             self._add_class(value)
         elif isinstance(value, FunctionType):
@@ -209,10 +193,8 @@ class _Encoder:
         else:
             self._add_class(type(value))
             if dataclasses.is_dataclass(value):
-                fields = dataclasses.fields(value)
-                self.add(
-                    [(f.name, getattr(value, f.name)) for f in fields if f.compare]
-                )
+                names = [f.name for f in dataclasses.fields(value) if f.compare]
+                self.add([(name, getattr(value, name)) for name in names])
             elif type(getattr(value, "__dict__", None)) is dict:
                 self.add(vars(value))
             else:
@@ -230,7 +212,8 @@ class _Encoder:
             self.add((cls.__bases__, members))
 
     def _add_function(self, function: FunctionType) -> None:
-        code = _written_code(function)
+        # The code as written: a decorator that replaces it may keep it under this name.
+        code: CodeType = getattr(function, "_original_code", function.__code__)
         self.tokens += [f"function={_label(function)}", _source(function, code)]
         if self._as_it_runs and _was_edited(code.co_filename):
             self.tokens.append(_bytecode(code))
@@ -262,8 +245,6 @@ def _atom(value: Any) -> str | None:
     kind = type(value)
     if kind in _SCALARS or value is None:
         return f"{kind.__name__}={value!r}"
-    if isinstance(value, sympy.Symbol | sympy.Number):
-        return f"{kind.__name__}={value}"
     if isinstance(value, _DESCRIBED):
         return f"{kind.__name__}={value}"
     if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
@@ -275,18 +256,16 @@ def _atom(value: Any) -> str | None:
         return f"tensor={value.dtype}{tuple(value.shape)}{content}"
     if isinstance(value, ModuleType):
         return f"module={value.__name__}"
-    is_code = isinstance(value, FunctionType) and is_versioned(value.__module__)
-    if isinstance(value, BuiltinFunctionType) or is_code:
+    is_versions = isinstance(value, FunctionType) and is_versioned(value.__module__)
+    if is_versions or isinstance(value, BuiltinFunctionType):
         return f"code={_label(value)}"
     return None
 
 
-def _parts(value: Any) -> tuple[Any, ...] | None:
+def _parts(value: Any) -> Parts:
     """What an object of a kernel language, or one of ours, is made of."""
-    if (own := getattr(type(value), "fingerprint_parts", None)) is not None:
-        parts: tuple[Any, ...] | None = own(value)
-        return parts
-    describe = _languages.get(_package(type(value)))
+    language = _languages.get(_package(type(value)))
+    describe = getattr(type(value), "fingerprint_parts", language)
     return describe(value) if describe else None
 
 
@@ -311,21 +290,14 @@ def is_versioned(module: str | None) -> bool:
         return True
     if package not in sys.stdlib_module_names or package == "__main__":
         return False
-    origin = getattr(
-        getattr(sys.modules.get(package), "__spec__", None), "origin", None
-    )
+    spec = getattr(sys.modules.get(package), "__spec__", None)
+    origin = getattr(spec, "origin", None)
     if origin in (None, "built-in", "frozen"):
         return True
     return Path(str(origin)).is_relative_to(_STDLIB)
 
 
 # --- The text of a function, as it runs in this process -------------------------------
-
-
-def _written_code(function: FunctionType) -> CodeType:
-    """The code as written; a decorator that replaces it may keep it under this name."""
-    code: CodeType = getattr(function, "_original_code", function.__code__)
-    return code
 
 
 def _source(function: FunctionType, code: CodeType) -> str:
