@@ -37,7 +37,6 @@ def evaluate(expr: sympy.Basic, values: Mapping[sympy.Symbol, int]) -> int:
 # from anywhere.
 
 _SYMBOL = re.compile(r"d(\d+)_(\d+)", re.ASCII)
-_RATIONAL = "Rational"
 _OPERATIONS: dict[str, Any] = {
     **{
         name: getattr(sympy, name)
@@ -77,7 +76,7 @@ def encode(expr: sympy.Basic) -> Any:
     if isinstance(expr, sympy.Integer):
         return int(expr)
     if isinstance(expr, sympy.Rational):
-        return [_RATIONAL, int(expr.p), int(expr.q)]
+        return ["Rational", int(expr.p), int(expr.q)]
     if isinstance(expr, sympy.Symbol):
         if _symbol(expr.name) != expr:
             raise EncodingError(f"symbol {expr} is not an extent.")
@@ -105,18 +104,17 @@ def decode(data: Any) -> sympy.Basic:
         return sympy.Integer(data)
     if isinstance(data, str):
         return _symbol(data)
-    if not isinstance(data, list) or not data or not isinstance(data[0], str):
-        raise EncodingError(f"{data!r} is not an expression.")
-    name, *operands = data
-    if name == _RATIONAL:
-        return _rational(operands)
-    if name not in _OPERATIONS:
-        raise EncodingError(f"{name!r} is not a known operation.")
-    try:
-        expr: sympy.Basic = _OPERATIONS[name](*map(decode, operands))
-    except Exception as error:  # sympy and torch raise whatever their checks do
-        raise EncodingError(f"{data!r} is not an expression: {error}.") from error
-    return expr
+    match data:
+        case ["Rational", int(p), int(q)] if q and type(p) is type(q) is int:
+            return sympy.Rational(p, q)
+        case [str(name), *operands] if name in _OPERATIONS:
+            try:
+                expr: sympy.Basic = _OPERATIONS[name](*map(decode, operands))
+            except Exception as error:  # sympy and torch raise whatever their checks do
+                why = f"{data!r} is not an expression: {error}."
+                raise EncodingError(why) from error
+            return expr
+    raise EncodingError(f"{data!r} is not an expression of known operations.")
 
 
 def _symbol(name: str) -> sympy.Symbol:
@@ -124,10 +122,3 @@ def _symbol(name: str) -> sympy.Symbol:
     if match is None:
         raise EncodingError(f"{name!r} is not the symbol of an extent.")
     return symbol(int(match[1]), int(match[2]))
-
-
-def _rational(operands: list[Any]) -> sympy.Basic:
-    is_pair = len(operands) == 2 and all(type(part) is int for part in operands)
-    if not is_pair or operands[1] == 0:
-        raise EncodingError(f"{operands!r} is not a fraction.")
-    return sympy.Rational(*operands)
