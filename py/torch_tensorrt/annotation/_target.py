@@ -18,21 +18,14 @@ from torch_tensorrt.annotation.errors import TargetError
 _override: ContextVar[Target | None] = ContextVar("tta_target", default=None)
 
 # CUDA version -> the newest PTX ISA its driver and assembler take ("Release Notes"
-# table of the PTX ISA manual).
+# table of the PTX ISA manual). Each row is a major version, from its minor version 0.
 _PTX_ISA = {
-    (12, 0): "8.0",
-    (12, 1): "8.1",
-    (12, 2): "8.2",
-    (12, 3): "8.3",
-    (12, 4): "8.4",
-    (12, 5): "8.5",
-    (12, 6): "8.5",
-    (12, 7): "8.6",
-    (12, 8): "8.7",
-    (12, 9): "8.8",
-    (13, 0): "9.0",
-    (13, 1): "9.1",
-    (13, 2): "9.2",
+    (major, minor): isa
+    for major, isas in (
+        (12, ("8.0", "8.1", "8.2", "8.3", "8.4", "8.5", "8.5", "8.6", "8.7", "8.8")),
+        (13, ("9.0", "9.1", "9.2")),
+    )
+    for minor, isa in enumerate(isas)
 }
 
 
@@ -62,9 +55,8 @@ class Target:
             raise TargetError(
                 f"target {self.arch!r}: not an architecture. Write one as 'sm_90'."
             )
-        if self.ptx_isa is not None and not re.fullmatch(
-            r"[0-9]+\.[0-9]", str(self.ptx_isa)
-        ):
+        isa = self.ptx_isa
+        if isa is not None and not re.fullmatch(r"[0-9]+\.[0-9]", str(isa)):
             raise TargetError(
                 f"target {self.arch}: PTX ISA {self.ptx_isa!r} is not a version. "
                 "Write it as '8.5'."
@@ -150,11 +142,10 @@ def runs_here(target: Target) -> bool:
     if not torch.cuda.is_available():
         return False
     major, minor = torch.cuda.get_device_capability()
-    if target.arch.endswith("a"):
-        return target.capability == 10 * major + minor
-    if target.arch.endswith("f"):
-        return 10 * major <= target.capability <= 10 * major + minor
-    return target.capability <= 10 * major + minor
+    here = 10 * major + minor
+    # A suffix ties code to one architecture (a), or to its family (f).
+    oldest = {"a": here, "f": 10 * major}.get(target.arch[-1], 0)
+    return oldest <= target.capability <= here
 
 
 @cache
