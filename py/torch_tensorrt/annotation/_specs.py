@@ -29,8 +29,7 @@ class Fingerprinted:
     @cached_property
     def fingerprint(self) -> str:
         """A hex digest of everything that decides what is compiled."""
-        parts = self.fingerprint_parts()
-        return fingerprint(type(self).__qualname__, *parts)
+        return fingerprint(type(self).__qualname__, *self.fingerprint_parts())
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
         return tuple(getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
@@ -170,12 +169,8 @@ class KernelSpec(Fingerprinted):
         """The part of ``config`` that the launch function takes."""
         if self.returns_outputs:
             return {}
-        parameters = inspect.signature(self.function).parameters
-        return {
-            name: value
-            for name, value in config
-            if name in parameters or name not in self.options
-        }
+        others = {*self.options} - {*inspect.signature(self.function).parameters}
+        return {name: value for name, value in config if name not in others}
 
     def kernel_keywords(self, config: Config) -> dict[str, Any]:
         """The part of ``config`` that overrides keywords of the kernel's launch."""
@@ -186,7 +181,6 @@ class KernelSpec(Fingerprinted):
         return {name: value for name, value in config if name in self.options}
 
     def _check_launch_fn(self, function: Callable[..., Any]) -> None:
-        name = getattr(function, "__qualname__", repr(function))
         if not callable(function):
             raise SpecError(
                 f"{self.backend}: the launch function is {function!r}, which cannot be "
@@ -202,6 +196,7 @@ class KernelSpec(Fingerprinted):
         try:
             inspect.signature(function)
         except (TypeError, ValueError) as error:
+            name = getattr(function, "__qualname__", repr(function))
             raise SpecError(
                 f"{self.backend}: the launch function is {name}, which has no "
                 "signature. Pass the Python function that launches the kernel."
@@ -213,9 +208,8 @@ class KernelSpec(Fingerprinted):
         return type(function).__module__.partition(".")[0] in cls.packages
 
     def _check_config(self, number: int, config: Config) -> None:
-        for name, value in config:
-            wanted = self.options.get(name)
-            if wanted is not None and type(value) is not wanted:
+        for name, value in self.compiler_options(config).items():
+            if type(value) is not (wanted := self.options[name]):
                 raise SpecError(
                     f"{self.backend}: configs[{number}] has {name}={value!r}; it must "
                     f"be of type {wanted.__name__}."
@@ -232,7 +226,7 @@ class KernelSpec(Fingerprinted):
             if p.default is not p.empty or p.kind is p.KEYWORD_ONLY
         ]
         for name, _ in config:
-            if name not in taken - {"stream"} and name not in self.options:
+            if name not in (taken - {"stream"}) | {*self.options}:
                 valid = ", ".join([*optional, *sorted(self.options)])
                 function = getattr(self.launch_fn, "__qualname__", self.launch_fn)
                 raise SpecError(
@@ -339,18 +333,10 @@ def custom_plugin(
     Raises:
         SpecError: an argument is of the wrong kind.
     """
-    specs = (spec,) if isinstance(spec, KernelSpec) else spec
-    if not isinstance(specs, Sequence):
-        specs = (specs,)
+    specs = tuple(spec) if isinstance(spec, Sequence) else (spec,)
     weights = {n: v for n, v in attributes.items() if isinstance(v, torch.Tensor)}
-    scalars = {n: v for n, v in attributes.items() if n not in weights}
-    return CustomPluginSpec(
-        tuple(specs),
-        meta_impl,
-        tuple(sorted(scalars.items())),
-        tuple(weights.items()),
-        aligned,
-    )
+    scalars = tuple((n, attributes[n]) for n in sorted({*attributes} - {*weights}))
+    return CustomPluginSpec(specs, meta_impl, scalars, tuple(weights.items()), aligned)
 
 
 def normalize_impl_to_spec(impl: Any) -> CustomPluginSpec:
