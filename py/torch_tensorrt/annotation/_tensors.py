@@ -205,8 +205,7 @@ class Format:
             valid = ", ".join(str(d).removeprefix("torch.") for d in self.dtypes)
             raise FormatError(
                 f"{where}: TensorRT's format {self.name} holds {valid}, and the tensor "
-                f"is {tensor.dtype}. Convert it before the op, or choose another "
-                "format."
+                f"is {tensor.dtype}. Convert it before the op, or take another format."
             )
         if tensor.dim() < -self.channel:
             raise FormatError(
@@ -259,7 +258,7 @@ class Format:
 
 
 _FP32, _FP16, _BF16 = torch.float32, torch.float16, torch.bfloat16
-_INT8, _FP8 = torch.int8, torch.float8_e4m3fn
+_INT64, _INT8, _UINT8, _FP8 = torch.int64, torch.int8, torch.uint8, torch.float8_e4m3fn
 LINEAR = Format("LINEAR")
 
 # The only table of formats. Those of DLA (CHW16 among them) are left out: TensorRT runs
@@ -272,9 +271,7 @@ FORMATS = {
         Format("CHW4", -3, 4, False, (_INT8,)),
         Format("CHW32", -3, 32, False, (_FP32, _FP16, _INT8)),
         Format("CDHW32", -4, 32, False, (_FP16, _INT8)),
-        Format(
-            "HWC", -3, 1, True, (_FP32, _FP16, _BF16, _INT8, torch.int64, torch.uint8)
-        ),
+        Format("HWC", -3, 1, True, (_FP32, _FP16, _BF16, _INT8, _INT64, _UINT8)),
         Format("HWC8", -3, 8, True, (_FP16, _BF16)),
         Format("HWC16", -3, 16, True, (_FP16, _INT8, _FP8)),
         Format("DHWC", -4, 1, True, (_FP32,)),
