@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The sdist and the wheel: what is in them, and what they say of themselves."""
 
 from __future__ import annotations
@@ -76,6 +78,7 @@ def test_the_metadata_is_valid(built: Built) -> None:
     assert parsed.description_content_type == "text/markdown"
     assert parsed.description.startswith("# torch_tensorrt.annotation")
     assert set(parsed.provides_extra or ()) == EXTRAS
+    assert str(parsed.version) == tta.__version__  # which is there in-tree, too
 
 
 def test_the_wheel_asks_for_neither_torch_nor_torch_tensorrt(built: Built) -> None:
