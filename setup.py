@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Adds the overlay's files to what pyproject.toml declares.
 
 The wheel gets, beside the module `_torch_tensorrt_annotation`:

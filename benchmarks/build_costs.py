@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What a build costs before TensorRT times anything: recording, compiling, the cache.
 
 Each figure is of processes of their own, with caches of their own::

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What the benchmarks of kernels share: timing, peers, tables, two-step scripts."""
 
 from __future__ import annotations

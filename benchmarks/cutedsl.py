@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """CuTe DSL kernels on a GPU: how fast they are as an engine launches them.
 
     python benchmarks/cutedsl.py compile DIR [--target sm_90,ptx_isa=8.8]

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """cuTile kernels on a GPU: what facts are worth.
 
     python benchmarks/cutile_facts.py compile DIR [--target sm_90,ptx_isa=9.0]

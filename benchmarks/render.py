@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Render benchmarks/results/*.json into docsrc/performance.md, with a plot of each.
 
 python benchmarks/render.py

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """One op, and kernels for it in Triton, cuTile and CuTe DSL: which is the fastest.
 
     python benchmarks/side_by_side.py compile DIR [--target sm_90,ptx_isa=9.0]

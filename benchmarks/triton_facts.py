@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What the facts of a record are worth to Triton kernels, and what recording costs.
 
     python benchmarks/triton_facts.py [--json FILE]

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Sphinx: ``make docs`` builds these pages into ``build/docs``."""
 
 import importlib.metadata

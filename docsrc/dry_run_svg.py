@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Draw the dry run of the main example: ``python docsrc/dry_run_svg.py``."""
 
 import io

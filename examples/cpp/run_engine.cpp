@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 // Runs a serialized engine with TensorRT's runtime, and nothing else of this project.
 //
 //     run_engine ENGINE [NAME:SHAPE] [NAME=FILE] ...

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """End an example: build an engine if possible, otherwise make a dry run."""
 
 from __future__ import annotations

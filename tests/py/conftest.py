@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Fixtures for all tests.
 
 Compiling kernels takes most of the time, so the tests of one run share a kernel cache,

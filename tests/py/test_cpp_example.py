@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The C++ example, as far as it goes without an engine."""
 
 from __future__ import annotations

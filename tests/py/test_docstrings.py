@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Every public name says what it is, takes, and raises."""
 
 from __future__ import annotations

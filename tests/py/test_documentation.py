@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What the README, the guides and the examples show is what happens."""
 
 from __future__ import annotations

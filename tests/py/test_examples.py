@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Every example runs as it is, and its model is one engine up to the builder."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """docsrc/performance.md shows what was measured, and what is measured is labelled."""
 
 from __future__ import annotations

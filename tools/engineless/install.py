@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Build the environment that this project's demo and tests run in.
 
     python tools/engineless/install.py .venv     # what `make setup` runs

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Run the tests that meet Torch-TensorRT and TensorRT, on every release supported.
 
     python tools/engineless/matrix.py DIR [RELEASE ...]    # `make test-matrix`

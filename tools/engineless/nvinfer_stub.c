@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 /*
  * The functions that TensorRT's Python bindings link against and that the lean
  * runtime does not have. One source, three libraries: compile it with exactly

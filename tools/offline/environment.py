@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Build an environment from a wheelhouse, beside this interpreter's packages.
 
     python tools/offline/environment.py WHEELHOUSE DIR

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Compile the tests' kernels for a GPU on a machine that lacks their languages.
 
     python tools/offline/kernels.py DIR

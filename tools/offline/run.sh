@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+
 # Run Python in this project's environment: `tools/offline/run.sh benchmarks/x.py`.
 # With wheels in wheelhouse/, the environment is built from it, without a network.
 set -euo pipefail

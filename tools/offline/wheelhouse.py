@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Collect what a machine with a GPU, but no network, needs to run this project.
 
     python tools/offline/wheelhouse.py DIR [--python 3.12]

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Kernels written in Python, embedded in TensorRT engines ahead of time.
 
 Hand over the function that launches your kernel; every config is a tactic::

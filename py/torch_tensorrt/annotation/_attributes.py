@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """An op's arguments that are not tensors, as plugin attributes: build-time constants.
 
 TensorRT has scalar and one-dimensional attributes, and text. A list, and a value that

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """One digest for functions, kernels and values, the same in every process.
 
 A function is its source text with everything that text refers to: defaults, closure

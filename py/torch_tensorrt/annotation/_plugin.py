@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A plugin's kernels for a request, and the ops that are registered in this process.
 
 :meth:`Plugin.kernels` is the one place that drives recording and compiling. Autotune,

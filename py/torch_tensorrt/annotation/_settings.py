@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The environment variables that this package reads. The table is the whole list."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What a user hands over: a launch function with its configs, and the plugin they make.
 
 A kernel language derives its own spec from :class:`KernelSpec`, in its own folder.

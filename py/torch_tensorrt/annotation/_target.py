@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What to compile for: this machine's GPU, or one that is named."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Tensors as TensorRT's plugins take them: extents, dtypes and memory formats."""
 
 from __future__ import annotations

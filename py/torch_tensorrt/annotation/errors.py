@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Everything this package raises, and everything it warns of.
 
 AnnotationError

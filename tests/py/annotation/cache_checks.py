@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What every backend's kernels must do in the cache."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Kernels to cache, and what the tests of the cache do with them."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Kernels compiled on one machine, and run on the GPU of another without a compiler."""
 
 from __future__ import annotations

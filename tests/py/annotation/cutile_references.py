@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What the cuTile kernels of the tests compute, in PyTorch; needs no cuTile."""
 
 from __future__ import annotations

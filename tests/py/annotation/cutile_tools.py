@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What the tests of the cuTile backend share."""
 
 from __future__ import annotations

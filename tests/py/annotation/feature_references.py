@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The rows of the table of features, in PyTorch; needs no kernel language."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The table of features: rows in ``feature_references``, a module for each column.
 
 A column has a launch function for each kind that the rows name; a cell is a row's

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The table of features in Triton."""
 
 from __future__ import annotations

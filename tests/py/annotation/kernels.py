@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Launch functions in the styles people write them, each with inputs to try it on."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The kernels of language models, in the style that public projects write them."""
 
 from __future__ import annotations

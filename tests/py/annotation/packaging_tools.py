@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Wheels, sdists, and virtual environments to install them in."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Attributes: what is given comes back from the array TensorRT keeps it in."""
 
 from __future__ import annotations

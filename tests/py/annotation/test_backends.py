@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Kernel languages: those of this package, and one from a distribution of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The kernel cache: what can go wrong with it, and other processes and machines."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The kernel cache: what it takes for the same kernel, and what it does not keep."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """On a GPU: kernels whose languages need not be there, compiled elsewhere."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """cuTile's toolchain, its kernels as plugins, and in the cache."""
 
 from __future__ import annotations

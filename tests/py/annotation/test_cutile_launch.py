@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Recording a cuTile launch: every argument in its role, or refused."""
 
 from __future__ import annotations

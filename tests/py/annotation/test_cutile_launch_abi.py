@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What TensorRT would launch is what ``ct.launch`` would, for every cuTile kernel."""
 
 from __future__ import annotations

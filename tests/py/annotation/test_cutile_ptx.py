@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What comes out of cuTile's compiler, and that it means the same alone."""
 
 from __future__ import annotations

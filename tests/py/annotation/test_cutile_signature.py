@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What cuTile's compiler is told of the arguments: nothing that is not proved."""
 
 from __future__ import annotations

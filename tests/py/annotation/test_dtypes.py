@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The dtype table against the real torch, TensorRT and Triton."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Expressions in JSON: every operation there and back, and nothing else in."""
 
 from __future__ import annotations

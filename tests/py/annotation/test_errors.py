@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What becomes of an error that nobody expected."""
 
 from __future__ import annotations

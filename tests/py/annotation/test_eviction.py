@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The kernel cache stays within a size: what was not used for longest goes first."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Every feature with every kernel language: it works, or is refused by name."""
 
 from __future__ import annotations

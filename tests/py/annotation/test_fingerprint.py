@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Fingerprints: the same in every process, another for anything that is compiled."""
 
 from __future__ import annotations

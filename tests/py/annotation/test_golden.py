@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What is emitted for a few kernels of each language, against files in ``golden/``.
 
 The files hold what this package decides (parameters, facts, launches), and none of the

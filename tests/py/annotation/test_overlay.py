@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The overlay, installed for real: wheels, virtual environments, pip."""
 
 from __future__ import annotations

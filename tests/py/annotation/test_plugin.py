@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A plugin's kernels: each made once, numbered for good, and none of them twice."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Kernels, fake kernel, attributes and weights, put together."""
 
 from __future__ import annotations

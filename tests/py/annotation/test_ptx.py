@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """PTX entries: read, given TensorRT's parameters, assembled.
 
 ``golden/entry_header.ptx`` is an entry header as it is emitted. To write it anew::

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Recording a launch function: what becomes of its arguments, and what is refused."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The environment variables: one table, and what is wrong in them is said."""
 
 from __future__ import annotations

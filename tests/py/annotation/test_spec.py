@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What ``tta.triton`` and its like take, and what they say of what they do not."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Expressions over extents: no fact may be wrong, and every reading of one agrees."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What to compile for: given, from the environment, or nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Compiling a recorded launch with Triton: the facts it gets, and what is refused."""
 
 from __future__ import annotations

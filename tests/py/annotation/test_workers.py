@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Jobs in processes of their own: what comes back, whatever becomes of them."""
 
 from __future__ import annotations

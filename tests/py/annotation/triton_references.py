@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What the Triton kernels of the tests compute, in PyTorch."""
 
 from __future__ import annotations

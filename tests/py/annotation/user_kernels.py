@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What a user's module may hold: the tests of fingerprints edit its text."""
 # ruff: noqa
 

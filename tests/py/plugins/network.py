@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """TensorRT's network cannot exist without its builder: a stand-in that keeps what it
 is asked to add, and the dispatch of nodes to converters as Torch-TensorRT does it."""
 

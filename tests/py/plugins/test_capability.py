@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What no tactic can serve stays in PyTorch, and says why."""
 
 from __future__ import annotations

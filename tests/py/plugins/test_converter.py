@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The converter: what it adds to a network for a node of an exported program."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """custom_op: all steps or none, once, and whose op it is."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Torch-TensorRT's engine cache never serves an engine with another plugin in it.
 
 Compiled for real, up to the moment the cache is asked.

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The descriptor: the shapes and dtypes of a plugin's outputs, for TensorRT."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Ops whose own body launches the kernel, and kernels with decorators of Triton's."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Tensor arguments that may be None: a kernel for each way an op is called."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The calls of the proposal to Torch-TensorRT, and the idioms in launch functions that
 are in use, hold as they are: each is registered and dry-run."""
 

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Registering is all or nothing, wherever it fails.
 
 An error is raised at the entry and at the return of every function of this package and

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """torch_tensorrt.kernels, unchanged, registers its ops through this custom_op."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Weights: constants of the engine, between the inputs and the outputs of a launch."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The engineless environment's stand-in for the package of TensorRT's libraries.
 
 TensorRT's bindings import this package before they load, so that the libraries

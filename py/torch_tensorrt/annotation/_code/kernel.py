@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The kernel that TensorRT gets: code in its order, and how to launch it."""
 
 from __future__ import annotations

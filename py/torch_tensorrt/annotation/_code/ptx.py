@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Read a PTX entry, and give it the parameters that TensorRT passes.
 
 TensorRT passes an ahead-of-time plugin its input pointers, then 32-bit extras, then its

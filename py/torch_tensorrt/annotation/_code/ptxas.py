@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Assemble PTX: whether it is valid, for which architecture, and what it needs."""
 
 from __future__ import annotations

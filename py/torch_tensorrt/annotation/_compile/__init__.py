@@ -1,1 +1,3 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Compiling: jobs, the kernel cache, and the processes that compilers run in."""

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Compiled kernels, in memory and on disk, for this machine and others.
 
 An entry is one JSON file, written beside its place and renamed into it: an entry that

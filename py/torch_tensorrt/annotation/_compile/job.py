@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A launch to compile: found in the cache, or compiled beside others."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Run compilers in processes forked from this one.
 
 A kernel may be a function in a notebook, or close over values that nothing can pickle;

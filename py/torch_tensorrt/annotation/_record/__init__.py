@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Record a launch function: run it on fake tensors, and keep what it launches."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Trace a function, and make sure that the result holds for the whole profile.
 
 A trace answers a question such as ``n > 128`` for the one shape that it runs on, and

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What a launch function does: a program of launches, with sizes as expressions."""
 
 from __future__ import annotations

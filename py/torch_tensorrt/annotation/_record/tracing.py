@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Run a function on fake tensors, and keep the sizes it computes as expressions.
 
 A dimension known at build time is a plain int there; a dynamic one is a symbol with the

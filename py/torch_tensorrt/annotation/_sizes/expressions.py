@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Integer expressions over tensor extents: their values and their JSON form.
 
 An expression is a sympy one over the symbols of ``_tensors.symbol``. What a launch

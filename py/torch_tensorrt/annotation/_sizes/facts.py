@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What holds of an integer expression for every shape in the profile."""
 
 from __future__ import annotations

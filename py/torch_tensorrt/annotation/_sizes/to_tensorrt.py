@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Integer expressions over extents, in the operations that TensorRT has for them.
 
 TensorRT has sums, products, differences, floor and ceiling divisions, max, min, ``==``

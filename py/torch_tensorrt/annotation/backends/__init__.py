@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The kernel languages. Everything that writing one takes is imported from here.
 
 A language is a folder here, or a package elsewhere that names its backend class in the

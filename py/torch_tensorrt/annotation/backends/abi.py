@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """What every language's kernel has in common: the slots to fill, limits and refusals.
 
 TensorRT launches with input pointers, 32-bit extras and output pointers, a grid, a

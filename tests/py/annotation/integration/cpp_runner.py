@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Builds ``examples/cpp`` with what is found here of CUDA and TensorRT."""
 
 from __future__ import annotations

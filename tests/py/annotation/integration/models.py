@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """One table of models, each with ops of this project among layers of TensorRT's own."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Run an engine with TensorRT alone: ``python -S run_engine.py ENGINE INPUT OUTPUT``.
 
 The test starts it without site packages' ``.pth`` files, and what is blocked below

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Engines, built for real: for machines with TensorRT's builder and a GPU."""
 
 from __future__ import annotations

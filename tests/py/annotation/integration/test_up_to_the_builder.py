@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Each model as far as it goes without TensorRT's builder."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """All that Torch-TensorRT does with a model before TensorRT's builder, for real.
 
 Export, lowering, partitioning and dispatch are its own, and the converter is this

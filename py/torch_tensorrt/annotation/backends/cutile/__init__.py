@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """cuTile: what a user hands over. The rest of the folder imports cuTile itself."""
 
 from __future__ import annotations

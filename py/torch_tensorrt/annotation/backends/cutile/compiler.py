@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """cuTile kernels: launches caught at ``ct.launch``, compiled for any GPU."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """One ``ct.launch(...)``: caught while a function is recorded, and read."""
 
 from __future__ import annotations

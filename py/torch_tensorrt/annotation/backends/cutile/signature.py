@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A recorded launch as cuTile's compiler takes it: constraints that always hold.
 
 The entry of a kernel takes, for each array in the kernel's argument order, a pointer,

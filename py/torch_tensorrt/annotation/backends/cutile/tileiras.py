@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``tileiras``, cuTile's compiler: found, run for any GPU, and the PTX taken from it.
 
 It writes CUBINs only, and keeps the PTX of each in a debug section.

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Triton: what a user hands over. The rest of the folder imports Triton itself."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Triton kernels: launches caught at ``JITFunction.run``, compiled for any GPU."""
 
 from __future__ import annotations

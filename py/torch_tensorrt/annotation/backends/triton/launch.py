@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """One ``kernel[grid](...)``, as Triton's JIT would bind its arguments."""
 
 from __future__ import annotations

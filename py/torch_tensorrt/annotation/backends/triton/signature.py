@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A recorded launch as Triton's compiler takes it: types, constants, hints.
 
 The choices follow Triton's JIT: the compiler learns which pointers and integers are

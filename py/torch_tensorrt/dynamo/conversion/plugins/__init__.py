@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """torch ops as TensorRT plugins: descriptor, implementations and converter."""
 
 from torch_tensorrt.dynamo.conversion.plugins._custom_op import custom_op

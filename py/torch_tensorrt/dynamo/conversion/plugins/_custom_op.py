@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """``custom_op``: one torch op into TensorRT, all steps or none."""
 
 from __future__ import annotations

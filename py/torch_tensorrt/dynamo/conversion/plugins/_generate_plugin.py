@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """torch op -> QDP descriptor and Python implementation."""
 
 from __future__ import annotations

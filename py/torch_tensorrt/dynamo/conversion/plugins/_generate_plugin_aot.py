@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Tactics -> TensorRT's autotune function and ahead-of-time implementation."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """torch op -> the converter that puts its plugin into a network."""
 
 from __future__ import annotations

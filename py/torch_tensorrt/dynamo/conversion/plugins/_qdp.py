@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The registries of TensorRT's Quick Deployable Plugins, and how to leave them."""
 
 from __future__ import annotations

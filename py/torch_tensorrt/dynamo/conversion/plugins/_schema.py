@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """A torch op's schema as TensorRT's plugin API wants it: tensors, then attributes."""
 
 from __future__ import annotations

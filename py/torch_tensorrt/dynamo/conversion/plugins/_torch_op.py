@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """The torch op of a plugin that has none: schema, fake kernel and eager execution."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Whether a node can become a plugin layer, and which engines may hold it.
 
 Torch-TensorRT asks validators about each node while it partitions the graph. One here
