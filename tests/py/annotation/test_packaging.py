@@ -21,6 +21,7 @@ EXTRAS = {"triton", "cutile", "cutedsl", "docs", "dev"}
 # What a user's type checker says of it, by line.
 USER = """\
 import torch_tensorrt.annotation as tta
+import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 
 report = tta.dry_run("my::silu", [], target="sm_90")
