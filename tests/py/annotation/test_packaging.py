@@ -15,12 +15,13 @@ import pytest
 from packaging.metadata import Metadata
 from packaging_tools import PROJECT, UPSTREAM, Built, Environment, build, run_build
 
+import torch_tensorrt.annotation as tta
+
 STUBS = "torch_tensorrt-stubs"
 EXTRAS = {"triton", "cutile", "cutedsl", "docs", "dev"}
 
 # What a user's type checker says of it, by line.
 USER = """\
-import torch_tensorrt.annotation as tta
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 
