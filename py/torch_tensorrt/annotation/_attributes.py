@@ -8,7 +8,7 @@ may be None, travel as one array: 1 and the values, or 0 for None; so it is neve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,7 @@ def np_scalar_attr_annotation(dtype: Any) -> Any:
     return np.ndarray[Any, np.dtype[dtype]]
 
 
-_DTYPES: Mapping[type, Any] = {float: np.float64, int: np.int64, bool: np.bool_}
-_DTYPES_OF_ARRAYS: Mapping[type, Any] = {**_DTYPES, bool: np.int64}
+_DTYPES = {float: np.float64, int: np.int64, bool: np.bool_}
 
 
 @dataclass(frozen=True)
@@ -44,16 +43,12 @@ class AttributeKind:
     is_optional: bool = False
 
     def __post_init__(self) -> None:
-        if self.element not in (float, int, bool, str):
-            raise SpecError(f"an attribute of {self.element} is not possible.")
         if self.element is str and (self.is_list or self.is_optional):
             raise SpecError("a text attribute can be neither a list nor None.")
 
     def __str__(self) -> str:
-        name = self.element.__name__
-        return (f"list of {name}" if self.is_list else name) + (
-            " or None" if self.is_optional else ""
-        )
+        before = "list of " if self.is_list else ""
+        return before + self.element.__name__ + (" or None" if self.is_optional else "")
 
     @property
     def is_scalar(self) -> bool:
@@ -66,10 +61,13 @@ class AttributeKind:
 
         Builtins would make it call ``int()`` on an array, which NumPy refuses.
         """
-        if self.element is str:
-            return str
-        dtypes = _DTYPES if self.is_scalar else _DTYPES_OF_ARRAYS
-        return np_scalar_attr_annotation(dtypes[self.element])
+        return str if self.element is str else np_scalar_attr_annotation(self._dtype)
+
+    @property
+    def _dtype(self) -> Any:
+        """Of the array. Several elements are led by a 1 or 0, which is not a bool."""
+        is_listed_bool = self.element is bool and not self.is_scalar
+        return np.int64 if is_listed_bool else _DTYPES[self.element]
 
     def convert(self, value: Any) -> Any:
         """``value`` as this kind's Python value; NumPy's scalars are taken, too.
@@ -81,19 +79,17 @@ class AttributeKind:
             value = value.tolist()
         if value is None and self.is_optional:
             return None
-        if not self.is_list:
-            if isinstance(value, Sequence) and not isinstance(value, str):
-                (value,) = value
-            return self._element(value)
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            raise TypeError(f"{value!r} is not a {self}")
-        return [self._element(item) for item in value]
-
-    def _element(self, value: Any) -> Any:
+        is_sequence = isinstance(value, Sequence) and not isinstance(value, str)
+        items = value if is_sequence else [value]
         accepted = (float, int) if self.element is float else self.element
-        if not isinstance(value, accepted):
+        is_sound = is_sequence or not self.is_list
+        if not is_sound or not all(isinstance(item, accepted) for item in items):
             raise TypeError(f"{value!r} is not a {self}")
-        return self.element(value)
+        converted = [self.element(item) for item in items]
+        if self.is_list:
+            return converted
+        (one,) = converted
+        return one
 
     def holds(self, value: Any) -> bool:
         """Whether ``value`` has exactly this kind: 1 is neither a float nor a bool."""
@@ -108,10 +104,10 @@ class AttributeKind:
         """What TensorRT is given: text, or a one-dimensional array."""
         if self.element is str:
             return value
-        if self.is_scalar:
-            return np.asarray([value], dtype=_DTYPES[self.element])
-        values = [] if value is None else [1, *(value if self.is_list else [value])]
-        return np.asarray(values or [0], dtype=_DTYPES_OF_ARRAYS[self.element])
+        values = value if self.is_list and value is not None else [value]
+        if not self.is_scalar:
+            values = [0] if value is None else [1, *values]
+        return np.asarray(values, dtype=self._dtype)
 
     def decode(self, given: Any) -> Any:
         """The Python value of what TensorRT gives back; a scalar may come bare."""
@@ -129,5 +125,5 @@ class AttributeKind:
         """A value to try the op with: None, a list of 1, 1, False or no text."""
         if self.is_optional:
             return None
-        one = self.element(1) if self.element in (int, float) else self.element()
+        one = self.element() if self.element in (bool, str) else self.element(1)
         return [one] if self.is_list else one
