@@ -9,8 +9,8 @@ import dataclasses
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import torch
 from torch._subclasses.fake_tensor import UnsupportedOperatorException
@@ -22,11 +22,7 @@ from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._record.program import Output
 from torch_tensorrt.annotation._specs import CustomPluginSpec, normalize_impl_to_spec
 from torch_tensorrt.annotation._tensors import TensorInfo
-from torch_tensorrt.annotation.errors import (
-    AnnotationError,
-    RegistrationError,
-    SpecError,
-)
+from torch_tensorrt.annotation.errors import AnnotationError, SpecError
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import ConverterPriority
 from torch_tensorrt.dynamo.conversion.plugins import _qdp, _torch_op, _validators
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
@@ -95,24 +91,39 @@ def custom_op(
     """
     split_name(op_name)
     spec = None if impl is None else normalize_impl_to_spec(impl)
-    options = {
-        "capability_validator": capability_validator,
-        "priority": priority,
-        "supports_dynamic_shapes": supports_dynamic_shapes,
-        "requires_output_allocator": requires_output_allocator,
-        "use_aot_if_available": use_aot_if_available,
-    }
+    flags = supports_dynamic_shapes, requires_output_allocator, use_aot_if_available
     if spec is not None:
-        _require_supported(op_name, spec, options)
-    aot_register = _validators.closure_of(_aot_register)
-    identity = fingerprint(spec and spec.fingerprint, options, strict, aot_register)
+        _require_usable(op_name, spec, requires_output_allocator, use_aot_if_available)
+    own_aot = functools.partial(_validators.closure_of, _aot_register)
+    options = (capability_validator, priority, *flags, strict, own_aot())
+    identity = fingerprint(spec and spec.fingerprint, *options)
     location = _caller()
 
     def carry_out() -> None:
         """All steps; what was done is undone if one fails."""
         undo = _Undo()
         try:
-            plugin = _register(op_name, spec, options, strict, _aot_register, undo)
+            schema, plugin = _plugin_of(op_name, spec, undo)
+            with _qdp.registering(op_name):
+                undo.append(functools.partial(_qdp.forget, op_name))
+                register_descriptor(schema)
+                if plugin is not None:
+                    register_aot(schema, plugin)
+            if _aot_register is not None:
+                _aot_register()
+            accepts = capability_validator
+            if plugin is not None:
+                accepts = _validators.capability_of(plugin, schema, accepts, strict)
+
+            def content() -> tuple[Any, ...]:
+                """What an engine with this plugin is made of."""
+                kernels = plugin and _validators.content_of(plugin)
+                return use_aot_if_available, own_aot(), kernels
+
+            accepts = _validators.digesting(schema, content, accepts)
+            undo.append(restoring(schema.overload))
+            weights = plugin.weights if plugin else {}
+            generate_plugin_converter(op_name, accepts, priority, *flags, weights)
             registered[op_name] = RegisteredOp(
                 plugin, supports_dynamic_shapes, identity, location, undo, carry_out
             )
@@ -130,7 +141,7 @@ def custom_op(
                 earlier.undo()
                 carry_out()
         elif earlier.identity != identity:
-            raise RegistrationError(
+            raise errors.RegistrationError(
                 f"{op_name}: registered at {earlier.location}, and now otherwise at "
                 f"{location}. Pass replace=True to put the new one in its place."
             )
@@ -150,8 +161,8 @@ class _Undo(list[Callable[[], None]]):
                 stack.callback(step)
 
 
-def _require_supported(
-    op: str, spec: CustomPluginSpec, options: Mapping[str, Any]
+def _require_usable(
+    op: str, spec: CustomPluginSpec, sizes_from_data: bool, uses_aot: bool
 ) -> None:
     for name, weight in spec.weights:
         if _tensors.DType.of(weight.dtype).torch == torch.uint8:
@@ -161,55 +172,30 @@ def _require_supported(
             )
         if _tensors.stands_for_none(weight.dim(), weight.dtype):
             raise SpecError(f"{op}: weight {name!r}: {_tensors.TAKEN_FOR_NONE}")
-    if not options["use_aot_if_available"] and any(s.is_packed for s in spec.specs):
+    if not uses_aot and any(s.is_packed for s in spec.specs):
         raise SpecError(
             f"{op}: use_aot_if_available=False: the op's Python code takes row-major "
             "tensors, and a kernel is for packed ones. Leave out its formats."
         )
-    if options["requires_output_allocator"]:
+    if sizes_from_data:
         raise SpecError(
             f"{op}: requires_output_allocator=True: an ahead-of-time kernel cannot "
             "size its outputs from data. Leave impl out to run the op's Python code."
         )
 
 
-def _register(
-    op: str,
-    spec: CustomPluginSpec | None,
-    options: Mapping[str, Any],
-    strict: bool,
-    aot_register: Callable[[], None] | None,
-    undo: _Undo,
-) -> Plugin | None:
-    plugin, validator = None, options["capability_validator"]
-    content = functools.partial(_validators.closure_of, aot_register)
-    if spec is None:
-        schema = OpSchema.of(op)
-    else:
-        schema, plugin = _plugin_of(op, _with_bodies(op, spec), undo)
-        validator = _validators.capability_of(plugin, validator, strict)
-        content = functools.partial(_validators.content_of, plugin)
-    with _qdp.registering(op, undo):
-        register_descriptor(schema)
-        if plugin is not None:
-            register_aot(schema, plugin)
-    if aot_register is not None:
-        aot_register()
-    aot = options["use_aot_if_available"]
-    validator = _validators.digesting(op, lambda: (aot, *content()), validator)
-    options = {**options, "capability_validator": validator}
-    undo.append(restoring(schema.overload))
-    weights = plugin.weights if plugin else {}
-    generate_plugin_converter(op, **options, weights=weights)
-    return plugin
-
-
-def _plugin_of(op: str, spec: CustomPluginSpec, undo: _Undo) -> tuple[OpSchema, Plugin]:
+def _plugin_of(
+    op: str, spec: CustomPluginSpec | None, undo: _Undo
+) -> tuple[OpSchema, Plugin | None]:
     """The plugin of an op, tried out. An op that torch does not know is defined."""
+    if spec is None:
+        return OpSchema.of(op), None
+    spec = _with_bodies(op, spec)
     parameters = meta = None
     if not torch._C._jit_get_schemas_for_operator(op):
         parameters, meta = _torch_op.parameters_of(op, spec.meta_impl), spec.meta_impl
-    schema = OpSchema.of(op, [name for name, _ in spec.weights], meta, parameters)
+    weights = tuple(name for name, _ in spec.weights)
+    schema = OpSchema.of(op, parameters, weights=weights, fake=meta)
     _require_distinct_names(schema, spec)
     arguments = schema.tensors, schema.attributes, schema.optional, schema.defaults
     plugin = Plugin(op, spec, schema.meta, *arguments)
@@ -221,18 +207,16 @@ def _plugin_of(op: str, spec: CustomPluginSpec, undo: _Undo) -> tuple[OpSchema, 
 
 def _with_bodies(op: str, spec: CustomPluginSpec) -> CustomPluginSpec:
     """``spec`` with the op's own body where no launch function was given."""
-    if spec.weights and any(kernel.launch_fn is None for kernel in spec.specs):
+    if all(kernel.launch_fn is not None for kernel in spec.specs):
+        return spec
+    if spec.weights:
         raise SpecError(
             f"{op}: weight {spec.weights[0][0]!r}: the op's own body takes the op's "
             "arguments alone. Pass the function that takes inputs, weights and outputs."
         )
-    specs = tuple(
-        dataclasses.replace(kernel, launch_fn=_torch_op.body(op), returns_outputs=True)
-        if kernel.launch_fn is None
-        else kernel
-        for kernel in spec.specs
-    )
-    return dataclasses.replace(spec, specs=specs)
+    body: dict[str, Any] = {"launch_fn": _torch_op.body(op), "returns_outputs": True}
+    specs = (k if k.launch_fn else dataclasses.replace(k, **body) for k in spec.specs)
+    return dataclasses.replace(spec, specs=tuple(specs))
 
 
 def _require_distinct_names(schema: OpSchema, spec: CustomPluginSpec) -> None:
@@ -270,6 +254,7 @@ def _caller() -> str:
 # Where a guess is accepted and every config records, the search ends. What fails for
 # all guesses is an error that no inputs can repair.
 
+_Inputs: TypeAlias = tuple[TensorInfo | None, ...]
 _EXTENT = 256  # divisible by what blocks and heads divide by
 _RANKS = (2, 3, 1, 4)
 _DTYPES = (
@@ -278,9 +263,7 @@ _DTYPES = (
 )
 
 
-def _guesses(
-    plugin: Plugin, formats: _tensors.Formats
-) -> Iterator[tuple[TensorInfo | None, ...]]:
+def _guesses(plugin: Plugin, formats: _tensors.Formats) -> Iterator[_Inputs]:
     """Inputs of the plugin: with its optional tensors, and without them.
 
     Args:
@@ -291,13 +274,10 @@ def _guesses(
     names = (formats or ("LINEAR",)) * (1 if len(formats or ()) > 1 else count)
     each = [_tensors.FORMATS[name] for name in (*names, *["LINEAR"] * count)[:count]]
     for dtype, rank in itertools.product(_DTYPES, _RANKS):
-        guess = {
-            name: TensorInfo(
-                (_EXTENT,) * max(rank, -fmt.channel),
-                dtype if dtype in fmt.dtypes or not fmt.dtypes else fmt.dtypes[0],
-            )
-            for name, fmt in zip(plugin.tensors, each, strict=True)
-        }
+        guess = {}
+        for name, fmt in zip(plugin.tensors, each, strict=True):
+            held = dtype if dtype in (fmt.dtypes or _DTYPES) else fmt.dtypes[0]
+            guess[name] = TensorInfo((_EXTENT,) * max(rank, -fmt.channel), held)
         yield (*guess.values(), *plugin.weight_infos)
         if plugin.optional:
             required = (None if n in plugin.optional else t for n, t in guess.items())
@@ -342,7 +322,7 @@ def _try_out(plugin: Plugin, schema: OpSchema) -> int | AnnotationError:
 
 
 def _outputs(
-    plugin: Plugin, schema: OpSchema, inputs: tuple[TensorInfo | None, ...]
+    plugin: Plugin, schema: OpSchema, inputs: _Inputs
 ) -> tuple[Output, ...] | AnnotationError:
     """What the fake kernel makes of ``inputs``, or why it rejects them.
 
@@ -356,10 +336,11 @@ def _outputs(
         raise errors.DataDependentError(f"{op}: {error}") from error
     except AnnotationError as error:
         cause = error.__cause__ and error.__cause__.__cause__
-        if isinstance(
+        is_missing = isinstance(
             cause, UnsupportedOperatorException | NotImplementedError
-        ) or "no fake impl registered" in str(cause):
-            raise RegistrationError(
+        )
+        if is_missing or "no fake impl registered" in str(cause):
+            raise errors.RegistrationError(
                 f"{op}: the op has no fake kernel, so its outputs are unknown. "
                 f"Register one: torch.library.register_fake({op!r})."
             ) from error

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import sympy
@@ -17,14 +18,7 @@ from torch_tensorrt.annotation._attributes import (
 )
 from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
-from torch_tensorrt.annotation._tensors import (
-    DType,
-    Range,
-    TensorInfo,
-    from_plugin,
-    ranges_of,
-    symbol,
-)
+from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
 
@@ -56,26 +50,22 @@ def register_descriptor(schema: OpSchema) -> None:
         _qdp.require_attribute(schema.op, name, kind)
 
     def describe(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        descs, attributes, _ = schema.split(args, kwargs)
-        inputs = tuple(from_plugin(_tensor_info(desc)) for desc in descs)
+        descs, attributes, _ = schema.split(*args, **kwargs)
+        inputs = tuple(_tensors.from_plugin(_tensor_info(desc)) for desc in descs)
         # TensorRT asks for the dtypes first, with sizes it does not know yet.
         are_known = not any(expr.is_fake for d in descs for expr in d.shape_expr)
         meta = functools.partial(schema.meta, **attributes)
-        outputs = infer_outputs(
-            meta, inputs, f"{schema.op}: the fake kernel", are_known
-        )
-        symbols, ranges = shape_symbols(descs), ranges_of(inputs)
+        what = f"{schema.op}: the fake kernel"
+        symbols, ranges = shape_symbols(descs), _tensors.ranges_of(inputs)
         result = []
-        for output in outputs:
-            exprs = trtp.ShapeExprs(len(output.shape))
-            for axis, size in enumerate(output.shape):
-                exprs[axis] = to_tensorrt(size, symbols, ranges)
+        for output in infer_outputs(meta, inputs, what, are_known):
+            shape = tuple(to_tensorrt(size, symbols, ranges) for size in output.shape)
             dtype = DType.of(output.dtype).to_tensorrt()
-            result.append(trtp.TensorDesc(exprs, dtype))
+            result.append(trtp.from_shape_expr(shape, dtype))
         return tuple(result)
 
     def run(*args: Any, stream: int) -> None:
-        tensors, attributes, (outputs,) = schema.split(args, {})
+        tensors, attributes, (outputs,) = schema.split(*args)
         external = torch.cuda.ExternalStream(stream)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(external):
             given = (
@@ -89,16 +79,15 @@ def register_descriptor(schema: OpSchema) -> None:
                 _as_torch(output).copy_(result)
 
     tensors, descs = schema.outputs(trtp.Tensor), schema.outputs(trtp.TensorDesc)
-    described = schema.adapter(describe, trtp.TensorDesc, {}, descs)
-    trtp.register(schema.op)(described)
-    trailing = {"outputs": tensors, "stream": int}
-    trtp.impl(schema.op)(schema.adapter(run, trtp.Tensor, trailing, None))
+    trtp.register(schema.op)(schema.adapter(describe, trtp.TensorDesc, descs))
+    run = schema.adapter(run, trtp.Tensor, None, outputs=tensors, stream=int)
+    trtp.impl(schema.op)(run)
 
 
 def shape_symbols(descs: Sequence[Any]) -> dict[sympy.Symbol, Any]:
     """The symbol of each input extent -> TensorRT's expression of it."""
     return {
-        symbol(i, axis): expr
+        _tensors.symbol(i, axis): expr
         for i, desc in enumerate(descs)
         for axis, expr in enumerate(desc.shape_expr)
     }
@@ -112,24 +101,19 @@ def _tensor_info(desc: Any) -> TensorInfo:
     return TensorInfo(tuple(shape), DType.of_tensorrt(desc.dtype).torch)
 
 
-class _DeviceMemory:
-    """A plugin tensor's memory under the CUDA array interface, as plain integers.
-
-    TensorRT's own interface refuses the dtypes NumPy lacks (bfloat16, float8).
-    """
-
-    def __init__(self, tensor: Any, itemsize: int) -> None:
-        self.__cuda_array_interface__ = {
-            "shape": tuple(tensor.shape),
-            "strides": tuple(stride * itemsize for stride in tensor.strides),
-            "typestr": f"<i{itemsize}" if itemsize > 1 else "|i1",
-            "data": (tensor.data_ptr, False),
-            "version": 3,
-        }
-
-
 def _as_torch(tensor: Any) -> torch.Tensor:
-    """A torch view of the memory of a ``trtp.Tensor``."""
+    """A torch view of the memory of a ``trtp.Tensor``.
+
+    It takes the memory as plain integers, because TensorRT's own CUDA array interface
+    refuses the dtypes that NumPy lacks (bfloat16, float8).
+    """
     dtype = DType.of_tensorrt(tensor.dtype).torch
-    memory = _DeviceMemory(tensor, dtype.itemsize)
+    interface = {
+        "shape": tuple(tensor.shape),
+        "strides": tuple(stride * dtype.itemsize for stride in tensor.strides),
+        "typestr": f"<i{dtype.itemsize}" if dtype.itemsize > 1 else "|i1",
+        "data": (tensor.data_ptr, False),
+        "version": 3,
+    }
+    memory = SimpleNamespace(__cuda_array_interface__=interface)
     return torch.as_tensor(memory, device="cuda").view(dtype)

@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch_tensorrt.annotation import errors
+from torch_tensorrt.annotation import _tensors, errors
 from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._target import current_target
-from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo, from_plugin
+from torch_tensorrt.annotation._tensors import DType, TensorInfo
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import shape_symbols
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
 
@@ -21,19 +21,19 @@ def register_aot(schema: OpSchema, plugin: Plugin) -> None:
     import tensorrt.plugin as trtp
 
     op, desc = schema.op, trtp.TensorDesc
-    trailing = {"outputs": schema.outputs(desc)}
 
     def autotune(*args: Any) -> list[Any]:
         """TensorRT calls this twice, and ends the process if it raises."""
         try:
-            return _combinations(plugin, *schema.split(args, {}))
+            descs, attributes, (outputs,) = schema.split(*args)
+            return _combinations(plugin, descs, attributes, outputs)
         except Exception as error:  # there is no target, or something unexpected
             ours = errors.as_ours("autotune", error)
             errors.warn(f"{op}: {ours}", errors.TacticWarning)
             return []
 
     def aot_impl(*args: Any) -> tuple[str, str | bytes, Any, Any]:
-        descs, attributes, (outputs, number) = schema.split(args, {})
+        descs, attributes, (outputs, number) = schema.split(*args)
         tactic = plugin.tactic(number, _request(descs, attributes))
         kernel, program = tactic.kernel, tactic.program
         assert kernel is not None and program is not None
@@ -44,25 +44,25 @@ def register_aot(schema: OpSchema, plugin: Plugin) -> None:
                 f"the kernel is for {program.formats}."
             )
         symbols, params = shape_symbols(descs), trtp.KernelLaunchParams()
-        params.grid_x, params.grid_y, params.grid_z = (
-            to_tensorrt(size, symbols, program.ranges) for size in kernel.grid
+        grid, extras = (
+            [to_tensorrt(expr, symbols, program.ranges) for expr in exprs]
+            for exprs in (kernel.grid, kernel.extras)
         )
+        params.grid_x, params.grid_y, params.grid_z = grid
         params.block_x, params.block_y, params.block_z = kernel.block
         params.shared_mem = kernel.shared_memory
-        extras = trtp.SymIntExprs(len(kernel.extras))
-        for index, expr in enumerate(kernel.extras):
-            extras[index] = trtp.SymInt32(to_tensorrt(expr, symbols, program.ranges))
+        extras = trtp.SymIntExprs.from_tuple(map(trtp.SymInt32, extras))
         return kernel.entry, kernel.code, params, extras
 
-    combinations = list[trtp.AutoTuneCombination]
-    trtp.autotune(op)(schema.adapter(autotune, desc, trailing, combinations))
+    outputs, combinations = schema.outputs(desc), list[trtp.AutoTuneCombination]
+    trtp.autotune(op)(schema.adapter(autotune, desc, combinations, outputs=outputs))
     launch = tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymIntExprs]
-    trailing = {**trailing, "tactic": int}
-    trtp.aot_impl(op)(schema.adapter(aot_impl, desc, trailing, launch))
+    trailing = {"outputs": outputs, "tactic": int}
+    trtp.aot_impl(op)(schema.adapter(aot_impl, desc, launch, **trailing))
 
 
 def _combinations(
-    plugin: Plugin, descs: Any, attributes: Mapping[str, Any], rest: Any
+    plugin: Plugin, descs: Any, attributes: Mapping[str, Any], outputs: Any
 ) -> list[Any]:
     """The network's own dtypes, with every tactic that has a kernel for them.
 
@@ -77,7 +77,6 @@ def _combinations(
             continue
         text = f"tactic {tactic.number} ({tactic.description}) is left out"
         errors.warn(f"{plugin.op}: {text}: {tactic.error}", errors.TacticWarning)
-    (outputs,) = rest
     tokens = [DType.of_tensorrt(d.dtype).token for d in (*descs, *outputs)]
     return [
         trtp.AutoTuneCombination(", ".join(tokens), ", ".join(formats), tactics)
@@ -87,18 +86,15 @@ def _combinations(
 
 def _request(descs: Sequence[Any], attributes: Mapping[str, Any]) -> Request:
     """What TensorRT knows of its inputs: dtypes, extents, and ranges of the dynamic."""
-    inputs = (
-        TensorInfo(_extents(desc.shape), DType.of_tensorrt(desc.dtype).torch)
-        for desc in descs
-    )
-    return Request.of(tuple(map(from_plugin, inputs)), attributes, current_target())
+    return Request.of([_info(desc) for desc in descs], attributes, current_target())
 
 
-def _extents(shape: Any) -> tuple[int | Range, ...]:
-    if not shape.is_dynamic:
-        return tuple(int(extent) for extent in shape)
-    extents = zip(shape, shape.min, shape.opt, shape.max, strict=True)
-    return tuple(
-        Range(int(low), int(opt), int(high)) if extent == -1 else int(extent)
-        for extent, low, opt, high in extents
-    )
+def _info(desc: Any) -> TensorInfo | None:
+    shape = desc.shape
+    extents: list[_tensors.Extent] = [int(extent) for extent in shape]
+    if shape.is_dynamic:
+        for axis, ends in enumerate(zip(shape.min, shape.opt, shape.max, strict=True)):
+            if extents[axis] == -1:
+                extents[axis] = _tensors.Range(*map(int, ends))
+    info = TensorInfo(tuple(extents), DType.of_tensorrt(desc.dtype).torch)
+    return _tensors.from_plugin(info)

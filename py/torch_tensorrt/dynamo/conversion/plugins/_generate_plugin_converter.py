@@ -4,18 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
-from torch.fx.node import Argument, Node, Target
+from torch.fx.node import Node, Target
 
 from torch_tensorrt.annotation import errors
-from torch_tensorrt.annotation._tensors import (
-    TAKEN_FOR_NONE,
-    absent,
-    stands_for_none,
-)
+from torch_tensorrt.annotation._tensors import TAKEN_FOR_NONE, absent, stands_for_none
 from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConversionContext import ConversionContext
@@ -33,7 +29,7 @@ Validator: TypeAlias = Callable[[Node, CompilationSettings], bool]
 
 def generate_plugin_converter(
     plugin_id: str,
-    capability_validator: Callable[[Node, CompilationSettings], bool] | None = None,
+    capability_validator: Validator | None = None,
     priority: ConverterPriority = ConverterPriority.STANDARD,
     supports_dynamic_shapes: bool = False,
     requires_output_allocator: bool = False,
@@ -71,12 +67,8 @@ def generate_plugin_converter(
     namespace, op_name = split_name(schema.op)
 
     def convert(
-        ctx: ConversionContext,
-        target: Target,
-        args: tuple[Argument, ...],
-        kwargs: Mapping[str, Argument],
-        name: str,
-    ) -> Any | Sequence[Any]:
+        ctx: ConversionContext, target: Target, args: Any, kwargs: Any, name: str
+    ) -> Any:
         plugin = getattr(getattr(trtp.op, namespace), op_name)
         values, attributes = schema.bind(args, kwargs)
         given = dict(zip(schema.tensors, values, strict=True)) | dict(weights or {})
@@ -95,9 +87,14 @@ def generate_plugin_converter(
         outputs = tuple(layer.get_output(i) for i in range(schema.num_outputs))
         return outputs[0] if len(outputs) == 1 else outputs
 
+    def require_operands(node: Node) -> None:
+        for operand in node.all_input_nodes:
+            require_distinct(known_tensor(operand))
+
+    accepts = validator(plugin_id, require_operands, capability_validator, False)
     dynamo_tensorrt_converter(
         schema.overload,
-        capability_validator=_distinct_from_none(plugin_id, capability_validator),
+        capability_validator=accepts,
         priority=priority,
         supports_dynamic_shapes=supports_dynamic_shapes,
         requires_output_allocator=requires_output_allocator,
@@ -127,26 +124,18 @@ def restoring(overload: Any) -> Callable[[], None]:
 # --- Which nodes it converts ----------------------------------------------------------
 
 
-def _distinct_from_none(op: str, also: Validator | None) -> Validator:
-    """A validator that accepts the nodes whose operands no plugin takes for None.
+def validator(
+    op: str, require: Callable[[Node], None], also: Validator | None, strict: bool
+) -> Validator:
+    """A validator that accepts a node for which ``require`` raises no error of ours.
+
+    Any other stays in PyTorch, with a :class:`FallbackWarning` that says why.
 
     Args:
         also: what must hold as well.
+        strict: raise, instead.
     """
 
-    def require(node: Node) -> None:
-        for operand in node.all_input_nodes:
-            require_distinct(known_tensor(operand))
-
-    return validator(op, require, also)
-
-
-def validator(
-    op: str,
-    require: Callable[[Node], None],
-    also: Validator | None,
-    strict: bool = False,
-) -> Validator:
     def validate(node: Node, settings: CompilationSettings) -> bool:
         if also is not None and not also(node, settings):
             return False

@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from packaging.version import Version
 
 from torch_tensorrt.annotation._attributes import AttributeKind
@@ -77,35 +75,39 @@ def plugin_def(op: str) -> Any:
 
 
 @contextlib.contextmanager
-def registering(
-    op: str, undo: list[Callable[[], None]] | None = None
-) -> Iterator[None]:
+def registering(op: str) -> Iterator[None]:
     """Around TensorRT's registration decorators: on an error nothing stays.
-
-    Args:
-        undo: gets the step that removes the plugin.
 
     Raises:
         RegistrationError: a plugin of this name exists, or there can be none.
     """
     require_available()
+    from tensorrt.plugin import _validate
+
     if plugin_def(op) is not None:
         raise RegistrationError(
             f"{op}: TensorRT has a plugin of this name already. Choose another name, "
             "or call custom_op(..., replace=True) for one registered here."
         )
-    if undo is not None:
-        undo.append(functools.partial(forget, op))
-    with _tolerant_validator():
-        try:
-            yield
-        except BaseException as error:
-            forget(op)
-            if isinstance(error, ValueError):  # what TensorRT's validators raise
-                raise RegistrationError(
-                    f"{op}: TensorRT does not take the plugin: {error}"
-                ) from error
-            raise
+    # From Python 3.13 on, issubclass(np.ndarray[...], X) raises where it returned
+    # False, and the validator of TensorRT before 11.2.1 asks just that. A global of the
+    # validator's module goes before the builtin.
+    _validate.issubclass = _is_subclass
+    try:
+        yield
+    except BaseException as error:
+        forget(op)
+        if isinstance(error, ValueError):  # what TensorRT's validators raise
+            raise RegistrationError(
+                f"{op}: TensorRT does not take the plugin: {error}"
+            ) from error
+        raise
+    finally:
+        vars(_validate).pop("issubclass", None)
+
+
+def _is_subclass(annotation: Any, info: Any) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, info)
 
 
 def forget(op: str) -> None:
@@ -121,30 +123,3 @@ def forget(op: str) -> None:
         trt.get_plugin_registry().deregister_creator(creator)
     if definitions := vars(trtp.op).get(namespace):
         vars(definitions).pop(name, None)
-
-
-@contextlib.contextmanager
-def _tolerant_validator() -> Iterator[None]:
-    """While registering, TensorRT's validator takes annotations that are not classes.
-
-    From Python 3.13 on, ``issubclass(np.ndarray[...], X)`` raises where it returned
-    False, and the validator of TensorRT before 11.2.1 asks just that.
-    """
-    from tensorrt.plugin import _validate
-
-    try:
-        issubclass(np.ndarray[Any, np.dtype[np.int64]], int)
-    except TypeError:
-        pass
-    else:
-        yield
-        return
-
-    def tolerant(cls: Any, info: Any) -> bool:
-        return inspect.isclass(cls) and issubclass(cls, info)
-
-    _validate.issubclass = tolerant
-    try:
-        yield
-    finally:
-        del _validate.issubclass

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import inspect
 import keyword
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -35,17 +36,12 @@ class OpSchema:
     fake: Callable[..., Any] | None = None
 
     @classmethod
-    def of(
-        cls,
-        op: str,
-        weights: Sequence[str] = (),
-        fake: Callable[..., Any] | None = None,
-        parameters: str | None = None,
-    ) -> OpSchema:
+    def of(cls, op: str, parameters: str | None = None, **fields: Any) -> OpSchema:
         """The schema of an op.
 
         Args:
             parameters: of an op that is not defined yet, as ``"(Tensor x)"``.
+            **fields: ``weights`` and ``fake``.
 
         Raises:
             SpecError: ``op`` is not a name, or torch cannot parse the parameters.
@@ -66,7 +62,7 @@ class OpSchema:
                 "plugin returns a fixed number of tensors. Return a Tensor, or a tuple "
                 "of them."
             )
-        schema = cls(op, tuple(declared.arguments), tuple(weights), fake)
+        schema = cls(op, tuple(declared.arguments), **fields)
         for argument in schema.arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
                 raise RegistrationError(
@@ -107,17 +103,14 @@ class OpSchema:
     @cached_property
     def defaults(self) -> dict[str, Any]:
         """The attributes that have a default, and the default."""
-        kinds, given = self.attributes.items(), self._given
-        return {
-            name: kind.convert(given[name]) for name, kind in kinds if name in given
-        }
+        kinds, given = self.attributes, self._given
+        return {n: kind.convert(given[n]) for n, kind in kinds.items() if n in given}
 
     @cached_property
     def _given(self) -> dict[str, Any]:
         """The arguments that have a default, and the default."""
-        return {
-            a.name: a.default_value for a in self.arguments if a.has_default_value()
-        }
+        having = (a for a in self.arguments if a.has_default_value())
+        return {a.name: a.default_value for a in having}
 
     @property
     def neutral_attributes(self) -> dict[str, Any]:
@@ -138,7 +131,7 @@ class OpSchema:
         """The annotation of the outputs: a tuple of exactly as many of ``kind``."""
         return tuple[(kind,) * self.num_outputs]  # type: ignore[misc]
 
-    def meta(self, *tensors: torch.Tensor | None, **attributes: Any) -> Any:
+    def meta(self, /, *tensors: torch.Tensor | None, **attributes: Any) -> Any:
         """The op's outputs for the plugin's (fake) inputs, and attributes by name."""
         named = dict(zip(self.tensors, tensors, strict=False))
         return (self.fake or self.overload)(**named, **attributes)
@@ -164,25 +157,18 @@ class OpSchema:
         return [values[name] for name in self.tensors], attributes
 
     def adapter(
-        self,
-        function: Callable[..., Any],
-        tensor: Any,
-        trailing: Mapping[str, Any],
-        returns: Any,
+        self, function: Callable[..., Any], tensor: Any, returns: Any, **trailing: Any
     ) -> Callable[..., Any]:
         """``function`` as TensorRT's validators want it: with a name and a signature.
 
         The signature is ``(tensors..., weights..., attributes..., trailing...)``.
         """
-        annotations = {
-            **dict.fromkeys(self.inputs, tensor),
-            **{name: kind.annotation for name, kind in self.attributes.items()},
-            **trailing,
-        }
+        annotations = dict.fromkeys(self.inputs, tensor)
+        annotations |= {n: kind.annotation for n, kind in self.attributes.items()}
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [
             inspect.Parameter(name, kind, annotation=annotation)
-            for name, annotation in annotations.items()
+            for name, annotation in (annotations | trailing).items()
         ]
         name = f"{function.__name__}_{self.op.replace('::', '_')}"
         function.__name__ = function.__qualname__ = name
@@ -191,16 +177,14 @@ class OpSchema:
         return function
 
     def split(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, /, *args: Any, **kwargs: Any
     ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
         """A callback's arguments: inputs, attributes as Python values, the rest."""
         names = [*self.inputs, *self.attributes]
-        named = dict(zip(names, args, strict=False)) | dict(kwargs)
-        return (
-            tuple(named[name] for name in self.inputs),
-            {name: k.decode(named[name]) for name, k in self.attributes.items()},
-            args[len(names) :],
-        )
+        named = dict(zip(names, args, strict=False)) | kwargs
+        inputs = tuple(named[name] for name in self.inputs)
+        attributes = {n: kind.decode(named[n]) for n, kind in self.attributes.items()}
+        return inputs, attributes, args[len(names) :]
 
 
 def split_name(op: str) -> tuple[str, str]:
@@ -209,18 +193,13 @@ def split_name(op: str) -> tuple[str, str]:
     Raises:
         SpecError: it is not of that form.
     """
-    parts = op.split("::") if isinstance(op, str) else []
-    if len(parts) != 2 or not all(map(_is_name, parts)):
+    found = re.fullmatch(_NAME, op, re.ASCII) if isinstance(op, str) else None
+    if found is None or any(map(keyword.iskeyword, found.groups())):
         raise SpecError(
             f"op name {op!r}: write a namespace and a name, both ASCII identifiers, as "
             "in 'my::silu'."
         )
-    return parts[0], parts[1]
-
-
-def _is_name(text: str) -> bool:
-    is_word = text.isascii() and text.isidentifier() and not keyword.iskeyword(text)
-    return is_word and not text.startswith("_")
+    return found[1], found[2]
 
 
 def _overload(op: str) -> Any:
@@ -234,13 +213,9 @@ def _overload(op: str) -> Any:
         ) from error
 
 
+_NAME = r"([A-Za-z]\w*)::([A-Za-z]\w*)"
 _TENSOR = torch._C.TensorType.get()
-_ELEMENTS = (
-    (torch._C.FloatType.get(), float),
-    (torch._C.IntType.get(), int),
-    (torch._C.BoolType.get(), bool),
-    (torch._C.StringType.get(), str),
-)
+_ELEMENTS = {"FloatType": float, "IntType": int, "BoolType": bool, "StringType": str}
 
 
 def _attribute_kind(op: str, argument: Any) -> AttributeKind:
@@ -248,14 +223,11 @@ def _attribute_kind(op: str, argument: Any) -> AttributeKind:
     for kind, name in (("OptionalType", "is_optional"), ("ListType", "is_list")):
         if inner.kind() == kind:
             inner, shape[name] = inner.getElementType(), True
-    try:
-        for element, python in _ELEMENTS:
-            if inner.isSubtypeOf(element):
-                return AttributeKind(python, **shape)
-    except SpecError as error:
-        raise RegistrationError(f"{op}, argument `{argument.name}`: {error}") from error
-    raise RegistrationError(
-        f"{op}, argument `{argument.name}`: type {argument.type} cannot be a plugin "
-        "attribute. Use Tensor, float, int, bool or str, or a list or optional of the "
-        "numbers."
-    )
+    element = _ELEMENTS.get(inner.kind())
+    if element is None or (element is str and shape):
+        raise RegistrationError(
+            f"{op}, argument `{argument.name}`: type {argument.type} cannot be a "
+            "plugin attribute. Use Tensor, float, int, bool or str, or a list or "
+            "optional of the numbers."
+        )
+    return AttributeKind(element, **shape)

@@ -105,10 +105,9 @@ def _default(declaration: str, parameters: Mapping[str, inspect.Parameter]) -> s
     if parameter is None or parameter.default is parameter.empty:
         return ""
     value = parameter.default
-    value = list(value) if isinstance(value, tuple) else value
-    if isinstance(value, str):
-        return f"={json.dumps(value, ensure_ascii=False)}"  # torch knows no \u
-    return f"={value!r}"
+    if isinstance(value, str):  # torch's parser does not know JSON's \\u
+        return f"={json.dumps(value, ensure_ascii=False)}"
+    return f"={list(value) if isinstance(value, tuple) else value!r}"
 
 
 def _hints(op: str, meta: Callable[..., Any]) -> dict[str, Any]:
@@ -160,9 +159,7 @@ def define(
         return _as_returned(as_tensors(meta(*args, **kwargs), "the meta function"))
 
     namespace, name = split_name(op)
-    returned = ", ".join(["Tensor"] * num_outputs)
-    returns = returned if num_outputs == 1 else f"({returned})"
-    definition = f"{name}{parameters} -> {returns}"
+    definition = f"{name}{parameters} -> ({', '.join(['Tensor'] * num_outputs)})"
     try:
         library = torch.library.Library(namespace, "FRAGMENT")  # type: ignore[no-untyped-call]
         undo.append(functools.partial(_destroy, library))
@@ -196,30 +193,25 @@ def _eager(
     def run(*args: Any, **kwargs: Any) -> Any:
         given, attributes = schema.bind(args, kwargs)
         outputs = as_tensors(meta(*args, **kwargs), "the meta function")
-        inputs = [
-            *(t if t is None else t.contiguous() for t in given),
-            *weights(outputs[0].device),
-        ]
+        inputs: list[Any] = [t if t is None else t.contiguous() for t in given]
+        inputs += weights(outputs[0].device)
         formats = (
             *formats_of(kernel.input_formats, inputs, len(spec.weights), "input"),
             *formats_of(kernel.output_formats, outputs, 0, "output"),
         )
         fresh = [torch.empty(o.shape, dtype=o.dtype, device=o.device) for o in outputs]
-        tensors = empty_buffers(formats, (*inputs, *fresh))
+        tensors: tuple[Any, ...] = empty_buffers(formats, (*inputs, *fresh))
         for fmt, tensor, buffer in zip(formats, inputs, tensors, strict=False):
-            if tensor is not None and buffer is not None and buffer is not tensor:
+            if buffer is not tensor:
                 fmt.pack(tensor, buffer.zero_())
         if takes_stream:
             attributes["stream"] = torch.cuda.current_stream().cuda_stream
         backend(kernel.backend).run(kernel.function, tensors, keywords | attributes)
-        count = len(inputs)
-        written = zip(formats[count:], tensors[count:], outputs, strict=True)
-        return _as_returned(
-            tuple(
-                fmt.unpack(buffer, output.shape)
-                for fmt, buffer, output in written
-                if buffer is not None
-            )
+        written = list(zip(formats, tensors, strict=True))[len(inputs) :]
+        results = (
+            fmt.unpack(buffer, output.shape)
+            for (fmt, buffer), output in zip(written, outputs, strict=True)
         )
+        return _as_returned(tuple(results))
 
     return run

@@ -10,7 +10,6 @@ what the plugin is made of.
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import operator
 import os
@@ -44,33 +43,26 @@ _PROCESS = uuid.uuid4().hex
 # --- Capability -----------------------------------------------------------------------
 
 
-def capability_of(plugin: Plugin, also: Validator | None, strict: bool) -> Validator:
+def capability_of(
+    plugin: Plugin, schema: OpSchema, also: Validator | None, strict: bool
+) -> Validator:
     """A validator that accepts the nodes which some tactic serves.
 
-    Any other stays in PyTorch, with a :class:`FallbackWarning` that says why.
-
-    Args:
-        also: what must hold as well.
-        strict: raise, instead.
+    Such a tactic has a kernel or, where no target is known, at least a program.
     """
-    schema = OpSchema.of(plugin.op)
-    require = functools.partial(_require_served, plugin, schema)
+
+    def require(node: Node) -> None:
+        values, attributes = schema.bind(node.args, node.kwargs)
+        inputs = [_info(schema, value) for value in values]
+        request = Request.of((*inputs, *plugin.weight_infos), attributes, _target())
+        # Without a target nothing can be compiled; autotune will report that.
+        ask = plugin.programs if request.target is None else plugin.kernels
+        tactics = ask(request)
+        if all(tactic.error for tactic in tactics):
+            reasons = " ".join(f"tactic {t.number}: {t.error}" for t in tactics)
+            raise errors.UnsupportedKernelError(f"no tactic can serve it. {reasons}")
+
     return validator(plugin.op, require, also, strict)
-
-
-def _require_served(plugin: Plugin, schema: OpSchema, node: Node) -> None:
-    """Raise unless some tactic's kernel can be made, or at least be recorded."""
-    values, attributes = schema.bind(node.args, node.kwargs)
-    inputs = [_info(schema, value) for value in values]
-    request = Request.of((*inputs, *plugin.weight_infos), attributes, _target())
-    # Without a target nothing can be compiled; autotune will report that.
-    ask = plugin.programs if request.target is None else plugin.kernels
-    failed = {tactic.number: tactic.error for tactic in ask(request)}
-    if all(failed.values()):
-        reasons = (f"tactic {number}: {error}" for number, error in failed.items())
-        raise errors.UnsupportedKernelError(
-            "no tactic can serve it. " + " ".join(reasons)
-        )
 
 
 def _info(schema: OpSchema, value: Any) -> TensorInfo | None:
@@ -137,17 +129,16 @@ class DigestedOverload(OpOverload[..., Any]):
 
 
 def digesting(
-    op: str, content: Callable[[], tuple[Any, ...]], validator: Validator | None
+    schema: OpSchema, content: Callable[[], tuple[Any, ...]], also: Validator | None
 ) -> Validator:
-    """``validator``; it also writes a digest into each node that it accepts.
+    """A validator that writes a digest into each node that ``also`` accepts.
 
     Args:
         content: what the plugin is made of at the time of the call.
     """
-    schema = OpSchema.of(op)
 
     def validate(node: Node, settings: CompilationSettings) -> bool:
-        if validator is not None and not validator(node, settings):
+        if also is not None and not also(node, settings):
             return False
         if settings and (settings.cache_built_engines or settings.reuse_cached_engines):
             call = _call(schema, node)
@@ -211,5 +202,5 @@ def _facts(node: Node) -> Any:
 def _described(known: Any) -> Any:
     if not hasattr(known, "shape"):
         return type(known).__name__
-    ranges = [_extent(size) for size in known.shape]
+    ranges = list(map(_extent, known.shape))
     return str(known.dtype), repr(ranges), str(list(known.shape))
