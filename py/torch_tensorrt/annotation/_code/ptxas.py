@@ -70,14 +70,16 @@ def ptxas_versions() -> str | None:
 def _version(path: str) -> str:
     for folder in sys.path:
         if folder and Path(path).is_relative_to(folder):
-            package, part, *_ = Path(path).relative_to(folder).parts
+            parts = Path(path).relative_to(folder).parts
+            package = parts[0]
             if package == "nvidia":
-                package = _NVIDIA.get(part, "nvidia-cuda-nvcc")
+                package = _NVIDIA.get(parts[1], "nvidia-cuda-nvcc")
             try:
                 return f"{package} {metadata.version(package)}"
             except metadata.PackageNotFoundError:
                 break
-    return f"CUDA {_cuda_version(path)}"
+    major, minor = _cuda_version(path)
+    return f"CUDA {major}.{minor}"
 
 
 def _candidates() -> Iterator[str]:
