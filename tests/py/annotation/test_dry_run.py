@@ -5,14 +5,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -337,35 +333,6 @@ def test_nothing_stays_changed_after_a_dry_run(
     filters = list(warnings.filters)
     tta.dry_run(add, [PROFILE, PROFILE], "sm_90")
     assert warnings.filters == filters
-
-
-def test_two_processes_give_the_same_code_and_names(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import torch
-from kernels import BLOCKS, launch_silu
-import torch_tensorrt.annotation as tta
-import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-
-spec = tta.custom_plugin(
-    tta.triton(launch_silu, BLOCKS), meta_impl=lambda x: torch.empty_like(x)
-)
-trt_plugins.custom_op("dry::silu", impl=spec)
-print(spec.op_name, hash(spec))
-for tactic in tta.dry_run("dry::silu", [torch.empty(8, 512)], "sm_90").tactics:
-    print(tactic.tactic, tactic.entry)
-""")
-    outputs = set()
-    for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "HOME": str(tmp_path)}
-        command = [sys.executable, str(script)]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
-        outputs.add(tuple(run.stdout.splitlines()[-3:]))
-    assert len(outputs) == 1
-    assert launch_silu.__name__ in str(outputs.pop())
 
 
 def launch_subtract(x: Any, y: Any, out: Any, swap: bool = False) -> None:

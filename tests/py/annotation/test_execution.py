@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from compiled_elsewhere import as_inputs
 from kernels import Case
-from test_launch_abi import ALL, register, shapes
+from test_launch_abi import ALL, shapes
 from triton_references import REFERENCES, in_dtypes_of
 
 import torch_tensorrt
@@ -24,6 +24,12 @@ from torch_tensorrt.annotation.errors import DryRunError
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no GPU here"
 )
+
+
+def register(case: Case) -> None:
+    trt_plugins.custom_op(
+        f"abi::{case.name}", impl=case.plugin, supports_dynamic_shapes=True
+    )
 
 
 @pytest.mark.parametrize("is_dynamic", [False, True], ids=["static", "dynamic"])

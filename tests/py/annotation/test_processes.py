@@ -8,14 +8,17 @@ give the answers that :func:`answers` gives here.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # in the other process
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    here_and_beside = Path(__file__).parent, Path(__file__).parents[1] / "plugins"
+    sys.path[:0] = map(str, here_and_beside)
 
 import pytest
 import torch
@@ -23,12 +26,15 @@ import user_kernels
 from cache_tools import job, key
 from kernels import BLOCKS, launch_silu
 from test_encoding import EXPRESSIONS
+from test_engine_cache import target_of_a_call
 
 import torch_tensorrt.annotation as tta
 from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._sizes.expressions import encode
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import TensorInfo
+
+HAS_CUTEDSL = importlib.util.find_spec("cutlass") is not None
 
 
 def answers() -> dict[str, Any]:
@@ -37,6 +43,11 @@ def answers() -> dict[str, Any]:
     found["cache key"] = [key(job()), key(job(user_kernels.launch))]
     found["JSON of expressions"] = [encode(expr) for expr in EXPRESSIONS]
     found["kernels"] = kernels()
+    found["call in a graph"] = target_of_a_call()
+    if HAS_CUTEDSL:
+        found["cache keys of CuTe DSL"] = importlib.import_module(
+            "test_cutedsl_cache"
+        ).all_keys()
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
@@ -60,8 +71,10 @@ def kernels() -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def here() -> dict[str, Any]:
-    return answers()
+def here() -> Iterator[dict[str, Any]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TTA_TARGET", "sm_90")
+        yield answers()
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +82,7 @@ def there(run_python: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folder = tmp_path_factory.mktemp("another process")
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     environment = {
+        "TTA_TARGET": "sm_90",
         "PYTHONHASHSEED": seed,
         "HOME": str(folder),
         "TTA_CACHE_DIR": str(folder / "cache"),
@@ -108,6 +122,23 @@ def test_a_kernel_has_the_same_number_name_and_code(
 ) -> None:
     assert there["kernels"] == here["kernels"]
     assert here["kernels"][0][1].startswith("test__silu_t1_")
+
+
+def test_the_engine_cache_of_torch_tensorrt_sees_the_same_call(
+    here: dict[str, Any], there: dict[str, Any]
+) -> None:
+    assert there["call in a graph"] == here["call in a graph"]
+    assert here["call in a graph"].startswith("ec.op.default[")
+
+
+@pytest.mark.skipif(not HAS_CUTEDSL, reason="CuTe DSL is not installed")
+def test_a_kernel_of_cute_dsl_has_the_same_key(
+    here: dict[str, Any], there: dict[str, Any]
+) -> None:
+    keys = here["cache keys of CuTe DSL"]
+    assert there["cache keys of CuTe DSL"] == keys
+    assert None not in keys
+    assert len(set(keys)) == len(keys) > 5
 
 
 if __name__ == "__main__":

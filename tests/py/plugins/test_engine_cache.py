@@ -10,11 +10,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -316,26 +312,10 @@ def call(module: torch.fx.GraphModule) -> torch.fx.Node:
     return node
 
 
-def test_another_process_finds_the_engine() -> None:
+def target_of_a_call() -> str:
+    """The op of a node as the cache sees it; test_processes asks in two processes."""
     register(weight=torch.ones(8))
-    target = call(lowered(cache_built_engines=True)).target
-    there = (
-        "import torch, test_engine_cache as this\n"
-        "this.register(weight=torch.ones(8))\n"
-        "print(this.call(this.lowered(cache_built_engines=True)).target)\n"
-    )
-    here = Path(__file__).parent
-    path = os.pathsep.join(
-        [str(here), str(here.parent / "annotation"), os.environ.get("PYTHONPATH", "")]
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", there],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == str(target)
+    return str(call(lowered(cache_built_engines=True)).target)
 
 
 def test_without_a_cache_a_node_keeps_its_target() -> None:
