@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 import textwrap
 from collections.abc import Collection
@@ -20,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import RunPython
 
 import _torch_tensorrt_annotation as overlay
 import torch_tensorrt.annotation as tta
@@ -92,31 +92,33 @@ def run(
     return status, captured.out, captured.err
 
 
-def test_it_is_a_program_with_exit_codes(file: Path, cache_folder: Path) -> None:
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "torch_tensorrt.annotation", *arguments]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            command, stdout=pipe, stderr=pipe, text=True, cwd=file.parent
-        )
+def test_it_is_a_program_with_exit_codes(file: Path, run_python: RunPython) -> None:
+    """The codes themselves are those of the tests below, in this process."""
+    done = run_python(
+        [
+            *("-m", "torch_tensorrt.annotation", "dry-run", "scaling", "cli::odd"),
+            *("--input", "x=8x512:fp16", "--attribute", "alpha=2.0"),
+            *("--compile-only", "--target", "sm_90"),
+        ],
+        cwd=file.parent,
+        fails=True,
+    )
+    assert done.returncode == FAILED
+    assert "cli::odd for sm_90" in done.stdout
+    assert "tactic 3 is left out: " in done.stdout
 
-    shape = ("--input", "x=8x512:fp16", "--attribute", "alpha=2.0")
-    compiling = ("--compile-only", "--target", "sm_90")
-    good = start("dry-run", "scaling", "cli::scale", *shape, *compiling)
-    bad = start("dry-run", "scaling.py", "cli::odd", *shape, *compiling)
-    wrong = start("dry-run", "scaling.py", "cli::none", *shape)
-    output, _ = good.communicate()
-    assert good.returncode == OK
-    assert "cli::scale for sm_90" in output
-    output, _ = bad.communicate()
-    assert bad.returncode == FAILED
-    assert "tactic 3 is left out: " in output
-    _, errors = wrong.communicate()
-    assert wrong.returncode == USAGE
-    assert errors.splitlines()[-1] == (
-        "python -m torch_tensorrt.annotation: scaling.py: cli::none: not registered "
+
+def test_a_dry_run_of_an_op_that_is_not_registered_is_wrong_usage(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, output, errors = run(
+        *("dry-run", file, "cli::none", "--input", "x=8x512:fp16"), capsys=capsys
+    )
+    assert (status, output) == (USAGE, "")
+    assert errors == (
+        f"python -m torch_tensorrt.annotation: {file}: cli::none: not registered "
         "with kernels of its own. Call custom_op('cli::none', impl=tta.triton(...)) "
-        "first. Registered: cli::scale, cli::odd."
+        "first. Registered: cli::scale, cli::odd.\n"
     )
 
 
@@ -185,7 +187,7 @@ def test_a_report_may_go_to_the_screen_as_json(
 
 
 def test_compile_fills_the_cache_for_every_target(
-    file: Path, cache_folder: Path, capsys: pytest.CaptureFixture[str]
+    file: Path, fresh_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, output, _ = run(
         *("compile", file, *SCALE, "--input", "x=8x512:bf16"),
@@ -196,14 +198,14 @@ def test_compile_fills_the_cache_for_every_target(
     assert output.splitlines() == [
         "sm_80: 2 of 2 tactics",
         "sm_90: 2 of 2 tactics",
-        f"kernel cache: {cache_folder}",
+        f"kernel cache: {fresh_cache}",
     ]
     _, output, _ = run("cache", "info", capsys=capsys)
-    assert output.startswith(f"{cache_folder}: 4 kernels, 0 refusals, ")
+    assert output.startswith(f"{fresh_cache}: 4 kernels, 0 refusals, ")
     status, output, _ = run("cache", "clear", capsys=capsys)
     assert status == OK
     assert output == (
-        f"{cache_folder}: 0 kernels, 0 refusals, 0.0 MB; at most 2000 MB "
+        f"{fresh_cache}: 0 kernels, 0 refusals, 0.0 MB; at most 2000 MB "
         "(TTA_CACHE_SIZE)\n"
     )
 
@@ -340,30 +342,25 @@ def test_help_has_examples(
     assert "dry-run kernels.py my::silu --input x=8x512:fp16" in output
 
 
-def timed(*arguments: str) -> tuple[int, str, str, float]:
-    """Exit status, output, errors and seconds of CPU of the program."""
-    command = [sys.executable, "-m", "torch_tensorrt.annotation", *arguments]
-    pipe, before = subprocess.PIPE, os.times()
-    done = subprocess.run(command, stdout=pipe, stderr=pipe, text=True)
-    after = os.times()
-    seconds = after.children_user + after.children_system
-    seconds -= before.children_user + before.children_system
-    return done.returncode, done.stdout, done.stderr, seconds
+def children_cpu() -> float:
+    """Seconds that the processes this one has waited for took."""
+    now = os.times()
+    return now.children_user + now.children_system
 
 
 @pytest.mark.parametrize("command", HELP, ids=lambda command: " ".join(command))
 def test_help_is_there_at_once_and_is_the_parsers_own(
-    command: list[str], monkeypatch: pytest.MonkeyPatch
+    command: list[str], monkeypatch: pytest.MonkeyPatch, run_python: RunPython
 ) -> None:
     """Importing torch_tensorrt takes seconds."""
     monkeypatch.setenv("COLUMNS", "80")
-    status, output, _, seconds = timed(*command, "--help")
-    assert status == OK
-    assert seconds < 0.5
+    before = children_cpu()
+    done = run_python(["-m", "torch_tensorrt.annotation", *command, "--help"])
+    assert children_cpu() - before < 0.5
     expected = io.StringIO()
     with contextlib.redirect_stdout(expected), contextlib.suppress(SystemExit):
         command_line.parser().parse_args([*command, "--help"])
-    assert output == expected.getvalue()
+    assert done.stdout == expected.getvalue()
 
 
 @pytest.mark.parametrize("module", ["pytest", "torch_tensorrt.annotation.__main__"])
@@ -376,11 +373,13 @@ def test_other_modules_arguments_are_not_read(
     assert finder.find_spec("torch_tensorrt") is None
 
 
-def test_wrong_usage_is_said_at_once() -> None:
-    status, output, errors, seconds = timed("dry-run", "kernels.py")
-    assert (status, output) == (USAGE, "")
-    assert "the following arguments are required: OP" in errors
-    assert seconds < 0.5
+def test_wrong_usage_is_an_error_at_once(run_python: RunPython) -> None:
+    before = children_cpu()
+    command = ["-m", "torch_tensorrt.annotation", "dry-run", "kernels.py"]
+    done = run_python(command, fails=True)
+    assert children_cpu() - before < 0.5
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert "the following arguments are required: OP" in done.stderr
 
 
 # --- Inputs ---------------------------------------------------------------------------
