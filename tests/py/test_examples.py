@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -45,3 +46,22 @@ def test_an_example_shows_what_an_engine_would_hold(
     for op in layers if "a dry run instead" in output else ():
         _, _, table = output.partition(f"{op} for sm_")
         assert "│      1 │ " in table[: table.index("└")]
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+def test_the_demo_shows_distinct_tactics_for_each_architecture(
+    target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(DIRECTORY)
+    runpy.run_path(str(DIRECTORY / "custom_plugin_triton.py"), run_name="__main__")
+    output = capsys.readouterr().out
+    if "a dry run instead" not in output:
+        pytest.skip("here the demo builds an engine")
+    _, _, table = output.partition(f"example::swiglu for {target}")
+    rows = table[: table.index("└")]
+    entries = re.findall(r"example__swiglu_t\d_\w+", rows)
+    assert len(entries) == len(set(entries)) >= 3
+    assert rows.count(f"│ {target} ") == len(entries)
+    assert len(re.findall(r"PTX \d\.\d", rows)) == len(entries)
+    for point in ("min 1x5632", "opt 512x5632", "max 4096x5632"):
+        assert rows.count(point) == len(entries)

@@ -266,12 +266,14 @@ def key(job: Job) -> str | None:
     return found
 
 
+@pytest.mark.usefixtures("fresh_cache")
 def test_a_kernel_is_compiled_once_and_then_comes_from_the_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert_compiled_once(job, monkeypatch)
 
 
+@pytest.mark.usefixtures("fresh_cache")
 def test_a_cached_kernel_serves_where_cutiles_compiler_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
