@@ -224,7 +224,7 @@ def test_the_adapters_have_signatures_and_no_generated_source() -> None:
         trt_plugins.generate_plugin(op)
         definition = QDP_REGISTRY[op]
         for function in (definition.register_func, definition.impl_func):
-            assert function.__code__.co_filename.endswith("_generate_plugin.py")
+            assert function.__code__.co_filename.endswith("_schema.py")
         assert definition.input_tensor_names == ["x"]
         assert definition.impl_attr_names == ["scale"]
 

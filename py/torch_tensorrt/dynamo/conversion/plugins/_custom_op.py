@@ -19,7 +19,6 @@ from torch_tensorrt.annotation import _plugin, _tensors, errors
 from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation._plugin import Plugin, RegisteredOp, registered
 from torch_tensorrt.annotation._record import infer_outputs
-from torch_tensorrt.annotation._record.program import Output
 from torch_tensorrt.annotation._specs import CustomPluginSpec, normalize_impl_to_spec
 from torch_tensorrt.annotation._tensors import TensorInfo
 from torch_tensorrt.annotation.errors import AnnotationError, SpecError
@@ -36,6 +35,7 @@ from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_converter import 
 )
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
 
+_NO_FAKE = (UnsupportedOperatorException, NotImplementedError)
 _RESERVED = frozenset({"outputs", "stream", "tactic"})
 
 
@@ -117,8 +117,8 @@ def custom_op(
 
             def content() -> tuple[Any, ...]:
                 """What an engine with this plugin is made of."""
-                kernels = plugin and _validators.content_of(plugin)
-                return use_aot_if_available, own_aot(), kernels
+                kernels = _validators.content_of(plugin) if plugin else ()
+                return (use_aot_if_available, *own_aot(), *kernels)
 
             accepts = _validators.digesting(schema, content, accepts)
             undo.append(restoring(schema.overload))
@@ -238,10 +238,8 @@ def _require_distinct_names(schema: OpSchema, spec: CustomPluginSpec) -> None:
 
 def _caller() -> str:
     """``file:line`` of the first frame outside this package."""
-    frame = sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith(
-        "torch_tensorrt."
-    ):
+    frame, ours = sys._getframe(), "torch_tensorrt."
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(ours):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
@@ -307,7 +305,7 @@ def _try_out(plugin: Plugin, schema: OpSchema) -> int | AnnotationError:
             if isinstance(outputs, AnnotationError):
                 result = result or outputs
                 continue
-            result = len(outputs)
+            result = outputs
             tactics = plugin.programs(_plugin.Request.of(guess, attributes, None))
             failed = [t.error for t in tactics if t.error and t.spec is spec]
             if not failed:
@@ -323,8 +321,8 @@ def _try_out(plugin: Plugin, schema: OpSchema) -> int | AnnotationError:
 
 def _outputs(
     plugin: Plugin, schema: OpSchema, inputs: _Inputs
-) -> tuple[Output, ...] | AnnotationError:
-    """What the fake kernel makes of ``inputs``, or why it rejects them.
+) -> int | AnnotationError:
+    """How many outputs the fake kernel has for ``inputs``, or why it rejects them.
 
     An existing op's own fake kernel counts; ``meta_impl`` must agree with it.
     """
@@ -336,10 +334,7 @@ def _outputs(
         raise errors.DataDependentError(f"{op}: {error}") from error
     except AnnotationError as error:
         cause = error.__cause__ and error.__cause__.__cause__
-        is_missing = isinstance(
-            cause, UnsupportedOperatorException | NotImplementedError
-        )
-        if is_missing or "no fake impl registered" in str(cause):
+        if isinstance(cause, _NO_FAKE) or "no fake impl registered" in str(cause):
             raise errors.RegistrationError(
                 f"{op}: the op has no fake kernel, so its outputs are unknown. "
                 f"Register one: torch.library.register_fake({op!r})."
@@ -356,4 +351,4 @@ def _outputs(
                     f"{op}: for inputs {inputs} meta_impl returns {said}, and the op's "
                     f"own fake kernel {found}. Leave meta_impl out."
                 )
-    return found
+    return len(found)

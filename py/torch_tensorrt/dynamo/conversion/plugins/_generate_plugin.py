@@ -12,15 +12,14 @@ from typing import Any
 import sympy
 import torch
 
-from torch_tensorrt.annotation import _tensors
-from torch_tensorrt.annotation._attributes import (
-    np_scalar_attr_annotation as np_scalar_attr_annotation,  # torch_tensorrt.kernels
-)
+from torch_tensorrt.annotation import _attributes, _tensors
 from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
+
+np_scalar_attr_annotation = _attributes.np_scalar_attr_annotation  # for .kernels
 
 # An extent that TensorRT does not tell the descriptor. Like torch.export, this assumes
 # that a dynamic dimension does not broadcast (2 or more). Usual numbers of heads and
@@ -46,11 +45,9 @@ def register_descriptor(schema: OpSchema) -> None:
     """Register shapes and dtypes (from the fake kernel) and the implementation."""
     import tensorrt.plugin as trtp
 
-    for name, kind in schema.attributes.items():
-        _qdp.require_attribute(schema.op, name, kind)
+    _qdp.require_attributes(schema.op, schema.attributes)
 
-    def describe(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        descs, attributes, _ = schema.split(*args, **kwargs)
+    def describe(descs: Any, attributes: dict[str, Any]) -> tuple[Any, ...]:
         inputs = tuple(_tensors.from_plugin(_tensor_info(desc)) for desc in descs)
         # TensorRT asks for the dtypes first, with sizes it does not know yet.
         are_known = not any(expr.is_fake for d in descs for expr in d.shape_expr)
@@ -64,8 +61,7 @@ def register_descriptor(schema: OpSchema) -> None:
             result.append(trtp.from_shape_expr(shape, dtype))
         return tuple(result)
 
-    def run(*args: Any, stream: int) -> None:
-        tensors, attributes, (outputs,) = schema.split(*args)
+    def run(tensors: Any, attributes: Any, outputs: Any, stream: int) -> None:
         external = torch.cuda.ExternalStream(stream)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(external):
             given = (
@@ -80,8 +76,8 @@ def register_descriptor(schema: OpSchema) -> None:
 
     tensors, descs = schema.outputs(trtp.Tensor), schema.outputs(trtp.TensorDesc)
     trtp.register(schema.op)(schema.adapter(describe, trtp.TensorDesc, descs))
-    run = schema.adapter(run, trtp.Tensor, None, outputs=tensors, stream=int)
-    trtp.impl(schema.op)(run)
+    adapted = schema.adapter(run, trtp.Tensor, None, outputs=tensors, stream=int)
+    trtp.impl(schema.op)(adapted)
 
 
 def shape_symbols(descs: Sequence[Any]) -> dict[sympy.Symbol, Any]:

@@ -22,25 +22,23 @@ def register_aot(schema: OpSchema, plugin: Plugin) -> None:
 
     op, desc = schema.op, trtp.TensorDesc
 
-    def autotune(*args: Any) -> list[Any]:
+    def autotune(descs: Any, attributes: Any, outputs: Any) -> list[Any]:
         """TensorRT calls this twice, and ends the process if it raises."""
         try:
-            descs, attributes, (outputs,) = schema.split(*args)
             return _combinations(plugin, descs, attributes, outputs)
         except Exception as error:  # there is no target, or something unexpected
             ours = errors.as_ours("autotune", error)
             errors.warn(f"{op}: {ours}", errors.TacticWarning)
             return []
 
-    def aot_impl(*args: Any) -> tuple[str, str | bytes, Any, Any]:
-        descs, attributes, (outputs, number) = schema.split(*args)
-        tactic = plugin.tactic(number, _request(descs, attributes))
-        kernel, program = tactic.kernel, tactic.program
+    def aot_impl(descs: Any, attributes: Any, outputs: Any, tactic: int) -> Any:
+        found = plugin.tactic(tactic, _request(descs, attributes))
+        kernel, program = found.kernel, found.program
         assert kernel is not None and program is not None
         formats = tuple(desc.format.name for desc in (*descs, *outputs))
         if formats != program.formats:
             raise errors.UnsupportedKernelError(
-                f"{op}, tactic {number}: TensorRT asks for the formats {formats}, and "
+                f"{op}, tactic {tactic}: TensorRT asks for the formats {formats}, and "
                 f"the kernel is for {program.formats}."
             )
         symbols, params = shape_symbols(descs), trtp.KernelLaunchParams()
@@ -57,8 +55,8 @@ def register_aot(schema: OpSchema, plugin: Plugin) -> None:
     outputs, combinations = schema.outputs(desc), list[trtp.AutoTuneCombination]
     trtp.autotune(op)(schema.adapter(autotune, desc, combinations, outputs=outputs))
     launch = tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymIntExprs]
-    trailing = {"outputs": outputs, "tactic": int}
-    trtp.aot_impl(op)(schema.adapter(aot_impl, desc, launch, **trailing))
+    adapted = schema.adapter(aot_impl, desc, launch, outputs=outputs, tactic=int)
+    trtp.aot_impl(op)(adapted)
 
 
 def _combinations(

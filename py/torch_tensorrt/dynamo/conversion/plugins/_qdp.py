@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from packaging.version import Version
@@ -50,21 +50,22 @@ def passes_sequences() -> bool:
     return bool(field.data.tobytes() == b"ab")
 
 
-def require_attribute(op: str, name: str, kind: AttributeKind) -> None:
-    """Raise if TensorRT would hand the attribute ``name`` on changed.
+def require_attributes(op: str, kinds: Mapping[str, AttributeKind]) -> None:
+    """Raise if TensorRT would hand one of the attributes on changed.
 
     Raises:
         RegistrationError: it would.
     """
-    if kind.is_scalar or passes_sequences():
-        return
     import tensorrt as trt
 
-    raise RegistrationError(
-        f"{op}, argument `{name}`: TensorRT {trt.__version__} repeats the first "
-        f"element of an attribute in place of the others, and this one, a {kind}, has "
-        "several. Use a number, or install TensorRT 10.16 or newer."
-    )
+    for name, kind in kinds.items():
+        if not kind.is_scalar and not passes_sequences():
+            raise RegistrationError(
+                f"{op}, argument `{name}`: TensorRT {trt.__version__} repeats the "
+                "first element of an attribute in place of the others, and this one, "
+                f"a {kind}, has several. Use a number, or install TensorRT 10.16 or "
+                "newer."
+            )
 
 
 def plugin_def(op: str) -> Any:

@@ -159,32 +159,33 @@ class OpSchema:
     def adapter(
         self, function: Callable[..., Any], tensor: Any, returns: Any, **trailing: Any
     ) -> Callable[..., Any]:
-        """``function`` as TensorRT's validators want it: with a name and a signature.
+        """A callback for TensorRT that calls ``function(inputs, attributes, ...)``.
 
-        The signature is ``(tensors..., weights..., attributes..., trailing...)``.
+        TensorRT's validators want a name, and the signature ``(tensors..., weights...,
+        attributes..., trailing...)``. ``function`` gets attributes as Python values,
+        and what is trailing by name.
         """
         annotations = dict.fromkeys(self.inputs, tensor)
         annotations |= {n: kind.annotation for n, kind in self.attributes.items()}
+        annotations |= trailing
+
+        def adapted(*args: Any, **kwargs: Any) -> Any:
+            named = dict(zip(annotations, args, strict=False)) | kwargs
+            inputs = tuple(named.pop(name) for name in self.inputs)
+            kinds = self.attributes.items()
+            attributes = {name: kind.decode(named.pop(name)) for name, kind in kinds}
+            return function(inputs, attributes, **named)
+
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [
             inspect.Parameter(name, kind, annotation=annotation)
-            for name, annotation in (annotations | trailing).items()
+            for name, annotation in annotations.items()
         ]
         name = f"{function.__name__}_{self.op.replace('::', '_')}"
-        function.__name__ = function.__qualname__ = name
+        adapted.__name__ = adapted.__qualname__ = name
         signature = inspect.Signature(parameters, return_annotation=returns)
-        function.__signature__ = signature  # type: ignore[attr-defined]
-        return function
-
-    def split(
-        self, /, *args: Any, **kwargs: Any
-    ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
-        """A callback's arguments: inputs, attributes as Python values, the rest."""
-        names = [*self.inputs, *self.attributes]
-        named = dict(zip(names, args, strict=False)) | kwargs
-        inputs = tuple(named[name] for name in self.inputs)
-        attributes = {n: kind.decode(named[n]) for n, kind in self.attributes.items()}
-        return inputs, attributes, args[len(names) :]
+        adapted.__signature__ = signature  # type: ignore[attr-defined]
+        return adapted
 
 
 def split_name(op: str) -> tuple[str, str]:

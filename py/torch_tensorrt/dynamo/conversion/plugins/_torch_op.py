@@ -82,10 +82,9 @@ def parameters_of(op: str, meta: Callable[..., Any] | None) -> str:
 
     def prototype() -> None: ...
 
-    prototype.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [p.replace(default=p.empty) for p in parameters.values()],
-        return_annotation=None,
-    )
+    bare = [p.replace(default=p.empty) for p in parameters.values()]
+    result = inspect.Signature(bare, return_annotation=None)
+    prototype.__signature__ = result  # type: ignore[attr-defined]
     try:
         inferred = torch.library.infer_schema(prototype, mutates_args=())
     except ValueError as error:

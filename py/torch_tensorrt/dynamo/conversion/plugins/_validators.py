@@ -27,7 +27,6 @@ from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._target import Target, current_target
 from torch_tensorrt.annotation._tensors import TensorInfo
 from torch_tensorrt.annotation.backends import backend
-from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_converter import (
     Validator,
@@ -72,7 +71,7 @@ def _info(schema: OpSchema, value: Any) -> TensorInfo | None:
     known = known_tensor(value) if isinstance(value, Node) else value
     require_distinct(known)
     if not hasattr(known, "shape") or not isinstance(known.dtype, torch.dtype):
-        raise RegistrationError(
+        raise errors.RegistrationError(
             f"{schema.op}: an argument is {known!r}; the graph does not say what "
             "tensor it is."
         )
@@ -141,8 +140,8 @@ def digesting(
         if also is not None and not also(node, settings):
             return False
         if settings and (settings.cache_built_engines or settings.reuse_cached_engines):
-            call = _call(schema, node)
-            digest = lasting_fingerprint(CODE_GENERATION, *content(), *call)
+            parts = (CODE_GENERATION, *content(), *_call(schema, node))
+            digest = lasting_fingerprint(*parts)
             node.target = DigestedOverload.of(schema.overload, digest)
         return True
 
