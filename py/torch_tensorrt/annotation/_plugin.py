@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
+
 from torch_tensorrt.annotation import errors
 from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation._code.kernel import Kernel
@@ -52,12 +54,13 @@ class Request:
         target: Target | None,
     ) -> Request:
         """A request; a list among the attributes is kept as a tuple."""
-        # The text tells 0.0 from -0.0, and 1 from True, which are equal as values.
-        values = tuple(
-            (name, repr(value), tuple(value) if isinstance(value, list) else value)
-            for name, value in attributes.items()
+        values = (
+            (name, tuple(value) if isinstance(value, list) else value)
+            for name, value in sorted(attributes.items())
         )
-        return cls(tuple(inputs), values, target)
+        # The text tells 0.0 from -0.0, and 1 from True, which are equal as values.
+        named = tuple((name, repr(value), value) for name, value in values)
+        return cls(tuple(inputs), named, target)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -112,8 +115,6 @@ class Plugin:
         optional: of those, the ones that may be None.
         attributes: names and kinds of the op's other arguments.
         defaults: values of those that have one.
-        weights: constants that follow the tensors among the plugin's inputs; on the
-            host, contiguous.
     """
 
     op: str
@@ -125,15 +126,23 @@ class Plugin:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.weights = {n: w.detach().cpu().contiguous() for n, w in self.spec.weights}
         self._lock = threading.RLock()
         self._programs: dict[Request, tuple[Tactic, ...]] = {}
         self._kernels: dict[Request, tuple[Tactic, ...]] = {}
 
     @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Constants that follow the tensors among the plugin's inputs.
+
+        They are on the host, contiguous, and as they are now: one that was changed in
+        place makes another engine.
+        """
+        return {n: w.detach().cpu().contiguous() for n, w in self.spec.weights}
+
+    @property
     def weight_infos(self) -> tuple[TensorInfo, ...]:
         """What TensorRT knows of the weights."""
-        return tuple(TensorInfo(tuple(w.shape), w.dtype) for w in self.weights.values())
+        return tuple(TensorInfo(tuple(w.shape), w.dtype) for _, w in self.spec.weights)
 
     def programs(self, request: Request) -> tuple[Tactic, ...]:
         """Every config of every kernel spec, recorded and numbered from 1.
@@ -171,7 +180,7 @@ class Plugin:
         for tactic in self.kernels(request):
             if tactic.number == number:
                 if tactic.error is not None:
-                    raise tactic.error
+                    raise errors.to_raise(tactic.error)
                 return tactic
         raise errors.UnsupportedKernelError(
             f"{self.op}: no tactic can serve these inputs; the warnings before this "
@@ -197,7 +206,7 @@ class Plugin:
             self.tensors if spec.returns_outputs else None,
             spec.input_formats,
             spec.output_formats,
-            len(self.weights),
+            len(self.spec.weights),
         )
         try:
             program = record(

@@ -95,6 +95,7 @@ class KernelSpec(Fingerprinted):
         """The spec of what a user writes.
 
         Args:
+            launch_fn: what launches the kernel; None where the op's own body does.
             configs: a list of dicts; None for one config, the defaults.
             input_formats, output_formats: one format or several, names or members of
                 ``trt.TensorFormat``.
@@ -210,8 +211,8 @@ class KernelSpec(Fingerprinted):
         return type(function).__module__.partition(".")[0] in cls.packages
 
     def _check_config(self, number: int, config: Config) -> None:
-        for name, value in self.compiler_options(config).items():
-            if type(value) is not (wanted := self.options[name]):
+        for name, value in config:
+            if type(value) is not (wanted := self.options.get(name, type(value))):
                 raise SpecError(
                     f"{self.backend}: configs[{number}] has {name}={value!r}; it must "
                     f"be of type {wanted.__name__}."

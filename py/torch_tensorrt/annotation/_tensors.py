@@ -34,7 +34,6 @@ class Range:
 
 
 Extent: TypeAlias = int | Range
-Extents: TypeAlias = tuple[tuple[int, ...], ...]  # of several tensors, all known
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ AnnotationError
 The warnings are ``FallbackWarning``, ``TacticWarning`` and ``CacheWarning``.
 """
 
+import copy
 import logging
 import warnings
 
@@ -121,6 +122,16 @@ def as_ours(what: str, error: Exception) -> AnnotationError:
     )
     result.__cause__ = error
     return result
+
+
+def to_raise(error: AnnotationError) -> AnnotationError:
+    """A copy of an error that is kept.
+
+    What is raised refers to every frame on its way, and so to a caller's tensors.
+    """
+    made = copy.copy(error)
+    made.__cause__ = error.__cause__
+    return made.with_traceback(error.__traceback__)
 
 
 def warn(message: str, category: type[Warning]) -> None:

@@ -18,7 +18,7 @@ from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
 from torch_tensorrt.annotation._dry_run.execute import MakeInputs, random_inputs
 from torch_tensorrt.annotation._dry_run.execute import execute as run_tactics
 from torch_tensorrt.annotation._dry_run.report import Dims, DryRunReport, TacticReport
-from torch_tensorrt.annotation._plugin import Plugin, Request, Tactic, registered
+from torch_tensorrt.annotation._plugin import Plugin, Request, Tactic, lock, registered
 from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, TensorInfo
@@ -78,7 +78,8 @@ def dry_run(
 
         print(tta.dry_run("my::silu", [torch.empty(8, 4096)], target="sm_90"))
     """
-    plugin = plugin_of(op)
+    with lock:
+        plugin, is_dynamic = plugin_of(op), registered[op].dynamic
     attributes = {**plugin.defaults, **(attributes or {})}
     if not isinstance(inputs, Sequence):
         raise SpecError(f"dry_run: inputs is {type(inputs).__name__}; pass a list.")
@@ -86,7 +87,7 @@ def dry_run(
     inputs = [*inputs, *(None for _ in omitted)]
     infos = tuple(map(_info_of, inputs))
     _check(plugin, infos, attributes)
-    if not registered[op].dynamic and any(i and i.is_dynamic for i in infos):
+    if not is_dynamic and any(i and i.is_dynamic for i in infos):
         raise DryRunError(
             f"{op}: registered without supports_dynamic_shapes=True, so a node of "
             "dynamic shape stays in PyTorch. Pass it to custom_op, or dry-run static "
@@ -138,21 +139,24 @@ def _compile(
     tactics = plugin.kernels(request)
     failures = [tactic.error for tactic in tactics if tactic.error is not None]
     if failures and (strict or len(failures) == len(tactics)):
-        raise failures[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", errors.TacticWarning)  # the report has them
+        raise errors.to_raise(failures[0])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", errors.TacticWarning)  # the report has them
         launches = {launch.tactic: launch for launch in build(plugin, request)}
+    if unseen := {t.number for t in tactics if t.kernel} - {*launches}:
+        said = "; ".join(str(warning.message) for warning in caught)
+        raise DryRunError(f"{plugin.op}: autotune leaves out tactics {unseen}: {said}")
     shapes = _shapes(plugin, request, ragged)
-    return tuple(_report(t, launches.get(t.number), shapes) for t in tactics)
+    return tuple(_report(tactic, launches, shapes) for tactic in tactics)
 
 
 def _report(
-    tactic: Tactic, launch: BuiltLaunch | None, shapes: Mapping[str, Dims]
+    tactic: Tactic, launches: Mapping[int, BuiltLaunch], shapes: Mapping[str, Dims]
 ) -> TacticReport:
     report = TacticReport(tactic.number, tactic.spec.backend, tactic.settings)
     if (kernel := tactic.kernel) is None:
         return replace(report, error=str(tactic.error))
-    assert launch is not None, "autotune offers every tactic that has a kernel"
+    launch = launches[tactic.number]
     entry = ptx.parse(launch.code)
     return replace(
         report,

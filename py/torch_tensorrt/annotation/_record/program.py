@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import sympy
 import torch
 
+from torch_tensorrt.annotation._specs import Config
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, ranges_of
 
-Config: TypeAlias = tuple[tuple[str, Any], ...]  # sorted (name, value) pairs
 Rule: TypeAlias = Mapping[sympy.Basic, sympy.Basic]
 Grid: TypeAlias = tuple[sympy.Expr, sympy.Expr, sympy.Expr]
 

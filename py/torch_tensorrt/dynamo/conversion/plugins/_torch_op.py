@@ -185,15 +185,18 @@ def _eager(
     keywords = dict(spec.attributes) | kernel.launch_keywords(kernel.configs[0])
     takes_stream = "stream" in inspect.signature(kernel.function).parameters
 
-    @functools.cache  # the weights are moved to each device once
-    def weights(device: torch.device) -> tuple[torch.Tensor, ...]:
+    @functools.lru_cache(8)  # the weights are moved once, until one is written to
+    def weights(device: torch.device, versions: Any) -> tuple[torch.Tensor, ...]:
+        del versions
         return tuple(w.detach().to(device).contiguous() for _, w in spec.weights)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         given, attributes = schema.bind(args, kwargs)
         outputs = as_tensors(meta(*args, **kwargs), "the meta function")
         inputs: list[Any] = [t if t is None else t.contiguous() for t in given]
-        inputs += weights(outputs[0].device)
+        device = outputs[0].device
+        versions = (w.is_inference() or w._version for _, w in spec.weights)
+        inputs += weights(device, tuple(versions))
         formats = (
             *formats_of(kernel.input_formats, inputs, len(spec.weights), "input"),
             *formats_of(kernel.output_formats, outputs, 0, "output"),
@@ -203,9 +206,10 @@ def _eager(
         for fmt, tensor, buffer in zip(formats, inputs, tensors, strict=False):
             if buffer is not tensor:
                 fmt.pack(tensor, buffer.zero_())
-        if takes_stream:
-            attributes["stream"] = torch.cuda.current_stream().cuda_stream
-        backend(kernel.backend).run(kernel.function, tensors, keywords | attributes)
+        with torch.cuda.device_of(outputs[0]):  # type: ignore[no-untyped-call]
+            if takes_stream:
+                attributes["stream"] = torch.cuda.current_stream().cuda_stream
+            backend(kernel.backend).run(kernel.function, tensors, keywords | attributes)
         written = list(zip(formats, tensors, strict=True))[len(inputs) :]
         results = (
             fmt.unpack(buffer, output.shape)
