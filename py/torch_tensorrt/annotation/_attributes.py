@@ -95,10 +95,9 @@ class AttributeKind:
         """Whether ``value`` has exactly this kind: 1 is neither a float nor a bool."""
         if value is None:
             return self.is_optional
-        if self.is_list:
-            is_list = isinstance(value, list | tuple)
-            return is_list and all(type(item) is self.element for item in value)
-        return type(value) is self.element
+        items = value if self.is_list else [value]
+        is_list = isinstance(items, list | tuple)
+        return is_list and all(type(item) is self.element for item in items)
 
     def encode(self, value: Any) -> Any:
         """What TensorRT is given: text, or a one-dimensional array."""
@@ -113,7 +112,7 @@ class AttributeKind:
         """The Python value of what TensorRT gives back; a scalar may come bare."""
         if self.element is str:
             return given
-        values = np.atleast_1d(np.asarray(given)).tolist()
+        values = np.atleast_1d(given).tolist()
         if self.is_scalar:
             return self.element(values[0])
         if not values[0]:

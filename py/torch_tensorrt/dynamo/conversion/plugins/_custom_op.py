@@ -207,7 +207,7 @@ def _plugin_of(
 
 def _with_bodies(op: str, spec: CustomPluginSpec) -> CustomPluginSpec:
     """``spec`` with the op's own body where no launch function was given."""
-    if all(kernel.launch_fn is not None for kernel in spec.specs):
+    if all(kernel.launch_fn for kernel in spec.specs):
         return spec
     if spec.weights:
         raise SpecError(

@@ -70,11 +70,11 @@ def _combinations(
 
     numbers: dict[tuple[str, ...], list[int]] = {}
     for tactic in plugin.kernels(_request(descs, attributes)):
-        if tactic.program is not None and tactic.kernel is not None:
+        if tactic.kernel is not None and tactic.program is not None:
             numbers.setdefault(tactic.program.formats, []).append(tactic.number)
-            continue
-        text = f"tactic {tactic.number} ({tactic.description}) is left out"
-        errors.warn(f"{plugin.op}: {text}: {tactic.error}", errors.TacticWarning)
+        else:
+            text = f"tactic {tactic.number} ({tactic.description}) is left out"
+            errors.warn(f"{plugin.op}: {text}: {tactic.error}", errors.TacticWarning)
     tokens = [DType.of_tensorrt(d.dtype).token for d in (*descs, *outputs)]
     return [
         trtp.AutoTuneCombination(", ".join(tokens), ", ".join(formats), tactics)

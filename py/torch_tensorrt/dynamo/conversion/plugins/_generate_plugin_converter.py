@@ -107,12 +107,11 @@ def restoring(overload: Any) -> Callable[[], None]:
     earlier = tuple(DYNAMO_ATEN_CONVERTERS.get(overload, ()))
 
     def restore() -> None:
-        left = [
-            support
-            for support in DYNAMO_ATEN_CONVERTERS.get(overload, ())
-            if support in earlier
-            or support.converter_implementation.__module__ != __name__
-        ]
+        left = []
+        for support in DYNAMO_ATEN_CONVERTERS.get(overload, ()):
+            is_ours = support.converter_implementation.__module__ == __name__
+            if support in earlier or not is_ours:
+                left.append(support)
         if left:
             DYNAMO_ATEN_CONVERTERS[overload] = left
         else:

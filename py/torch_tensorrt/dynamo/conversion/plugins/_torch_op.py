@@ -177,9 +177,7 @@ def _as_returned(outputs: tuple[torch.Tensor, ...]) -> Any:
     return outputs if len(outputs) > 1 else outputs[0]
 
 
-def _eager(
-    schema: OpSchema, spec: CustomPluginSpec, meta: Callable[..., Any]
-) -> Callable[..., Any]:
+def _eager(schema: OpSchema, spec: CustomPluginSpec, meta: Any) -> Callable[..., Any]:
     """Calls the launch function with the first config, as it is recorded."""
     kernel = spec.specs[0]
     keywords = dict(spec.attributes) | kernel.launch_keywords(kernel.configs[0])

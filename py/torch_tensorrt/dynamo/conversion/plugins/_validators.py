@@ -28,12 +28,7 @@ from torch_tensorrt.annotation._target import Target, current_target
 from torch_tensorrt.annotation._tensors import TensorInfo
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.dynamo._settings import CompilationSettings
-from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_converter import (
-    Validator,
-    known_tensor,
-    require_distinct,
-    validator,
-)
+from torch_tensorrt.dynamo.conversion.plugins import _generate_plugin_converter as nodes
 from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
 
 _PROCESS = uuid.uuid4().hex
@@ -43,8 +38,8 @@ _PROCESS = uuid.uuid4().hex
 
 
 def capability_of(
-    plugin: Plugin, schema: OpSchema, also: Validator | None, strict: bool
-) -> Validator:
+    plugin: Plugin, schema: OpSchema, also: nodes.Validator | None, strict: bool
+) -> nodes.Validator:
     """A validator that accepts the nodes which some tactic serves.
 
     Such a tactic has a kernel or, where no target is known, at least a program.
@@ -61,15 +56,15 @@ def capability_of(
             reasons = " ".join(f"tactic {t.number}: {t.error}" for t in tactics)
             raise errors.UnsupportedKernelError(f"no tactic can serve it. {reasons}")
 
-    return validator(plugin.op, require, also, strict)
+    return nodes.validator(plugin.op, require, also, strict)
 
 
 def _info(schema: OpSchema, value: Any) -> TensorInfo | None:
     """What the graph knows of a tensor argument."""
     if value is None:
         return None
-    known = known_tensor(value) if isinstance(value, Node) else value
-    require_distinct(known)
+    known = nodes.known_tensor(value) if isinstance(value, Node) else value
+    nodes.require_distinct(known)
     if not hasattr(known, "shape") or not isinstance(known.dtype, torch.dtype):
         raise errors.RegistrationError(
             f"{schema.op}: an argument is {known!r}; the graph does not say what "
@@ -128,8 +123,8 @@ class DigestedOverload(OpOverload[..., Any]):
 
 
 def digesting(
-    schema: OpSchema, content: Callable[[], tuple[Any, ...]], also: Validator | None
-) -> Validator:
+    schema: OpSchema, content: Callable[[], Any], also: nodes.Validator | None
+) -> nodes.Validator:
     """A validator that writes a digest into each node that ``also`` accepts.
 
     Args:
@@ -192,7 +187,7 @@ def _call(schema: OpSchema, node: Node) -> tuple[Any, ...]:
 
 def _facts(node: Node) -> Any:
     """What the graph knows of a node's tensor, or tensors, as text."""
-    return map_aggregate(known_tensor(node), _described)
+    return map_aggregate(nodes.known_tensor(node), _described)
 
 
 def _described(known: Any) -> Any:
