@@ -91,5 +91,5 @@ def test_the_refusal_is_both_a_type_error_and_one_of_ours() -> None:
 
 @pytest.mark.parametrize("name", ["HALF", "fp16", ""])
 def test_a_token_that_autotune_does_not_know_is_refused(name: str) -> None:
-    with pytest.raises(DTypeError, match=f"'{name}' is no dtype"):
+    with pytest.raises(DTypeError, match=f"'{name}' is not a dtype"):
         DType.of_token(name)
