@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Which ``ptxas`` there are, wherever they lie."""
 
 from __future__ import annotations
