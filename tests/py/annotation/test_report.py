@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import html
-import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -94,9 +93,6 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.text += data
 
-    def tags(self, name: str) -> list[dict[str, Any]]:
-        return [attributes for tag, attributes in self.seen if tag == name]
-
 
 def test_a_page_is_whole_and_needs_no_other_file(report: DryRunReport) -> None:
     page = Page(report)
@@ -131,7 +127,7 @@ def test_extents_read_the_same_on_the_screen_and_on_the_page(
     whole = replace(tactic(1, one), dtypes=("FP16", "BOOL", "FP16"))
     report = DryRunReport("my::op", "sm_90", (replace(whole, formats=("LINEAR",) * 3),))
     assert f"opt 64x512, {expected} " in str(report)
-    assert Page(report).text.count(f"opt 64x512, {expected}") == 2  # table and times
+    assert f"opt 64x512, {expected} " in Page(report).text
     assert DryRunReport.from_json(report.to_json()) == report
 
 
@@ -149,7 +145,6 @@ def test_everything_that_is_wrong_is_listed_in_both_forms(report: DryRunReport) 
         "tactic 3 is left out: no <kernel>",
     )
     page = Page(report)
-    assert len(page.tags("li")) == 2
     for problem in report.problems:
         assert problem in str(report) and problem in page.text
 
@@ -165,31 +160,21 @@ def test_the_verdict_counts_the_tactics_that_are_right(
         assert one.verdict in str(one) and one.verdict in Page(one).text
 
 
-def test_a_page_without_problems_has_no_list_of_them(compiled: DryRunReport) -> None:
-    assert "What is wrong" not in compiled.to_html()
-
-
 def test_each_kernel_has_its_code_on_the_page(report: DryRunReport) -> None:
     page = Page(report)
-    assert len(page.tags("details")) == 2  # the third tactic has none
-    assert page.text.count("// code & <more>") == 2
+    assert page.text.count("// code & <more>") == 2  # the third tactic has none
     assert "tactic 2: entry_2" in page.text
 
 
-def test_bars_show_the_times_that_were_right_and_a_copys(report: DryRunReport) -> None:
-    page = Page(report)
+def test_a_time_is_compared_with_a_copys(report: DryRunReport) -> None:
     moved = 2 * 64 * 512 * 2
-    copy = moved / 3000e9 * 1e6
-    values = [float(bar["value"]) for bar in page.tags("meter")]
-    assert values == pytest.approx([2.0, copy / 64, 4.0, 5.0, copy], abs=1e-3)
-    assert {float(bar["max"]) for bar in page.tags("meter")} == {2.0, 5.0}
-    assert "1: triton BLOCK=256, best" in page.text
-    assert re.search(r"a copy of as many bytes.*at 3\.00 TB/s", page.text)
-    assert "4.0 ±0.2 us, error 0.2" in page.text
+    ratio = 4.0 / (moved / 3000e9 * 1e6)
+    assert f"4.0 ±0.2 us, {ratio:.1f}x" in str(report)
+    assert "4.0 ±0.2 us " in str(replace(report, copy_gbps=None))
+    assert str(report).count("WRONG") == 1
 
 
-def test_without_times_there_are_no_bars(compiled: DryRunReport) -> None:
-    assert "Times at" not in compiled.to_html()
+def test_without_times_there_is_no_column_for_them(compiled: DryRunReport) -> None:
     assert "time" not in str(compiled)
 
 

@@ -20,7 +20,7 @@ from torch_tensorrt.annotation._record.program import Program
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends import Toolchain, backend
 from torch_tensorrt.annotation.backends.abi import require_grid
-from torch_tensorrt.annotation.errors import AnnotationError, as_ours
+from torch_tensorrt.annotation.errors import as_ours
 
 # Part of every cache key. Raise it when a change here makes other code of the same
 # launch: in a backend's signature, in the PTX rewriter, or in the facts that a compiler
@@ -51,8 +51,11 @@ class Job:
 
     @cached_property
     def toolchain(self) -> Toolchain:
-        """What would compile it here."""
-        return backend(self.backend).toolchain()
+        """What would compile it here; nothing, where it does not say: a broken one."""
+        try:
+            return backend(self.backend).toolchain()
+        except Exception as error:  # which compiling meets, too: only its jobs fail
+            return Toolchain((("broken", repr(error)),), None)
 
     def run(self) -> Outcome:
         """Compile and assemble it; only this package's own errors come out."""
@@ -121,11 +124,6 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
     Args:
         what: is compiled, for the progress bar.
     """
-    failures = {n: error for n, job in enumerate(jobs) if (error := _obstacle(job))}
-    if failures:
-        others = [job for number, job in enumerate(jobs) if number not in failures]
-        done_ones = iter(compile_all(others, what))
-        return [failures.get(n) or next(done_ones) for n in range(len(jobs))]
     cache = kernel_cache(_settings.cache_folder())
     outcomes: dict[str | int, Outcome] = {}
     missing: dict[str | int, tuple[str | None, Job]] = {}
@@ -156,15 +154,6 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
             for slot in missing:
                 outcomes.setdefault(slot, failure)
     return [outcomes[slot] for slot in slots]
-
-
-def _obstacle(job: Job) -> AnnotationError | None:
-    """Why nothing can be said of the job's toolchain: a broken one fails its own."""
-    try:
-        job.toolchain  # noqa: B018
-    except Exception as error:
-        return as_ours(job.what, error)
-    return None
 
 
 def _compile(jobs: Sequence[Job], done: Callable[[int, Outcome], None]) -> None:

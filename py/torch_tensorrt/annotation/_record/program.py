@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import sympy
 import torch
 
-from torch_tensorrt.annotation._specs import Config
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, ranges_of
 
+Keywords: TypeAlias = tuple[tuple[str, Any], ...]  # sorted (name, value) pairs
 Rule: TypeAlias = Mapping[sympy.Basic, sympy.Basic]
 Grid: TypeAlias = tuple[sympy.Expr, sympy.Expr, sympy.Expr]
 
@@ -40,7 +40,7 @@ class CaughtLaunch:
     grid: Sequence[Any] | None
     arguments: tuple[tuple[str, Any, bool], ...]
     options: Mapping[str, Any]
-    choices: tuple[Config, ...] = ()
+    choices: tuple[Keywords, ...] = ()
     passes_layouts: bool = False
 
 
@@ -116,7 +116,7 @@ class Launch:
     name: str
     grid: Grid | None
     arguments: tuple[Argument, ...]
-    options: Config
+    options: Keywords
 
     def xreplace(self, rule: Rule) -> Launch:
         return replace(
@@ -153,7 +153,7 @@ class Program:
     outputs: tuple[Output, ...]
     steps: tuple[Launch, ...] = ()
     formats: tuple[str, ...] = ()
-    choices: tuple[Config, ...] = field(default=(), compare=False)
+    choices: tuple[Keywords, ...] = field(default=(), compare=False)
 
     @property
     def launch(self) -> Launch:
