@@ -25,11 +25,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Generic, Protocol, TypeVar
+from typing import TypeAlias
 
 import sympy
 
-from torch_tensorrt.annotation._record.program import Rule
+from torch_tensorrt.annotation._record.program import Program
 from torch_tensorrt.annotation._record.tracing import Guard, Trace
 from torch_tensorrt.annotation._tensors import (
     Range,
@@ -45,27 +45,18 @@ from torch_tensorrt.annotation.errors import (
     UserCodeError,
 )
 
+Traced: TypeAlias = Callable[[Trace], Program]
+Inputs: TypeAlias = Sequence[TensorInfo | None]
 _MOST_RUNS = 64
 _MOST_CANDIDATES = 20_000
 _MOST_SOLUTIONS = 16
-
-
-class Substitutable(Protocol):
-    """A result of tracing: compared by ``==``, rewritten by :meth:`xreplace`."""
-
-    def xreplace(self, rule: Rule) -> Substitutable: ...
-
-
-Result = TypeVar("Result", bound=Substitutable)
 
 
 class ShapesRejected(Exception):
     """The op's own fake kernel raised: the op has no such shapes."""
 
 
-def trace(
-    function: Callable[[Trace], Result], tensors: Sequence[TensorInfo | None], what: str
-) -> Result:
+def trace(function: Traced, tensors: Inputs, what: str) -> Program:
     """``function`` run on fakes of ``tensors``, for every shape in the profile.
 
     Args:
@@ -85,9 +76,7 @@ def trace(
     return result
 
 
-def _general_run(
-    function: Callable[[Trace], Result], tensors: Sequence[TensorInfo | None], what: str
-) -> tuple[Trace, Result]:
+def _general_run(function: Traced, tensors: Inputs, what: str) -> tuple[Trace, Program]:
     """A run that no coincidence of its sizes decided, if there is one.
 
     At opt, ``if n == 16`` may happen to hold, and n would be 16 in the result. Then
@@ -110,9 +99,7 @@ def _general_run(
     return base, result
 
 
-def trace_somewhere(
-    function: Callable[[Trace], Result], tensors: Sequence[TensorInfo | None], what: str
-) -> Result:
+def trace_somewhere(function: Traced, tensors: Inputs, what: str) -> Program:
     """``function`` run once, for what does not depend on sizes.
 
     Where it rejects the sizes that were tried, what it asked last is answered
@@ -138,7 +125,7 @@ def trace_somewhere(
     return _run(Trace(tensors, extents), function, what)
 
 
-def _run(run: Trace, function: Callable[[Trace], Result], what: str) -> Result:
+def _run(run: Trace, function: Callable[[Trace], Program], what: str) -> Program:
     try:
         return run.run(function)
     except AnnotationError:
@@ -156,7 +143,7 @@ def _run(run: Trace, function: Callable[[Trace], Result], what: str) -> Result:
         ) from error
 
 
-class _Explorer(Generic[Result]):
+class _Explorer:
     """Compares the result of the first run with that of every other branch.
 
     A shape that is rejected, and not by the op's contract, is one that TensorRT may
@@ -165,10 +152,10 @@ class _Explorer(Generic[Result]):
 
     def __init__(
         self,
-        function: Callable[[Trace], Result],
-        tensors: Sequence[TensorInfo | None],
+        function: Traced,
+        tensors: Inputs,
         what: str,
-        result: Result,
+        result: Program,
         guards: list[Guard],
     ) -> None:
         self._function = function

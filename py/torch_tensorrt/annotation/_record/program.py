@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -59,10 +59,6 @@ class Pointer:
     shape: tuple[sympy.Expr, ...] = ()
     strides: tuple[sympy.Expr, ...] = ()
 
-    def xreplace(self, rule: Rule) -> Pointer:
-        shape, strides = _replaced(self.shape, rule), _replaced(self.strides, rule)
-        return replace(self, shape=shape, strides=strides)
-
 
 @dataclass(frozen=True)
 class Scalar:
@@ -70,9 +66,6 @@ class Scalar:
 
     name: str
     expr: sympy.Basic
-
-    def xreplace(self, rule: Rule) -> Scalar | Constant:
-        return scalar(self.name, self.expr.xreplace(rule))
 
 
 @dataclass(frozen=True)
@@ -85,10 +78,6 @@ class Constant:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "type", type(self.value).__name__)
-
-    def xreplace(self, rule: Rule) -> Constant:
-        del rule
-        return self
 
 
 def scalar(name: str, expr: sympy.Basic) -> Scalar | Constant:
@@ -118,13 +107,6 @@ class Launch:
     arguments: tuple[Argument, ...]
     options: Keywords
 
-    def xreplace(self, rule: Rule) -> Launch:
-        return replace(
-            self,
-            grid=None if self.grid is None else _replaced(self.grid, rule),
-            arguments=tuple(argument.xreplace(rule) for argument in self.arguments),
-        )
-
 
 @dataclass(frozen=True)
 class Output:
@@ -132,9 +114,6 @@ class Output:
 
     shape: tuple[sympy.Expr, ...]
     dtype: torch.dtype
-
-    def xreplace(self, rule: Rule) -> Output:
-        return replace(self, shape=_replaced(self.shape, rule))
 
 
 @dataclass(frozen=True)
@@ -167,12 +146,19 @@ class Program:
         return ranges_of(self.inputs)
 
     def xreplace(self, rule: Rule) -> Program:
-        return replace(
-            self,
-            outputs=tuple(output.xreplace(rule) for output in self.outputs),
-            steps=tuple(step.xreplace(rule) for step in self.steps),
-        )
+        """The program with extents replaced."""
+        replaced: Program = _replaced(self, rule)
+        return replaced
 
 
-def _replaced(exprs: tuple[sympy.Expr, ...], rule: Rule) -> Any:
-    return tuple(expr.xreplace(rule) for expr in exprs)
+def _replaced(value: Any, rule: Rule) -> Any:
+    if isinstance(value, Scalar):
+        return scalar(value.name, value.expr.xreplace(rule))
+    if isinstance(value, sympy.Basic):
+        return value.xreplace(rule)
+    if isinstance(value, tuple):
+        return tuple(_replaced(item, rule) for item in value)
+    if not isinstance(value, Program | Output | Launch | Pointer):
+        return value
+    names = [field.name for field in fields(value)]
+    return replace(value, **{n: _replaced(getattr(value, n), rule) for n in names})
