@@ -25,11 +25,12 @@ from torch_tensorrt.annotation._code.ptx import Kind, Slot, parse
 from torch_tensorrt.annotation._code.ptxas import assemble, find_ptxas
 from torch_tensorrt.annotation._dry_run import plugin_of
 from torch_tensorrt.annotation._dry_run.builder import build
+from torch_tensorrt.annotation._dry_run.report import Dims
 from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._record.program import Program
 from torch_tensorrt.annotation._sizes.expressions import evaluate
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._tensors import Extents, Range, symbol
+from torch_tensorrt.annotation._tensors import Range, symbol
 from torch_tensorrt.annotation.backends import Parameters
 from torch_tensorrt.annotation.backends.cutedsl.compiler import compile_launcher
 from torch_tensorrt.annotation.backends.cutedsl.host import (
@@ -153,7 +154,7 @@ def test_the_host_code_launches_what_was_foretold(case: Case, is_dynamic: bool) 
             check_launch(compilation.foretold, native, compilation, extents)
 
 
-def shapes_at(asked: Request, extents: Mapping[sympy.Symbol, int]) -> Extents:
+def shapes_at(asked: Request, extents: Mapping[sympy.Symbol, int]) -> Dims:
     return tuple(
         tuple(
             extents[symbol(index, axis)] if isinstance(extent, Range) else extent

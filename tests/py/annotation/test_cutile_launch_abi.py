@@ -16,11 +16,11 @@ from test_launch_abi import concrete, runtime_values, shapes, static_and_dynamic
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._code.ptx import parse
 from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
+from torch_tensorrt.annotation._dry_run.report import Dims
 from torch_tensorrt.annotation._plugin import Request, Tactic, registered
 from torch_tensorrt.annotation._record.program import CaughtLaunch, Constant
 from torch_tensorrt.annotation._specs import Config
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._tensors import Extents
 from torch_tensorrt.annotation.errors import UnsupportedKernelError
 
 pytest.importorskip("cuda.tile")
@@ -55,9 +55,9 @@ class Built:
             lambda config: [(p, concrete(case, first[config], p)) for p in points]
         )
 
-    def concrete(self, number: int) -> list[tuple[Extents, CaughtLaunch]]:
+    def concrete(self, number: int) -> list[tuple[Dims, CaughtLaunch]]:
         """What the launch function does with tensors of ordinary extents."""
-        found: list[tuple[Extents, CaughtLaunch]] = self._concrete(
+        found: list[tuple[Dims, CaughtLaunch]] = self._concrete(
             without_facts(self.tactics[number])
         )
         return found

@@ -20,10 +20,11 @@ from model_kernels import MODEL_CASES
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._code.ptx import parse
 from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
+from torch_tensorrt.annotation._dry_run.report import Dims
 from torch_tensorrt.annotation._plugin import Plugin, Request, Tactic, registered
 from torch_tensorrt.annotation._record.program import CaughtLaunch, Constant
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._tensors import DType, Extents, Range, TensorInfo
+from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo
 from torch_tensorrt.annotation.backends import backend
 
 ALL = [*CASES, *MODEL_CASES]
@@ -68,7 +69,7 @@ def built(case: Case, inputs: Sequence[TensorInfo]) -> list[tuple[Tactic, BuiltL
     return list(zip(plugin.kernels(request), launches, strict=True))
 
 
-def concrete(case: Case, tactic: Tactic, extents: Extents) -> CaughtLaunch:
+def concrete(case: Case, tactic: Tactic, extents: Dims) -> CaughtLaunch:
     """What the launch function does with tensors of these extents: ordinary ints."""
     inputs = [
         torch.empty(shape, dtype=tensor.dtype, device="meta")
@@ -107,7 +108,7 @@ def runtime_values(launch: CaughtLaunch) -> dict[str, int]:
     return values
 
 
-def shapes(inputs: Sequence[TensorInfo], count: int) -> list[Extents]:
+def shapes(inputs: Sequence[TensorInfo], count: int) -> list[Dims]:
     """The profile's corners, and random extents between; equal ranges go together."""
     generator = random.Random(0)
     points = []
