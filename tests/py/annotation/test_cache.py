@@ -335,7 +335,7 @@ def with_compiler(version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TritonBackend, "toolchain", lambda self: toolchain)
 
 
-def test_where_there_is_no_compiler_the_kernel_of_any_serves(
+def test_without_a_compiler_the_kernel_of_any_compiler_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_compiler("13.1", monkeypatch)

@@ -218,3 +218,11 @@ def test_jobs_that_are_the_same_are_compiled_once(
     monkeypatch.setattr(KernelCache, "store", lambda *args: None)
     compile_all([job(), job(), job(BLOCK=512)], "test")
     assert len(calls) == 2
+
+
+def test_kernels_compiled_in_parallel_are_those_compiled_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = [job(), job(BLOCK=512), job(batch=8)]
+    monkeypatch.setenv("TTA_JOBS", "2")
+    assert compile_all(jobs, "test") == [one.run() for one in jobs]

@@ -232,7 +232,7 @@ def test_equal_values_are_passed_once() -> None:
     assert result.extras == (30 * symbol(0, 0),)
 
 
-def test_a_divisible_extent_is_told_and_no_other() -> None:
+def test_only_a_divisible_extent_is_a_fact() -> None:
     assert "x.shape[0]" not in compiled(launch_copy, info(ROWS, 48)).facts
 
     def launch(x: Any, out: Any) -> None:
@@ -284,7 +284,7 @@ def test_the_options_of_a_launcher_without_a_gpu_are_cute_dsls() -> None:
 # --- Specs ----------------------------------------------------------------------------
 
 
-def test_a_kernel_is_no_launch_function() -> None:
+def test_a_kernel_in_place_of_its_launch_function_is_refused() -> None:
     with pytest.raises(SpecError, match="silu_kernel is a kernel"):
         tta.cutedsl(silu_kernel)
 

@@ -233,7 +233,7 @@ def test_kernels_of_equal_source_and_options_have_equal_fingerprints() -> None:
     assert digest(relu) != digest(by_target)
 
 
-def test_the_compiler_is_told_no_facts_of_a_scalar_nan() -> None:
+def test_there_are_no_facts_about_a_scalar_nan() -> None:
     """A float goes as its bits, whatever they are."""
 
     def launch_fn(x: Any, out: Any) -> None:
@@ -243,7 +243,7 @@ def test_the_compiler_is_told_no_facts_of_a_scalar_nan() -> None:
     assert int(result.extras[4]) == 0x7F800000
 
 
-def test_modules_made_by_hand_are_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_may_be_made_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """``sys.modules`` may hold anything."""
 
     class Lazy(ModuleType):

@@ -143,7 +143,7 @@ def test_arguments_that_an_engine_cannot_pass_are_refused(
         recorded(launch_fn, info(DYNAMIC, 30))
 
 
-def test_a_grid_that_is_no_tuple_is_refused() -> None:
+def test_a_grid_that_is_not_a_tuple_is_refused() -> None:
     def launch_fn(x: Any, out: Any) -> None:
         ct.launch(0, 4, kernels.relu_kernel, (out, x, 64))
 
@@ -165,7 +165,7 @@ def test_a_dependent_launch_is_refused() -> None:
         recorded(launch_fn, info(8))
 
 
-def test_a_function_that_is_no_kernel_is_refused() -> None:
+def test_a_function_that_is_not_a_kernel_is_refused() -> None:
     def launch_fn(x: Any, out: Any) -> None:
         ct.launch(0, (1,), kernels.launch_relu, (out, x, 64))
 

@@ -140,9 +140,7 @@ def test_every_tactic_compiles_or_says_why_not(case: Case, architecture: str) ->
 
 @static_and_dynamic
 @each_case
-def test_what_the_compiler_is_told_is_true_of_every_launch(
-    case: Case, is_dynamic: bool
-) -> None:
+def test_the_facts_hold_for_every_launch(case: Case, is_dynamic: bool) -> None:
     """The text of the facts is checked against ordinary tensors."""
     found = built(case.name, is_dynamic=is_dynamic)
     for number, tactic in found.tactics.items():

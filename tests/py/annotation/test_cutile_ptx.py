@@ -194,7 +194,7 @@ def test_the_ptx_is_all_of_the_code_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("cubin", [b"", b"\x7fELF\x01\x01" + bytes(64), b".version 9"])
-def test_what_is_no_cubin_is_refused(cubin: bytes) -> None:
+def test_something_that_is_not_a_cubin_is_refused(cubin: bytes) -> None:
     with pytest.raises(PTXError, match="did not write a CUBIN"):
         tileiras.embedded_ptx(cubin)
 
@@ -211,12 +211,13 @@ def machine_code(text: str, ptxas: str) -> bytes:
     return image[name]
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "sm_120"])
-def test_a_plain_kernel_has_the_machine_code_of_the_kernel_of_tiles(arch: str) -> None:
+def test_a_plain_kernel_has_the_machine_code_of_the_kernel_of_tiles(
+    architecture: str,
+) -> None:
     """``ct.launch`` launches the marked one with blocks of a single thread."""
     program = recorded(kernels.launch_batch_matmul, info(4, 64, 64), info(4, 64, 64))
-    told = constraints(program, "async8")
-    cubin = compile_cubin(kernels.batch_matmul_kernel, told, arch)
+    facts = constraints(program, "async8")
+    cubin = compile_cubin(kernels.batch_matmul_kernel, facts, architecture)
     marked = tileiras.embedded_ptx(cubin)
     plain = tileiras.as_plain_kernel(marked, "k")
     changed = set(marked.splitlines()) ^ set(plain.splitlines())

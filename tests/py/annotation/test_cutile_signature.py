@@ -34,7 +34,7 @@ def facts_of_reglu(extent: int | Range, columns: int, **keywords: Any) -> set[st
     return {fact for fact in facts.split() if fact.startswith("gate")}
 
 
-def test_vector16_tells_what_holds_up_to_16_bytes() -> None:
+def test_vector16_holds_the_facts_up_to_16_bytes() -> None:
     assert facts_of_reglu(DYNAMIC, 24) == {
         "gate%16",
         "gate.shape[0]%8",
@@ -47,7 +47,7 @@ def test_vector16_tells_what_holds_up_to_16_bytes() -> None:
     }
 
 
-def test_async8_tells_what_holds_up_to_8_bytes() -> None:
+def test_async8_holds_the_facts_up_to_8_bytes() -> None:
     assert facts_of_reglu(DYNAMIC, 24, facts="async8") == {
         "gate%8",
         "gate.shape[0]%4",
@@ -55,23 +55,23 @@ def test_async8_tells_what_holds_up_to_8_bytes() -> None:
     }
 
 
-def test_strides_tells_constant_strides_alone() -> None:
+def test_strides_holds_constant_strides_alone() -> None:
     assert facts_of_reglu(64, 64, facts="strides") == {"gate.strides[0]=1"}
 
 
-def test_what_is_constant_is_told_and_nothing_that_is_not() -> None:
+def test_constants_are_facts_and_nothing_else_is_called_constant() -> None:
     assert facts_of_reglu(4, 8) == {"gate%16", "gate.shape[0]=32", "gate.strides[0]=1"}
     assert facts_of_reglu(DYNAMIC, 7) == {"gate%16", "gate.strides[0]=1"}
 
 
-def test_without_the_alignment_promise_no_address_is_told() -> None:
+def test_without_the_alignment_promise_addresses_are_not_facts() -> None:
     assert facts_of_reglu(4, 8, aligned=False) == {
         "gate.shape[0]=32",
         "gate.strides[0]=1",
     }
 
 
-def test_the_row_stride_of_a_dynamic_row_is_not_told() -> None:
+def test_the_row_stride_of_a_dynamic_row_is_not_a_fact() -> None:
     inputs = info(DYNAMIC, Range(1, 48, 333), dtype=torch.float32)
     facts = compiled(
         kernels.launch_transpose,
@@ -200,7 +200,7 @@ def launch_static(x: Any, out: Any) -> None:
 
 
 @pytest.mark.parametrize("facts", FACT_SETS)
-def test_an_extent_that_the_kernel_declares_static_is_always_told(facts: str) -> None:
+def test_an_extent_that_the_kernel_declares_static_is_always_a_fact(facts: str) -> None:
     told = compiled(launch_static, info(DYNAMIC, 64), facts=facts).facts
     assert told.startswith(f"{facts}: ")
     assert "x.shape[1]=64" in told.split()

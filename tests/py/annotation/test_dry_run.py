@@ -373,7 +373,7 @@ def test_many_threads_may_dry_run_at_once(add: str) -> None:
     assert {run.result() for run in runs} == {expected}
 
 
-def test_inputs_that_are_no_list_are_refused(add: str) -> None:
+def test_inputs_that_are_not_a_list_are_refused(add: str) -> None:
     with pytest.raises(SpecError, match="inputs is Tensor; pass a list"):
         tta.dry_run(add, torch.empty(8), "sm_90")
 

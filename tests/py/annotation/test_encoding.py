@@ -55,7 +55,7 @@ def test_an_expression_comes_back_as_it_was(expr: sympy.Basic) -> None:
     ],
     ids=str,
 )
-def test_what_is_not_known_is_not_encoded(expr: sympy.Basic) -> None:
+def test_an_expression_that_is_not_known_has_no_json(expr: sympy.Basic) -> None:
     with pytest.raises(EncodingError):
         encode(expr)
 
@@ -78,6 +78,6 @@ def test_what_is_not_known_is_not_encoded(expr: sympy.Basic) -> None:
     ],
     ids=repr,
 )
-def test_what_is_no_encoded_expression_is_refused(data: Any) -> None:
+def test_json_that_does_not_encode_an_expression_is_refused(data: Any) -> None:
     with pytest.raises(EncodingError):
         decode(data)

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from conftest import RunPython
 
 PROJECT = Path(__file__).resolve().parents[3]
 SITE = Path(sysconfig.get_path("purelib"))
@@ -73,7 +74,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def script(
-    run_python: Any, tmp_path_factory: pytest.TempPathFactory
+    run_python: RunPython, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], str]:
     """What the script found, and what it wrote on standard error."""
     path = tmp_path_factory.mktemp("script") / "script.py"
@@ -101,7 +102,7 @@ def test_tensorrt_imports_before_torch(script: tuple[dict[str, Any], str]) -> No
 
 @here_only
 def test_torch_says_truthfully_whether_there_is_a_device(
-    script: tuple[dict[str, Any], str], run_python: Any
+    script: tuple[dict[str, Any], str], run_python: RunPython
 ) -> None:
     question = "import torch; c = torch.cuda; print(c.is_available(), c.device_count())"
     plain = run_python(question).stdout.split()
@@ -135,7 +136,7 @@ def test_the_installer_finds_no_builder_here(install: ModuleType) -> None:
 
 @here_only
 def test_any_directory_with_the_packages_can_be_completed(
-    install: ModuleType, site: Path, run_python: Any
+    install: ModuleType, site: Path, run_python: RunPython
 ) -> None:
     install.complete_site(site)
     # A process of its own: these names are loaded here from another directory.

@@ -418,7 +418,7 @@ def test_functions_that_name_each_other_have_fingerprints(load: Loader) -> None:
     assert fingerprint(load(text.replace("n != 0", "n > 0")).even) != before
 
 
-def test_a_closure_variable_without_a_value_yet_is_no_error() -> None:
+def test_a_closure_variable_may_have_no_value_yet() -> None:
     def outer(bind: bool) -> Callable[[], Any]:
         def inner() -> Any:
             return late
@@ -437,7 +437,7 @@ def test_a_function_typed_in_without_source_differs_by_its_code(load: Loader) ->
     assert fingerprint(module.f) != fingerprint(module.g)
 
 
-def test_a_non_ascii_name_is_no_error(load: Loader) -> None:
+def test_names_may_hold_more_than_ascii(load: Loader) -> None:
     module = load("größe = 3\ndef länge(x, out):\n    return x + größe\n")
     assert fingerprint(module.länge) == fingerprint(module.länge)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import RunPython
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
@@ -101,7 +102,7 @@ PROBE = f"""
 
 @pytest.fixture(scope="module")
 def states(
-    run_python: Any, tmp_path_factory: pytest.TempPathFactory
+    run_python: RunPython, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, Any]]:
     """A process with torch_tensorrt before and after it imports our two packages."""
     folder = tmp_path_factory.mktemp("import")

@@ -68,7 +68,7 @@ def test_tensors_are_promised_to_be_aligned_unless_that_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("spec", [None, 3, [], (), [KERNEL, None], [launch], launch])
-def test_what_is_no_kernel_spec_is_refused(spec: Any) -> None:
+def test_something_that_is_not_a_kernel_spec_is_refused(spec: Any) -> None:
     with pytest.raises(SpecError, match=r"Make one with tta\.triton\(launch_fn\)"):
         custom_plugin(spec, meta)
 

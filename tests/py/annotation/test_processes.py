@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # in the other process
-    here_and_beside = Path(__file__).parent, Path(__file__).parents[1] / "plugins"
-    sys.path[:0] = map(str, here_and_beside)
+    tests = Path(__file__).parents[1]
+    sys.path[:0] = map(str, (tests, tests / "annotation", tests / "plugins"))
 
 import pytest
 import torch
 import user_kernels
 from cache_tools import job, key
+from conftest import RunPython
 from kernels import BLOCKS, launch_silu
 from test_encoding import EXPRESSIONS
 from test_engine_cache import target_of_a_call
@@ -78,7 +79,9 @@ def here() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def there(run_python: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def there(
+    run_python: RunPython, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("another process")
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     environment = {

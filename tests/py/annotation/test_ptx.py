@@ -150,17 +150,17 @@ def test_an_array_parameter_is_an_error_that_names_it() -> None:
 
 
 @pytest.mark.parametrize("comment", ["// .reqntid 64\n", "/* .reqntid 64 */\n"])
-def test_a_directive_in_a_comment_says_nothing(comment: str) -> None:
+def test_a_directive_in_a_comment_does_not_count(comment: str) -> None:
     text = module(".param .u32 n", directives=f"{comment}.reqntid 128\n")
     assert ptx.parse(text).block == (128, 1, 1)
 
 
-def test_an_entry_in_a_comment_is_none() -> None:
+def test_an_entry_in_a_comment_does_not_count() -> None:
     text = "// .visible .entry other(.param .u32 n) {\n" + module(".param .u32 n")
     assert ptx.parse(text).name == "kernel"
 
 
-def test_a_comment_among_the_parameters_is_no_parameter() -> None:
+def test_a_comment_among_the_parameters_does_not_count() -> None:
     text = module(POINTER + "x", ".param .u32 n").replace(
         "x,\n", "x, // the input (x, as given)\n"
     )

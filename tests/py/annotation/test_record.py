@@ -186,7 +186,7 @@ def test_a_compile_time_constant_that_follows_a_dynamic_size_is_refused() -> Non
         recorded(launch_fn)
 
 
-def test_a_grid_that_is_no_tuple_of_ints_is_refused() -> None:
+def test_a_grid_that_is_not_a_tuple_of_ints_is_refused() -> None:
     with pytest.raises(ArgumentError, match=r"the grid holds 2\.5"):
         recorded(lambda x, y, out: launch(x, y, out, 5, grid=(2.5,)))
     with pytest.raises(ArgumentError, match="the grid is 7; write it as a tuple"):
@@ -554,7 +554,7 @@ def test_an_argument_read_from_a_tensor_is_refused_by_name() -> None:
         recorded(first, info(4, 4), info(4, 4))
 
 
-def test_a_function_that_returns_its_outputs_is_told_what_to_do() -> None:
+def test_the_error_for_a_function_that_returns_its_outputs_says_what_to_do() -> None:
     def add(x: Any, y: Any) -> Any:
         out = torch.empty_like(x)
         launch(x, y, out, x.numel())
@@ -572,7 +572,7 @@ def test_a_tensor_in_a_configs_place_is_refused() -> None:
         recorded(one_input)
 
 
-def test_what_raised_is_named() -> None:
+def test_the_function_that_raised_is_named() -> None:
     def meta(x: Any, y: Any) -> Any:
         raise RuntimeError("no such shape")
 

@@ -189,7 +189,7 @@ def test_a_tensor_that_is_not_given_has_no_bytes() -> None:
     assert bytes_moved(mixed, one) == 8 * 512 * 8
 
 
-def test_a_shape_that_could_not_be_run_is_no_success() -> None:
+def test_a_shape_that_could_not_be_run_is_not_a_success() -> None:
     large = replace(shape("max", 99, None, None), failure="not run: out of GPU memory")
     one = tactic(1, shape("opt", 64, 4.0, True), large)
     report = DryRunReport("my::op", "sm_90", (one,))

@@ -78,13 +78,13 @@ def test_one_and_one_point_zero_and_true_are_three_configs() -> None:
 @pytest.mark.parametrize(
     "configs", [{"BLOCK": 64}, "BLOCK", 3, {64}, iter([{"BLOCK": 64}])]
 )
-def test_configs_that_are_no_list_are_refused(configs: Any) -> None:
+def test_configs_that_are_not_a_list_are_refused(configs: Any) -> None:
     with pytest.raises(SpecError, match=r"configs is .*must be a list of dicts"):
         triton(launch, configs)
 
 
 @pytest.mark.parametrize("config", [None, 64, "BLOCK", [("BLOCK", 64)], {1: 2}])
-def test_a_config_that_is_no_dict_of_names_is_refused(config: Any) -> None:
+def test_a_config_that_is_not_a_dict_of_names_is_refused(config: Any) -> None:
     with pytest.raises(SpecError, match=r"configs\[1\] is .*must be a dict from names"):
         triton(launch, [{"BLOCK": 64}, config])
 
@@ -159,7 +159,7 @@ def test_an_option_that_the_launch_function_declares_goes_to_both() -> None:
 
 
 @pytest.mark.parametrize("launch_fn", ["launch", 3], ids=repr)
-def test_what_cannot_be_called_is_no_launch_function(launch_fn: Any) -> None:
+def test_a_launch_function_that_cannot_be_called_is_refused(launch_fn: Any) -> None:
     with pytest.raises(SpecError, match="which cannot be called"):
         triton(launch_fn)
 
@@ -245,12 +245,12 @@ def test_the_error_is_both_a_value_error_and_one_of_ours() -> None:
 
 
 @pytest.mark.parametrize("value", [True, None, 4.0, "4"])
-def test_an_option_that_is_no_int_is_refused(value: Any) -> None:
+def test_an_option_that_is_not_an_int_is_refused(value: Any) -> None:
     with pytest.raises(SpecError, match=r"num_warps=.*must be of type int"):
         tta.triton(launch_silu, configs=[{"num_warps": value}])
 
 
-def test_a_kernel_is_no_launch_function() -> None:
+def test_a_kernel_in_place_of_its_launch_function_is_refused() -> None:
     with pytest.raises(SpecError, match=r"silu_kernel is a kernel\. Pass the Py"):
         tta.triton(silu_kernel)
 

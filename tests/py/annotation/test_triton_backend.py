@@ -88,7 +88,7 @@ def plain_kernel(x_ptr, n, out_ptr, BLOCK: tl.constexpr):
     tl.store(out_ptr + offsets, x, mask=offsets < n)
 
 
-def test_what_the_kernel_asks_not_to_be_specialized_is_not() -> None:
+def test_a_parameter_is_not_specialized_where_the_kernel_says_so() -> None:
     def launch_fn(x: Any, out: Any) -> None:
         plain_kernel[(1,)](x, x.numel(), out, BLOCK=64)
 

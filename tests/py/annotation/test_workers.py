@@ -75,7 +75,7 @@ def test_a_crash_is_the_error_of_its_job_alone() -> None:
         )
 
 
-def test_an_exit_is_told_with_its_status() -> None:
+def test_an_exit_is_reported_with_its_status() -> None:
     (outcome, _) = compiled([Job("j", lambda: os._exit(3)), Job("k", int)])
     assert "died (exit status 3)" in str(outcome)
 

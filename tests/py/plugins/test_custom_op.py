@@ -421,7 +421,7 @@ def test_outputs_sized_from_data_are_refused() -> None:
         )
 
 
-def test_something_that_is_no_spec_is_refused() -> None:
+def test_something_that_is_not_a_spec_is_refused() -> None:
     with pytest.raises(SpecError, match=r"impl=123 is not a plugin"):
         trt_plugins.custom_op("reg::silu", impl=123)
 

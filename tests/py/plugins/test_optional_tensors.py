@@ -129,7 +129,7 @@ def test_a_packed_format_is_for_the_tensors_that_are_there() -> None:
     assert report.tactics[0].formats == ("CHW32", "LINEAR", "CHW32")
 
 
-def test_what_stands_for_none_is_no_tensor_of_a_graph() -> None:
+def test_a_graph_may_not_hold_the_tensor_that_stands_for_none() -> None:
     register()
     odd = torch.zeros(ABSENT.shape, dtype=ABSENT.dtype)  # type: ignore[arg-type]
 
@@ -142,7 +142,7 @@ def test_what_stands_for_none_is_no_tensor_of_a_graph() -> None:
         assert DYNAMO_CONVERTERS.get(node) is None
 
 
-def test_what_stands_for_none_is_no_weight_and_no_input_of_a_dry_run() -> None:
+def test_weights_and_dry_run_inputs_may_not_be_what_stands_for_none() -> None:
     odd = torch.zeros(2, 1, 1, 1, 1, 1, 1, 1, dtype=torch.bool)
     with pytest.raises(SpecError, match=r"weight 'bias': .*stands for None"):
         trt_plugins.custom_op(
@@ -156,7 +156,7 @@ def test_what_stands_for_none_is_no_weight_and_no_input_of_a_dry_run() -> None:
         tta.dry_run("conv::biased", [X, odd], "sm_90", execute=False)
 
 
-def test_what_stands_for_none_is_no_tensor_of_a_python_plugin() -> None:
+def test_a_python_plugin_may_not_get_the_tensor_that_stands_for_none() -> None:
     with torch.library._scoped_library("conv", "FRAGMENT") as library:
         library.define("python(Tensor x, Tensor? bias=None) -> Tensor")
         library.impl("python", reference, "CUDA")

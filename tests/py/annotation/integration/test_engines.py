@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import tensorrt as trt
 import torch
+from conftest import RunPython
 from models import MODELS, Model, each_model
 
 import torch_tensorrt
@@ -133,23 +133,15 @@ def engine_file(softmax: Model, tmp_path: Path) -> Path:
     return path
 
 
-def run(command: Sequence[str], **environment: str) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **environment}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_an_engine_runs_without_this_project_and_triton(
-    softmax: Model, engine_file: Path, tmp_path: Path
+    softmax: Model, engine_file: Path, tmp_path: Path, run_python: RunPython
 ) -> None:
     (x,) = tensors(softmax, "ragged")
     given, got = tmp_path / "x.npy", tmp_path / "out.npy"
     np.save(given, x.cpu().numpy())
     paths = [path for path in sys.path if path.endswith("-packages")]
-    command = [sys.executable, "-S", *map(str, (RUN_ENGINE, engine_file, given, got))]
-    run(command, PYTHONPATH=os.pathsep.join(paths))
+    environment = {"PYTHONPATH": os.pathsep.join(paths)}
+    run_python(["-S", RUN_ENGINE, engine_file, given, got], env=environment)
     assert_same(torch.from_numpy(np.load(got)), softmax.plain(None, x).cpu())
 
 
@@ -161,6 +153,8 @@ def test_an_engine_runs_in_cpp(
     given = tmp_path / "x.bin"
     given.write_bytes(x.cpu().numpy().tobytes())
     shape = "x".join(map(str, x.shape))
-    output = run([str(program), str(engine_file), f"x:{shape}", f"x={given}"])
-    total = float(output.partition("sum ")[2].split()[0])
+    command = [program, engine_file, f"x:{shape}", f"x={given}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    total = float(done.stdout.partition("sum ")[2].split()[0])
     assert total == pytest.approx(softmax.plain(None, x).double().sum().item(), 1e-3)
