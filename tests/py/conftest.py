@@ -61,6 +61,8 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TTA_CACHE_DIR", str(folder / "kernel-cache"))
+        # Triton's own names files of whichever checkout compiled a kernel first.
+        patch.setenv("TRITON_CACHE_DIR", str(folder / "triton-cache"))
         patch.setenv("TTA_JOBS", "1")
         yield
 
