@@ -7,8 +7,8 @@
 
 The first step needs cuTile and no GPU; the second a GPU and no cuTile, which may be on
 another machine. Two kernels are checked against torch, and timed at full size: with
-each set of facts (`tma` goes out as a CUBIN, the others as PTX), with none told, and
-beside torch (whose matmul is cuBLAS) and a device copy of as many bytes.
+each set of facts, with none told, and beside torch (whose matmul is cuBLAS) and a
+device copy of as many bytes.
 """
 
 from __future__ import annotations

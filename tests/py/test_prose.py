@@ -49,7 +49,6 @@ def test_a_document_has_no_sentence_to_rewrite(path: Path) -> None:
     assert not [str(finding) for finding in prose.findings(path)]
 
 
-@pytest.mark.xfail(reason="the library's sentences are not all rewritten yet")
 def test_the_library_has_no_sentence_to_rewrite() -> None:
     paths = prose.files(prose.LIBRARY)
     assert not [str(found) for path in paths for found in prose.findings(path)]

@@ -268,6 +268,8 @@ def read_attributes(options: argparse.Namespace, plugin: Plugin) -> dict[str, An
             raise UsageError(
                 f"the op has no attribute {name}; it takes {_list(kinds)}."
             )
+        if name in values:
+            raise UsageError(f"--attribute {name}: it is given twice.")
         kind, literal = kinds[name], text
         if kind.element is bool and text in ("true", "false"):
             literal = text.capitalize()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""The environment variables that this package reads. The table is the whole list."""
+"""This package's own environment variables. The table is the whole list."""
 
 from __future__ import annotations
 

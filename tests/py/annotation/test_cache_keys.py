@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,19 @@ def test_constants_of_equal_value_and_other_type_differ(tmp_path: Path) -> None:
 def test_whatever_decides_the_code_is_in_the_key(other: dict[str, Any]) -> None:
     assert None not in (key(job()), key(job(**other)))
     assert key(job(**other)) != key(job())
+
+
+def test_a_toolchain_that_does_not_start_fails_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It raises whatever its program raises; compiling then says what is wrong."""
+
+    def broken(self: Any) -> Any:
+        raise subprocess.CalledProcessError(1, ["tileiras", "--version"])
+
+    monkeypatch.setattr(triton_compiler.TritonBackend, "toolchain", broken)
+    toolchain = job().toolchain
+    assert toolchain.compiler is None and "tileiras" in str(toolchain.versions)
 
 
 def test_another_toolchain_compiles_again(monkeypatch: pytest.MonkeyPatch) -> None:

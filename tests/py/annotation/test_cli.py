@@ -504,6 +504,12 @@ def test_an_attribute_that_fits_nothing_is_refused(
     assert message in str(caught.value)
 
 
+def test_an_attribute_given_twice_is_refused() -> None:
+    options = argparse.Namespace(attribute=[("k", "1"), ("k", "2")])
+    with pytest.raises(UsageError, match="--attribute k: it is given twice"):
+        read_attributes(options, op_with(attributes={"k": AttributeKind(int)}))
+
+
 def test_a_missing_attribute_is_named_unless_it_has_a_default() -> None:
     options, kinds = argparse.Namespace(attribute=[]), {"k": AttributeKind(int)}
     with pytest.raises(UsageError, match=r"k: not given. Add --attribute NAME=VALUE"):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,19 @@ def test_equal_requests_are_equal_keys() -> None:
     assert len(same) == 1
     (one,) = same
     assert one.attributes == {"alpha": 1.0, "axes": [1, 2]}
+    assert request(X, axes=(1, 2), alpha=1.0) == one  # TensorRT has its own order
+
+
+def test_an_error_that_is_kept_does_not_keep_who_met_it() -> None:
+    """A traceback refers to every frame on its way, and so to a caller's tensors."""
+    left_out, asked = plugin(tta.triton(launch_nothing)), request()
+    for _ in range(2):
+        with pytest.raises(LaunchCountError) as caught:
+            left_out.tactic(1, asked)
+    (tactic,) = left_out.kernels(asked)
+    assert tactic.error is not caught.value
+    frames = [frame.name for frame in traceback.extract_tb(tactic.error.__traceback__)]
+    assert "tactic" not in frames
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ class _Case:
             launch = partial(kernel.launch, shape, *pointers)
             try:
                 launch()
-            except DryRunError as error:  # as of a block that needs too many registers
+            except DryRunError as error:  # a block needs too many registers
                 return replace(shape, ok=False, failure=str(error))
             try:
                 torch.cuda.synchronize()
