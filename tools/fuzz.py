@@ -24,6 +24,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,9 +34,12 @@ import triton.language as tl
 import torch_tensorrt.annotation as tta
 from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._record.program import Constant, Launch, Scalar
-from torch_tensorrt.annotation._sizes.expressions import evaluate
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
 from torch_tensorrt.annotation.errors import AnnotationError
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "tests" / "py" / "annotation"))
+from values import evaluate  # noqa: E402
 
 SIZES = (Range(1, 16, 70), Range(2, 24, 150))
 NAMES = ("p", "q", "r")  # the kernel's integer arguments

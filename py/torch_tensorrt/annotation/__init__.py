@@ -31,23 +31,21 @@ Hand over the function that launches your kernel; every config is a tactic::
 ``torch_tensorrt.compile`` then makes each call of ``torch.ops.my.silu`` a plugin layer.
 """
 
-from torch_tensorrt.annotation import errors as errors
-from torch_tensorrt.annotation._dry_run import dry_run as dry_run
-from torch_tensorrt.annotation._dry_run.execute import execute as execute
-from torch_tensorrt.annotation._dry_run.report import DryRunReport as DryRunReport
-from torch_tensorrt.annotation._plugin import unregister as unregister
-from torch_tensorrt.annotation._specs import CustomPluginSpec as CustomPluginSpec
-from torch_tensorrt.annotation._specs import custom_plugin as custom_plugin
-from torch_tensorrt.annotation._specs import (
-    normalize_impl_to_spec as normalize_impl_to_spec,
-)
-from torch_tensorrt.annotation._target import Target as Target
-from torch_tensorrt.annotation.backends.cutedsl import CuTeDSLSpec as CuTeDSLSpec
-from torch_tensorrt.annotation.backends.cutedsl import cutedsl as cutedsl
-from torch_tensorrt.annotation.backends.cutile import CuTileSpec as CuTileSpec
-from torch_tensorrt.annotation.backends.cutile import cutile as cutile
-from torch_tensorrt.annotation.backends.triton import TritonSpec as TritonSpec
-from torch_tensorrt.annotation.backends.triton import triton as triton
+from . import errors as errors
+from ._dry_run import dry_run as dry_run
+from ._dry_run.execute import execute as execute
+from ._dry_run.report import DryRunReport as DryRunReport
+from ._plugin import unregister as unregister
+from ._specs import CustomPluginSpec as CustomPluginSpec
+from ._specs import custom_plugin as custom_plugin
+from ._specs import normalize_impl_to_spec as normalize_impl_to_spec
+from ._target import Target as Target
+from .backends.cutedsl import CuTeDSLSpec as CuTeDSLSpec
+from .backends.cutedsl import cutedsl as cutedsl
+from .backends.cutile import CuTileSpec as CuTileSpec
+from .backends.cutile import cutile as cutile
+from .backends.triton import TritonSpec as TritonSpec
+from .backends.triton import triton as triton
 
 __version__ = "0.2.0.dev0"
 

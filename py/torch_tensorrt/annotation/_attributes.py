@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from torch_tensorrt.annotation.errors import SpecError
+from .errors import SpecError
 
 
 def np_scalar_attr_annotation(dtype: Any) -> Any:

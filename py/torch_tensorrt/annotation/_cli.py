@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_tensorrt.annotation import _settings, backends
-from torch_tensorrt.annotation._compile.cache import kernel_cache
-from torch_tensorrt.annotation._compile.pool import worker_count
-from torch_tensorrt.annotation._dry_run import dry_run, plugin_of
-from torch_tensorrt.annotation._plugin import Plugin
-from torch_tensorrt.annotation._target import Target, current_target
-from torch_tensorrt.annotation._tensors import DTYPES, Extent, Range, TensorInfo
-from torch_tensorrt.annotation.errors import AnnotationError, DryRunError, TargetError
+from . import _settings, backends
+from ._compile.cache import kernel_cache
+from ._compile.pool import worker_count
+from ._dry_run import dry_run, plugin_of
+from ._plugin import Plugin
+from ._target import Target, current_target
+from ._tensors import DTYPES, Extent, Range, TensorInfo
+from .errors import AnnotationError, DryRunError, TargetError
 
 if TYPE_CHECKING:
-    from torch_tensorrt.annotation.__main__ import Shape
+    from .__main__ import Shape
 
 OK, FAILED, USAGE = 0, 1, 2  # exit status
 

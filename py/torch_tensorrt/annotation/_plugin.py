@@ -18,18 +18,18 @@ from typing import Any
 
 import torch
 
-from torch_tensorrt.annotation import errors
-from torch_tensorrt.annotation._attributes import AttributeKind
-from torch_tensorrt.annotation._code.kernel import Kernel
-from torch_tensorrt.annotation._compile.job import Job, compile_all
-from torch_tensorrt.annotation._fingerprint import fingerprint
-from torch_tensorrt.annotation._record import Call, record
-from torch_tensorrt.annotation._record.program import Program
-from torch_tensorrt.annotation._specs import Config, CustomPluginSpec, KernelSpec
-from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._tensors import DType, TensorInfo
-from torch_tensorrt.annotation.backends import backend
-from torch_tensorrt.annotation.errors import AnnotationError, as_ours
+from . import errors
+from ._attributes import AttributeKind
+from ._code.kernel import Kernel
+from ._compile.job import Job, compile_all
+from ._fingerprint import fingerprint
+from ._record import Call, record
+from ._record.program import Program
+from ._specs import Config, CustomPluginSpec, KernelSpec
+from ._target import Target
+from ._tensors import DType, TensorInfo
+from .backends import backend
+from .errors import AnnotationError, as_ours
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from torch_tensorrt.annotation.errors import SpecError
+from .errors import SpecError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 

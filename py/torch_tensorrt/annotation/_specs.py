@@ -17,9 +17,9 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 
-from torch_tensorrt.annotation._fingerprint import describe_language, fingerprint
-from torch_tensorrt.annotation._tensors import Formats, as_formats
-from torch_tensorrt.annotation.errors import SpecError
+from ._fingerprint import describe_language, fingerprint
+from ._tensors import Formats, as_formats
+from .errors import SpecError
 
 Spec = TypeVar("Spec", bound="KernelSpec")
 Config: TypeAlias = tuple[tuple[str, Any], ...]  # sorted (name, value) pairs

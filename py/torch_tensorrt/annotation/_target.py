@@ -14,8 +14,8 @@ from functools import cache
 
 import torch
 
-from torch_tensorrt.annotation import _settings
-from torch_tensorrt.annotation.errors import TargetError
+from . import _settings
+from .errors import TargetError
 
 _override: ContextVar[Target | None] = ContextVar("tta_target", default=None)
 

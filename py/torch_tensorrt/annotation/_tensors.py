@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import sympy
 import torch
 
-from torch_tensorrt.annotation.errors import DTypeError, FormatError, SpecError
+from .errors import DTypeError, FormatError, SpecError
 
 MAX_RANK = 8  # nvinfer1::Dims::MAX_DIMS
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1

@@ -14,8 +14,8 @@ import sympy
 pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 
 from cutlass._mlir import ir
+from values import evaluate
 
-from torch_tensorrt.annotation._sizes.expressions import evaluate
 from torch_tensorrt.annotation._sizes.facts import is_condition
 from torch_tensorrt.annotation._tensors import Range, symbol
 from torch_tensorrt.annotation.backends.cutedsl.arithmetic import (

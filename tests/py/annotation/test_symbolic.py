@@ -27,10 +27,10 @@ from torch.utils._sympy.functions import (
     Mod,
     PythonMod,
 )
+from values import evaluate
 
 from torch_tensorrt.annotation._dry_run.builder import dimensions, expression_builder
 from torch_tensorrt.annotation._record.tracing import Trace
-from torch_tensorrt.annotation._sizes.expressions import evaluate
 from torch_tensorrt.annotation._sizes.facts import bounds, facts
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._tensors import (
@@ -372,16 +372,6 @@ def test_a_value_without_bounds_is_refused(expr: sympy.Expr) -> None:
 
 
 # --- Evaluation -----------------------------------------------------------------------
-
-
-def test_an_extent_that_is_not_given_is_an_error() -> None:
-    with pytest.raises(ArgumentError, match="d0_1"):
-        evaluate(n + m, {n: 1})
-
-
-def test_a_fraction_is_not_an_extent() -> None:
-    with pytest.raises(ArgumentError, match="not an integer"):
-        evaluate(n / 2, {n: 3})
 
 
 def test_extents_that_nothing_uses_are_ignored() -> None:

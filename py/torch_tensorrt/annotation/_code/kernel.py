@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import sympy
 
-from torch_tensorrt.annotation._code import ptx
-from torch_tensorrt.annotation.errors import AnnotationError
+from ..errors import AnnotationError
+from . import ptx
 
 
 @dataclass(frozen=True)

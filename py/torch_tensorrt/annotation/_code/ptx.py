@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from torch_tensorrt.annotation.errors import PTXError
+from ..errors import PTXError
 
 _ENTRY = re.compile(
     r"\.visible\s+\.entry\s+(?P<name>[\w$]+)\s*\((?P<parameters>[^)]*)\)"

@@ -16,9 +16,9 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from torch_tensorrt.annotation import errors
-from torch_tensorrt.annotation._code.ptx import TARGET, parse
-from torch_tensorrt.annotation._target import newest_ptx_isa
+from .. import errors
+from .._target import newest_ptx_isa
+from .ptx import TARGET, parse
 
 _TOO_MUCH_SHARED = re.compile(
     r"uses too much shared data \(0x([0-9a-f]+) bytes, 0x([0-9a-f]+) max\)"

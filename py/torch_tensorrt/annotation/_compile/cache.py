@@ -23,10 +23,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from torch_tensorrt.annotation import _settings, errors
-from torch_tensorrt.annotation._code.kernel import Kernel, Outcome
-from torch_tensorrt.annotation._sizes.expressions import EncodingError, decode, encode
-from torch_tensorrt.annotation.errors import AnnotationError, CacheWarning, warn
+from .. import _settings, errors
+from .._code.kernel import Kernel, Outcome
+from .._sizes.expressions import EncodingError, decode, encode
+from ..errors import AnnotationError, CacheWarning, warn
 
 _FOLDER = "v2"  # of entries in this format
 # What this cache calls its files; it leaves all others alone.

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch_tensorrt.annotation import _fingerprint, _settings
-from torch_tensorrt.annotation._code import ptx
-from torch_tensorrt.annotation._code.kernel import Kernel, Outcome
-from torch_tensorrt.annotation._code.ptxas import settle
-from torch_tensorrt.annotation._compile import pool
-from torch_tensorrt.annotation._compile.cache import kernel_cache
-from torch_tensorrt.annotation._record.program import Program
-from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.backends import Toolchain, backend
-from torch_tensorrt.annotation.backends.abi import require_grid
-from torch_tensorrt.annotation.errors import as_ours
+from .. import _fingerprint, _settings
+from .._code import ptx
+from .._code.kernel import Kernel, Outcome
+from .._code.ptxas import settle
+from .._record.program import Program
+from .._target import Target
+from ..backends import Toolchain, backend
+from ..backends.abi import require_grid
+from ..errors import as_ours
+from . import pool
+from .cache import kernel_cache
 
 # Part of every cache key. Raise it when a change here makes other code of the same
 # launch: in a backend's signature, in the PTX rewriter, or in the facts that a compiler

@@ -26,9 +26,9 @@ from contextlib import contextmanager
 
 from pebble import ProcessExpired, ProcessPool
 
-from torch_tensorrt.annotation import _settings
-from torch_tensorrt.annotation._code.kernel import Outcome
-from torch_tensorrt.annotation.errors import AnnotationError, CompileError
+from .. import _settings
+from .._code.kernel import Outcome
+from ..errors import AnnotationError, CompileError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from torch_tensorrt.annotation import _target, _tensors, errors
-from torch_tensorrt.annotation._code import ptx
-from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
-from torch_tensorrt.annotation._dry_run.execute import MakeInputs, random_inputs
-from torch_tensorrt.annotation._dry_run.execute import execute as run_tactics
-from torch_tensorrt.annotation._dry_run.report import Dims, DryRunReport, TacticReport
-from torch_tensorrt.annotation._plugin import Plugin, Request, Tactic, lock, registered
-from torch_tensorrt.annotation._record import infer_outputs
-from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._tensors import Range, TensorInfo
-from torch_tensorrt.annotation.errors import DryRunError, SpecError
+from .. import _target, _tensors, errors
+from .._code import ptx
+from .._plugin import Plugin, Request, Tactic, lock, registered
+from .._record import infer_outputs
+from .._target import Target
+from .._tensors import Range, TensorInfo
+from ..errors import DryRunError, SpecError
+from .builder import BuiltLaunch, build
+from .execute import MakeInputs, random_inputs
+from .execute import execute as run_tactics
+from .report import Dims, DryRunReport, TacticReport
 
 
 def dry_run(

@@ -18,13 +18,13 @@ from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from torch_tensorrt.annotation._dry_run.report import Dims, ShapeReport
-from torch_tensorrt.annotation._target import compiling_for
-from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo, to_plugin
-from torch_tensorrt.annotation.errors import DryRunError
+from .._target import compiling_for
+from .._tensors import DType, Range, TensorInfo, to_plugin
+from ..errors import DryRunError
+from .report import Dims, ShapeReport
 
 if TYPE_CHECKING:
-    from torch_tensorrt.annotation._plugin import Plugin, Request
+    from .._plugin import Plugin, Request
 
 _lock = threading.RLock()  # TensorRT keeps the expression builder in a global
 

@@ -15,18 +15,12 @@ from typing import Any, TypeAlias
 
 import torch
 
-from torch_tensorrt.annotation._compile.pool import progress
-from torch_tensorrt.annotation._dry_run.memory import POISONS, GuardedTensor, compare
-from torch_tensorrt.annotation._dry_run.report import (
-    Dims,
-    DryRunReport,
-    ShapeReport,
-    TacticReport,
-    bytes_moved,
-)
-from torch_tensorrt.annotation._record import as_tensors
-from torch_tensorrt.annotation._tensors import absent
-from torch_tensorrt.annotation.errors import DryRunError
+from .._compile.pool import progress
+from .._record import as_tensors
+from .._tensors import absent
+from ..errors import DryRunError
+from .memory import POISONS, GuardedTensor, compare
+from .report import Dims, DryRunReport, ShapeReport, TacticReport, bytes_moved
 
 MakeInputs: TypeAlias = Callable[[Dims], Sequence[torch.Tensor | None]]
 

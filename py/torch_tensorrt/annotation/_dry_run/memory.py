@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from torch_tensorrt.annotation._tensors import FORMATS, LINEAR
-from torch_tensorrt.annotation.errors import DryRunError
+from .._tensors import FORMATS, LINEAR
+from ..errors import DryRunError
 
 _GUARD = 1 << 20  # bytes on either side: more than a block's tile
 # As bytes: NaN in every floating-point dtype, a large number, and its negative, since

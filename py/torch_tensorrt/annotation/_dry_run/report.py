@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from torch_tensorrt.annotation._tensors import DType
+from .._tensors import DType
 
 Dims: TypeAlias = tuple[tuple[int, ...] | None, ...]  # None: an input that is not given
 

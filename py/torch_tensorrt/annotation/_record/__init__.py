@@ -14,12 +14,10 @@ import sympy
 import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from torch_tensorrt.annotation._record.branches import (
-    ShapesRejected,
-    trace,
-    trace_somewhere,
-)
-from torch_tensorrt.annotation._record.program import (
+from .._tensors import MAX_RANK, Formats, TensorInfo, empty_buffers, formats_of
+from ..errors import ArgumentError, DataDependentError, LaunchCountError
+from .branches import ShapesRejected, trace, trace_somewhere
+from .program import (
     Argument,
     CaughtLaunch,
     Constant,
@@ -31,20 +29,8 @@ from torch_tensorrt.annotation._record.program import (
     Scalar,
     scalar,
 )
-from torch_tensorrt.annotation._record.tracing import Operators, Trace
-from torch_tensorrt.annotation._record.tracing import as_tensors as as_tensors
-from torch_tensorrt.annotation._tensors import (
-    MAX_RANK,
-    Formats,
-    TensorInfo,
-    empty_buffers,
-    formats_of,
-)
-from torch_tensorrt.annotation.errors import (
-    ArgumentError,
-    DataDependentError,
-    LaunchCountError,
-)
+from .tracing import Operators, Trace
+from .tracing import as_tensors as as_tensors
 
 
 class Interceptor(Protocol):

@@ -29,21 +29,15 @@ from typing import TypeAlias
 
 import sympy
 
-from torch_tensorrt.annotation._record.program import Program
-from torch_tensorrt.annotation._record.tracing import Guard, Trace
-from torch_tensorrt.annotation._tensors import (
-    Range,
-    Ranges,
-    TensorInfo,
-    ranges_of,
-    symbol,
-)
-from torch_tensorrt.annotation.errors import (
+from .._tensors import Range, Ranges, TensorInfo, ranges_of, symbol
+from ..errors import (
     AnnotationError,
     DynamicControlFlowError,
     RecordError,
     UserCodeError,
 )
+from .program import Program
+from .tracing import Guard, Trace
 
 Traced: TypeAlias = Callable[[Trace], Program]
 Inputs: TypeAlias = Sequence[TensorInfo | None]

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import sympy
 import torch
 
-from torch_tensorrt.annotation._tensors import Range, TensorInfo, ranges_of
+from .._tensors import Range, TensorInfo, ranges_of
 
 Keywords: TypeAlias = tuple[tuple[str, Any], ...]  # sorted (name, value) pairs
 Rule: TypeAlias = Mapping[sympy.Basic, sympy.Basic]

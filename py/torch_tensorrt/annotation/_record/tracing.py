@@ -35,12 +35,8 @@ from torch.fx.experimental.symbolic_shapes import (
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_tensorrt.annotation._tensors import Range, TensorInfo, ranges_of, symbol
-from torch_tensorrt.annotation.errors import (
-    ArgumentError,
-    DataDependentError,
-    RecordError,
-)
+from .._tensors import Range, TensorInfo, ranges_of, symbol
+from ..errors import ArgumentError, DataDependentError, RecordError
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""Integer expressions over tensor extents: their values and their JSON form.
+"""Integer expressions over tensor extents, and their JSON form.
 
 An expression is a sympy one over the symbols of ``_tensors.symbol``. What a launch
 function computes with sizes arrives in torch's integer functions (``FloorDiv``,
@@ -11,25 +11,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import sympy
 from torch.utils._sympy import functions
 
-from torch_tensorrt.annotation._tensors import symbol
-from torch_tensorrt.annotation.errors import ArgumentError
-
-
-def evaluate(expr: sympy.Basic, values: Mapping[sympy.Symbol, int]) -> int:
-    """The value of ``expr`` for concrete extents."""
-    result = expr.xreplace({s: sympy.Integer(v) for s, v in values.items()})
-    if result in (sympy.true, sympy.false):
-        return int(bool(result))
-    if not result.is_Integer:
-        raise ArgumentError(f"{expr} is not an integer for {dict(values)}: {result}.")
-    return int(result)
-
+from .._tensors import symbol
 
 # --- JSON -----------------------------------------------------------------------------
 #

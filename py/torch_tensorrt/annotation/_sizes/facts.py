@@ -12,8 +12,8 @@ from sympy.logic.boolalg import Boolean
 from torch.utils._sympy.functions import Max, Min, Mod, PythonMod
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
-from torch_tensorrt.annotation._tensors import INT32_MAX, INT32_MIN, Ranges
-from torch_tensorrt.annotation.errors import ArgumentError
+from .._tensors import INT32_MAX, INT32_MIN, Ranges
+from ..errors import ArgumentError
 
 _LARGEST_POWER = 2**31  # zero is divisible by everything; this stands for it
 

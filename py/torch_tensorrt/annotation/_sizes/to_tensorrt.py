@@ -20,9 +20,9 @@ from typing import Any
 import sympy
 from torch.utils._sympy.functions import CeilToInt, IntTrueDiv
 
-from torch_tensorrt.annotation._sizes.facts import bounds
-from torch_tensorrt.annotation._tensors import Ranges
-from torch_tensorrt.annotation.errors import ArgumentError
+from .._tensors import Ranges
+from ..errors import ArgumentError
+from .facts import bounds
 
 _MOST_SHOWN = 200  # characters of an expression in a message
 _LARGEST_EXACT = 2**53  # of a float64: math.ceil(a / b) is exact below

@@ -20,20 +20,20 @@ from typing import Any, Protocol
 
 import torch
 
-from torch_tensorrt.annotation._code.ptx import Kind as Kind
-from torch_tensorrt.annotation._code.ptx import Slot as Slot
-from torch_tensorrt.annotation._code.ptxas import find_ptxas as find_ptxas
-from torch_tensorrt.annotation._record.program import CaughtLaunch as CaughtLaunch
-from torch_tensorrt.annotation._record.program import Constant as Constant
-from torch_tensorrt.annotation._record.program import Launch as Launch
-from torch_tensorrt.annotation._record.program import Pointer as Pointer
-from torch_tensorrt.annotation._record.program import Program as Program
-from torch_tensorrt.annotation._record.program import Scalar as Scalar
-from torch_tensorrt.annotation._specs import KernelSpec as KernelSpec
-from torch_tensorrt.annotation._target import Target as Target
-from torch_tensorrt.annotation.backends.abi import CompiledKernel as CompiledKernel
-from torch_tensorrt.annotation.backends.abi import Parameters as Parameters
-from torch_tensorrt.annotation.errors import ToolchainError
+from .._code.ptx import Kind as Kind
+from .._code.ptx import Slot as Slot
+from .._code.ptxas import find_ptxas as find_ptxas
+from .._record.program import CaughtLaunch as CaughtLaunch
+from .._record.program import Constant as Constant
+from .._record.program import Launch as Launch
+from .._record.program import Pointer as Pointer
+from .._record.program import Program as Program
+from .._record.program import Scalar as Scalar
+from .._specs import KernelSpec as KernelSpec
+from .._target import Target as Target
+from ..errors import ToolchainError
+from .abi import CompiledKernel as CompiledKernel
+from .abi import Parameters as Parameters
 
 GROUP = "torch_tensorrt.annotation.backends"  # of entry points
 

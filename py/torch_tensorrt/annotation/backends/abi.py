@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import sympy
 
-from torch_tensorrt.annotation._code.ptx import Kind, Slot
-from torch_tensorrt.annotation._record.program import Grid, Pointer, Program
-from torch_tensorrt.annotation._sizes.facts import Facts, bounds, facts
-from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
+from .._code.ptx import Kind, Slot
+from .._record.program import Grid, Pointer, Program
+from .._sizes.facts import Facts, bounds, facts
+from .._target import Target
+from ..errors import ArgumentError, UnsupportedKernelError
 
 ALIGNMENT = 16  # bytes; what `aligned` promises of every tensor's start
 

@@ -21,11 +21,12 @@ from cutlass.cute.runtime import make_fake_stream, make_ptr
 
 from torch_tensorrt.annotation._sizes.facts import is_condition
 from torch_tensorrt.annotation._tensors import INT32_MAX
-from torch_tensorrt.annotation.backends import Parameters, Pointer, Scalar
-from torch_tensorrt.annotation.backends.abi import ALIGNMENT
-from torch_tensorrt.annotation.backends.cutedsl import launch
-from torch_tensorrt.annotation.backends.cutedsl.arithmetic import Unknown
-from torch_tensorrt.annotation.backends.cutedsl.host import Address, Value
+
+from .. import Parameters, Pointer, Scalar
+from ..abi import ALIGNMENT
+from . import launch
+from .arithmetic import Unknown
+from .host import Address, Value
 
 _LARGEST_DIVISOR = 1024  # more gains nothing: no access is as wide
 

@@ -24,13 +24,14 @@ from cutlass.cute.runtime import from_dlpack
 from torch_tensorrt.annotation import backends
 from torch_tensorrt.annotation._code.ptxas import Assembler, find_ptxas, ptxas_versions
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.backends import abi
-from torch_tensorrt.annotation.backends.cutedsl import entry
-from torch_tensorrt.annotation.backends.cutedsl.arguments import HostArguments
-from torch_tensorrt.annotation.backends.cutedsl.host import Host, execute
-from torch_tensorrt.annotation.backends.cutedsl.intercept import intercepting
-from torch_tensorrt.annotation.backends.cutedsl.launch import is_launcher
 from torch_tensorrt.annotation.errors import CompileError, TargetError
+
+from .. import abi
+from . import entry
+from .arguments import HostArguments
+from .host import Host, execute
+from .intercept import intercepting
+from .launch import is_launcher
 
 _SETTINGS = "CUTE_DSL_"  # how its environment variables begin
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")

@@ -23,10 +23,11 @@ import sympy
 from torch_tensorrt.annotation._code.ptx import find_entry, identifier
 from torch_tensorrt.annotation._sizes.facts import is_condition
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.backends import Kind, Slot, abi
-from torch_tensorrt.annotation.backends.cutedsl import host
-from torch_tensorrt.annotation.backends.cutedsl.arithmetic import Unknown, show
 from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
+
+from .. import Kind, Slot, abi
+from . import host
+from .arithmetic import Unknown, show
 
 _PARAMETER = re.compile(
     r"\.param\s+(?:\.align\s+\d+\s+)?\.[a-z]+(?P<bits>\d+)[^,]*?\s+"

@@ -28,10 +28,11 @@ from cutlass._mlir import ir
 from cutlass._mlir.dialects import llvm
 
 from torch_tensorrt.annotation._tensors import Ranges
-from torch_tensorrt.annotation.backends import Slot
-from torch_tensorrt.annotation.backends.cutedsl import arithmetic
-from torch_tensorrt.annotation.backends.cutedsl.arithmetic import Number, Unknown, show
 from torch_tensorrt.annotation.errors import UnsupportedKernelError
+
+from .. import Slot
+from . import arithmetic
+from .arithmetic import Number, Unknown, show
 
 _MOST_STEPS = 100_000
 _DYNAMIC_INDEX = -(2**31)  # in rawConstantIndices: the next operand is the index

@@ -18,9 +18,10 @@ from cutlass.base_dsl.typing import Integer, Numeric
 from cutlass.cute import runtime
 from cutlass.cutlass_dsl.cuda_jit_executor import CudaDialectJitCompiledFunction
 
-from torch_tensorrt.annotation.backends import CaughtLaunch
-from torch_tensorrt.annotation.backends.cutedsl import launch
 from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
+
+from .. import CaughtLaunch
+from . import launch
 
 
 class _ThisThread(threading.local):

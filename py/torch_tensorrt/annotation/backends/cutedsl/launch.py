@@ -23,8 +23,9 @@ from cutlass.base_dsl.typing import Constexpr, Numeric
 
 from torch_tensorrt.annotation._specs import Fingerprinted
 from torch_tensorrt.annotation._tensors import DType
-from torch_tensorrt.annotation.backends import CaughtLaunch
 from torch_tensorrt.annotation.errors import ArgumentError, DTypeError
+
+from .. import CaughtLaunch
 
 _PLAIN = (bool, int, float, str, type(None), torch.SymInt)  # constants as they are
 _ITEM = "item"  # in place of the annotation, for what is in a tuple

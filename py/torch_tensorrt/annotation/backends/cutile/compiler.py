@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch_tensorrt.annotation._code.ptx import parse
-from torch_tensorrt.annotation.backends import Backend, CompiledKernel, Program, Target
-from torch_tensorrt.annotation.backends.abi import require_block
-from torch_tensorrt.annotation.backends.cutile import DEFAULT_FACTS, FACT_SETS, tileiras
-from torch_tensorrt.annotation.backends.cutile.launch import caught_launches
-from torch_tensorrt.annotation.backends.cutile.signature import Signature
 from torch_tensorrt.annotation.errors import PTXError
+
+from .. import Backend, CompiledKernel, Program, Target
+from ..abi import require_block
+from . import DEFAULT_FACTS, FACT_SETS, tileiras
+from .launch import caught_launches
+from .signature import Signature
 
 
 class CuTileBackend(Backend):

@@ -16,10 +16,11 @@ import cuda.tile as ct
 import torch
 
 from torch_tensorrt.annotation._fingerprint import is_versioned
-from torch_tensorrt.annotation.backends import CaughtLaunch
-from torch_tensorrt.annotation.backends.abi import refuse_launch
-from torch_tensorrt.annotation.backends.cutile import CuTileSpec
 from torch_tensorrt.annotation.errors import ArgumentError
+
+from .. import CaughtLaunch
+from ..abi import refuse_launch
+from . import CuTileSpec
 
 Notes: TypeAlias = "Any | tuple[Notes, ...]"  # of one value; of a tuple's items
 

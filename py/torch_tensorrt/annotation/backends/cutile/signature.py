@@ -22,11 +22,12 @@ from cuda.tile import compilation
 
 from torch_tensorrt.annotation._sizes.facts import is_condition
 from torch_tensorrt.annotation._tensors import DType
-from torch_tensorrt.annotation.backends import Kind, Pointer, Program, Scalar
-from torch_tensorrt.annotation.backends.abi import Parameters
-from torch_tensorrt.annotation.backends.cutile import FactSet
-from torch_tensorrt.annotation.backends.cutile.launch import Notes
 from torch_tensorrt.annotation.errors import DTypeError
+
+from .. import Kind, Pointer, Program, Scalar
+from ..abi import Parameters
+from . import FactSet
+from .launch import Notes
 
 
 class Signature(Parameters):

@@ -25,8 +25,9 @@ from cuda.tile._ir2bytecode import BytecodeContext
 from torch_tensorrt.annotation import errors
 from torch_tensorrt.annotation._code.ptx import parse
 from torch_tensorrt.annotation._code.ptxas import to_cubin
-from torch_tensorrt.annotation.backends import Launch, Target, Toolchain
-from torch_tensorrt.annotation.backends.abi import refuse_cluster, unsupported
+
+from .. import Launch, Target, Toolchain
+from ..abi import refuse_cluster, unsupported
 
 _FIRST_WITH_TMA = 90
 _SETTINGS = (

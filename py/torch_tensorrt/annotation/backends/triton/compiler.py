@@ -28,10 +28,11 @@ from torch_tensorrt.annotation._code import ptx
 from torch_tensorrt.annotation._code.ptx import Kind, Slot
 from torch_tensorrt.annotation._record.program import CaughtLaunch, Program
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.backends import Backend, CompiledKernel, Toolchain, abi
-from torch_tensorrt.annotation.backends.triton.launch import read_launch
-from torch_tensorrt.annotation.backends.triton.signature import Signature
 from torch_tensorrt.annotation.errors import CompileError, TargetError
+
+from .. import Backend, CompiledKernel, Toolchain, abi
+from .launch import read_launch
+from .signature import Signature
 
 _recording = threading.RLock()
 

@@ -14,8 +14,9 @@ from triton.runtime.jit import JITFunction
 
 from torch_tensorrt.annotation._record.program import CaughtLaunch
 from torch_tensorrt.annotation._specs import Config
-from torch_tensorrt.annotation.backends.abi import unsupported
 from torch_tensorrt.annotation.errors import ArgumentError
+
+from ..abi import unsupported
 
 
 def read_launch(

@@ -22,8 +22,9 @@ from torch_tensorrt.annotation._record.program import (
 )
 from torch_tensorrt.annotation._sizes.facts import is_condition
 from torch_tensorrt.annotation._tensors import DType
-from torch_tensorrt.annotation.backends.abi import ALIGNMENT, Parameters
 from torch_tensorrt.annotation.errors import ArgumentError
+
+from ..abi import ALIGNMENT, Parameters
 
 _INTEGERS = ("i32", "u32", "i64", "u64")
 _BOOLS = ("u1", "i1")

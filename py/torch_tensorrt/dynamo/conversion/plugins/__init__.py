@@ -2,10 +2,8 @@
 
 """torch ops as TensorRT plugins: descriptor, implementations and converter."""
 
-from torch_tensorrt.dynamo.conversion.plugins._custom_op import custom_op
-from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import generate_plugin
-from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_converter import (
-    generate_plugin_converter,
-)
+from ._custom_op import custom_op
+from ._generate_plugin import generate_plugin
+from ._generate_plugin_converter import generate_plugin_converter
 
 __all__ = ["custom_op", "generate_plugin", "generate_plugin_converter"]

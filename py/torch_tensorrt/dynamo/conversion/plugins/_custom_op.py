@@ -23,17 +23,12 @@ from torch_tensorrt.annotation._specs import CustomPluginSpec, normalize_impl_to
 from torch_tensorrt.annotation._tensors import TensorInfo
 from torch_tensorrt.annotation.errors import AnnotationError, SpecError
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import ConverterPriority
-from torch_tensorrt.dynamo.conversion.plugins import _qdp, _torch_op, _validators
-from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import (
-    register_descriptor,
-)
-from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_aot import register_aot
-from torch_tensorrt.dynamo.conversion.plugins._generate_plugin_converter import (
-    Validator,
-    generate_plugin_converter,
-    restoring,
-)
-from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
+
+from . import _qdp, _torch_op, _validators
+from ._generate_plugin import register_descriptor
+from ._generate_plugin_aot import register_aot
+from ._generate_plugin_converter import Validator, generate_plugin_converter, restoring
+from ._schema import OpSchema, split_name
 
 _NO_FAKE = (UnsupportedOperatorException, NotImplementedError)
 _RESERVED = frozenset({"outputs", "stream", "tactic"})

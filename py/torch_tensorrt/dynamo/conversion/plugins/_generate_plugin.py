@@ -16,8 +16,9 @@ from torch_tensorrt.annotation import _attributes, _tensors
 from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo
-from torch_tensorrt.dynamo.conversion.plugins import _qdp
-from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
+
+from . import _qdp
+from ._schema import OpSchema
 
 np_scalar_attr_annotation = _attributes.np_scalar_attr_annotation  # for .kernels
 

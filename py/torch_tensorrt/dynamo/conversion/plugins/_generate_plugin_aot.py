@@ -12,8 +12,9 @@ from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._target import current_target
 from torch_tensorrt.annotation._tensors import DType, TensorInfo
-from torch_tensorrt.dynamo.conversion.plugins._generate_plugin import shape_symbols
-from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
+
+from ._generate_plugin import shape_symbols
+from ._schema import OpSchema
 
 
 def register_aot(schema: OpSchema, plugin: Plugin) -> None:

@@ -21,8 +21,9 @@ from torch_tensorrt.dynamo.conversion._ConverterRegistry import (
     dynamo_tensorrt_converter,
 )
 from torch_tensorrt.dynamo.conversion.converter_utils import get_trt_tensor
-from torch_tensorrt.dynamo.conversion.plugins import _qdp
-from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
+
+from . import _qdp
+from ._schema import OpSchema, split_name
 
 Validator: TypeAlias = Callable[[Node, CompilationSettings], bool]
 

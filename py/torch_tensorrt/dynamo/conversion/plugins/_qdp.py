@@ -13,7 +13,8 @@ from packaging.version import Version
 
 from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation.errors import RegistrationError
-from torch_tensorrt.dynamo.conversion.plugins._schema import split_name
+
+from ._schema import split_name
 
 
 def require_available() -> None:

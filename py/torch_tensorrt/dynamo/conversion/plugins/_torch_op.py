@@ -18,7 +18,8 @@ from torch_tensorrt.annotation._specs import CustomPluginSpec
 from torch_tensorrt.annotation._tensors import empty_buffers, formats_of
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import AnnotationError, SpecError
-from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema, split_name
+
+from ._schema import OpSchema, split_name
 
 
 def body(op: str) -> Callable[..., Any]:

@@ -28,8 +28,9 @@ from torch_tensorrt.annotation._target import Target, current_target
 from torch_tensorrt.annotation._tensors import TensorInfo
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.dynamo._settings import CompilationSettings
-from torch_tensorrt.dynamo.conversion.plugins import _generate_plugin_converter as nodes
-from torch_tensorrt.dynamo.conversion.plugins._schema import OpSchema
+
+from . import _generate_plugin_converter as nodes
+from ._schema import OpSchema
 
 _PROCESS = uuid.uuid4().hex
 
