@@ -94,8 +94,12 @@ def _digest(values: tuple[Any, ...], as_it_runs: bool) -> Fingerprint:
         try:
             encoder.tokens.clear()
             encoder.add(value)
-        except RecursionError:
-            obstacle = f"{_label(value)}, which refers to too much"
+        except Exception as error:  # a user's object may raise anything
+            if isinstance(error, RecursionError):
+                obstacle = f"{_label(value)}, which refers to too much"
+            else:
+                kind, why = type(value), type(error).__name__
+                obstacle = f"a {kind.__module__}.{kind.__name__}, which raises {why}"
             encoder = _Encoder(as_it_runs)
             encoder.tokens.append(_identity(value))
         for token in ("value", *encoder.tokens):

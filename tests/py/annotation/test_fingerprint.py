@@ -11,6 +11,7 @@ import os
 import sys
 import textwrap
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -518,3 +519,37 @@ def test_the_first_obstacle_is_named() -> None:
     assert "lock" in lasting_fingerprint(1, {"a": lock}).obstacle
     assert lasting_fingerprint(nothing) == lasting_fingerprint(nothing)
     assert lasting_fingerprint(nothing) != lasting_fingerprint(object())
+
+
+class Unreadable:
+    """An object whose fields cannot be read."""
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise LookupError("not now")
+
+
+UNREADABLE: dict[str, tuple[Any, str]] = {
+    "an object": (Unreadable(), "Unreadable, which raises LookupError"),
+    "a tensor without values": (
+        torch.empty(2, device="meta"),
+        "a torch.Tensor, which raises NotImplementedError",
+    ),
+    "a sparse tensor": (
+        torch.eye(3).to_sparse(),
+        "a torch.Tensor, which raises RuntimeError",
+    ),
+    "a weak reference to nothing": (
+        weakref.proxy(Launcher(1.0)),
+        "which raises ReferenceError",
+    ),
+}
+
+
+@pytest.mark.parametrize(("value", "obstacle"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_value_that_cannot_be_read_counts_as_itself(
+    value: Any, obstacle: str
+) -> None:
+    assert lasting_fingerprint(1, value).obstacle.endswith(obstacle)
+    assert fingerprint(value) == fingerprint(value)
+    assert fingerprint(value) != fingerprint(1)
