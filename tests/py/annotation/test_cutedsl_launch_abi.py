@@ -18,6 +18,7 @@ pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 from cutedsl_kernels import CUTEDSL_CASES
 from host_oracle import HostOracle, NativeLaunch, field
 from kernels import Case
+from values import evaluate
 
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._code.kernel import Kernel
@@ -28,7 +29,6 @@ from torch_tensorrt.annotation._dry_run.builder import build
 from torch_tensorrt.annotation._dry_run.report import Dims
 from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._record.program import Program
-from torch_tensorrt.annotation._sizes.expressions import evaluate
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, symbol
 from torch_tensorrt.annotation.backends import Parameters

@@ -15,6 +15,7 @@ import sympy
 import torch
 import triton
 from kernels import add_kernel, info, launch_add, multiply_kernel, scale_kernel
+from values import evaluate
 
 from torch_tensorrt.annotation._record import Call, infer_outputs, record
 from torch_tensorrt.annotation._record.program import (
@@ -24,7 +25,6 @@ from torch_tensorrt.annotation._record.program import (
     Program,
     Scalar,
 )
-from torch_tensorrt.annotation._sizes.expressions import evaluate
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (

@@ -174,6 +174,15 @@ def test_a_time_is_compared_with_a_copys(report: DryRunReport) -> None:
     assert str(report).count("WRONG") == 1
 
 
+def test_a_shapes_numbers_are_on_one_line_however_long(report: DryRunReport) -> None:
+    wide = replace(shape("opt", 64, 4.0, True), extras=(123456789,) * 12)
+    long = replace(tactic(1, wide, wide), entry="entry_" * 12, facts="x%16 " * 40)
+    line = [x for x in str(replace(report, tactics=(long,))).splitlines() if "opt" in x]
+    assert len(line) == 2
+    assert all(x.count("123456789") == 12 and "4.0 ±0.2 us" in x for x in line)
+    assert long.entry in str(replace(report, tactics=(long,)))
+
+
 def test_without_times_there_is_no_column_for_them(compiled: DryRunReport) -> None:
     assert "time" not in str(compiled)
 

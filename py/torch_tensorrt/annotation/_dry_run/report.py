@@ -221,7 +221,6 @@ class DryRunReport:
 
     def to_html(self) -> str:
         """The report, with all code, as one HTML page that needs no other file."""
-        from rich.console import Group
         from rich.text import Text
 
         codes = (
@@ -229,7 +228,7 @@ class DryRunReport:
             for tactic in self.tactics
             if tactic.code
         )
-        return str(_printed(Group(self, *codes)).export_html())
+        return str(_printed(self, *codes).export_html())
 
     def __str__(self) -> str:
         lines = _printed(self).export_text().splitlines()
@@ -248,9 +247,12 @@ class DryRunReport:
         from rich.text import Text
 
         table = Table()
+        longest = max([_MOST_TEXT, *(len(tactic.entry) for tactic in self.tactics)])
         for heading in _COLUMNS if self._was_run else _COLUMNS[:-1]:
             justify: Any = "left" if heading in _TEXT else "right"
-            table.add_column(heading, justify=justify, overflow="fold")
+            # A shape's line that folded would shift those of the shapes below it.
+            most = longest if heading in _TEXT[:2] else None
+            table.add_column(heading, justify=justify, overflow="fold", max_width=most)
         for tactic in self.tactics:
             cells = _row(tactic, self.copy_gbps)
             cells[0] += "\nbest" if tactic is self.best else ""
@@ -275,20 +277,24 @@ def _frozen(value: Any) -> Any:
 
 # --- For people -----------------------------------------------------------------------
 
-_WIDTH = 150  # characters of the table
+_WIDTH = 150  # characters, or what the table's numbers need
+_MOST_TEXT = 34  # characters of a config or of facts, before they go on below
 _COLUMNS = (
     *("tactic", "config", "entry, facts", "code", "regs", "smem", "spills"),
-    *("block", "shape", "grid", "extras", "time, of a copy's"),
+    *("block", "shape", "grid", "extras", "time, / copy"),
 )
 _TEXT = ("config", "entry, facts", "code", "shape")  # all others are numbers
 
 
-def _printed(content: Any) -> Any:
-    """A console that has printed ``content``, to export it as text or HTML."""
+def _printed(report: DryRunReport, *codes: Any) -> Any:
+    """A console that has printed a report, to export it as text or HTML."""
     from rich.console import Console
 
     console = Console(record=True, file=io.StringIO(), width=_WIDTH)
-    console.print(content)
+    unlimited = console.options.update(max_width=10 * _WIDTH)
+    table = console.measure(report._table(), options=unlimited)
+    console.width = max(_WIDTH, table.maximum)
+    console.print(report, *codes)
     return console
 
 
