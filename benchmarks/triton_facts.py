@@ -130,14 +130,8 @@ def as_launched(
 ) -> Callable[[], None]:
     kernel = LoadedKernel(launch.code, launch.entry)
     shape = launch.at(tuple(tuple(tensor.shape) for tensor in tensors))
-    return functools.partial(
-        kernel.launch,
-        shape.grid,
-        shape.block,
-        shape.shared_memory,
-        ([tensor.data_ptr() for tensor in tensors], [out.data_ptr()]),
-        shape.extras,
-    )
+    inputs = [tensor.data_ptr() for tensor in tensors]
+    return functools.partial(kernel.launch, shape, inputs, [out.data_ptr()])
 
 
 def contest(case: Case) -> Contest:

@@ -191,7 +191,7 @@ def test_the_report_is_the_same_in_json(add: str) -> None:
 
 
 def test_the_report_prints_as_a_table(add: str) -> None:
-    text = str(tta.dry_run(add, [PROFILE, PROFILE], "sm_90"))
+    text = str(tta.dry_run(add, [PROFILE, PROFILE], "sm_90", execute=False))
     assert text.startswith("dry::add for sm_90")
     assert "opt 16x4096" in text
     assert "BLOCK=1024" in text

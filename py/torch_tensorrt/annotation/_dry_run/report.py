@@ -251,7 +251,7 @@ class DryRunReport:
         for heading in _COLUMNS if self._was_run else _COLUMNS[:-1]:
             justify: Any = "left" if heading in _TEXT else "right"
             # A shape's line that folded would shift those of the shapes below it.
-            most = longest if heading in _TEXT[:2] else None
+            most = {"config": _MOST_TEXT, "entry, facts": longest}.get(heading)
             table.add_column(heading, justify=justify, overflow="fold", max_width=most)
         for tactic in self.tactics:
             cells = _row(tactic, self.copy_gbps)
@@ -278,7 +278,7 @@ def _frozen(value: Any) -> Any:
 # --- For people -----------------------------------------------------------------------
 
 _WIDTH = 150  # characters, or what the table's numbers need
-_MOST_TEXT = 34  # characters of a config or of facts, before they go on below
+_MOST_TEXT = 24  # characters of a config or of facts, before they go on below
 _COLUMNS = (
     *("tactic", "config", "entry, facts", "code", "regs", "smem", "spills"),
     *("block", "shape", "grid", "extras", "time, / copy"),
