@@ -143,9 +143,15 @@ def _compile(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", errors.TacticWarning)  # the report has them
         launches = {launch.tactic: launch for launch in build(plugin, request)}
+    for warning in caught:
+        if not issubclass(warning.category, errors.TacticWarning):
+            warnings.warn(warning.message, stacklevel=3)
     if unseen := {t.number for t in tactics if t.kernel} - {*launches}:
         said = "; ".join(str(warning.message) for warning in caught)
-        raise DryRunError(f"{plugin.op}: autotune leaves out tactics {unseen}: {said}")
+        raise DryRunError(
+            f"{plugin.op}: autotune leaves out tactics {sorted(unseen)}, which have "
+            f"kernels: {said or 'without a warning'}. Please report this."
+        )
     shapes = _shapes(plugin, request, ragged)
     return tuple(_report(tactic, launches, shapes) for tactic in tactics)
 

@@ -167,8 +167,8 @@ def lasting_fingerprint(*values: Any) -> str:
 def _toolchain(name: str) -> Any:
     try:
         return backend(name).toolchain()
-    except Exception:  # its tactics are left out of the engine, with a warning
-        return None
+    except Exception as error:  # its tactics are left out of the engine, with a warning
+        return repr(error)
 
 
 def _call(schema: OpSchema, node: Node) -> tuple[Any, ...]:
