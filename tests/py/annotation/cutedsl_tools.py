@@ -21,6 +21,7 @@ from torch_tensorrt.annotation._record.program import Program
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, backend
+from torch_tensorrt.annotation.backends.abi import require_launchable
 
 SM_90 = Target("sm_90")
 ROWS = Range(1, 8, 64)
@@ -46,7 +47,9 @@ def compiled(
     **how: Any,
 ) -> CompiledKernel:
     program = recorded(launch_fn, *inputs, **how)
-    return backend("cutedsl").compile(program, target, options or {}, aligned)
+    result = backend("cutedsl").compile(program, target, options or {}, aligned)
+    require_launchable(program, result, target)
+    return result
 
 
 @cute.kernel

@@ -11,13 +11,14 @@ import pytest
 import torch
 from kernels import info
 
-from torch_tensorrt.annotation._code.ptx import Kind, parse, reorder
+from torch_tensorrt.annotation._code.ptx import parse, reorder
 from torch_tensorrt.annotation._code.ptxas import settle
 from torch_tensorrt.annotation._record import record
 from torch_tensorrt.annotation._record.program import Program
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, backend
+from torch_tensorrt.annotation.backends.abi import require_launchable
 from torch_tensorrt.annotation.backends.cutile import FACT_SETS
 
 ct = pytest.importorskip("cuda.tile")
@@ -54,7 +55,9 @@ def compiled(
 ) -> CompiledKernel:
     program = recorded(launch_fn, *inputs, meta=meta)
     options["facts"] = facts
-    return backend("cutile").compile(program, target, options, aligned)
+    result = backend("cutile").compile(program, target, options, aligned)
+    require_launchable(program, result, target)
+    return result
 
 
 def one(x: torch.Tensor) -> torch.Tensor:
@@ -88,7 +91,7 @@ def annotated_kernel(
 
 
 def assert_passes_tensorrts_arguments(result: CompiledKernel, inputs: int) -> None:
-    counts = {Kind.INPUT: inputs, Kind.EXTRA: len(result.extras), Kind.OUTPUT: 1}
+    counts = inputs, len(result.extras), 1
     code = reorder(result.code, result.slots, counts, "k")
     types = [parameter.type for parameter in parse(code).parameters]
     assert types == ["u64"] * inputs + ["u32"] * len(result.extras) + ["u64"]

@@ -139,6 +139,16 @@ def test_a_block_that_follows_the_shape_is_refused() -> None:
         compiled(launch_sized_block, info(1025))
 
 
+@cute.jit
+def launch_deep_block(x: cute.Tensor, out: cute.Tensor):
+    copy_kernel(x, out, cute.size(x)).launch(grid=(1, 1, 1), block=(1, 1, 128))
+
+
+def test_a_block_that_is_too_deep_is_refused() -> None:
+    with pytest.raises(UnsupportedKernelError, match=r"1x1x128 = 128 .* 64 along z"):
+        compiled(launch_deep_block, info(50))
+
+
 @pytest.mark.parametrize("block", [(1024, 1, 1), (1, 1024, 1), (2, 2, 64)], ids=str)
 def test_a_block_that_cute_dsl_compiles_wrongly_is_refused(
     block: tuple[int, int, int],

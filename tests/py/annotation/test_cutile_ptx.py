@@ -13,7 +13,7 @@ import torch
 from kernels import info
 
 from torch_tensorrt.annotation._code.ptx import parse
-from torch_tensorrt.annotation._code.ptxas import assemble, settle, to_cubin
+from torch_tensorrt.annotation._code.ptxas import assemble, settle
 from torch_tensorrt.annotation._record.program import Launch
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends.cutile import FACT_SETS
@@ -206,7 +206,7 @@ def test_a_cubin_without_ptx_is_refused() -> None:
 
 
 def machine_code(text: str, ptxas: str) -> bytes:
-    image = tileiras.sections(to_cubin(text, ptxas, parse(text).target))
+    image = tileiras.sections(assemble(text, ptxas, parse(text).target).cubin)
     (name,) = (name for name in image if name.startswith(b".text."))
     return image[name]
 

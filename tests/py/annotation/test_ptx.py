@@ -64,8 +64,7 @@ def module(
 
 def reorder(text: str, slots: Sequence[Slot], counts: tuple[int, int, int]) -> str:
     """``ptx.reorder`` for (inputs, extras, outputs), with a name of its own."""
-    kinds = (Kind.INPUT, Kind.EXTRA, Kind.OUTPUT)
-    return ptx.reorder(text, slots, dict(zip(kinds, counts, strict=True)), "op_t1")
+    return ptx.reorder(text, slots, counts, "op_t1")
 
 
 def names(text: str) -> list[str]:

@@ -13,12 +13,13 @@ import triton
 import triton.language as tl
 from kernels import add_kernel, info, launch_add, launch_matmul, launch_silu
 
-from torch_tensorrt.annotation._code.ptx import Kind, parse, reorder
+from torch_tensorrt.annotation._code.ptx import parse, reorder
 from torch_tensorrt.annotation._code.ptxas import assemble, settle
 from torch_tensorrt.annotation._record import record
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.annotation.backends import CompiledKernel, backend
+from torch_tensorrt.annotation.backends.abi import require_launchable
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     CompileError,
@@ -40,7 +41,9 @@ def compiled(
 ) -> CompiledKernel:
     triton_backend = backend("triton")
     program = record(triton_backend, launch_fn, meta, inputs)
-    return triton_backend.compile(program, target, options, aligned)
+    result = triton_backend.compile(program, target, options, aligned)
+    require_launchable(program, result, target)
+    return result
 
 
 def facts_of_add(extent: int | Range, **keywords: Any) -> str:
@@ -246,9 +249,7 @@ def test_a_64_bit_parameter_takes_a_size_of_32_bits(extent: int | Range) -> None
     result = compiled(launch_wide, info(extent))
     assert len(result.extras) == 1
     assert [p.type for p in parse(result.code).parameters][:3] == ["u64"] * 3
-    code = reorder(
-        result.code, result.slots, {Kind.INPUT: 1, Kind.EXTRA: 1, Kind.OUTPUT: 1}, "k"
-    )
+    code = reorder(result.code, result.slots, (1, 1, 1), "k")
     assert [p.type for p in parse(code).parameters] == ["u64", "u32", "u64"]
     assemble(code, result.ptxas, "sm_90a")
 

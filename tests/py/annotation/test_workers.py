@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from torch_tensorrt.annotation._compile.pool import run_in_workers, worker_count
+from torch_tensorrt.annotation._compile.pool import run_all, worker_count
 from torch_tensorrt.annotation.errors import CompileError, SpecError, UserCodeError
 
 
@@ -28,12 +28,9 @@ class Job:
 
 def compiled(jobs: list[Any], count: int = 2) -> list[Any]:
     outcomes: dict[int, Any] = {}
-    run_in_workers(
-        [job.run for job in jobs],
-        [job.what for job in jobs],
-        count,
-        outcomes.__setitem__,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TTA_JOBS", str(count))
+        run_all([(job.what, job.run) for job in jobs], outcomes.__setitem__)
     return [outcomes[index] for index in range(len(jobs))]
 
 
@@ -106,13 +103,17 @@ def test_an_error_comes_back_with_the_traceback_of_its_cause() -> None:
     assert "UserCodeError: the reason" in str(outcome.__cause__)
 
 
-def test_no_process_is_left_when_the_parent_fails() -> None:
+def test_no_process_is_left_when_the_parent_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TTA_JOBS", "2")
+
     def fail(index: int, outcome: Any) -> None:
         raise KeyboardInterrupt
 
-    jobs: list[Any] = [int, lambda: time.sleep(60)]
+    jobs: list[Any] = [("j", int), ("k", lambda: time.sleep(60))]
     with pytest.raises(KeyboardInterrupt):
-        run_in_workers(jobs, ["j", "k"], 2, fail)
+        run_all(jobs, fail)
     assert multiprocessing.active_children() == []
 
 

@@ -10,13 +10,13 @@ header: the body stays as its compiler wrote it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from ..errors import PTXError
 
-_ENTRY = re.compile(
+ENTRY = re.compile(
     r"\.visible\s+\.entry\s+(?P<name>[\w$]+)\s*\((?P<parameters>[^)]*)\)"
     r"(?P<directives>[^{]*)\{"
 )
@@ -66,6 +66,7 @@ class Entry:
     Attributes:
         block: threads along x, y and z that it requires, if it says.
         version, target: of the module.
+        match: where the text declares it, as :func:`find_entry` says.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Entry:
     block: tuple[int, int, int] | None
     version: str
     target: str
+    match: re.Match[str]
 
 
 def parse(text: str) -> Entry:
@@ -96,11 +98,11 @@ def parse(text: str) -> Entry:
     block = None
     if found := _BLOCK.search(match["directives"]):
         block = (int(found[1]), int(found[2] or 1), int(found[3] or 1))
-    return Entry(match["name"], tuple(parameters), block, version[1], target[2])
+    return Entry(match["name"], tuple(parameters), block, version[1], target[2], match)
 
 
 def reorder(
-    text: str, slots: Sequence[Slot], counts: Mapping[Kind, int], name: str
+    text: str, slots: Sequence[Slot], counts: tuple[int, int, int], name: str
 ) -> str:
     """``text`` with its entry named ``name``, taking TensorRT's arguments.
 
@@ -112,26 +114,31 @@ def reorder(
     Raises:
         PTXError: the slots do not fit the entry.
     """
-    match, entry = find_entry(text), parse(text)
+    entry = parse(text)
     if len(slots) != len(entry.parameters):
         raise PTXError(
             f"entry {entry.name} has {len(entry.parameters)} parameters, "
             f"{len(slots)} were expected: {', '.join(map(str, entry.parameters))}."
         )
-    declared, body = _take(slots, entry, text[match.end() :])
-    order = [Slot(kind, index) for kind in _TYPE for index in range(counts[kind])]
+    declared, body = _take(slots, entry, text[entry.match.end() :])
+    kinds = zip(TYPE, counts, strict=True)
+    order = [Slot(kind, index) for kind, count in kinds for index in range(count)]
     if unknown := set(declared) - set(order):
         raise PTXError(f"entry {entry.name}: no such arguments: {unknown}.")
-    parameters = ",\n\t".join(map(str, _declare(order, declared, name)))
-    header = f".visible .entry {name}(\n\t{parameters}\n){match['directives']}{{"
-    result = text[: match.start()] + header + body
-    types = [parameter.type for parameter in parse(result).parameters]
-    if types != (expected := [_TYPE[slot.kind] for slot in order]):
-        raise PTXError(
-            f"entry {name}: parameters {types} instead of {expected}. "
-            "Please report this, with the kernel."
-        )
-    return result
+    return redeclare(text, entry.match, name, _declare(order, declared, name), body)
+
+
+def redeclare(
+    text: str,
+    match: re.Match[str],
+    name: str,
+    parameters: Iterable[Parameter],
+    body: str,
+) -> str:
+    """``text`` with another name, parameters and body of the entry at ``match``."""
+    declared = ",\n\t".join(map(str, parameters))
+    header = f".visible .entry {name}(\n\t{declared}\n){match['directives']}{{"
+    return text[: match.start()] + header + body
 
 
 def _take(
@@ -157,7 +164,7 @@ def _take(
             body = _widen(body, parameter)
         if slot in declared:
             body = identifier(parameter.name).sub(declared[slot].name, body)
-        declared.setdefault(slot, replace(parameter, type=_TYPE[slot.kind]))
+        declared.setdefault(slot, replace(parameter, type=TYPE[slot.kind]))
     return declared, body
 
 
@@ -169,7 +176,7 @@ def _declare(
     while any(p.name.startswith(f"{prefix}_") for p in declared.values()):
         prefix += "_"
     unread = [
-        Parameter(_TYPE[slot.kind], f"{prefix}_{slot.kind.value}_{i}")
+        Parameter(TYPE[slot.kind], f"{prefix}_{slot.kind.value}_{i}")
         for i, slot in enumerate(order)
     ]
     return [declared.get(slot, new) for slot, new in zip(order, unread, strict=True)]
@@ -195,7 +202,7 @@ def without_debug_info(text: str) -> str:
 
 # What TensorRT passes, in its order, and the types of parameters that can take it: a
 # pointer has 64 bits, an extra 32. A narrower one reads the low bytes of an extra.
-_TYPE = {Kind.INPUT: "u64", Kind.EXTRA: "u32", Kind.OUTPUT: "u64"}
+TYPE = {Kind.INPUT: "u64", Kind.EXTRA: "u32", Kind.OUTPUT: "u64"}
 _64_BITS = frozenset({"u64", "s64", "b64"})
 _VALUES = frozenset({"u32", "s32", "b32", "f32", "u16", "b16", "u8", "s8", "b8"})
 
@@ -211,7 +218,7 @@ def find_entry(text: str) -> re.Match[str]:
     Raises:
         PTXError: there is not exactly one.
     """
-    matches = list(_ENTRY.finditer(_without_comments(text)))
+    matches = list(ENTRY.finditer(_without_comments(text)))
     if len(matches) != 1:
         names = ", ".join(m["name"] for m in matches) or "none"
         raise PTXError(f"a module with one entry was expected; it has: {names}.")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +20,12 @@ from .. import errors
 from .._target import newest_ptx_isa
 from .ptx import TARGET, parse
 
+# What `ptxas -v` says of registers, spills and static shared memory.
+_TAKES = (
+    r"Used (\d+) registers",
+    r"(\d+) bytes spill (?:stores|loads)",
+    r"(\d+) bytes smem",
+)
 _TOO_MUCH_SHARED = re.compile(
     r"uses too much shared data \(0x([0-9a-f]+) bytes, 0x([0-9a-f]+) max\)"
 )
@@ -93,23 +99,26 @@ def _candidates() -> Iterator[str]:
 
 
 def _cuda_version(ptxas: str) -> tuple[int, int]:
-    text = subprocess.run(
-        [ptxas, "--version"], capture_output=True, text=True, check=True
-    ).stdout
-    match = re.search(r"release (\d+)\.(\d+)", text)
+    match = re.search(r"release (\d+)\.(\d+)", output_of(ptxas, "--version"))
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What the assembler reports: registers a thread, bytes spilled, static bytes."""
+def output_of(*command: str) -> str:
+    """What a command writes to its standard output."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
+
+@dataclass(frozen=True)
+class Assembled:
+    """A CUBIN, and what it takes: registers a thread, bytes spilled, static bytes."""
+
+    cubin: bytes = field(compare=False)
     registers: int
     spills: int
     static_shared_memory: int
 
 
-def settle(text: str, arch: str, ptxas: str) -> tuple[str, Resources]:
+def settle(text: str, arch: str, ptxas: str) -> tuple[str, Assembled]:
     """Assemble ``text``, for the plain architecture where that is enough.
 
     Compilers emit ``sm_90a`` for kernels that may need no more than ``sm_90``.
@@ -119,7 +128,7 @@ def settle(text: str, arch: str, ptxas: str) -> tuple[str, Resources]:
         ptxas: path of the assembler.
 
     Returns:
-        The text, for the architecture that it needs, and its resources.
+        The text, for the architecture that it needs, and what is assembled from it.
 
     Raises:
         PTXError: the assembler refuses it.
@@ -135,45 +144,26 @@ def settle(text: str, arch: str, ptxas: str) -> tuple[str, Resources]:
     return text, assemble(text, ptxas, emitted)
 
 
-def assemble(text: str, ptxas: str, arch: str) -> Resources:
-    """Assemble ``text``, and report what it needs.
+def assemble(text: str, ptxas: str, arch: str) -> Assembled:
+    """Assemble ``text``.
 
     Raises:
         PTXError: ``ptxas`` refuses it; the message is its own.
         UnsupportedKernelError: it needs more static shared memory than there is.
     """
-    _, said = _run(text, ptxas, arch)
-    patterns = (
-        r"Used (\d+) registers",
-        r"(\d+) bytes spill (?:stores|loads)",
-        r"(\d+) bytes smem",
-    )
-    return Resources(*(sum(map(int, re.findall(p, said))) for p in patterns))
-
-
-def to_cubin(text: str, ptxas: str, arch: str) -> bytes:
-    """Assemble ``text`` into a CUBIN.
-
-    Raises:
-        PTXError, UnsupportedKernelError: as :func:`assemble`.
-    """
-    return _run(text, ptxas, arch)[0]
-
-
-def _run(text: str, ptxas: str, arch: str) -> tuple[bytes, str]:
-    """The CUBIN, and what the assembler says."""
     with tempfile.TemporaryDirectory(prefix="tta-") as folder:
         source, cubin = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(text)
         command = [ptxas, "-v", f"--gpu-name={arch}", source.name, "-o", cubin.name]
         run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if run.returncode == 0:
-            return cubin.read_bytes(), run.stderr
+            takes = (sum(map(int, re.findall(p, run.stderr))) for p in _TAKES)
+            return Assembled(cubin.read_bytes(), *takes)
     if over := _TOO_MUCH_SHARED.search(run.stderr):
         needed, limit = (int(number, 16) for number in over.groups())
         raise errors.UnsupportedKernelError(
-            f"kernel {parse(text).name}: it needs {needed} bytes of static shared "
-            f"memory; {arch} has {limit} for a block. Take smaller tiles."
+            f"the kernel needs {needed} bytes of static shared memory; {arch} has "
+            f"{limit} for a block. Take smaller tiles."
         )
     raise errors.PTXError(f"ptxas refuses the kernel for {arch}:\n{run.stderr.strip()}")
 

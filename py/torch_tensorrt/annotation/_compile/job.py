@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from .._code.ptxas import settle
 from .._record.program import Program
 from .._target import Target
 from ..backends import Toolchain, backend
-from ..backends.abi import require_grid
+from ..backends.abi import require_launchable
 from ..errors import as_ours
 from . import pool
 from .cache import kernel_cache
@@ -27,7 +27,7 @@ from .cache import kernel_cache
 # gets. tests/py/annotation/test_golden.py fails where that is forgotten.
 CODE_GENERATION = 1
 
-_ENTRY = "tta_entry"  # the name of an entry that has none yet
+_UNNAMED = "tta_entry"  # until Kernel.named() gives it a name of its own
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -68,16 +68,13 @@ class Job:
         compiled = backend(self.backend).compile(
             self.program, self.target, self.options, self.aligned
         )
-        require_grid(self.program, compiled.grid)
-        counts = {
-            ptx.Kind.INPUT: len(self.program.inputs),
-            ptx.Kind.EXTRA: len(compiled.extras),
-            ptx.Kind.OUTPUT: len(self.program.outputs),
-        }
-        code = ptx.reorder(compiled.code, compiled.slots, counts, _ENTRY)
-        code, resources = settle(code, self.target.arch, compiled.ptxas)
+        require_launchable(self.program, compiled, self.target)
+        inputs, outputs = len(self.program.inputs), len(self.program.outputs)
+        counts = inputs, len(compiled.extras), outputs
+        code = ptx.reorder(compiled.code, compiled.slots, counts, _UNNAMED)
+        code, assembled = settle(code, self.target.arch, compiled.ptxas)
         return Kernel(
-            entry=_ENTRY,
+            entry=_UNNAMED,
             code=code,
             digest=_fingerprint.fingerprint(ptx.without_debug_info(code)),
             grid=compiled.grid,
@@ -86,7 +83,9 @@ class Job:
             shared_memory=compiled.shared_memory,
             facts=compiled.facts,
             retargeted=compiled.retargeted,
-            **vars(resources),
+            registers=assembled.registers,
+            spills=assembled.spills,
+            static_shared_memory=assembled.static_shared_memory,
         )
 
 
@@ -147,20 +146,10 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
         try:
             limit = _settings.cache_size()
             if missing:
-                _compile([job for _, job in missing.values()], done)
+                pool.run_all([(job.what, job.run) for _, job in missing.values()], done)
                 cache.keep_within(limit)
         except Exception as error:  # no process available, or a malformed setting
             failure = as_ours(what, error)
             for slot in missing:
                 outcomes.setdefault(slot, failure)
     return [outcomes[slot] for slot in slots]
-
-
-def _compile(jobs: Sequence[Job], done: Callable[[int, Outcome], None]) -> None:
-    if count := pool.worker_count():
-        runs, names = [job.run for job in jobs], [job.what for job in jobs]
-        pool.run_in_workers(runs, names, count, done)
-        return
-    with pool.compiling:
-        for index, job in enumerate(jobs):
-            done(index, job.run())

@@ -16,13 +16,13 @@ import math
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -31,11 +31,12 @@ from .._code.kernel import Outcome
 from ..errors import AnnotationError, CompileError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+Job: TypeAlias = tuple[str, Callable[[], Outcome]]  # its name, and what runs it
 
 # Held by whoever compiles: compilers are not all thread-safe, and a fork would copy the
 # locks that one holds in another thread, and never see them released.
 compiling = threading.RLock()
-_jobs: Sequence[Callable[[], Outcome]] = ()  # of this worker
+_jobs: Sequence[Job] = ()  # of this worker
 
 
 def worker_count() -> int:
@@ -51,27 +52,27 @@ def worker_count() -> int:
     return count or len(os.sched_getaffinity(0))
 
 
-def run_in_workers(
-    jobs: Sequence[Callable[[], Outcome]],
-    names: Sequence[str],
-    count: int,
-    done: Callable[[int, Outcome], None],
-) -> None:
-    """Run ``jobs`` in ``count`` processes.
+def run_all(jobs: Sequence[Job], done: Callable[[int, Outcome], None]) -> None:
+    """Run ``jobs`` in :func:`worker_count` processes, or in this one.
 
     A job whose process dies, or takes longer than ``TTA_COMPILE_TIMEOUT`` seconds, gets
     an error that says so; another process goes on with the rest.
 
     Args:
-        names: of the jobs, for errors.
+        jobs: names for errors, and what to run.
         done: is called with the index and the outcome of each job, as they come.
     """
     timeout, indices = _settings.COMPILE_TIMEOUT.positive(), range(len(jobs))
+    count = min(worker_count(), len(jobs))
     with compiling, warnings.catch_warnings():
+        if count == 0:
+            for index, (_, job) in enumerate(jobs):
+                done(index, job())
+            return
         # Python warns of other threads' locks: compilers' are free, see `compiling`.
         warnings.filterwarnings("ignore", ".*multi-threaded.*", DeprecationWarning)
         pool = ProcessPool(
-            max_workers=min(count, len(jobs)),
+            max_workers=count,
             context=multiprocessing.get_context("fork"),
             initializer=_start,
             initargs=(jobs, os.getpid()),
@@ -82,7 +83,7 @@ def run_in_workers(
                 for run in futures.as_completed(runs):
                     index = runs.index(run)  # type: ignore[arg-type]
                     if error := run.exception():
-                        why = f"{names[index]}: {_reason(error, timeout)}"
+                        why = f"{jobs[index][0]}: {_reason(error, timeout)}"
                         done(index, CompileError(why))
                         continue
                     outcome, trace = run.result()
@@ -117,7 +118,7 @@ def _reason(error: BaseException, timeout: float) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _start(jobs: Sequence[Callable[[], Outcome]], parent: int) -> None:
+def _start(jobs: Sequence[Job], parent: int) -> None:
     """What a worker does first."""
     global _jobs
     # Killed together with its parent, however that dies.
@@ -130,7 +131,7 @@ def _start(jobs: Sequence[Callable[[], Outcome]], parent: int) -> None:
 
 
 def _run(index: int) -> tuple[Outcome, str]:
-    outcome = _jobs[index]()
+    outcome = _jobs[index][1]()
     cause = getattr(outcome, "__cause__", None)
     return outcome, "".join(traceback.format_exception(cause)) if cause else ""
 
@@ -141,12 +142,11 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
 
     It shows a bar on standard error, if that is a terminal, and leaves nothing behind.
     """
-    if total < 2 or not sys.stderr.isatty():
-        yield lambda: None
-        return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    hidden = total < 2 or not console.is_terminal
+    with Progress(console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)

@@ -16,26 +16,44 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
-from .._code.ptx import Kind as Kind
-from .._code.ptx import Slot as Slot
-from .._code.ptxas import find_ptxas as find_ptxas
-from .._record.program import CaughtLaunch as CaughtLaunch
-from .._record.program import Constant as Constant
-from .._record.program import Launch as Launch
-from .._record.program import Pointer as Pointer
-from .._record.program import Program as Program
-from .._record.program import Scalar as Scalar
-from .._specs import KernelSpec as KernelSpec
-from .._target import Target as Target
+from .._code.ptx import Kind, Slot
+from .._code.ptxas import find_ptxas
+from .._record.program import CaughtLaunch, Constant, Launch, Pointer, Program, Scalar
+from .._specs import KernelSpec
+from .._target import Target
 from ..errors import ToolchainError
-from .abi import CompiledKernel as CompiledKernel
-from .abi import Parameters as Parameters
+from .abi import CompiledKernel, Parameters
+
+__all__ = [
+    "Backend",
+    "CaughtLaunch",
+    "CompiledKernel",
+    "Constant",
+    "KernelSpec",
+    "Kind",
+    "Launch",
+    "OnLaunch",
+    "Options",
+    "Parameters",
+    "Pointer",
+    "Program",
+    "Scalar",
+    "Slot",
+    "Target",
+    "Toolchain",
+    "backend",
+    "find_ptxas",
+    "names",
+]
 
 GROUP = "torch_tensorrt.annotation.backends"  # of entry points
+
+OnLaunch: TypeAlias = Callable[[CaughtLaunch], None]
+Options: TypeAlias = Mapping[str, Any]  # of a compiler, by name
 
 
 @dataclass(frozen=True)
@@ -60,9 +78,7 @@ class Backend(Protocol):
         """What compiles here; no process is started to find out."""
 
     def intercept(
-        self,
-        on_launch: Callable[[CaughtLaunch], None],
-        overrides: Mapping[str, Any] | None = None,
+        self, on_launch: OnLaunch, overrides: Mapping[str, Any] | None = None
     ) -> AbstractContextManager[None]:
         """While entered, launches of this thread are reported and not made.
 
@@ -85,11 +101,7 @@ class Backend(Protocol):
         launch_fn(*tensors, **keywords)
 
     def compile(
-        self,
-        program: Program,
-        target: Target,
-        options: Mapping[str, Any],
-        aligned: bool,
+        self, program: Program, target: Target, options: Options, aligned: bool
     ) -> CompiledKernel:
         """Compile the program's launch, with no GPU needed.
 

@@ -10,8 +10,9 @@ place.
 
 from __future__ import annotations
 
+import math
+import operator
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sympy
@@ -25,7 +26,7 @@ from ..errors import ArgumentError, UnsupportedKernelError
 ALIGNMENT = 16  # bytes; what `aligned` promises of every tensor's start
 
 # "Technical Specifications per Compute Capability", CUDA C++ programming guide.
-MOST_THREADS = 1024
+MOST_THREADS = (1024, 1024, 64)  # along x, y and z; and as many as along x together
 _MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 
 
@@ -148,46 +149,36 @@ def unlaunchable(kernel: str, why: str) -> UnsupportedKernelError:
     )
 
 
-def refuse_cluster(kernel: str, size: object) -> UnsupportedKernelError:
-    """The error for a kernel that is launched in clusters of several blocks."""
-    return unlaunchable(kernel, f"it is launched in clusters ({size})")
+def require_launchable(
+    program: Program, compiled: CompiledKernel, target: Target
+) -> None:
+    """Raise where CUDA would not launch a kernel for some shape of the profile.
 
-
-def refuse_launch(kernel: str, kind: str) -> UnsupportedKernelError:
-    """The error for a special launch, as ``"cooperative"``."""
-    return unlaunchable(kernel, f"it is a {kind} launch")
-
-
-def require_block(kernel: str, block: Sequence[int]) -> None:
-    """Raise where CUDA would not launch blocks of so many threads."""
-    threads = sympy.prod(block)
-    if threads > MOST_THREADS:
+    Raises:
+        UnsupportedKernelError: for its block, or its dynamic shared memory.
+        ArgumentError: for its grid.
+    """
+    kernel, block = program.launch.name, compiled.block
+    threads, most = math.prod(block), max(MOST_THREADS)
+    if threads > most or any(map(operator.gt, block, MOST_THREADS)):
         shape = "x".join(map(str, block))
         raise unsupported(
             kernel,
-            f"blocks of {shape} = {threads} threads; CUDA launches {MOST_THREADS} at "
-            "most. Launch smaller blocks.",
+            f"blocks of {shape} = {threads} threads; CUDA launches {most} at most, and "
+            f"{MOST_THREADS[2]} along z. Launch smaller blocks.",
         )
-
-
-def require_shared_memory(kernel: str, size: int, target: Target) -> None:
-    """Raise where a kernel asks for more dynamic shared memory than it may have."""
-    if size > target.max_shared_memory:
+    if compiled.shared_memory > target.max_shared_memory:
         raise unsupported(
             kernel,
-            f"it asks for {size} bytes of dynamic shared memory; the limit is "
-            f"{target.max_shared_memory}. Take smaller tiles or fewer stages, or raise "
-            "Target.max_shared_memory.",
+            f"it asks for {compiled.shared_memory} bytes of dynamic shared memory; the "
+            f"limit is {target.max_shared_memory}. Take smaller tiles or fewer stages, "
+            "or raise Target.max_shared_memory.",
         )
-
-
-def require_grid(program: Program, grid: Grid) -> None:
-    """Raise where CUDA would not launch ``grid`` for some shape of the profile."""
-    for axis, size, limit in zip("xyz", grid, _MOST_BLOCKS, strict=True):
+    for axis, size, limit in zip("xyz", compiled.grid, _MOST_BLOCKS, strict=True):
         lower, upper = bounds(size, program.ranges)
         if lower < 1 or upper > limit:
             raise ArgumentError(
-                f"kernel {program.launch.name}: the grid's {axis}, {size}, runs from "
+                f"kernel {kernel}: the grid's {axis}, {size}, runs from "
                 f"{lower} to {upper} within the profile; CUDA launches 1 to {limit} "
                 "blocks there. Narrow the profile, or change the grid."
             )

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch_tensorrt.annotation._specs import Config, KernelSpec
-from torch_tensorrt.annotation._target import Target
+from ..._specs import Config, KernelSpec
+from ..._target import Target
 
 # What CuTe DSL makes of a launcher, or a class derived from it.
 _COMPILED = {"JitCompiledFunction", "JitExecutor"}

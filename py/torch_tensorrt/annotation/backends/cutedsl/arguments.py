@@ -19,9 +19,8 @@ import sympy
 from cutlass.base_dsl.typing import Integer, Numeric
 from cutlass.cute.runtime import make_fake_stream, make_ptr
 
-from torch_tensorrt.annotation._sizes.facts import is_condition
-from torch_tensorrt.annotation._tensors import INT32_MAX
-
+from ..._sizes.facts import is_condition
+from ..._tensors import INT32_MAX
 from .. import Parameters, Pointer, Scalar
 from ..abi import ALIGNMENT
 from . import launch
@@ -73,7 +72,14 @@ class HostArguments:
         return lambda values: values[index]
 
     def _tensor(self, argument: Pointer, element: Any) -> Builder:
-        self._require_small(argument)
+        size = sympy.sympify(sympy.prod(argument.shape))
+        # CuTe DSL computes offsets in 32 bits, unless a stride has 64 of its own.
+        if (upper := self._parameters.facts(size).upper) > INT32_MAX:
+            raise self._parameters.refused(
+                argument.name,
+                f"a tensor of up to {upper} elements within the profile, whose offsets "
+                "pass 32 bits. Narrow the profile, or split the tensor.",
+            )
         alignment = argument.dtype.itemsize
         if self._parameters.aligned:
             alignment = ALIGNMENT
@@ -98,16 +104,6 @@ class HostArguments:
             self._number(size, None, f"{name}[{axis}]")
             for axis, size in enumerate(sizes)
         )
-
-    def _require_small(self, argument: Pointer) -> None:
-        """CuTe DSL computes offsets in 32 bits, unless a stride has 64 of its own."""
-        size = sympy.sympify(sympy.prod(argument.shape))
-        if (upper := self._parameters.facts(size).upper) > INT32_MAX:
-            raise self._parameters.refused(
-                argument.name,
-                f"a tensor of up to {upper} elements within the profile, whose offsets "
-                "pass 32 bits. Narrow the profile, or split the tensor.",
-            )
 
     def _number(self, expr: sympy.Basic, kind: Any, name: str) -> Builder:
         """A number; where ``kind`` is None, an Int32, or a static int."""

@@ -21,8 +21,8 @@ from typing import Any, ParamSpec, TypeAlias
 import sympy
 from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod
 
-from torch_tensorrt.annotation._sizes.facts import bounds, is_condition
-from torch_tensorrt.annotation._tensors import Ranges
+from ..._sizes.facts import bounds, is_condition
+from ..._tensors import Ranges
 
 P = ParamSpec("P")
 

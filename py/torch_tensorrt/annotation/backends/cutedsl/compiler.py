@@ -21,12 +21,10 @@ from cutlass.base_dsl import Arch, compiler
 from cutlass.base_dsl.dsl import BaseDSL
 from cutlass.cute.runtime import from_dlpack
 
-from torch_tensorrt.annotation import backends
-from torch_tensorrt.annotation._code.ptxas import Assembler, find_ptxas, ptxas_versions
-from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.errors import CompileError, TargetError
-
-from .. import abi
+from ..._code.ptxas import Assembler, find_ptxas, ptxas_versions
+from ...errors import CompileError, TargetError
+from .. import Backend, CompiledKernel, Options, Parameters, Program, Target, Toolchain
+from ..abi import ALIGNMENT, unsupported
 from . import entry
 from .arguments import HostArguments
 from .host import Host, execute
@@ -38,15 +36,15 @@ _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _compiling = threading.RLock()  # CuTe DSL's compiler is not thread-safe
 
 
-class CuTeDSLBackend:
+class CuTeDSLBackend(Backend):
     """Records calls of ``@cute.jit`` launchers; compiles with ``cute.compile``."""
 
-    def toolchain(self) -> backends.Toolchain:
+    def toolchain(self) -> Toolchain:
         """CuTe DSL's version and settings, and the assemblers to choose from."""
         version = ("nvidia-cutlass-dsl", metadata.version("nvidia-cutlass-dsl"))
         variables = sorted(os.environ.items())
         settings = (pair for pair in variables if pair[0].startswith(_SETTINGS))
-        return backends.Toolchain((version, *settings), compiler=ptxas_versions())
+        return Toolchain((version, *settings), compiler=ptxas_versions())
 
     intercept = staticmethod(intercepting)
 
@@ -69,12 +67,8 @@ class CuTeDSLBackend:
         launch_fn(*given, **keywords)
 
     def compile(
-        self,
-        program: backends.Program,
-        target: Target,
-        options: Mapping[str, Any],
-        aligned: bool,
-    ) -> abi.CompiledKernel:
+        self, program: Program, target: Target, options: Options, aligned: bool
+    ) -> CompiledKernel:
         """Compile the program's launcher; see what it launches; bind that kernel.
 
         Args:
@@ -87,12 +81,12 @@ class CuTeDSLBackend:
             TargetError: CuTe DSL does not know the target.
         """
         name, ptxas = program.launch.name, find_ptxas()
-        parameters = abi.Parameters(program, aligned)
+        parameters = Parameters(program, aligned)
         with _compiling:
             host = compile_launcher(parameters, target, ptxas, options.get("arch"))
             entry.require_no_tensor_maps(host.code, name)
             launches = execute(host, program.ranges, name)
-        return entry.bind(host.code, launches, parameters, target, ptxas.path)
+        return entry.bind(host.code, launches, parameters, ptxas.path)
 
 
 BACKEND = CuTeDSLBackend
@@ -101,15 +95,15 @@ BACKEND = CuTeDSLBackend
 def _cute_tensor(tensor: torch.Tensor | None) -> Any:
     if tensor is None:
         return None
-    is_aligned = tensor.data_ptr() % abi.ALIGNMENT == 0
-    return from_dlpack(tensor, abi.ALIGNMENT if is_aligned else None)
+    is_aligned = tensor.data_ptr() % ALIGNMENT == 0
+    return from_dlpack(tensor, ALIGNMENT if is_aligned else None)
 
 
 # --- A launcher, compiled -------------------------------------------------------------
 
 
 def compile_launcher(
-    parameters: abi.Parameters, target: Target, ptxas: Assembler, arch: str | None
+    parameters: Parameters, target: Target, ptxas: Assembler, arch: str | None
 ) -> Host:
     """The recorded launcher for ``target``. Not thread-safe, as the compiler is not.
 
@@ -148,7 +142,7 @@ def compile_launcher(
         paths = list(Path(folder).glob("*.ptx"))
         if not paths:
             why = "its launcher launches no kernel. It must launch one."
-            raise abi.unsupported(launch.name, why)
+            raise unsupported(launch.name, why)
         code = paths[0].read_text()
     values = tuple(arguments.values)
     return Host(code, compiled.ir_module, compiled.function_name, values)

@@ -20,11 +20,9 @@ from collections.abc import Mapping, Sequence
 
 import sympy
 
-from torch_tensorrt.annotation._code.ptx import find_entry, identifier
-from torch_tensorrt.annotation._sizes.facts import is_condition
-from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
-
+from ..._code.ptx import ENTRY, TYPE, Parameter, find_entry, identifier, redeclare
+from ..._sizes.facts import is_condition
+from ...errors import PTXError, UnsupportedKernelError
 from .. import Kind, Slot, abi
 from . import host
 from .arithmetic import Unknown, show
@@ -38,15 +36,11 @@ _LOAD = re.compile(
     r"\.(?P<type>[a-z]+(?P<bits>\d+))\s+(?P<to>\{[^}]*\}|%\w+),\s*"
     r"\[(?P<name>[\w$]+)(?:\+(?P<offset>\d+))?\];"
 )
-_ENTRY = re.compile(r"\.visible\s+\.entry\s+(?P<name>[\w$]+)[^{]*\{")
 _BRACE = re.compile(r"[{}]")
 _ALIGNED = re.compile(r"\.param\s+\.align\s+(\d+)")
 # Of cudaLaunchAttributeID; the others say with 1 that a launch is special.
 _CLUSTER = 4
 _SPECIAL = {2: "cooperative", 6: "programmatic dependent"}
-# Found in 4.8.1: in a block of 1024, i = block_idx * block_dim + thread_idx was taken
-# for less than any extent, so that i % rows and i // rows became i and 0.
-_MOST_ALONG = (1024, 1024, 64)
 _TENSOR_MAP = 64  # the alignment of one: a parameter's is 16 bytes at most otherwise
 
 
@@ -69,7 +63,6 @@ def bind(
     code: str,
     launches: Sequence[host.HostLaunch],
     parameters: abi.Parameters,
-    target: Target,
     ptxas: str,
 ) -> abi.CompiledKernel:
     """The launched kernel, with an entry that takes inputs, extras and outputs.
@@ -98,13 +91,14 @@ def bind(
     (launch,) = launches
     for key, words in launch.attributes.items():
         if key == _CLUSTER and any(word != 1 for word in words):
-            raise abi.refuse_cluster(name, "x".join(map(show, words)))
+            shape = "x".join(map(show, words))
+            raise abi.unlaunchable(name, f"it is launched in clusters ({shape})")
         if key != _CLUSTER and words[0] != 0:
-            raise abi.refuse_launch(name, _SPECIAL.get(key, f"special ({key})"))
+            kind = _SPECIAL.get(key, f"special ({key})")
+            raise abi.unlaunchable(name, f"it is a {kind} launch")
     x, y, z = (binding.known(size, "the grid") for size in launch.grid)
     block = binding.block(launch.block)
     size = binding.constant(launch.shared_memory, "its dynamic shared memory")
-    abi.require_shared_memory(name, size, target)
     code = binding.rewrite(_keep_entry(code, launch.kernel), launch.parameters)
     return abi.CompiledKernel(
         code=code,
@@ -120,7 +114,7 @@ def bind(
 
 def _keep_entry(code: str, entry: str) -> str:
     """``code`` without its other entries, which a launcher chose not to launch."""
-    entries = {match["name"]: match for match in _ENTRY.finditer(code)}
+    entries = {match["name"]: match for match in ENTRY.finditer(code)}
     if entries.pop(entry, None) is None:
         raise PTXError(f"the launcher launches {entry}, which its code lacks.")
     kept, end = "", 0
@@ -177,10 +171,13 @@ class _Binding:
         return int(known)
 
     def block(self, sizes: Sequence[host.Value]) -> tuple[int, int, int]:
-        """Threads along each axis."""
+        """Threads along each axis.
+
+        Found in 4.8.1: in a block of 1024, i = block_idx * block_dim + thread_idx was
+        taken for less than any extent, so that i % rows and i // rows became i and 0.
+        """
         x, y, z = (self.constant(size, "the block") for size in sizes)
-        abi.require_block(self._kernel, (x, y, z))
-        for axis, size, most in zip("xyz", (x, y, z), _MOST_ALONG, strict=True):
+        for axis, size, most in zip("xyz", (x, y, z), abi.MOST_THREADS, strict=True):
             if size == most:
                 raise self.unsupported(
                     f"its blocks have {size} threads along {axis}, the most there can "
@@ -216,14 +213,9 @@ class _Binding:
                 "of a tuple that it indexes at run time. TensorRT passes plain values "
                 "only."
             )
-        takes = ",\n\t".join(
-            f".param .{'u32' if slot.kind is Kind.EXTRA else 'u64'} {_name(slot)}"
-            for slot in self._parameters.slots
-        )
-        header = (
-            f".visible .entry {match['name']}(\n\t{takes}\n){match['directives']}{{"
-        )
-        return code[: match.start()] + header + body
+        slots = self._parameters.slots
+        takes = [Parameter(TYPE[slot.kind], _name(slot)) for slot in slots]
+        return redeclare(code, match, match["name"], takes, body)
 
     def _load(self, match: re.Match[str]) -> str:
         """In place of one load, which may have several destinations."""

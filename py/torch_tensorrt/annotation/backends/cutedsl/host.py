@@ -27,9 +27,8 @@ import sympy
 from cutlass._mlir import ir
 from cutlass._mlir.dialects import llvm
 
-from torch_tensorrt.annotation._tensors import Ranges
-from torch_tensorrt.annotation.errors import UnsupportedKernelError
-
+from ..._tensors import Ranges
+from ...errors import UnsupportedKernelError
 from .. import Slot
 from . import arithmetic
 from .arithmetic import Number, Unknown, show

@@ -18,9 +18,8 @@ from cutlass.base_dsl.typing import Integer, Numeric
 from cutlass.cute import runtime
 from cutlass.cutlass_dsl.cuda_jit_executor import CudaDialectJitCompiledFunction
 
-from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
-
-from .. import CaughtLaunch
+from ...errors import ArgumentError, UnsupportedKernelError
+from .. import OnLaunch
 from . import launch
 
 
@@ -41,8 +40,7 @@ _OPTIONS = frozenset(
 
 @contextlib.contextmanager
 def intercepting(
-    on_launch: Callable[[CaughtLaunch], None],
-    overrides: Mapping[str, Any] | None = None,
+    on_launch: OnLaunch, overrides: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
     """Report the launches of this thread; other threads launch as usual.
 

@@ -21,10 +21,9 @@ import torch
 from cuda.bindings import driver
 from cutlass.base_dsl.typing import Constexpr, Numeric
 
-from torch_tensorrt.annotation._specs import Fingerprinted
-from torch_tensorrt.annotation._tensors import DType
-from torch_tensorrt.annotation.errors import ArgumentError, DTypeError
-
+from ..._specs import Fingerprinted
+from ..._tensors import DType
+from ...errors import ArgumentError, DTypeError
 from .. import CaughtLaunch
 
 _PLAIN = (bool, int, float, str, type(None), torch.SymInt)  # constants as they are

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from torch_tensorrt.annotation._specs import Config, KernelSpec
-from torch_tensorrt.annotation.errors import SpecError
+from ..._specs import Config, KernelSpec
+from ...errors import SpecError
 
 
 @dataclass(frozen=True)

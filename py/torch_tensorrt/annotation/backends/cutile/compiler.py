@@ -4,14 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from torch_tensorrt.annotation._code.ptx import parse
-from torch_tensorrt.annotation.errors import PTXError
-
-from .. import Backend, CompiledKernel, Program, Target
-from ..abi import require_block
+from ..._code.ptx import parse
+from ...errors import PTXError
+from .. import Backend, CompiledKernel, Options, Program, Target
 from . import DEFAULT_FACTS, FACT_SETS, tileiras
 from .launch import caught_launches
 from .signature import Signature
@@ -24,11 +19,7 @@ class CuTileBackend(Backend):
     intercept = staticmethod(caught_launches)
 
     def compile(
-        self,
-        program: Program,
-        target: Target,
-        options: Mapping[str, Any],
-        aligned: bool,
+        self, program: Program, target: Target, options: Options, aligned: bool
     ) -> CompiledKernel:
         """Compile the program's launch; the option ``facts`` names its fact set."""
         launch, hints = program.launch, dict(options)
@@ -39,18 +30,18 @@ class CuTileBackend(Backend):
             launch, hints, signature.constraints, target, FACT_SETS[facts].tma
         )
         code = tileiras.as_plain_kernel(tileiras.embedded_ptx(cubin), launch.name)
-        block = parse(code).block
-        if block is None:
+        entry, ptxas = parse(code), tileiras.tool("ptxas")
+        if entry.block is None:
             raise PTXError(f"kernel {launch.name}: cuTile's code names no block size.")
-        require_block(launch.name, block)
-        ptxas = tileiras.tool("ptxas")
-        code, emitted = tileiras.for_driver(code, target.ptx_isa, launch.name, ptxas)
+        code, emitted = tileiras.for_driver(
+            code, entry, target.ptx_isa, launch.name, ptxas
+        )
         return CompiledKernel(
             code=code,
             slots=tuple(signature.slots),
             extras=tuple(signature.extras),
             grid=launch.grid,
-            block=block,
+            block=entry.block,
             shared_memory=0,  # static, all of it
             ptxas=ptxas,
             facts=" ".join([f"{facts}:", *signature.told]),

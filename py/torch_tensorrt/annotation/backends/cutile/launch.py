@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -15,11 +15,10 @@ from typing import Any, TypeAlias
 import cuda.tile as ct
 import torch
 
-from torch_tensorrt.annotation._fingerprint import is_versioned
-from torch_tensorrt.annotation.errors import ArgumentError
-
-from .. import CaughtLaunch
-from ..abi import refuse_launch
+from ..._fingerprint import is_versioned
+from ...errors import ArgumentError
+from .. import CaughtLaunch, OnLaunch
+from ..abi import unlaunchable
 from . import CuTileSpec
 
 Notes: TypeAlias = "Any | tuple[Notes, ...]"  # of one value; of a tuple's items
@@ -43,8 +42,7 @@ class BoundKernel:
 
 @contextlib.contextmanager
 def caught_launches(
-    on_launch: Callable[[CaughtLaunch], None],
-    overrides: Mapping[str, Any] | None = None,
+    on_launch: OnLaunch, overrides: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
     """While entered, ``ct.launch`` of this thread reports, and launches nothing.
 
@@ -113,7 +111,7 @@ def _read_launch(
     function = kernel._annotated_function
     name, names = function.pyfunc.__name__, tuple(function.pysig.parameters)
     if programmatic_dependent_launch:
-        raise refuse_launch(name, "programmatic dependent")
+        raise unlaunchable(name, "it is a programmatic dependent launch")
     if not isinstance(grid, tuple | list):
         raise ArgumentError(
             f"kernel {name}: the grid is {grid!r}; write it as a tuple: "

@@ -20,12 +20,10 @@ import sympy
 import torch
 from cuda.tile import compilation
 
-from torch_tensorrt.annotation._sizes.facts import is_condition
-from torch_tensorrt.annotation._tensors import DType
-from torch_tensorrt.annotation.errors import DTypeError
-
-from .. import Kind, Pointer, Program, Scalar
-from ..abi import Parameters
+from ..._sizes.facts import is_condition
+from ..._tensors import DType
+from ...errors import DTypeError
+from .. import Kind, Parameters, Pointer, Program, Scalar
 from . import FactSet
 from .launch import Notes
 

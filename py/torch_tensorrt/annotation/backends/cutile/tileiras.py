@@ -12,7 +12,6 @@ import io
 import os
 import re
 import struct
-import subprocess
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
@@ -22,14 +21,12 @@ from typing import Any
 from cuda.tile import _compile, compilation
 from cuda.tile._ir2bytecode import BytecodeContext
 
-from torch_tensorrt.annotation import errors
-from torch_tensorrt.annotation._code.ptx import parse
-from torch_tensorrt.annotation._code.ptxas import to_cubin
-
+from ... import errors
+from ..._code.ptx import Entry, parse
+from ..._code.ptxas import assemble, output_of
 from .. import Launch, Target, Toolchain
-from ..abi import refuse_cluster, unsupported
+from ..abi import unlaunchable, unsupported
 
-_FIRST_WITH_TMA = 90
 _SETTINGS = (
     "CUDA_TILE_TESTING_DISABLE_DIV",
     "CUDA_TILE_TESTING_DISABLE_TOKEN_ORDER",
@@ -70,16 +67,12 @@ def _version(tileiras: str) -> str:
     """From its packages, or from itself where it came with a CUDA toolkit."""
     if tileiras == _compile._find_pip_tileiras():
         return " ".join(map(metadata.version, _compile._PIP_TILEIRAS_PACKAGES))
-    return _said(tileiras, "--version")
+    return output_of(tileiras, "--version")
 
 
 @cache
 def _architectures(tileiras: str) -> list[str]:
-    return re.findall(r"=(sm_\d+)\b", _said(tileiras, "--help"))
-
-
-def _said(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return re.findall(r"=(sm_\d+)\b", output_of(tileiras, "--help"))
 
 
 def compile_cubin(
@@ -97,14 +90,14 @@ def compile_cubin(
         TargetError: the compiler does not know the target.
     """
     known, arch = _architectures(tool("tileiras")), f"sm_{target.capability}"
-    # From sm_90 on it emits architecture-specific code for every kernel.
-    suffixes = ("", "a") if target.capability >= 90 else ("",)
+    # From sm_90 on there is TMA, and all code that it emits is architecture-specific.
+    has_tma = target.capability >= 90
+    suffixes = ("", "a") if has_tma else ("",)
     if arch not in known or target.arch.removeprefix(arch) not in suffixes:
         raise errors.TargetError(
             f"target {target.arch} is not one that this cuTile compiles for. It knows "
             f"{', '.join(known)}."
         )
-    has_tma = target.capability >= _FIRST_WITH_TMA
     kernel, output = launch.kernel.kernel, io.BytesIO()
     try:
         kernel = kernel.replace_hints(**hints)
@@ -215,12 +208,13 @@ def as_plain_kernel(text: str, kernel: str) -> str:
             "Take the fact set 'vector16', or write ct.load(..., allow_tma=False).",
         )
     if cluster := _CLUSTER.search(text):
-        raise refuse_cluster(kernel, f"num_ctas, as {cluster[0].strip()}")
+        why = f"it is launched in clusters (num_ctas, as {cluster[0].strip()})"
+        raise unlaunchable(kernel, why)
     return _LANGUAGE.sub("", text)
 
 
 def for_driver(
-    text: str, newest: str | None, kernel: str, ptxas: str
+    text: str, entry: Entry, newest: str | None, kernel: str, ptxas: str
 ) -> tuple[str, str]:
     """``text`` as PTX that the driver loads, and the ISA it was lowered from, if any.
 
@@ -233,7 +227,6 @@ def for_driver(
     Raises:
         UnsupportedKernelError: it cannot be lowered.
     """
-    entry = parse(text)
     if newest is None or float(entry.version) <= float(newest):
         return text, ""
     older = text.replace(f".version {entry.version}", f".version {newest}", 1)
@@ -252,5 +245,5 @@ def for_driver(
 
 
 def _machine_code(text: str, ptxas: str) -> dict[bytes, bytes]:
-    found = sections(to_cubin(text, ptxas, parse(text).target))
+    found = sections(assemble(text, ptxas, parse(text).target).cubin)
     return {name: found[name] for name in found if name.startswith(b".text.")}

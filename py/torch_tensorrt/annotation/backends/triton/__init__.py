@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch_tensorrt.annotation._specs import KernelSpec
+from ..._specs import KernelSpec
 
 # What decides a kernel's code beside its text; of the kernel and of its decorators.
 _SETTINGS = (

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -24,13 +23,11 @@ from triton.compiler import compile as triton_compile
 from triton.runtime.autotuner import Autotuner, Heuristics
 from triton.runtime.jit import JITFunction
 
-from torch_tensorrt.annotation._code import ptx
-from torch_tensorrt.annotation._code.ptx import Kind, Slot
-from torch_tensorrt.annotation._record.program import CaughtLaunch, Program
-from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation.errors import CompileError, TargetError
-
-from .. import Backend, CompiledKernel, Toolchain, abi
+from ..._code.ptx import Kind, Slot, parse
+from ..._code.ptxas import output_of
+from ...errors import CompileError, TargetError
+from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
+from ..abi import unlaunchable
 from .launch import read_launch
 from .signature import Signature
 
@@ -63,9 +60,7 @@ class TritonBackend(Backend):
 
     @contextlib.contextmanager
     def intercept(
-        self,
-        on_launch: Callable[[CaughtLaunch], None],
-        overrides: Mapping[str, Any] | None = None,
+        self, on_launch: OnLaunch, overrides: Mapping[str, Any] | None = None
     ) -> Iterator[None]:
         """Report the launches of this thread; other threads launch as usual."""
         thread = threading.get_ident()
@@ -95,22 +90,21 @@ class TritonBackend(Backend):
                     cls.run = run
 
     def compile(
-        self,
-        program: Program,
-        target: Target,
-        options: Mapping[str, Any],
-        aligned: bool,
+        self, program: Program, target: Target, options: Options, aligned: bool
     ) -> CompiledKernel:
         launch = program.launch
         assert launch.grid is not None, "a Triton launch has a grid"
         _require_known(target)
         signature = Signature(program, aligned)
         options = {**dict(launch.options), **options}
-        compiled = _compile(program, signature, target, options)
+        compiled = _compile(signature, target, options)
         metadata = compiled.metadata
-        _require_launchable(launch.name, metadata, target)
+        for name, (harmless, why) in _REFUSED.items():
+            value = getattr(metadata, name, harmless)
+            if (value or harmless) != harmless:
+                raise unlaunchable(launch.name, why.format(value))
         code = compiled.asm["ptx"]
-        entry = ptx.parse(code)
+        entry = parse(code)
         # Triton's own parameters come last; they are unused, or it was refused above.
         scratch = len(entry.parameters) - len(signature.slots)
         return CompiledKernel(
@@ -154,24 +148,14 @@ def _require_known(target: Target) -> None:
 
 @cache
 def _known_architectures(capability: int) -> tuple[str, ...]:
-    text = subprocess.run(
-        [get_ptxas(capability).path, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    text = output_of(get_ptxas(capability).path, "--help")
     found = set(re.findall(r"'(sm_\d+[af]?)'", text))
     usable = {a for a in found if int(a.removeprefix("sm_").rstrip("af")) >= 75}
     return tuple(sorted(usable, key=lambda a: (len(a.rstrip("af")), a)))
 
 
-def _compile(
-    program: Program,
-    signature: Signature,
-    target: Target,
-    options: dict[str, Any],
-) -> Any:
-    launch, capability = program.launch, target.capability
+def _compile(signature: Signature, target: Target, options: dict[str, Any]) -> Any:
+    launch, capability = signature.program.launch, target.capability
     newest = ptx_get_version(get_ptxas(capability).version)
     options["ptx_version"] = min(target.ptx_version or newest, newest)
     # Triton's JIT takes this default with a warning; this is the same default.
@@ -202,13 +186,3 @@ _REFUSED = {
     "profile_scratch_size": (0, "it needs {} bytes of scratch memory"),
     "tensordesc_meta": (None, "it takes tensor descriptors made on the host"),
 }
-
-
-def _require_launchable(kernel: str, metadata: Any, target: Target) -> None:
-    """Raise for whatever TensorRT's launch leaves out, or CUDA does not launch."""
-    for name, (harmless, why) in _REFUSED.items():
-        value = getattr(metadata, name, harmless)
-        if (value or harmless) != harmless:
-            raise abi.unlaunchable(kernel, why.format(value))
-    abi.require_block(kernel, (metadata.num_warps * 32, 1, 1))
-    abi.require_shared_memory(kernel, metadata.shared, target)

@@ -12,10 +12,9 @@ from triton.backends.nvidia.compiler import CUDAOptions
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
-from torch_tensorrt.annotation._record.program import CaughtLaunch
-from torch_tensorrt.annotation._specs import Config
-from torch_tensorrt.annotation.errors import ArgumentError
-
+from ..._specs import Config
+from ...errors import ArgumentError
+from .. import CaughtLaunch
 from ..abi import unsupported
 
 
@@ -38,15 +37,22 @@ def read_launch(
     kernel, choices, heuristics = _unwrapped(kernel)
     if overrides is None:
         overrides = dict(choices[0]) if choices else {}
-    arguments, options = _bind(kernel, args, keywords, overrides)
+    arguments, options, changed = _bind(kernel, args, keywords, overrides)
     for values in heuristics:
         for name, function in values.items():
             arguments[name] = function({**arguments, **options})
-    _require_complete(kernel, arguments)
+    if missing := [name for name in kernel.arg_names if name not in arguments]:
+        raise ArgumentError(
+            f"kernel {kernel.__name__}: launched without {', '.join(missing)}."
+        )
     if callable(grid):
         grid = grid(dict(arguments))
-    else:
-        _require_fixed(kernel, grid, _changed(kernel, args, keywords, overrides))
+    elif changed:  # by a config, which a grid that is no function cannot follow
+        raise ArgumentError(
+            f"kernel {kernel.__name__}: the config sets {', '.join(changed)}, and the "
+            f"grid {grid!r} does not follow it. Write the grid as a function: "
+            "kernel[lambda meta: (triton.cdiv(n, meta['BLOCK']),)](...)."
+        )
     if not isinstance(grid, tuple | list):
         raise ArgumentError(
             f"kernel {kernel.__name__}: the grid is {grid!r}; write it as a tuple: "
@@ -88,16 +94,6 @@ def _unwrapped(
     return kernel, choices, heuristics
 
 
-def _require_fixed(kernel: JITFunction[Any], grid: Any, changed: str) -> None:
-    """A grid that is not a function cannot follow what a config sets."""
-    if changed:
-        raise ArgumentError(
-            f"kernel {kernel.__name__}: the config sets {changed}, and the grid "
-            f"{grid!r} does not follow it. Write the grid as a function: "
-            "kernel[lambda meta: (triton.cdiv(n, meta['BLOCK']),)](...)."
-        )
-
-
 def _choices(tuner: Autotuner) -> tuple[Config, ...]:
     """The configs of an autotuner; TensorRT times them in its place."""
     name = tuner.base_fn.__name__
@@ -131,15 +127,18 @@ def _bind(
     args: tuple[Any, ...],
     keywords: Mapping[str, Any],
     overrides: Mapping[str, Any],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The kernel's arguments, and the compiler's options."""
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Arguments, compiler options, and which arguments a config changes."""
     parameters = kernel.signature.parameters
     given = {k: v for k, v in keywords.items() if k in parameters}
     bound = kernel.signature.bind_partial(*args, **given)
     bound.apply_defaults()
-    arguments = dict(bound.arguments)
+    arguments, changed = dict(bound.arguments), []
     options = {k: v for k, v in keywords.items() if k not in parameters}
     for name, value in overrides.items():
+        before = arguments.get(name, value)
+        if before is not value and before != value:
+            changed.append(name)
         (arguments if name in parameters else options)[name] = value
     for name in options:
         if name not in CUDAOptions.__dataclass_fields__:
@@ -147,27 +146,4 @@ def _bind(
                 f"kernel {kernel.__name__}: launched with {name}=, which neither the "
                 f"kernel nor Triton takes. The kernel's: {', '.join(parameters)}."
             )
-    return arguments, options
-
-
-def _require_complete(kernel: JITFunction[Any], arguments: Mapping[str, Any]) -> None:
-    missing = [name for name in kernel.signature.parameters if name not in arguments]
-    if missing:
-        raise ArgumentError(
-            f"kernel {kernel.__name__}: launched without {', '.join(missing)}."
-        )
-
-
-def _changed(
-    kernel: JITFunction[Any],
-    args: tuple[Any, ...],
-    keywords: Mapping[str, Any],
-    overrides: Mapping[str, Any],
-) -> str:
-    """The names that ``overrides`` set to something else than the launch does."""
-    launched, _ = _bind(kernel, args, keywords, {})
-    return ", ".join(
-        name
-        for name, value in overrides.items()
-        if name in launched and launched[name] is not value and launched[name] != value
-    )
+    return arguments, options, changed

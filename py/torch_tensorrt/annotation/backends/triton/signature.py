@@ -14,16 +14,10 @@ from typing import Any
 import sympy
 from triton._utils import canonicalize_dtype
 
-from torch_tensorrt.annotation._record.program import (
-    Constant,
-    Pointer,
-    Program,
-    Scalar,
-)
-from torch_tensorrt.annotation._sizes.facts import is_condition
-from torch_tensorrt.annotation._tensors import DType
-from torch_tensorrt.annotation.errors import ArgumentError
-
+from ..._sizes.facts import is_condition
+from ..._tensors import DType
+from ...errors import ArgumentError
+from .. import Constant, Pointer, Program, Scalar
 from ..abi import ALIGNMENT, Parameters
 
 _INTEGERS = ("i32", "u32", "i64", "u64")
