@@ -122,6 +122,12 @@ def test_whatever_decides_the_code_is_in_the_key(other: dict[str, Any]) -> None:
     assert key(job(**other)) != key(job())
 
 
+def test_the_optimum_of_a_profile_decides_no_code() -> None:
+    """The job does not have it, so neither a backend nor its key can depend on it."""
+    other = job(batch=Range(1, 16, 64))
+    assert other == job() and key(other) == key(job())
+
+
 def test_a_toolchain_that_does_not_start_fails_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -16,6 +16,7 @@ from .._code.kernel import Kernel, Outcome
 from .._code.ptxas import settle
 from .._record.program import Program
 from .._target import Target
+from .._tensors import TensorInfo
 from ..backends import Toolchain, backend
 from ..backends.abi import require_launchable
 from ..errors import as_ours
@@ -48,6 +49,10 @@ class Job:
     target: Target
     options: Mapping[str, Any]
     aligned: bool
+
+    def __post_init__(self) -> None:
+        inputs = tuple(map(_without_optimum, self.program.inputs))
+        object.__setattr__(self, "program", replace(self.program, inputs=inputs))
 
     @cached_property
     def toolchain(self) -> Toolchain:
@@ -87,6 +92,14 @@ class Job:
             spills=assembled.spills,
             static_shared_memory=assembled.static_shared_memory,
         )
+
+
+def _without_optimum(info: TensorInfo | None) -> TensorInfo | None:
+    """Code holds for the whole profile: jobs that differ in its optimum are equal."""
+    if info is None:
+        return None
+    ranges = (e if isinstance(e, int) else replace(e, opt=e.min) for e in info.shape)
+    return replace(info, shape=tuple(ranges))
 
 
 def keys_of(jobs: Sequence[Job]) -> list[str | None]:
