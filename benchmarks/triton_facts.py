@@ -32,8 +32,9 @@ from torch.nn import functional
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
+from torch_tensorrt.annotation._dry_run.builder import build
 from torch_tensorrt.annotation._dry_run.execute import LoadedKernel
+from torch_tensorrt.annotation._dry_run.report import TacticReport
 from torch_tensorrt.annotation._plugin import Plugin, Request, registered
 from torch_tensorrt.annotation._target import current_target
 from torch_tensorrt.annotation._tensors import Range, TensorInfo
@@ -108,7 +109,7 @@ def without_facts() -> Iterator[None]:
         Signature._tell = original  # type: ignore[method-assign]
 
 
-def built(case: Case, tensors: list[torch.Tensor]) -> BuiltLaunch:
+def built(case: Case, tensors: list[torch.Tensor]) -> TacticReport:
     """The launch TensorRT would make; the first dimension is dynamic."""
     spec = tta.triton(case.launch, [case.keywords])
     impl = tta.custom_plugin(spec, meta_impl=METAS[len(tensors)])
@@ -126,10 +127,10 @@ def built(case: Case, tensors: list[torch.Tensor]) -> BuiltLaunch:
 
 
 def as_launched(
-    launch: BuiltLaunch, tensors: list[torch.Tensor], out: torch.Tensor
+    launch: TacticReport, tensors: list[torch.Tensor], out: torch.Tensor
 ) -> Callable[[], None]:
     kernel = LoadedKernel(launch.code, launch.entry)
-    shape = launch.at(tuple(tuple(tensor.shape) for tensor in tensors))
+    shape = launch.at(*(tuple(tensor.shape) for tensor in tensors))
     inputs = [tensor.data_ptr() for tensor in tensors]
     return functools.partial(kernel.launch, shape, inputs, [out.data_ptr()])
 

@@ -173,7 +173,7 @@ def test_tensorrt_launches_what_the_host_code_launches(case: Case) -> None:
         compilation = Compilation(program)
         for extents in points(program):
             native = compilation.native(extents)
-            report = launch.at(shapes_at(asked, extents))
+            report = launch.at(*shapes_at(asked, extents))
             assert report.grid == native.grid
             assert report.block == native.block
             assert report.shared_memory == native.shared_memory

@@ -15,8 +15,8 @@ from test_launch_abi import concrete, runtime_values, shapes, static_and_dynamic
 
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._code.ptx import parse
-from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
-from torch_tensorrt.annotation._dry_run.report import Dims
+from torch_tensorrt.annotation._dry_run.builder import build
+from torch_tensorrt.annotation._dry_run.report import Dims, TacticReport
 from torch_tensorrt.annotation._plugin import Request, Tactic, registered
 from torch_tensorrt.annotation._record.program import CaughtLaunch, Constant
 from torch_tensorrt.annotation._specs import Config
@@ -45,7 +45,7 @@ class Built:
         plugin = registered[op].plugin
         assert plugin is not None
         request = Request.of(self.inputs, {}, Target(arch))
-        self.launches: list[BuiltLaunch] = build(plugin, request)
+        self.launches: list[TacticReport] = build(plugin, request)
         tactics = plugin.kernels(request)
         self.tactics = {tactic.number: tactic for tactic in tactics if tactic.kernel}
         self.refused = [tactic.error for tactic in tactics if tactic.error]
@@ -86,7 +86,7 @@ def test_the_entry_takes_inputs_then_extras_then_outputs(
     assert found.launches
     assert found.refused == []
     for launch in found.launches:
-        extras = launch.at(shapes(found.inputs, 0)[0]).extras
+        extras = launch.at(*shapes(found.inputs, 0)[0]).extras
         entry = parse(launch.code)
         assert entry.name == launch.entry
         assert [parameter.type for parameter in entry.parameters] == (
@@ -110,7 +110,7 @@ def test_grid_and_extras_are_those_of_the_launch_function(
             if isinstance(argument, Constant)
         }
         for point, one in found.concrete(launch.tactic):
-            launched = launch.at(point)
+            launched = launch.at(*point)
             assert launched.grid == (*one.grid, 1, 1)[:3]  # type: ignore[misc]
             assert launched.extras == tuple(runtime_values(one).values())
             baked = {name: value for name, value, fixed in one.arguments if fixed}
@@ -124,7 +124,7 @@ def test_every_tactic_compiles_or_says_why_not(case: Case, architecture: str) ->
     for launch in found.launches:
         entry = parse(launch.code)
         assert entry.target.rstrip("a") == architecture
-        launched = launch.at(shapes(found.inputs, 0)[0])
+        launched = launch.at(*shapes(found.inputs, 0)[0])
         assert (launched.block, launched.shared_memory) == (entry.block, 0)
     assert [launch.tactic for launch in found.launches] == list(found.tactics)
     configs = {tuple(p for p in c if p[0] != "facts") for c in case.kernel.configs}

@@ -20,7 +20,8 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation import _plugin
 from torch_tensorrt.annotation._dry_run import plugin_of
-from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
+from torch_tensorrt.annotation._dry_run.builder import build
+from torch_tensorrt.annotation._dry_run.report import TacticReport
 from torch_tensorrt.annotation._plugin import Request
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, TensorInfo
@@ -64,7 +65,7 @@ def matmul() -> str:
     return "dry::matmul"
 
 
-def built(op: str, *inputs: TensorInfo) -> list[BuiltLaunch]:
+def built(op: str, *inputs: TensorInfo) -> list[TacticReport]:
     """What TensorRT's builder would get for an op without attributes."""
     return build(plugin_of(op), Request.of(inputs, {}, Target("sm_90")))
 
@@ -492,3 +493,48 @@ def test_the_ragged_shape_is_odd_and_equal_ranges_stay_equal(add: str) -> None:
     report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90", **how)
     assert report.shapes == ("min", "opt", "max", "ragged")
     assert report.tactics[0].shapes[3].dims == ((43, 4096),) * 2
+
+
+def test_a_tactic_says_what_is_launched_anywhere_in_the_profile(add: str) -> None:
+    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90", execute=False)
+    tactic = report.tactics[0]
+    found = tactic.at((37, 4096), [37, 4096])
+    assert (found.grid, found.block) == ((37 * 16, 1, 1), (128, 1, 1))
+    assert (found.extras, found.outputs) == ((37 * 4096,), ((37, 4096),))
+    for shape in tactic.shapes:
+        assert replace(tactic.at(*shape.dims), name=shape.name) == shape
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((65, 4096), (65, 4096)),
+        ((0, 4096), (0, 4096)),
+        ((8, 4095), (8, 4095)),
+        ((8,), (8,)),
+        ((8, 4096, 1), (8, 4096, 1)),
+        ((8, 4096),),
+        ((8, 4096), None),
+        ((8, 4096), (8, 4096), (8, 4096)),
+    ],
+    ids=str,
+)
+def test_a_launch_outside_of_the_profile_is_refused(add: str, shapes: Any) -> None:
+    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90", execute=False)
+    with pytest.raises(SpecError, match="dry::add: the profile does not hold"):
+        report.tactics[0].at(*shapes)
+
+
+def test_a_static_input_at_the_end_may_be_left_out_of_a_launch(add: str) -> None:
+    x = torch.empty(8, 4096)
+    (tactic, _) = tta.dry_run(add, [x, x], "sm_90", execute=False).tactics
+    assert tactic.at() == tactic.at((8, 4096)) == tactic.at((8, 4096), (8, 4096))
+
+
+def test_only_a_tactic_that_tensorrt_gets_has_launches(matmul: str) -> None:
+    report = tta.dry_run(matmul, squares(), "sm_90", execute=False)
+    with pytest.raises(DryRunError, match=r"tactic 2 .* dynamic shared memory"):
+        report.tactics[1].at((512, 512), (512, 512))
+    read = tta.DryRunReport.from_json(report.to_json())
+    with pytest.raises(DryRunError, match=r"tactic 1 .* was read from JSON"):
+        read.tactics[0].at((512, 512), (512, 512))

@@ -19,8 +19,8 @@ from model_kernels import MODEL_CASES
 
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._code.ptx import parse
-from torch_tensorrt.annotation._dry_run.builder import BuiltLaunch, build
-from torch_tensorrt.annotation._dry_run.report import Dims
+from torch_tensorrt.annotation._dry_run.builder import build
+from torch_tensorrt.annotation._dry_run.report import Dims, TacticReport
 from torch_tensorrt.annotation._plugin import Plugin, Request, Tactic, registered
 from torch_tensorrt.annotation._record.program import CaughtLaunch, Constant
 from torch_tensorrt.annotation._target import Target
@@ -57,7 +57,9 @@ def kernels(
     return [tactic.kernel for tactic in tactics]
 
 
-def built(case: Case, inputs: Sequence[TensorInfo]) -> list[tuple[Tactic, BuiltLaunch]]:
+def built(
+    case: Case, inputs: Sequence[TensorInfo]
+) -> list[tuple[Tactic, TacticReport]]:
     """Every tactic, and its launch as the builder's calls on the plugin give it."""
     op = f"abi::{case.name}"
     trt_plugins.custom_op(op, impl=case.plugin, supports_dynamic_shapes=True)
@@ -168,7 +170,7 @@ def test_grid_and_extras_are_those_of_the_launch_function(
             if name in bools or {one[name] for one in ints} != {1}
         ]
         for point, one, values in zip(points, expected, ints, strict=True):
-            found = launch.at(point)
+            found = launch.at(*point)
             assert one.grid is not None
             assert found.grid == (*one.grid, 1, 1)[:3]
             assert found.extras == tuple(values[name] for name in passed)

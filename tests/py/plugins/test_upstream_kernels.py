@@ -65,7 +65,7 @@ def test_a_declared_kernel_is_registered_and_can_be_built(compiled: None) -> Non
     request = Request.of([TensorInfo((1000,), torch.float32)], {}, None)
     (launch,) = build(known, request)
     assert launch.code == PTX.decode()
-    at = launch.at(((1000,),))
+    at = launch.at((1000,))
     assert at.grid == (4, 1, 1)
     assert at.extras == (1000,)
 

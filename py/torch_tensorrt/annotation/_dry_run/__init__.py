@@ -13,13 +13,12 @@ from typing import Any
 import torch
 
 from .. import _target, _tensors, errors
-from .._code import ptx
 from .._plugin import Plugin, Request, Tactic, lock, registered
 from .._record import infer_outputs
 from .._target import Target
 from .._tensors import Range, TensorInfo
 from ..errors import DryRunError, SpecError
-from .builder import BuiltLaunch, build
+from .builder import build
 from .execute import MakeInputs, random_inputs
 from .execute import execute as run_tactics
 from .report import Dims, DryRunReport, TacticReport
@@ -140,44 +139,31 @@ def _compile(
     failures = [tactic.error for tactic in tactics if tactic.error is not None]
     if failures and (strict or len(failures) == len(tactics)):
         raise errors.to_raise(failures[0])
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", errors.TacticWarning)  # the report has them
-        launches = {launch.tactic: launch for launch in build(plugin, request)}
-    for warning in caught:
-        if not issubclass(warning.category, errors.TacticWarning):
-            warnings.warn(warning.message, stacklevel=3)
-    if unseen := {t.number for t in tactics if t.kernel} - {*launches}:
-        said = "; ".join(str(warning.message) for warning in caught)
-        raise DryRunError(
-            f"{plugin.op}: autotune leaves out tactics {sorted(unseen)}, which have "
-            f"kernels: {said or 'without a warning'}. Please report this."
-        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", errors.TacticWarning)  # the report has them
+        offered = {tactic.tactic: tactic for tactic in build(plugin, request)}
+    compiled = {tactic.number for tactic in tactics if tactic.kernel}
+    assert compiled == offered.keys(), "autotune offers exactly what compiled"
     shapes = _shapes(plugin, request, ragged)
-    return tuple(_report(tactic, launches, shapes) for tactic in tactics)
+    return tuple(_report(tactic, offered, shapes) for tactic in tactics)
 
 
 def _report(
-    tactic: Tactic, launches: Mapping[int, BuiltLaunch], shapes: Mapping[str, Dims]
+    tactic: Tactic, offered: Mapping[int, TacticReport], shapes: Mapping[str, Dims]
 ) -> TacticReport:
-    report = TacticReport(tactic.number, tactic.spec.backend, tactic.settings)
+    known: dict[str, Any] = {"backend": tactic.spec.backend, "config": tactic.settings}
     if (kernel := tactic.kernel) is None:
-        return replace(report, error=str(tactic.error))
-    launch = launches[tactic.number]
-    entry = ptx.parse(launch.code)
+        return TacticReport(tactic.number, **known, error=str(tactic.error))
+    report = offered[tactic.number]
     return replace(
         report,
-        dtypes=launch.dtypes,
-        formats=launch.formats,
+        **known,
         facts=kernel.facts,
-        target=entry.target,
-        entry=launch.entry,
-        code=launch.code,
-        ptx_isa=entry.version,
         retargeted=kernel.retargeted,
         registers=kernel.registers,
         shared_memory=kernel.shared_memory + kernel.static_shared_memory,
         spills=kernel.spills,
-        shapes=tuple(launch.at(dims, name) for name, dims in shapes.items()),
+        shapes=tuple(replace(report.at(*d), name=name) for name, d in shapes.items()),
     )
 
 

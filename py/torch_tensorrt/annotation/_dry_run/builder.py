@@ -12,16 +12,17 @@ from __future__ import annotations
 import operator
 import threading
 from collections import UserDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import starmap, zip_longest
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from .._code import ptx
 from .._target import compiling_for
 from .._tensors import DType, Range, TensorInfo, to_plugin
-from ..errors import DryRunError
-from .report import Dims, ShapeReport
+from ..errors import DryRunError, SpecError
+from .report import Dims, ShapeReport, TacticReport
 
 if TYPE_CHECKING:
     from .._plugin import Plugin, Request
@@ -29,50 +30,31 @@ if TYPE_CHECKING:
 _lock = threading.RLock()  # TensorRT keeps the expression builder in a global
 
 
-@dataclass(frozen=True)
-class BuiltLaunch:
-    """What TensorRT would embed for one tactic, and launch for a given shape.
-
-    Attributes:
-        dtypes, formats: of inputs and outputs, as TensorRT calls them.
-        code: PTX.
-    """
-
-    tactic: int
-    dtypes: tuple[str, ...]
-    formats: tuple[str, ...]
-    entry: str
-    code: str
-    _exprs: Mapping[str, Any] = field(repr=False)
-
-    def at(self, dims: Dims, name: str = "") -> ShapeReport:
-        """The launch for these input extents."""
-
-        def value(expr: Any) -> Any:
-            is_one = not isinstance(expr, tuple)
-            return expr.value(dims) if is_one else tuple(map(value, expr))
-
-        numbers = {key: value(expr) for key, expr in self._exprs.items()}
-        return ShapeReport(name, dims, **numbers)
-
-
-def build(plugin: Plugin, request: Request) -> list[BuiltLaunch]:
-    """Every launch that a registered plugin offers for a request, tactics in order.
+def build(plugin: Plugin, request: Request) -> list[TacticReport]:
+    """What TensorRT gets of each tactic that a plugin offers for a request, in order.
 
     Raises:
         DryRunError: TensorRT does not have the plugin, or one of its rules is broken.
     """
     with _lock, compiling_for(request.target):
-        return sorted(_Build(plugin, request).launches(), key=lambda b: b.tactic)
+        return sorted(_Build(plugin, request).launches(), key=lambda t: t.tactic)
 
 
 class _Build:
     """One build's calls, in the order in which TensorRT makes them."""
 
     def __init__(self, plugin: Plugin, request: Request) -> None:
-        self._op = plugin.op
+        self._op, self._request = plugin.op, request
         inputs = list(map(to_plugin, request.inputs))
         self._plugin = _create(plugin, request)
+        launch = self._plugin.aot_impl_function
+
+        def noted(*args: Any) -> Any:
+            """TensorRT's own holders of expressions cannot be read back."""
+            self._returned = launch(*args)
+            return self._returned
+
+        self._plugin.aot_impl_function = noted
         num_outputs = self._plugin.get_num_outputs()
         types = [DType.of(info.dtype).to_tensorrt() for info in inputs]
         ranks = [len(info.shape) for info in inputs]
@@ -89,8 +71,8 @@ class _Build:
         if any(self._plugin.get_aliased_input(i) != -1 for i in range(num_outputs)):
             raise DryRunError(f"{self._op}: in-place outputs cannot be dry-run.")
 
-    def launches(self) -> list[BuiltLaunch]:
-        """The launch of each tactic that the plugin offers."""
+    def launches(self) -> list[TacticReport]:
+        """Each tactic that the plugin offers."""
         found = []
         for combination in self._combinations():
             for desc, (type_, format_) in zip(self._in_out, combination, strict=True):
@@ -114,44 +96,67 @@ class _Build:
         size = len(self._in_out)
         return [first[i : i + size] for i in range(0, len(first), size)]
 
-    def _launch(self, tactic: int, combination: Sequence[Any]) -> BuiltLaunch:
-        """``get_launch_params``, then ``get_kernel``.
-
-        TensorRT's own holders of expressions cannot be read back, so what the AOT
-        implementation returns to the plugin is noted on the way.
-        """
-        returned: list[tuple[str, str, Any, Any]] = []
-        original = self._plugin.aot_impl_function
-
-        def noted(*args: Any) -> Any:
-            returned.append(original(*args))
-            return returned[-1]
-
-        self._plugin.aot_impl_function = noted
-        try:
-            holders = SimpleNamespace(), UserDict[int, Any]()
-            asked = self._dims, self._in_out, len(self._inputs)
-            self._plugin.get_launch_params(*asked, *holders, expression_builder())
-        finally:
-            self._plugin.aot_impl_function = original
+    def _launch(self, tactic: int, combination: Sequence[Any]) -> TacticReport:
+        """``get_launch_params``, then ``get_kernel``."""
+        holders = SimpleNamespace(), UserDict[int, Any]()
+        asked = self._dims, self._in_out, len(self._inputs)
+        self._plugin.get_launch_params(*asked, *holders, expression_builder())
         descs = ([desc.desc for desc in ds] for ds in (self._inputs, self._outputs))
         entry, code = self._plugin.get_kernel(*descs)
-        _, _, params, extras = returned[0]
-        outputs = (desc.shape_expr for desc in self._plugin.output_descs)
-        return BuiltLaunch(
-            tactic=tactic,
+        _, _, params, extras = self._returned
+        outputs = self._plugin.output_descs
+
+        def at(*shapes: Any) -> ShapeReport:
+            dims = _in_profile(self._op, self._request.inputs, shapes)
+
+            def values(*expressions: Any) -> tuple[int, ...]:
+                return tuple(e._expr.value(dims) for e in expressions)
+
+            return ShapeReport(
+                name="",
+                dims=dims,
+                grid=values(params.grid_x, params.grid_y, params.grid_z),
+                block=values(params.block_x, params.block_y, params.block_z),
+                extras=values(*extras),
+                outputs=tuple(values(*desc.shape_expr) for desc in outputs),
+                shared_memory=params.shared_mem._expr.value(dims),
+            )
+
+        header = ptx.parse(code.decode())
+        return TacticReport(
+            tactic,
             dtypes=tuple(DType.of_tensorrt(type_).token for type_, _ in combination),
             formats=tuple(format_.name for _, format_ in combination),
+            target=header.target,
             entry=entry,
             code=code.decode(),
-            _exprs={
-                "grid": _native(params.grid_x, params.grid_y, params.grid_z),
-                "block": _native(params.block_x, params.block_y, params.block_z),
-                "shared_memory": params.shared_mem._expr,
-                "extras": _native(*extras),
-                "outputs": tuple(_native(*shape) for shape in outputs),
-            },
+            ptx_isa=header.version,
+            _launch=at,
         )
+
+
+def _in_profile(
+    op: str, inputs: Sequence[TensorInfo | None], shapes: Sequence[Any]
+) -> Dims:
+    """``shapes``, completed by static inputs; an error outside of the profile."""
+    rest = [i for i in inputs[len(shapes) :] if i is None or not i.is_dynamic]
+    given = (*shapes, *(info and info.shape for info in rest))
+    dims = tuple(None if extents is None else tuple(extents) for extents in given)
+
+    def nearest(info: TensorInfo | None, extents: Any) -> Any:
+        if info is None:
+            return None
+        low, high = info.at("min"), info.at("max")
+        ends = zip_longest(low, extents or (), high, fillvalue=-1)
+        return tuple(min(max(least, e), most) for least, e, most in ends)
+
+    if dims != tuple(starmap(nearest, zip_longest(inputs, dims))):
+        profile = [info and (info.at("min"), info.at("max")) for info in inputs]
+        raise SpecError(
+            f"{op}: the profile does not hold inputs of {list(dims)}. Its inputs, from "
+            f"min to max: {profile}."
+        )
+    return dims
 
 
 def _create(plugin: Plugin, request: Request) -> Any:
@@ -199,11 +204,6 @@ def _tensor_desc(info: TensorInfo) -> Any:
     desc.desc.dims = tuple(-1 if isinstance(e, Range) else e for e in info.shape)
     desc.min, desc.opt, desc.max = info.at("min"), info.at("opt"), info.at("max")
     return desc
-
-
-def _native(*exprs: Any) -> tuple[Any, ...]:
-    """What TensorRT's wrappers of expressions hold."""
-    return tuple(expr._expr for expr in exprs)
 
 
 # --- The stand-in for native expressions ----------------------------------------------

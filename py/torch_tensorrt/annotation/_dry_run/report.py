@@ -8,13 +8,14 @@ import io
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 
 from .._tensors import DType
+from ..errors import DryRunError
 
 Dims: TypeAlias = tuple[tuple[int, ...] | None, ...]  # None: an input that is not given
 
@@ -79,8 +80,8 @@ class TacticReport:
     """
 
     tactic: int
-    backend: str
-    config: dict[str, Any]
+    backend: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     facts: str = ""
@@ -94,6 +95,26 @@ class TacticReport:
     spills: int = 0
     shapes: tuple[ShapeReport, ...] = ()
     error: str | None = None
+    _launch: Callable[..., ShapeReport] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    def at(self, *shapes: Sequence[int] | None) -> ShapeReport:
+        """What TensorRT would launch for inputs of these extents.
+
+        Args:
+            shapes: the extents of each input, anywhere in the profile; None for one
+                that is not given. Static ones at the end, as the weights, may be left
+                out.
+
+        Raises:
+            SpecError: the profile does not have them.
+            DryRunError: the tactic is left out, or was read from JSON.
+        """
+        if self._launch is None:
+            why = self.error or "it was read from JSON. Ask for it where it was made."
+            raise DryRunError(f"tactic {self.tactic} has no launches: {why}")
+        return self._launch(*shapes)
 
     @property
     def ok(self) -> bool:
@@ -212,10 +233,11 @@ class DryRunReport:
         """The report as JSON, under the names of its attributes."""
 
         def plain(value: Any) -> Any:
-            if isinstance(value, ShapeReport) and value.max_error == math.inf:
-                value = replace(value, max_error=None)  # JSON has no infinity
-            is_ours = isinstance(value, TacticReport | ShapeReport)
-            return vars(value) if is_ours else str(value)
+            if not isinstance(value, TacticReport | ShapeReport):
+                return str(value)
+            known = {k: v for k, v in vars(value).items() if k != "_launch"}
+            # JSON has no infinity.
+            return {k: None if v == math.inf else v for k, v in known.items()}
 
         return json.dumps({**vars(self), "ok": self.ok}, indent=2, default=plain)
 
