@@ -74,6 +74,17 @@ def test_a_folder_is_a_language() -> None:
     assert set(backends.names()) == folders
 
 
+def test_a_folder_is_found_without_reading_what_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(**selection: str) -> Any:
+        raise AssertionError(f"distributions are searched for {selection}")
+
+    backends.backend.cache_clear()
+    monkeypatch.setattr(backends.metadata, "entry_points", refuse)
+    assert backends.backend("triton")
+
+
 def test_a_language_of_another_distribution_is_found(toy: Any) -> None:
     assert "toy_ptx" in backends.names()
     assert isinstance(backends.backend("toy_ptx"), toy.ToyBackend)

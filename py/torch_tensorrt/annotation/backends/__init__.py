@@ -116,27 +116,31 @@ class Backend(Protocol):
         """
 
 
+_OWN = frozenset(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)
+
+
 @cache
 def names() -> tuple[str, ...]:
     """The languages there are: the folders here, and those of other packages."""
-    own = [m.name for m in pkgutil.iter_modules(__path__) if m.ispkg]
-    others = [point.name for point in metadata.entry_points(group=GROUP)]
-    return tuple(sorted({*own, *others}))
+    others = metadata.entry_points(group=GROUP).names
+    return tuple(sorted(_OWN | others))
 
 
 @cache
 def backend(name: str) -> Backend:
     """The backend of a spec's ``backend`` name; its toolchain is imported here.
 
+    Other packages are not asked for a language that is a folder here: that reads the
+    metadata of every installed distribution.
+
     Raises:
         ToolchainError: the toolchain is not installed, or the language is not known.
     """
-    others = metadata.entry_points(group=GROUP, name=name)
     try:
-        if others:
-            (found, *_) = (point.load() for point in others)
-        elif name in names():
+        if name in _OWN:
             found = importlib.import_module(f"{__name__}.{name}.compiler").BACKEND
+        elif points := metadata.entry_points(group=GROUP, name=name):
+            found = points[name].load()
         else:
             raise ToolchainError(
                 f"{name}: no such kernel language; there are {', '.join(names())}."
