@@ -23,7 +23,7 @@ from ._attributes import AttributeKind
 from ._code.kernel import Kernel
 from ._compile.job import Job, compile_all
 from ._fingerprint import fingerprint
-from ._record import Call, record
+from ._record import Call, PlainInputs, record
 from ._record.program import Program
 from ._specs import Config, CustomPluginSpec, KernelSpec
 from ._target import Target
@@ -189,14 +189,15 @@ class Plugin:
 
     def _recorded(self, request: Request) -> Iterator[Tactic]:
         """The tactic of each config; or one for each choice of an autotuner."""
+        plain = PlainInputs(request.inputs)
         for spec, config in ((s, c) for s in self.spec.specs for c in s.configs):
-            tactic = self._record(Tactic(0, spec, config), request)
+            tactic = self._record(Tactic(0, spec, config), request, plain)
             choices = tactic.program.choices if tactic.program and not config else ()
             yield replace(tactic, choice=choices[0]) if choices else tactic
             for choice in choices[1:]:
-                yield self._record(Tactic(0, spec, config, choice), request)
+                yield self._record(Tactic(0, spec, config, choice), request, plain)
 
-    def _record(self, tactic: Tactic, request: Request) -> Tactic:
+    def _record(self, tactic: Tactic, request: Request, plain: PlainInputs) -> Tactic:
         attributes, spec = request.attributes, tactic.spec
         keywords = dict(self.spec.attributes) | attributes
         overrides = spec.kernel_keywords(tactic.config) or None
@@ -215,6 +216,7 @@ class Plugin:
                 partial(self.meta, **attributes),
                 request.inputs,
                 call,
+                plain,
             )
             for output in program.outputs:
                 DType.of(output.dtype)  # or TensorRT has no such outputs

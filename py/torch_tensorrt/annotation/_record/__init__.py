@@ -29,8 +29,12 @@ from .program import (
     Scalar,
     scalar,
 )
-from .tracing import Operators, Trace
+from .replay import PlainInputs as PlainInputs
+from .replay import numbers_in
+from .tracing import Operators, Trace, raise_refusals
 from .tracing import as_tensors as as_tensors
+
+_FEW_SHAPES = 16
 
 
 class Interceptor(Protocol):
@@ -62,7 +66,10 @@ def infer_outputs(
     def run(run: Trace) -> Program:
         return Program((), _read_outputs(run, _fake_outputs(run, meta, what)))
 
-    return (trace if sizes_matter else trace_somewhere)(run, inputs, what).outputs
+    if not sizes_matter:
+        return trace_somewhere(run, inputs, what).outputs
+    # What is compiled is replayed in full; this is asked for often, and for any size.
+    return trace(run, inputs, what, most=_FEW_SHAPES).outputs
 
 
 @dataclass(frozen=True)
@@ -93,12 +100,15 @@ def record(
     meta: Callable[..., Any],
     inputs: Sequence[TensorInfo | None],
     call: Call = Call(),
+    plain: PlainInputs | None = None,
 ) -> Program:
     """The program of ``launch_fn``: the one launch that it makes.
 
     Args:
         interceptor: catches the launch.
         meta: gives the outputs for the inputs.
+        plain: inputs to replay on, where several functions with this ``meta`` share
+            them.
 
     Raises:
         RecordError: see its subclasses.
@@ -106,6 +116,7 @@ def record(
     what = f"launch function {describe(launch_fn)}"
     _require_ranks("input", [len(info.shape) if info else 0 for info in inputs])
     launches: list[CaughtLaunch] = []
+    keywords: dict[int, Mapping[str, Any]] = {}  # by the number of outputs
 
     def run(run: Trace) -> Program:
         # An engine's outputs are contiguous and their own, whatever the fake kernel's.
@@ -122,12 +133,15 @@ def record(
         operators = Operators((t for t in tensors if t is not None), what)
         with operators:
             if call.names is None:
-                _call_with_outputs(launch_fn, what, tensors, len(outputs), call)
+                if (count := len(outputs)) not in keywords:
+                    keywords[count] = _keywords(launch_fn, what, tensors, count, call)
+                launch_fn(*tensors, **keywords[count])
             else:
                 named = dict(zip(call.names, run.inputs, strict=True))
                 result = launch_fn(**named, **call.keywords)
                 outputs = _own_outputs(run, result, outputs, operators, what)
                 tensors = (*run.inputs, *outputs)
+        raise_refusals()
         caught = _only(launches, what)
         launch = Launch(
             kernel=caught.kernel,
@@ -145,7 +159,8 @@ def record(
         )
 
     with interceptor.intercept(launches.append, call.overrides):
-        program = replace(trace(run, inputs, what), inputs=tuple(inputs))
+        program = trace(run, inputs, what, plain, named=numbers_in(launch_fn, meta))
+    program = replace(program, inputs=tuple(inputs))
     _require_outputs_written(program)
     return program
 
@@ -165,13 +180,14 @@ def _require_outputs_written(program: Program) -> None:
             )
 
 
-def _call_with_outputs(
+def _keywords(
     launch_fn: Callable[..., Any],
     what: str,
     tensors: Sequence[torch.Tensor | None],
     num_outputs: int,
     call: Call,
-) -> None:
+) -> Mapping[str, Any]:
+    """The keywords for ``launch_fn``, which takes the tensors and them."""
     signature, keywords = inspect.signature(launch_fn), call.keywords
     if "stream" in signature.parameters:
         keywords = {"stream": 0, **keywords}
@@ -193,7 +209,7 @@ def _call_with_outputs(
                 f"{given}: `{name}={default!r}` would get a tensor. Take one parameter "
                 "for each input, weight and output before it."
             )
-    launch_fn(*tensors, **keywords)
+    return keywords
 
 
 def _instead(
@@ -242,11 +258,13 @@ def _own_outputs(
 def _fake_outputs(
     run: Trace, meta: Callable[..., Any], what: str
 ) -> tuple[torch.Tensor, ...]:
-    try:
-        outputs = meta(*run.inputs)
-    except Exception as error:
-        raise ShapesRejected(what) from error
-    return as_tensors(outputs, what)
+    if run.outputs is None:
+        try:
+            outputs = meta(*run.inputs)
+        except Exception as error:
+            raise ShapesRejected(what) from error
+        run.outputs = as_tensors(outputs, what)
+    return run.outputs
 
 
 def describe(function: Callable[..., Any]) -> str:

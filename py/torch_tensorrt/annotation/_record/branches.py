@@ -17,19 +17,23 @@ agreement:
 
 Extents on the other side of a guard are found by trying those that the guards name and
 their neighbours (:func:`_solutions`). Where none is found although some may exist, the
-function is refused. Finally the function is run on plain ints, which no trace misreads.
+function is refused. Finally the function is replayed on plain ints (``replay``), which
+no trace misreads. A function that exploration refuses is accepted all the same where
+the replay covers every shape of the profile.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TypeAlias
 
 import sympy
 
-from .._tensors import Range, Ranges, TensorInfo, ranges_of, symbol
+from .._sizes.facts import bounds
+from .._sizes.to_tensorrt import compiled
+from .._tensors import Range, Ranges, TensorInfo, ranges_of
 from ..errors import (
     AnnotationError,
     DynamicControlFlowError,
@@ -37,7 +41,8 @@ from ..errors import (
     UserCodeError,
 )
 from .program import Program
-from .tracing import Guard, Trace
+from .replay import MOST_SHAPES, PlainInputs, Point, Recorded, points_of, unequal_points
+from .tracing import Guard, Trace, tracing
 
 Traced: TypeAlias = Callable[[Trace], Program]
 Inputs: TypeAlias = Sequence[TensorInfo | None]
@@ -50,23 +55,38 @@ class ShapesRejected(Exception):
     """The op's own fake kernel raised: the op has no such shapes."""
 
 
-def trace(function: Traced, tensors: Inputs, what: str) -> Program:
+def trace(
+    function: Traced,
+    tensors: Inputs,
+    what: str,
+    plain: PlainInputs | None = None,
+    most: int = MOST_SHAPES,
+    named: Set[int] = frozenset(),
+) -> Program:
     """``function`` run on fakes of ``tensors``, for every shape in the profile.
 
     Args:
         function: gets the :class:`Trace`; what it returns is compared between branches.
             It raises :class:`ShapesRejected` for shapes that no caller passes.
         what: how errors name the function.
+        plain: the fakes for replaying, if several functions share them.
+        most: shapes to replay, unless the profile has fewer.
+        named: extents that the function may ask for.
 
     Raises:
         DynamicControlFlowError: it branches on a size the profile leaves open, and the
             other branch gives something else.
-        RecordError: it raised.
+        RecordError: it raised, or does something else on plain ints.
     """
-    base, result = _general_run(function, tensors, what)
-    explorer = _Explorer(function, tensors, what, result, base.guards())
-    explorer.explore()
-    explorer.check_concrete()
+    with tracing():
+        base, result = _general_run(function, tensors, what)
+        explorer = _Explorer(function, tensors, what, result, base.guards())
+        refusal = None
+        try:
+            explorer.explore()
+        except DynamicControlFlowError as error:
+            refusal = error
+        explorer.replay(plain or PlainInputs(tensors), most, named, refusal)
     return result
 
 
@@ -80,6 +100,8 @@ def _general_run(function: Traced, tensors: Inputs, what: str) -> tuple[Trace, P
     base = Trace(tensors, {s: extent.opt for s, extent in ranges.items()})
     result = _run(base, function, what)
     for guard in base.guards():
+        if not base.pinned():
+            break
         if not isinstance(guard.condition, sympy.Eq) or guard.is_equality:
             continue
         for extents in _solutions(ranges, {}, [], guard):
@@ -104,19 +126,20 @@ def trace_somewhere(function: Traced, tensors: Inputs, what: str) -> Program:
     """
     ranges = ranges_of(tensors)
     extents = {s: extent.opt for s, extent in ranges.items()}
-    for _ in range(_MOST_RUNS):
-        run = Trace(tensors, extents)
-        try:
-            return run.run(function)
-        except ShapesRejected:
-            guards = run.guards()
-            if not guards:
+    with tracing():
+        for _ in range(_MOST_RUNS):
+            run = Trace(tensors, extents)
+            try:
+                return run.run(function)
+            except ShapesRejected:
+                guards = run.guards()
+                if not guards:
+                    break
+                others = _solutions(ranges, {}, guards[:-1], guards[-1])
+                extents = next(others, extents)
+            except Exception:
                 break
-            others = _solutions(ranges, {}, guards[:-1], guards[-1])
-            extents = next(others, extents)
-        except Exception:
-            break
-    return _run(Trace(tensors, extents), function, what)
+        return _run(Trace(tensors, extents), function, what)
 
 
 def _run(run: Trace, function: Callable[[Trace], Program], what: str) -> Program:
@@ -163,46 +186,96 @@ class _Explorer:
         self._runs = 0
 
     def explore(self) -> None:
+        """Run every branch, and compare.
+
+        Raises:
+            DynamicControlFlowError: a branch gives something else, or cannot be found.
+        """
         for guard in self._guards:
             if guard.is_equality:
                 self._branch([], guard)
-        pending = [(self._guards, 0)]
+        # What was decided on the way to a run, and the run's guards from there on.
+        pending: list[tuple[list[Guard], int, list[Guard]]] = [([], 0, self._guards)]
         while pending:
-            guards, start = pending.pop()
+            decided, start, guards = pending.pop()
             for index in range(start, len(guards)):
-                path, guard = guards[:index], guards[index]
+                path, guard = [*decided, *guards[start:index]], guards[index]
                 if guard in self._contract or self._is_impossible(path, guard):
                     continue
                 other = self._branch(path, guard)
-                if other is not None:
-                    pending.append((other.guards(), index + 1))
-
-    def check_concrete(self) -> None:
-        """Run on plain ints, at two points: the result must be the same.
-
-        What a function keeps between calls, or torch simplifies wrongly, shows here.
-        """
-        points: list[dict[sympy.Symbol, int]] = []
-        for point in (lambda extent: extent.min, _beside_opt):
-            extents = {
-                s: point(self._ranges[self._tied.get(s, s)]) for s in self._ranges
-            }
-            if extents not in points:
-                points.append(extents)
-        for extents in points:
-            if not all(guard.holds(extents) for guard in self._contract):
-                continue
-            static = [_at(i, t, extents) for i, t in enumerate(self._tensors)]
-            rule = {s: sympy.Integer(value) for s, value in extents.items()}
-            expected = self._result.xreplace(rule)
-            found = _run(Trace(static, {}), self._function, self._what)
-            if found != expected:
-                where = extents or "the same shapes"
-                raise RecordError(
-                    f"{self._what} does something else for {where} than what was "
-                    f"recorded: {found} instead of {expected}. It must depend on "
-                    "nothing but its arguments."
+                if other is None:
+                    continue
+                followed, opposite = other.guards(), guard.negated()
+                # `int(n // k)` is a question with many answers: after one of them comes
+                # the next, until all were seen.
+                is_answered = (
+                    index < len(followed)
+                    and followed[index].condition == opposite.condition
                 )
+                start_there = index + 1 if is_answered else index
+                pending.append(([*path, opposite], start_there, followed))
+
+    def replay(
+        self,
+        plain: PlainInputs,
+        most: int,
+        named: Set[int],
+        refusal: DynamicControlFlowError | None,
+    ) -> None:
+        """Run on plain ints at many shapes of the profile: the result must be the same.
+
+        Args:
+            refusal: what exploration found; it stands unless all shapes are replayed.
+
+        Raises:
+            RecordError: the function does something else, or raises.
+        """
+        recorded = Recorded(self._result, self._ranges)
+        named = recorded.constants.union(named, *(g.constants for g in self._guards))
+        points, are_all = points_of(self._ranges, self._tied, named, most)
+        if refusal is not None and not are_all:
+            raise refusal
+        is_fast = True
+        for point in points:
+            if self._agrees_fast(plain, recorded, point):
+                continue
+            is_fast = False
+            try:
+                found = _run(plain.at(point, False), self._function, self._what)
+            except UserCodeError as error:
+                if isinstance(error.__cause__, ShapesRejected):
+                    continue  # the op has no such shape
+                raise refusal or self._differs(point, str(error)) from error
+            if difference := recorded.difference(found, point):
+                raise refusal or self._differs(point, difference)
+        # Two extents must agree only if the function fails where they do not.
+        for point in unequal_points(self._ranges, self._tied, named):
+            try:
+                found = plain.at(point, is_fast).run(self._function)
+            except Exception:
+                continue
+            if difference := recorded.difference(found, point):
+                raise self._differs(point, difference)
+
+    def _agrees_fast(
+        self, plain: PlainInputs, recorded: Recorded, point: Point
+    ) -> bool:
+        """Whether tensors that pass for CUDA tensors are enough to see agreement."""
+        try:
+            found = plain.at(point, True).run(self._function)
+        except Exception:
+            return False  # what it is, torch's fake tensors decide
+        return not recorded.difference(found, point)
+
+    def _differs(self, point: Point, difference: str) -> RecordError:
+        order = list(self._ranges)
+        shape = ", ".join(f"{s}={v}" for s, v in zip(order, point, strict=True))
+        return RecordError(
+            f"{self._what} does something else on plain ints than what was recorded, "
+            f"at {shape or 'the same shapes'} (d0_1 is dimension 1 of input 0): "
+            f"{difference}. It must depend on nothing but its arguments, and do the "
+            "same with sizes that are symbols."
+        )
 
     def _branch(self, path: Sequence[Guard], guard: Guard) -> Trace | None:
         """Run where ``path`` holds and ``guard`` does not, and compare.
@@ -247,8 +320,10 @@ class _Explorer:
 
     def _is_impossible(self, path: Sequence[Guard], guard: Guard) -> bool:
         """Whether no extents at all can satisfy ``path`` and break ``guard``."""
-        conditions = [g.condition for g in path] + [sympy.Not(guard.condition)]
+        conditions = [g.condition for g in (*path, guard.negated())]
         tied = [condition.xreplace(self._tied) for condition in conditions]
+        if _exhausted(tied, self._ranges):
+            return True
         pinned = {
             side: other
             for equality in tied
@@ -277,20 +352,24 @@ class _Explorer:
         )
 
 
-def _at(
-    index: int, tensor: TensorInfo | None, extents: Mapping[sympy.Symbol, int]
-) -> TensorInfo | None:
-    """``tensor``, input number ``index``, with its dynamic extents decided."""
-    if tensor is None:
-        return None
-    shape = (extents.get(symbol(index, a), e) for a, e in enumerate(tensor.shape))
-    return replace(tensor, shape=tuple(shape))
-
-
-def _beside_opt(extent: Range) -> int:
-    return (
-        extent.opt + 1 if extent.opt < extent.max else max(extent.min, extent.opt - 1)
-    )
+def _exhausted(conditions: Sequence[sympy.Basic], ranges: Ranges) -> bool:
+    """Whether they leave an expression no value, or the only symbol no extent."""
+    excluded: dict[sympy.Basic, set[int]] = defaultdict(set)
+    for condition in conditions:
+        if isinstance(condition, sympy.Ne) and condition.rhs.is_Integer:
+            excluded[condition.lhs].add(int(condition.rhs))
+    for expr, values in excluded.items():
+        lower, upper = bounds(expr, ranges)
+        if upper - lower < len(values) and values.issuperset(range(lower, upper + 1)):
+            return True
+    symbols = list(set().union(*(c.free_symbols for c in conditions)))
+    if len(symbols) != 1:
+        return False
+    extent = ranges[symbols[0]]
+    if extent.max - extent.min >= _MOST_CANDIDATES:
+        return False
+    hold = compiled(conditions, symbols, ranges)
+    return not any(all(hold([value])) for value in range(extent.min, extent.max + 1))
 
 
 def _solutions(

@@ -14,13 +14,15 @@ import builtins
 import contextlib
 import logging
 import operator
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import reduce
-from pathlib import Path
 from traceback import FrameSummary
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import sympy
 import torch
@@ -36,9 +38,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._tensors import Range, TensorInfo, ranges_of, symbol
-from ..errors import ArgumentError, DataDependentError, RecordError
+from ..errors import AnnotationError, ArgumentError, DataDependentError, RecordError
 
 T = TypeVar("T")
+Modes: TypeAlias = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,15 @@ class Guard:
             side.is_Symbol for side in self.condition.args
         )
 
+    @property
+    def constants(self) -> set[int]:
+        """The numbers that the condition names."""
+        return {int(number) for number in self.condition.atoms(sympy.Integer)}
+
+    def negated(self) -> Guard:
+        """The other answer to the same question."""
+        return replace(self, condition=sympy.Not(self.condition))
+
     def holds(self, extents: Mapping[sympy.Symbol, int]) -> bool:
         """Whether it is true of these extents."""
         rule = {s: sympy.Integer(v) for s, v in extents.items()}
@@ -76,17 +88,30 @@ class Trace:
     Attributes:
         inputs: contiguous fake CUDA tensors, one for each :class:`TensorInfo`; None for
             an input that is not given.
+        outputs: what the fake kernel made of them; None as long as it was not asked.
     """
 
     def __init__(
-        self, tensors: Sequence[TensorInfo | None], hints: Mapping[sympy.Symbol, int]
+        self,
+        tensors: Sequence[TensorInfo | None],
+        hints: Mapping[sympy.Symbol, int],
+        plain: Modes | None = None,
     ) -> None:
-        self._env = ShapeEnv(specialize_zero_one=False, duck_shape=False)
-        self._mode = FakeTensorMode(shape_env=self._env)
+        """
+        Args:
+            hints: extents that the run takes the dynamic dimensions to have.
+            plain: make the fakes, with plain ints for sizes; None for symbols.
+        """
+        self.outputs: tuple[torch.Tensor, ...] | None = None
         self._canonical: dict[sympy.Symbol, sympy.Symbol] = {}
-        ranges = ranges_of(tensors)
-        sizes = {s: self._symint(s, ranges[s], hints[s]) for s in ranges}
-        with self._mode:
+        sizes: Mapping[sympy.Symbol, int | torch.SymInt] = hints
+        if plain is None:
+            self._env = ShapeEnv(specialize_zero_one=False, duck_shape=False)
+            plain = FakeTensorMode(shape_env=self._env), FakeTensors()
+            ranges = ranges_of(tensors)
+            sizes = {s: self._symint(s, ranges[s], hints[s]) for s in ranges}
+        self._modes = plain
+        with self._modes[0], self._modes[1]:
             self.inputs: tuple[torch.Tensor | None, ...] = tuple(
                 None
                 if tensor is None
@@ -118,8 +143,9 @@ class Trace:
         return self._env.create_symintnode(internal, hint=hint, source=source)
 
     def run(self, function: Callable[[Trace], T]) -> T:
-        """``function`` of this trace, with the fake mode on."""
-        with tracing(), self._mode:
+        """``function`` of this trace, within :func:`tracing`."""
+        _tracing.refusals = []
+        with self._modes[0], self._modes[1]:
             return function(self)
 
     def expr(self, size: int | torch.SymInt | torch.SymBool) -> Any:
@@ -180,9 +206,11 @@ def _where(frame: FrameSummary | str | None) -> str:
 
 
 def _is_torchs(frame: FrameSummary | str | None) -> bool:
-    if not isinstance(frame, FrameSummary):
-        return True
-    return Path(frame.filename).is_relative_to(torch.__path__[0])
+    return not isinstance(frame, FrameSummary) or _in_torch(frame.filename)
+
+
+def _in_torch(filename: str) -> bool:
+    return filename.startswith(f"{torch.__path__[0]}{os.sep}")
 
 
 # --- What the function sees while it is traced ----------------------------------------
@@ -193,7 +221,7 @@ _tracing = threading.local()
 
 @contextlib.contextmanager
 def tracing() -> Iterator[None]:
-    """Around a trace. One thread traces at a time; the others are not affected.
+    """Around the runs of a function. One thread traces at a time; others go on.
 
     Raises:
         RecordError: this thread is tracing already.
@@ -218,13 +246,35 @@ def tracing() -> Iterator[None]:
         if not torch.cuda.is_available():
             stack.enter_context(_patched(torch.cuda, "device", _NoDevice))
             stack.enter_context(_patched(torch.cuda, "current_stream", _NoStream))
+        for name, operation in _OPERATORS.items():
+            original = getattr(torch.SymInt, name)
+            replaced = _in_this_thread(operation, original)
+            stack.enter_context(_patched(torch.SymInt, name, replaced))
+        start = _in_this_thread(_refuse_thread, threading.Thread.start)
+        stack.enter_context(_patched(threading.Thread, "start", start))
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
-        stack.enter_context(_FakeTensors())
         _tracing.entered = True
         try:
             yield
         finally:
             _tracing.entered = False
+
+
+@contextlib.contextmanager
+def remembering_refusals() -> Iterator[None]:
+    """Around what may refuse while the user's function runs, which may swallow it."""
+    try:
+        yield
+    except AnnotationError as error:
+        if getattr(_tracing, "entered", False):
+            _tracing.refusals.append(error)
+        raise
+
+
+def raise_refusals() -> None:
+    """Raise the first refusal that the function swallowed."""
+    for error in _tracing.refusals:
+        raise error
 
 
 @contextlib.contextmanager
@@ -282,10 +332,61 @@ def _divmod(builtin: Callable[..., Any], a: Any, b: Any) -> Any:
     return builtin(a, b)
 
 
-_BUILTINS = {
+def _len(builtin: Callable[..., Any], value: Any) -> Any:
+    """``len``, which must be an int for Python, of a tensor."""
+    is_tensor = isinstance(value, torch.Tensor) and value.dim() > 0
+    return value.shape[0] if is_tensor else builtin(value)
+
+
+def _floordiv(original: Callable[..., Any], a: Any, b: Any) -> Any:
+    """torch merges ``(a // b) // -c`` into ``a // (-b * c)``, which is not the same."""
+    if isinstance(b, int) and b < 0:
+        return -original(a - b - 1, -b)
+    return original(a, b)
+
+
+def _mod(original: Callable[..., Any], a: Any, b: Any) -> Any:
+    if isinstance(b, int) and b < 0:
+        return -original(-a, -b)
+    return original(a, b)
+
+
+def _of_int(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A question that a function can only ask of an int, such as its hash.
+
+    torch answers it for a symbol, or raises. Asking for the int makes a guard.
+    """
+
+    def ask(original: Callable[..., Any], size: Any, *args: Any) -> Any:
+        caller = sys._getframe(2).f_code.co_filename
+        return (
+            original(size, *args) if _in_torch(caller) else function(int(size), *args)
+        )
+
+    return ask
+
+
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "__floordiv__": _floordiv,
+    "__mod__": _mod,
+    **{f"__{f.__name__}__": _of_int(f) for f in (str, repr, format, hash)},
+}
+
+
+def _refuse_thread(original: Callable[..., Any], thread: Any) -> None:
+    del original, thread
+    with remembering_refusals():
+        raise RecordError(
+            "the launch function starts a thread. A launch in another thread would not "
+            "be recorded: launch the kernel in the function itself."
+        )
+
+
+_BUILTINS: dict[str, Callable[..., Any]] = {
     "min": _choice(torch.sym_min),
     "max": _choice(torch.sym_max),
     "divmod": _divmod,
+    "len": _len,
 }
 
 
@@ -302,7 +403,7 @@ class _NoStream:
         del device
 
 
-class _FakeTensors(TorchFunctionMode):
+class FakeTensors(TorchFunctionMode):
     """What fake CUDA tensors cannot do, or do wrongly."""
 
     def __torch_function__(
@@ -313,10 +414,12 @@ class _FakeTensors(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func is torch.Tensor.data_ptr:
-            raise ArgumentError(
-                "the launch function asks for a tensor's address, which an engine "
-                "does not know before it runs. Pass the tensor itself to the kernel."
-            )
+            with remembering_refusals():
+                raise ArgumentError(
+                    "the launch function asks for a tensor's address, which an engine "
+                    "does not know before it runs. Pass the tensor itself to the "
+                    "kernel."
+                )
         if func is torch.Tensor.__getitem__ and torch.version.cuda is None:
             # A build of torch without CUDA cannot index a CUDA tensor, even a fake one.
             key = args[1] if isinstance(args[1], tuple) else (args[1],)
@@ -358,6 +461,7 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._guarded = {_storage(tensor) for tensor in tensors}
         self._writers: dict[int, str] = {}
         self._makers: dict[int, str] = {}
+        self._alive: list[torch.Tensor] = []  # or a storage's address would come again
 
     def __torch_dispatch__(
         self,
@@ -371,15 +475,17 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         values |= dict(zip((a.name for a in arguments), args, strict=False))
         for argument in arguments:
             info, value = argument.alias_info, values.get(argument.name)
-            if info is not None and info.is_write and isinstance(value, torch.Tensor):
-                self._writers[_storage(value)] = str(func)
-                if _storage(value) in self._guarded:
+            if info is None or not info.is_write:
+                continue
+            for tensor in _tensors_of(value):
+                self._writers[_storage(tensor)] = str(func)
+                if _storage(tensor) in self._guarded:
                     self._refuse_write(str(func))
         result = func(*args, **(kwargs or {}))
-        is_fresh = all(r.alias_info is None for r in func._schema.returns)
-        if isinstance(result, torch.Tensor) and is_fresh:
-            self._makers[_storage(result)] = str(func)  # an address may come again
-            self._writers.pop(_storage(result), None)
+        if all(r.alias_info is None for r in func._schema.returns):
+            for tensor in _tensors_of(result):
+                self._makers[_storage(tensor)] = str(func)
+                self._alive.append(tensor)
         return result
 
     def require_only_allocated(self, outputs: Iterable[torch.Tensor]) -> None:
@@ -396,10 +502,17 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
 
     def _refuse_write(self, writer: str) -> None:
-        raise RecordError(
-            f"{self._what} writes a tensor with {writer} outside its kernel. An engine "
-            "runs the kernel alone: do it in the kernel."
-        )
+        with remembering_refusals():
+            raise RecordError(
+                f"{self._what} writes a tensor with {writer} outside its kernel. An "
+                "engine runs the kernel alone: do it in the kernel."
+            )
+
+
+def _tensors_of(value: Any) -> list[torch.Tensor]:
+    """A tensor, or the tensors of a list."""
+    values = value if isinstance(value, tuple | list) else [value]
+    return [item for item in values if isinstance(item, torch.Tensor)]
 
 
 def _storage(tensor: torch.Tensor) -> int:

@@ -12,9 +12,11 @@ values alone, and a division needs the bounds of its operands' expressions.
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
+from types import SimpleNamespace
 from typing import Any
 
 import sympy
@@ -22,7 +24,7 @@ from torch.utils._sympy.functions import CeilToInt, IntTrueDiv
 
 from .._tensors import Ranges
 from ..errors import ArgumentError
-from .facts import bounds
+from .facts import bounds, is_condition
 
 _MOST_SHOWN = 200  # characters of an expression in a message
 _LARGEST_EXACT = 2**53  # of a float64: math.ceil(a / b) is exact below
@@ -41,14 +43,79 @@ def to_tensorrt(
     Raises:
         ArgumentError: TensorRT's operations cannot express ``expr``.
     """
-    return _Translator(shape_exprs, ranges).visit(expr)
+    import tensorrt.plugin as trtp
+
+    return _Translator(trtp, shape_exprs, ranges).visit(expr)
+
+
+def compiled(
+    exprs: Iterable[sympy.Basic], order: Sequence[sympy.Symbol], ranges: Ranges
+) -> Callable[[Sequence[int]], list[int]]:
+    """What TensorRT computes for ``exprs``, as a function of ``order``'s extents.
+
+    What TensorRT cannot compute is what sympy says; :func:`to_tensorrt` refuses it.
+    """
+    extents = {s: _Computed(operator.itemgetter(i)) for i, s in enumerate(order)}
+    translator = _Translator(_ALGEBRA, extents, ranges)
+
+    def function(expr: sympy.Basic) -> Callable[[Sequence[int]], int]:
+        try:
+            computed: _Computed = translator.visit(expr)
+        except ArgumentError:
+            return lambda point: _evaluated(expr, dict(zip(order, point, strict=True)))
+        return computed.at
+
+    functions = list(map(function, exprs))
+    return lambda point: [at(point) for at in functions]
+
+
+def _evaluated(expr: sympy.Basic, extents: Mapping[sympy.Symbol, int]) -> int:
+    value = expr.xreplace({s: sympy.Integer(v) for s, v in extents.items()})
+    return int(value == sympy.true if is_condition(value) else value)
+
+
+def _operation(
+    function: Callable[[int, int], int],
+) -> Callable[[_Computed, _Computed], _Computed]:
+    def apply(first: _Computed, second: _Computed) -> _Computed:
+        a, b = first.at, second.at
+        return _Computed(lambda point: function(a(point), b(point)))
+
+    return apply
+
+
+class _Computed:
+    """A ``trtp.ShapeExpr`` in plain Python: ``at`` gives its value for some extents.
+
+    ``_ALGEBRA`` is the part of ``trtp`` that makes them.
+    """
+
+    def __init__(self, value: int | Callable[[Sequence[int]], int]) -> None:
+        self.at = value if callable(value) else lambda _: value
+
+    __add__ = _operation(operator.add)
+    __sub__ = _operation(operator.sub)
+    __mul__ = _operation(operator.mul)
+    __floordiv__ = _operation(operator.floordiv)
+    __lt__ = _operation(operator.lt)
+    __eq__ = _operation(operator.eq)  # type: ignore[assignment]
+
+
+_ALGEBRA = SimpleNamespace(
+    ShapeExpr=_Computed,
+    max=_operation(max),
+    min=_operation(min),
+    cdiv=_operation(lambda a, b: -(-a // b)),
+)
 
 
 class _Translator:
-    def __init__(self, shape_exprs: Mapping[sympy.Symbol, Any], ranges: Ranges) -> None:
-        import tensorrt.plugin as trtp
+    """Translates expressions into TensorRT's, or into those of ``_ALGEBRA``."""
 
-        self._trtp = trtp
+    def __init__(
+        self, algebra: Any, shape_exprs: Mapping[sympy.Symbol, Any], ranges: Ranges
+    ) -> None:
+        self._algebra = algebra
         self._shape_exprs = shape_exprs
         self._ranges = ranges
         # What combines the operands from left to right. Keys here and below are names
@@ -57,12 +124,19 @@ class _Translator:
             "Add": operator.add,
             "Equality": operator.eq,
             "StrictLessThan": operator.lt,
-            **dict.fromkeys(("Max", "Or"), trtp.max),
-            **dict.fromkeys(("Min", "And"), trtp.min),
+            **dict.fromkeys(("Max", "Or"), algebra.max),
+            **dict.fromkeys(("Min", "And"), algebra.min),
         }
 
     def visit(self, expr: sympy.Basic) -> Any:
-        """The translation of ``expr``; what is not listed here is refused."""
+        """The translation of ``expr``, which does not overflow in the profile."""
+        translated = self._visit(expr)
+        if isinstance(expr, sympy.Add | sympy.Mul | sympy.Pow):
+            self._require_64_bits(expr)
+        return translated
+
+    def _visit(self, expr: sympy.Basic) -> Any:
+        """What is not listed here is refused."""
         if expr.is_Integer:
             return self._constant(int(expr))
         if expr in (sympy.true, sympy.false):
@@ -88,7 +162,7 @@ class _Translator:
                 if mask.is_Integer:
                     return self._masked(value, int(mask), expr)
             case "Abs", (value,):
-                return self._trtp.max(self.visit(value), self.visit(-value))
+                return self._algebra.max(self.visit(value), self.visit(-value))
             case "StrictGreaterThan", (left, right):
                 return self.visit(sympy.Lt(right, left, evaluate=False))
             case "Not", (opposite,):
@@ -98,7 +172,19 @@ class _Translator:
         raise self._refused(expr)
 
     def _constant(self, value: int) -> Any:
-        return self._trtp.ShapeExpr(value)
+        return self._algebra.ShapeExpr(value)
+
+    def _require_64_bits(self, expr: sympy.Basic) -> None:
+        """Whatever the order of the operands, no sum or product of some overflows."""
+        base, exponent = expr.as_base_exp()
+        operands = [base] * int(exponent) if isinstance(expr, sympy.Pow) else expr.args
+        sizes = [max(map(abs, bounds(a, self._ranges))) for a in operands]
+        total = sum if isinstance(expr, sympy.Add) else math.prod
+        if total(max(size, 1) for size in sizes) >= 2**63:
+            raise ArgumentError(
+                f"the expression {_shown(expr)} may pass the 64 bits that TensorRT "
+                "computes with. Narrow the profile, or compute it inside the kernel."
+            )
 
     def _quotient(self, base: Any, divisor: Any, whole: sympy.Basic) -> Any:
         """``base // divisor`` as Python has it; ``whole`` is what a refusal names."""
@@ -110,10 +196,10 @@ class _Translator:
         if lower >= 0:
             return self.visit(base) // self.visit(divisor)
         if upper <= 0:  # floor(-a / b) = -ceil(a / b)
-            ceiling = self._trtp.cdiv(self.visit(-base), self.visit(divisor))
+            ceiling = self._algebra.cdiv(self.visit(-base), self.visit(divisor))
             return self._constant(0) - ceiling
         # floor(a / b) = floor((a + k * b) / b) - k, and k * b >= -a as b >= 1
-        shifted = self.visit(base) + self._constant(-lower) * self.visit(divisor)
+        shifted = self.visit(base - lower * divisor)
         return shifted // self.visit(divisor) - self._constant(-lower)
 
     def _remainder(self, base: Any, divisor: Any, whole: sympy.Basic) -> Any:
@@ -129,7 +215,7 @@ class _Translator:
         if not is_exact or bounds(divisor, self._ranges)[0] < 1:
             raise self._refused(whole)
         if isinstance(whole, CeilToInt):
-            return self._trtp.cdiv(self.visit(base), self.visit(divisor))
+            return self._algebra.cdiv(self.visit(base), self.visit(divisor))
         return self.visit(base) // self.visit(divisor)
 
     def _masked(self, value: Any, mask: int, whole: sympy.Basic) -> Any:
@@ -143,10 +229,14 @@ class _Translator:
         return quotient * self._constant(power)
 
     def _refused(self, expr: sympy.Basic) -> ArgumentError:
-        text = str(expr)
-        shown = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
         return ArgumentError(
-            f"TensorRT cannot compute the expression {shown}. It has sums, products, "
-            "differences, floor and ceiling divisions, max, min and comparisons of "
-            "extents. Compute it inside the kernel from the extents instead."
+            f"TensorRT cannot compute the expression {_shown(expr)}. It has sums, "
+            "products, differences, floor and ceiling divisions, max, min and "
+            "comparisons of extents. Compute it inside the kernel from the extents "
+            "instead."
         )
+
+
+def _shown(expr: sympy.Basic) -> str:
+    text = str(expr)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What tracing gets wrong: right all the same, or refused, and seen by a replay.
+
+Each class of errors has three functions. A function gives a number for two inputs of
+shapes (n, 8) and (m, 8); the launch passes the number to the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from kernels import add_kernel, info
+from torch.fx.experimental.symbolic_shapes import guard_or_false, statically_known_true
+from values import evaluate
+
+from torch_tensorrt.annotation._record import Call, branches, record, replay, tracing
+from torch_tensorrt.annotation._record.program import Constant, Program
+from torch_tensorrt.annotation._tensors import Range, symbol
+from torch_tensorrt.annotation.backends import backend
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    ArgumentError,
+    DynamicControlFlowError,
+    RecordError,
+)
+
+Number = Callable[[Any, Any], Any]
+FEW, MANY = Range(1, 8, 20), Range(1, 1000, 5000)
+TABLE = {1234: 7}
+SIZE = 64
+
+
+def recorded(number: Number, rows: Range, others: Range | None = None) -> Program:
+    """The program that launches a kernel with ``number`` of its inputs."""
+
+    def launch(x: Any, y: Any, out: Any) -> None:
+        add_kernel[(1,)](x, y, number(x, y), out, BLOCK=256)
+
+    inputs = info(rows, 8), info(others or rows, 8)
+    meta = lambda x, y: torch.empty_like(x)  # noqa: E731
+    return record(backend("triton"), launch, meta, inputs)
+
+
+def shapes(program: Program) -> Iterable[tuple[int, int]]:
+    """Ends, powers of two, constants of this file, and their neighbours."""
+    for first, second in itertools.product(*(program.ranges.values(),) * 2):
+        near = {1, 5, 16, 60, 64, 777, 1000, 1234, 4096}
+        near |= {v + step for v in near for step in (-1, 1)} | set(range(1, 40))
+        for n in sorted(v for v in near if first.min <= v <= first.max):
+            for m in {n, n - 1, n + 1, second.min, second.max}:
+                if second.min <= m <= second.max:
+                    yield n, m
+
+
+def wrong_at(program: Program, number: Number) -> tuple[int, int] | None:
+    """A shape for which ``program`` passes another number; the function may raise."""
+    argument = program.launch.arguments[2]
+    for n, m in shapes(program):
+        x, y = torch.empty(n, 8), torch.empty(m, 8)
+        try:
+            expected = number(x, y)
+        except Exception:
+            assert n != m, "the function says that it does not take this shape"
+            continue
+        extents = {symbol(0, 0): n, symbol(1, 0): m}
+        found = (
+            argument.value
+            if isinstance(argument, Constant)
+            else evaluate(argument.expr, extents)
+        )
+        if found != expected:
+            return n, m
+    return None
+
+
+# --- The functions --------------------------------------------------------------------
+
+
+def swallowed(table: Mapping[int, int], key: Any, default: Any) -> Any:
+    try:
+        return table[key]
+    except Exception:
+        return default
+
+
+def diagonal(x: Any, y: Any) -> Any:
+    n, m = len(x), len(y)
+    if n == m:
+        return n
+    if m == n + 1:
+        return n + 7
+    raise ValueError("not such shapes")
+
+
+def second_diagonal(x: Any, y: Any) -> Any:
+    if len(x) == len(y):
+        return 3
+    if len(x) == len(y) + 1:
+        return 4
+    raise ValueError("not such shapes")
+
+
+def one_beside(x: Any, y: Any) -> Any:
+    if len(y) not in (len(x), 1):
+        raise ValueError("not such shapes")
+    return len(y)
+
+
+def counted(x: Any, y: Any) -> Any:
+    return sum(1 for _ in range(len(x) // 4))
+
+
+def rows(x: Any, y: Any) -> Any:
+    return len(x)
+
+
+CLASSES: dict[str, dict[str, Number]] = {
+    "guards with many values": {
+        "int of a division": lambda x, y: int(len(x) / 4),
+        "a list": lambda x, y: [1, 2, 4, 8, 16, 32][len(x) // 4],
+        "a range": counted,
+        "a root": lambda x, y: int(math.sqrt(len(x))),
+    },
+    "divisors below zero": {
+        "twice": lambda x, y: -((len(x) // 2) // -4),
+        "remainder": lambda x, y: (len(x) // 3) % -5,
+        "ceiling": lambda x, y: -(-(len(x) // 2) // 128) + len(x) // -7,
+    },
+    "broadcasting is no contract": {
+        "sum": lambda x, y: (x + y).shape[0],
+        "maximum": lambda x, y: torch.maximum(x, y).shape[0] - len(y),
+        "by hand": one_beside,
+    },
+    "a branch on a diagonal": {
+        "after": diagonal,
+        "before": second_diagonal,
+        "by a constant": lambda x, y: 7 if len(x) == len(y) + 16 else len(x),
+    },
+    "a symbol is no int": {
+        "isinstance": lambda x, y: len(x) * (2 - isinstance(len(x), int)),
+        "type": lambda x, y: len(x) if type(x.shape[0]) is int else 3,
+        "text": lambda x, y: {"5": 1, "777": 2}.get(str(len(x)), len(x)),
+        "format": lambda x, y: int(f"{x.shape[0]:d}"[:1]),
+        "table": lambda x, y: swallowed(TABLE, x.shape[0], 5),
+        "known": lambda x, y: 3 if statically_known_true(x.shape[0] == 5) else 4,
+        "guarded": lambda x, y: 3 if guard_or_false(x.shape[0] == 777) else 4,
+        "is": lambda x, y: 3 if x.shape[0] is SIZE else 4,
+    },
+    "a rank that depends on a size": {
+        "squeeze": lambda x, y: x.squeeze().dim(),
+        "of a part": lambda x, y: x[:, :1].squeeze().dim() + len(y),
+        "extents": lambda x, y: len([s for s in x.shape if s != 1]),
+    },
+}
+FUNCTIONS = [
+    pytest.param(number, id=f"{name}: {what}")
+    for name, numbers in CLASSES.items()
+    for what, number in numbers.items()
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("extent", [FEW, MANY], ids=["few shapes", "many shapes"])
+@pytest.mark.parametrize("number", FUNCTIONS)
+def test_it_is_right_or_refused(number: Number, extent: Range) -> None:
+    try:
+        program = recorded(number, extent)
+    except AnnotationError as error:
+        assert "launch function" in str(error)
+    else:
+        assert wrong_at(program, number) is None
+
+
+# --- Without the remedy at the root, a replay sees it ---------------------------------
+
+
+def test_a_replay_sees_what_torch_simplifies_wrongly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    number = CLASSES["divisors below zero"]["twice"]
+    monkeypatch.setattr(tracing, "_OPERATORS", {})
+    with pytest.raises(RecordError, match="on plain ints"):
+        recorded(number, MANY)
+
+
+@pytest.mark.parametrize("what", CLASSES["guards with many values"])
+def test_a_replay_sees_a_value_that_was_not_explored(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(branches._Explorer, "explore", lambda self: None)
+    with pytest.raises(RecordError, match="on plain ints"):
+        recorded(CLASSES["guards with many values"][what], FEW)
+
+
+@pytest.mark.parametrize("what", ["text", "table"])
+def test_a_replay_tries_the_numbers_that_a_function_names(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "_OPERATORS", {})
+    with pytest.raises(RecordError, match="on plain ints"):
+        recorded(CLASSES["a symbol is no int"][what], MANY)
+
+
+def test_a_guard_with_many_values_is_explored_to_the_end() -> None:
+    """Each value of ``int(n // 4)`` gives another number; here they give the same."""
+    same = recorded(lambda x, y: 0 * int(x.shape[0] // 4), FEW).launch
+    assert same.arguments[2].expr == 0
+    with pytest.raises(DynamicControlFlowError, match=r"branches on `Eq\(.*//4"):
+        recorded(lambda x, y: int(x.shape[0] // 4), MANY)
+
+
+def test_what_all_shapes_show_is_accepted() -> None:
+    """Nothing decides this guard but trying."""
+
+    def number(x: Any, y: Any) -> int:
+        return 2 if (x.shape[0] * y.shape[0]) % 7919 == 7918 else 1
+
+    assert recorded(number, FEW).launch.arguments[2].expr == 1
+    with pytest.raises(DynamicControlFlowError):
+        recorded(number, MANY)
+
+
+def test_the_message_names_shape_and_difference() -> None:
+    with pytest.raises(
+        RecordError, match=r"at d0_0=64, .*: argument `n` is 3, and was recorded as 4"
+    ):
+        recorded(CLASSES["a symbol is no int"]["is"], MANY)
+
+
+# --- What is replayed -----------------------------------------------------------------
+
+
+def points(*ranges: Range, **how: Any) -> tuple[list[tuple[int, ...]], bool]:
+    extents = {symbol(0, axis): extent for axis, extent in enumerate(ranges)}
+    return replay.points_of(extents, how.get("tied", {}), how.get("named", ()))
+
+
+def test_few_shapes_are_all_replayed() -> None:
+    assert points(Range(1, 2, 20), Range(0, 1, 24)) == (
+        list(itertools.product(range(1, 21), range(25))),
+        True,
+    )
+    assert points(Range(1, 2, 500))[1]
+    assert not points(Range(1, 2, 501))[1]
+    assert points() == ([()], True)
+
+
+def test_of_many_shapes_those_are_replayed_that_functions_branch_on() -> None:
+    found, are_all = points(Range(0, 100, 5000), Range(1, 7, 9000), named={1234})
+    assert not are_all
+    assert len(found) == len(set(found)) == replay.MOST_SHAPES
+    firsts, seconds = map(set, zip(*found, strict=True))
+    assert {0, 1, 2, 4999, 5000, 64, 4096, 1233, 1234, 1235, 2468} <= firsts
+    assert {1, 2, 8999, 9000, 64, 8192, 1234} <= seconds
+    corners = itertools.product((0, 5000), (1, 9000))
+    assert {(100, 7), *corners} <= set(found)
+    assert any(n == m for n, m in found)
+    assert any(m == n + 1 for n, m in found)
+    assert points(Range(0, 100, 5000), Range(1, 7, 9000), named={1234})[0] == found
+
+
+def test_dimensions_that_agree_are_replayed_together() -> None:
+    first, second = symbol(0, 0), symbol(0, 1)
+    tied = {first: first, second: first}
+    found, are_all = points(Range(1, 2, 400), Range(1, 2, 400), tied=tied)
+    assert are_all
+    assert found == [(n, n) for n in range(1, 401)]
+
+
+def test_numbers_are_found_where_a_function_names_them() -> None:
+    offset = 91
+
+    def helper(n: int, other: int = 92) -> int:
+        return n + 93 + offset + other
+
+    def function(n: int) -> Any:
+        return [helper(n) for _ in (94, 95)], TABLE, SIZE, "96", lambda: 97
+
+    found = replay.numbers_in(function)
+    assert {91, 92, 93, 94, 95, 96, 97, 1234, 64} <= found
+
+
+# --- Writes, threads and buffers ------------------------------------------------------
+
+
+def launched(act: Callable[[Any, Any], Any], rows: Range = FEW) -> Program:
+    def launch(x: Any, y: Any, out: Any) -> None:
+        act(x, out)
+        add_kernel[(1,)](x, y, 8, out, BLOCK=256)
+
+    meta = lambda x, y: torch.empty_like(x)  # noqa: E731
+    return record(backend("triton"), launch, meta, (info(rows, 8), info(rows, 8)))
+
+
+def try_to(act: Callable[..., Any]) -> Callable[..., None]:
+    def tried(*tensors: Any) -> None:
+        with contextlib.suppress(Exception):
+            act(*tensors)
+
+    return tried
+
+
+WRITES: dict[str, Callable[[Any, Any], Any]] = {
+    "a list": lambda x, out: torch._foreach_zero_([out]),
+    "two lists": lambda x, out: torch._foreach_add_([x], [x]),
+    "a view in a list": lambda x, out: torch._foreach_mul_([out.view(-1)], 2),
+    "swallowed": try_to(lambda x, out: out.zero_()),
+    "an input": try_to(lambda x, out: x.mul_(2)),
+    "out=": try_to(lambda x, out: torch.neg(x, out=out)),
+}
+
+
+@pytest.mark.parametrize("what", WRITES)
+def test_a_write_beside_the_kernel_is_refused(what: str) -> None:
+    with pytest.raises(RecordError, match=r"writes a tensor with .* outside its k"):
+        launched(WRITES[what])
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda work: threading.Thread(target=work).start(),
+        try_to(lambda work: threading.Thread(target=work).start()),
+        lambda work: threading.Timer(0, work).start(),
+        lambda work: ThreadPoolExecutor(1).submit(work),
+    ],
+)
+def test_a_thread_is_refused(start: Callable[..., Any]) -> None:
+    with pytest.raises(RecordError, match="starts a thread"):
+        launched(lambda x, out: start(lambda: None))
+
+
+def test_a_refusal_that_the_function_swallows_stands() -> None:
+    with pytest.raises(ArgumentError, match="address"):
+        launched(try_to(lambda x, out: out.data_ptr()))
+    again = try_to(lambda x, out: add_kernel[(1.5,)](x, x, 8, out, BLOCK=256))
+    with pytest.raises(AnnotationError):
+        launched(again)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: torch.sort(x).values,
+        lambda x: torch.cummax(x, dim=0).values,
+        lambda x: x.clone(),
+    ],
+)
+def test_an_output_at_the_address_of_a_freed_buffer_is_refused(
+    make: Callable[[Any], Any],
+) -> None:
+    def body(x: Any) -> Any:
+        for _ in range(8):
+            torch.empty_like(x)  # freed at once
+        out = make(x)
+        add_kernel[(1,)](x, x, 8, out, BLOCK=256)
+        return out
+
+    inputs = (info(FEW, 8),)
+    meta = lambda x: torch.empty_like(x)  # noqa: E731
+    with pytest.raises(RecordError, match=r"comes from|writes a tensor"):
+        record(backend("triton"), body, meta, inputs, Call(names=("x",)))
