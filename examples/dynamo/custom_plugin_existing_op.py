@@ -106,15 +106,15 @@ def rows_of(width: int) -> torch_tensorrt.Input:
     return torch_tensorrt.Input(**shapes, max_shape=(2048, width), dtype=torch.float16)
 
 
-def capped(x: torch.Tensor) -> torch.Tensor:
-    return (30.0 * torch.tanh(x.float() / 30.0)).to(x.dtype)
+def capped(x: torch.Tensor, cap: float) -> torch.Tensor:
+    return (cap * torch.tanh(x.float() / cap)).to(x.dtype)
 
 
 if __name__ == "__main__":
     head = Head(256, 1000).half().eval()
     show(
         head,
-        lambda x: capped(head.outer(torch.relu(head.inner(x)) ** 2)),
+        lambda x: capped(head.outer(torch.relu(head.inner(x)) ** 2), 30.0),
         [rows_of(256)],
         lambda target: tta.dry_run(
             "example::squared_relu",

@@ -230,7 +230,7 @@ if __name__ == "__main__":
             [tokens(WIDTH), weight],
             target,
             attributes={"eps": 1e-6},
-            reference=lambda x, weight: Plain.rms_norm(x, weight, 1e-6),
+            reference=Plain.rms_norm,
         ),
         lambda target: tta.dry_run(
             "decoder::rotary", [tokens(3 * WIDTH)], target, reference=Plain.rotary

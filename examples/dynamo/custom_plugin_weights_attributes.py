@@ -132,7 +132,7 @@ if __name__ == "__main__":
                 [ROWS],
                 target,
                 attributes={"temperature": t},
-                reference=lambda x: plain(x, t),
+                reference=plain,
             )
             for temperature in (0.5, 2.0)
         ),

@@ -104,6 +104,8 @@ def parser() -> argparse.ArgumentParser:
             each.add_argument(option, action="append", default=[], **options)
     dry.add_argument("--target", help="as sm_90 or sm_90,ptx_isa=8.5; else this GPU")
     dry.add_argument("--compile-only", action="store_true", help="run nothing")
+    what = "what to compare with, called as the op is; MODULE may be FILE's name"
+    dry.add_argument("--reference", metavar="MODULE:FUNCTION", help=what)
     dry.add_argument("--tolerance", type=float, help="largest error; else the dtype's")
     dry.add_argument("--json", metavar="FILE", help="write the report; -: print it")
     dry.add_argument("--html", metavar="FILE", help="write the report as a web page")

@@ -8,6 +8,7 @@ import argparse
 import ast
 import contextlib
 import importlib.util
+import pkgutil
 import platform
 import sys
 import traceback
@@ -51,6 +52,7 @@ def _dry_run(options: argparse.Namespace) -> int:
         options.op,
         **_arguments(options),
         target=options.target,
+        reference=options.reference and _reference(options.reference),
         tolerance=options.tolerance,
         execute=False if options.compile_only else None,
     )
@@ -176,6 +178,17 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"{options.module}: {error}") from error
     inputs = read_inputs(options, plugin)
     return {"inputs": inputs, "attributes": read_attributes(options, plugin)}
+
+
+def _reference(name: str) -> Any:
+    """The function that is compared with; what registers the op is imported."""
+    try:
+        if callable(found := pkgutil.resolve_name(name)):
+            return found
+        raise ValueError("it is not a function")
+    except (ImportError, AttributeError, ValueError) as error:
+        what = f"--reference {name}: {error}. Write it as kernels:silu."
+        raise UsageError(what) from error
 
 
 def _load(name: str) -> None:

@@ -102,7 +102,7 @@ def compile_op(
     trt_plugins.custom_op(
         "elsewhere::op", impl=plugin, supports_dynamic_shapes=True, replace=True
     )
-    how: dict[str, Any] = {"execute": False, "ragged": True, "attributes": attributes}
+    how: dict[str, Any] = {"execute": False, "attributes": attributes}
     report = tta.dry_run("elsewhere::op", inputs, target, **how)
     tta.unregister("elsewhere::op")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def run_report(
     tactic = next(t for t in report.tactics if t.error is None)
     tokens = tactic.dtypes[len(tactic.shapes[0].dims) :]
 
-    def rounded(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def rounded(*tensors: torch.Tensor, **_: Any) -> tuple[torch.Tensor, ...]:
         values = as_tensors(reference(*tensors), "the reference")
         dtypes = (DType.of_token(token).torch for token in tokens)
         return tuple(v.to(d) for v, d in zip(values, dtypes, strict=True))

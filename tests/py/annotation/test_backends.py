@@ -110,6 +110,7 @@ def test_its_kernels_are_recorded_compiled_and_bound(toy: Any) -> None:
         ((1, 1, 1), (77,)),
         ((3, 1, 1), (8 * 77,)),
         ((20, 1, 1), (64 * 77,)),
+        ((13, 1, 1), (43 * 77,)),
     ]
     order = re.findall(r"\.param \.\w+ (\w+)", tactic.code)
     assert order[:3] == ["x_ptr", "n", "out_ptr"]

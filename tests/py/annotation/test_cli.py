@@ -139,9 +139,31 @@ def test_a_dry_run_writes_its_report(
         ("min", ((1, 512),)),
         ("opt", ((8, 512),)),
         ("max", ((64, 512),)),
+        ("ragged", ((43, 512),)),
     ]
     assert report.tactics[0].ptx_isa == "8.5"
     assert page.read_text() == report.to_html()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("scaling:none", "has no attribute 'none'"),
+        ("nowhere:silu", "No module named 'nowhere'"),
+        ("scaling:blocks", "it is not a function"),
+        ("scaling", "it is not a function"),
+    ],
+)
+def test_a_reference_that_is_no_function_is_wrong_usage(
+    file: Path, name: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, errors = run(
+        *("dry-run", file, *SCALE, "--input", "x=8x512:fp16", "--target", "sm_90"),
+        *("--reference", name),
+        capsys=capsys,
+    )
+    assert status == USAGE
+    assert f"--reference {name}: " in errors and said in errors
 
 
 def test_a_report_is_written_as_utf_8_whatever_the_locale(

@@ -74,7 +74,7 @@ def squares(dtype: torch.dtype = torch.float16) -> list[torch.Tensor]:
     return [torch.empty(512, 512, dtype=dtype)] * 2
 
 
-def test_a_profile_is_reported_at_min_opt_and_max(add: str) -> None:
+def test_a_profile_is_reported_at_min_opt_max_and_a_ragged_shape(add: str) -> None:
     report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90", execute=False)
     assert [
         [(s.name, s.dims[0], s.grid, s.extras) for s in tactic.shapes]
@@ -84,6 +84,7 @@ def test_a_profile_is_reported_at_min_opt_and_max(add: str) -> None:
             ("min", (1, 4096), (4096 // block, 1, 1), (4096,)),
             ("opt", (16, 4096), (65536 // block, 1, 1), (65536,)),
             ("max", (64, 4096), (262144 // block, 1, 1), (262144,)),
+            ("ragged", (43, 4096), (176128 // block, 1, 1), (176128,)),
         ]
         for block in (256, 1024)
     ]
@@ -463,7 +464,7 @@ def test_every_tactic_is_recorded_once_and_all_are_compiled_at_once(
 
     counted("record")
     counted("compile_all")
-    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90", execute=False, ragged=True)
+    report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90", execute=False)
     assert len(report.tactics) == 2
     assert sorted(calls) == ["compile_all", "record", "record"]
 
@@ -478,7 +479,7 @@ def test_an_optional_tensor_that_is_not_given_reads_none() -> None:
 
     spec = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
     trt_plugins.custom_op("dry::optional", impl=spec, supports_dynamic_shapes=True)
-    how: dict[str, Any] = {"execute": False, "ragged": True}
+    how: dict[str, Any] = {"execute": False}
     report = tta.dry_run("dry::optional", [PROFILE], "sm_90", **how)
     (tactic,) = report.tactics
     assert [shape.dims[1] for shape in tactic.shapes] == [None] * 4
@@ -489,10 +490,40 @@ def test_an_optional_tensor_that_is_not_given_reads_none() -> None:
 
 
 def test_the_ragged_shape_is_odd_and_equal_ranges_stay_equal(add: str) -> None:
-    how: dict[str, Any] = {"execute": False, "ragged": True}
+    how: dict[str, Any] = {"execute": False}
     report = tta.dry_run(add, [PROFILE, PROFILE], "sm_90", **how)
     assert report.shapes == ("min", "opt", "max", "ragged")
     assert report.tactics[0].shapes[3].dims == ((43, 4096),) * 2
+
+
+def test_the_ragged_shape_keeps_what_the_fake_kernel_demands() -> None:
+    """Whole groups of four rows, and as many in y: no odd extent is."""
+
+    def meta(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] != y.shape[0] or x.shape[0] % 4 != 0:
+            raise ValueError("whole groups")
+        return torch.empty_like(x)
+
+    spec = tta.custom_plugin(tta.triton(launch_add), meta_impl=meta)
+    trt_plugins.custom_op("dry::groups", impl=spec, supports_dynamic_shapes=True)
+    rows = {"min_shape": (4, 8), "opt_shape": (8, 8), "max_shape": (64, 8)}
+    x = torch_tensorrt.Input(**rows, dtype=torch.float32)
+    report = tta.dry_run("dry::groups", [x, x], "sm_90", execute=False)
+    assert report.tactics[0].shapes[3].dims == ((44, 8), (44, 8))
+
+
+def test_where_the_op_has_no_shape_between_min_and_max_none_is_ragged() -> None:
+    def meta(x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] % 4 != 0:
+            raise ValueError("whole groups")
+        return torch.empty_like(x)
+
+    spec = tta.custom_plugin(tta.triton(launch_silu), meta_impl=meta)
+    trt_plugins.custom_op("dry::four", impl=spec, supports_dynamic_shapes=True)
+    rows = {"min_shape": (4, 8), "opt_shape": (8, 8), "max_shape": (8, 8)}
+    x = torch_tensorrt.Input(**rows, dtype=torch.float32)
+    report = tta.dry_run("dry::four", [x], "sm_90", execute=False)
+    assert report.shapes == ("min", "opt", "max")
 
 
 def test_a_tactic_says_what_is_launched_anywhere_in_the_profile(add: str) -> None:

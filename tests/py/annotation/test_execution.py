@@ -240,3 +240,34 @@ def test_a_report_from_elsewhere_can_be_run() -> None:
     report = tta.execute(tta.DryRunReport.from_json(text), lambda x, y: x + y)
     assert report.ok
     assert report.best is not None
+
+
+@pytest.mark.parametrize("factor", [2.0, 3.0])
+def test_a_reference_is_called_as_the_op_is(factor: float) -> None:
+    def launch(x: torch.Tensor, out: torch.Tensor, factor: float) -> None:
+        scaled_kernel[(triton.cdiv(x.numel(), 256),)](x, out, x.numel(), factor, 256)
+
+    def meta(x: torch.Tensor, factor: float) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    def scaled(x: torch.Tensor, factor: float) -> torch.Tensor:
+        return x * factor
+
+    impl = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
+    trt_plugins.custom_op("abi::scaled", impl=impl, replace=True)
+    how = {"attributes": {"factor": factor}, "strict": True}
+    x = torch.empty(1000)
+    report = tta.dry_run("abi::scaled", [x], reference=scaled, **how)
+    assert "against the reference " in report.verdict and "scaled" in report.against
+    report = tta.dry_run("abi::scaled", [x], **how)
+    assert "against the op's own eager run" in report.verdict
+    again = tta.DryRunReport.from_json(report.to_json())
+    assert tta.execute(again, scaled).ok
+    assert not tta.execute(again, lambda x, factor: x).ok
+
+
+@triton.jit
+def scaled_kernel(x_ptr, out_ptr, n, factor, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    tl.store(out_ptr + offsets, x * factor, mask=offsets < n)

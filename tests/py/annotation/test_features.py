@@ -71,7 +71,7 @@ def test_a_feature_works(backend: str, name: str) -> None:
         backend,
         name,
         strict=True,
-        reference=lambda *tensors: outputs(feature, *tensors),
+        reference=lambda *tensors, **_: outputs(feature, *tensors),
     )
     weights = {n: v for n, v in feature.keywords.items() if torch.is_tensor(v)}
     assert report.weights == tuple(weights)

@@ -156,7 +156,9 @@ def test_the_verdict_counts_the_tactics_that_are_right(
         "1 of 3 tactics are right at every shape. TensorRT would pick tactic 1."
     )
     assert compiled.verdict.startswith("Compiled, not run")
-    for one in (report, compiled):
+    against = replace(report, against="the reference silu")
+    assert "right at every shape, against the reference silu. Tens" in against.verdict
+    for one in (report, compiled, against):
         assert one.verdict in str(one) and one.verdict in Page(one).text
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +36,6 @@ def dry_run(
     tolerance: float | None = None,
     strict: bool = False,
     execute: bool | None = None,
-    ragged: bool | None = None,
 ) -> DryRunReport:
     """What TensorRT would embed for an op registered with ``custom_op(impl=...)``.
 
@@ -54,11 +54,10 @@ def dry_run(
         attributes: values of the op's other arguments, by name; the op's defaults
             stand for those left out.
         reference, make_inputs, tolerance: how tactics are checked, see
-            :func:`execute`; without a reference it is the op itself, run eagerly.
+            :func:`execute`. Without a reference, a tactic is compared with the op's own
+            eager run, and the report says so.
         strict: raise if any tactic would be left out, or is wrong.
         execute: whether to run the tactics; None runs them where they can be.
-        ragged: whether to add a shape with odd extents to those of the profile; None
-            adds it where the tactics are run.
 
     Returns:
         Every tactic with its kernel and its launch for each shape, or why it is left
@@ -97,17 +96,20 @@ def dry_run(
     if execute is None:
         execute = _target.runs_here(target)
     request = Request.of((*infos, *plugin.weight_infos), attributes, target)
-    tactics = _compile(plugin, request, strict, execute if ragged is None else ragged)
-    report = DryRunReport(op, target.arch, tactics, tuple(plugin.weights))
+    tactics = _compile(plugin, request, strict)
+    known = tuple(plugin.weights), attributes
+    report = DryRunReport(op, target.arch, tactics, *known)
     if not execute:
         return report
     report = run_tactics(
         report,
-        reference or partial(_eager, plugin, attributes),
+        reference or partial(_eager, plugin),
         make_inputs or partial(_on_gpu, inputs, infos),
         tolerance,
         plugin.weights,
     )
+    if reference is None:
+        report = replace(report, against="the op's own eager run")
     if strict and not report.ok:
         raise DryRunError(f"{op}: a tactic is wrong.\n{report}")
     return report
@@ -133,7 +135,7 @@ def plugin_of(op: str) -> Plugin:
 
 
 def _compile(
-    plugin: Plugin, request: Request, strict: bool, ragged: bool
+    plugin: Plugin, request: Request, strict: bool
 ) -> tuple[TacticReport, ...]:
     tactics = plugin.kernels(request)
     failures = [tactic.error for tactic in tactics if tactic.error is not None]
@@ -144,7 +146,7 @@ def _compile(
         offered = {tactic.tactic: tactic for tactic in build(plugin, request)}
     compiled = {tactic.number for tactic in tactics if tactic.kernel}
     assert compiled == offered.keys(), "autotune offers exactly what compiled"
-    shapes = _shapes(plugin, request, ragged)
+    shapes = _shapes(plugin, request)
     return tuple(_report(tactic, offered, shapes) for tactic in tactics)
 
 
@@ -167,28 +169,40 @@ def _report(
     )
 
 
-def _shapes(plugin: Plugin, request: Request, ragged: bool) -> dict[str, Dims]:
-    """The shapes of the report, by name; extents of ``ragged`` are odd."""
-    inputs = request.inputs
-    corners = ("min", "opt", "max")
+_TRIED = 8  # points between min and max, for a shape that the op has
+
+
+def _shapes(plugin: Plugin, request: Request) -> dict[str, Dims]:
+    """The shapes of the report, by name.
+
+    The ragged one is the first between min and max that the op's fake kernel takes: an
+    odd extent for each range, or else a point on the line from min to max, where what
+    holds between extents at both ends (``m == 2 * n``) holds too.
+    """
+    inputs, corners = request.inputs, ("min", "opt", "max")
     shapes = {c: tuple(None if i is None else i.at(c) for i in inputs) for c in corners}
-    if not any(info and info.is_dynamic for info in inputs):
+    extents = (extent for info in inputs if info for extent in info.shape)
+    ranges: set[Any] = {extent for extent in extents if isinstance(extent, Range)}
+    if not ranges:
         return {"static": shapes["opt"]}
-    if ragged:
-        odd = [i and TensorInfo(tuple(map(_odd, i.shape)), i.dtype) for i in inputs]
+    odd = {r: min(r.max, (r.min + (r.max - r.min) * 2 // 3) | 1) for r in ranges}
+    steps = math.gcd(*(r.max - r.min for r in ranges))
+    line = range(steps * 2 // 3, 0, -1)[:_TRIED]
+    points = ({r: r.min + (r.max - r.min) // steps * n for r in ranges} for n in line)
+    for point in (odd, *points):
+        infos = [
+            i and replace(i, shape=tuple(point.get(e, e) for e in i.shape))
+            for i in inputs
+        ]
         try:
-            infer_outputs(partial(plugin.meta, **request.attributes), odd, plugin.op)
+            infer_outputs(partial(plugin.meta, **request.attributes), infos, plugin.op)
         except errors.UserCodeError:
-            return shapes  # the op has no such shape
-        shapes["ragged"] = tuple(None if i is None else i.at("opt") for i in odd)
+            continue  # the op has no such shape
+        return {
+            **shapes,
+            "ragged": tuple(None if i is None else i.at("opt") for i in infos),
+        }
     return shapes
-
-
-def _odd(extent: int | Range) -> int:
-    """An odd extent two thirds up the range, the same for equal ranges."""
-    if isinstance(extent, int):
-        return extent
-    return min(extent.max, (extent.min + (extent.max - extent.min) * 2 // 3) | 1)
 
 
 # --- The arguments of a dry run -------------------------------------------------------
@@ -249,9 +263,7 @@ def _check(
 # --- What a dry run runs --------------------------------------------------------------
 
 
-def _eager(
-    plugin: Plugin, attributes: Mapping[str, Any], *tensors: torch.Tensor | None
-) -> Any:
+def _eager(plugin: Plugin, *tensors: torch.Tensor | None, **attributes: Any) -> Any:
     """What the op itself returns."""
     namespace, _, name = plugin.op.partition("::")
     named = dict(zip(plugin.tensors, tensors, strict=True))

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 
 from .._compile.pool import progress
-from .._record import as_tensors
+from .._record import as_tensors, describe
 from .._tensors import absent
 from ..errors import DryRunError
 from .memory import POISONS, GuardedTensor, compare
@@ -42,8 +42,9 @@ def execute(
 
     Args:
         report: what :func:`dry_run` returned.
-        reference: takes the op's inputs, on the GPU, and returns the expected outputs.
-            An optional input that is not given is None.
+        reference: called as the op is, and returns the expected outputs: with the
+            inputs, on the GPU, and with the attributes as keywords. An optional input
+            that is not given is None.
         make_inputs: takes the extents of each input and returns the tensors; both are
             None for an optional input that is not given. By default floats are
             normally distributed, and integers may be indices.
@@ -71,6 +72,7 @@ def execute(
             f"{', '.join(weights) or 'none'}. Pass weights={{name: tensor}}."
         )
     _driver()
+    expected = partial(reference, **report.attributes)
     constants = [weights[name].cuda() for name in report.weights]
     tactics = {tactic.tactic: tactic for tactic in report.tactics}
     kernels: dict[int, LoadedKernel] = {}
@@ -88,7 +90,7 @@ def execute(
                 tactic, ran = tactics[number], None
                 asked = tactic, tactic.shapes[index]
                 try:
-                    case = case or _Case(*asked, constants, make_inputs, reference)
+                    case = case or _Case(*asked, constants, make_inputs, expected)
                     ran = case.run(kernel, *asked, tolerance)
                 except torch.cuda.OutOfMemoryError:
                     case = None
@@ -102,7 +104,8 @@ def execute(
     for number, shapes in found.items():
         tactics[number] = replace(tactics[number], shapes=tuple(shapes))
     done, gpu = tuple(tactics.values()), torch.cuda.get_device_name()
-    return replace(report, tactics=done, copy_gbps=copied, gpu=gpu)
+    against = f"the reference {describe(reference)}"
+    return replace(report, tactics=done, copy_gbps=copied, gpu=gpu, against=against)
 
 
 def _too_large(tactic: TacticReport, shape: ShapeReport) -> ShapeReport:

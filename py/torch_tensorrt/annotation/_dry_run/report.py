@@ -147,16 +147,20 @@ class DryRunReport:
         target: what was compiled for.
         tactics: in order, those that were left out included.
         weights: names of the constants that end each ``dims``.
+        attributes: values of the op's other arguments, by name.
         copy_gbps: GB/s, read and written, of a copy on the GPU they were run on.
         gpu: its name; empty where they were not run.
+        against: what the outputs were compared with; empty where they were not run.
     """
 
     op: str
     target: str
     tactics: tuple[TacticReport, ...]
     weights: tuple[str, ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
     copy_gbps: float | None = None
     gpu: str = ""
+    against: str = ""
 
     @property
     def title(self) -> str:
@@ -191,7 +195,8 @@ class DryRunReport:
         if not self._was_run:
             return "Compiled, not run: what the kernels compute is checked on a GPU."
         right = sum(tactic.ok for tactic in self.tactics)
-        verdict = f"{right} of {len(self.tactics)} tactics are right at every shape."
+        verdict = f"{right} of {len(self.tactics)} tactics are right at every shape"
+        verdict += f", against {self.against}." if self.against else "."
         pick = f" TensorRT would pick tactic {self.best.tactic}." if self.best else ""
         return verdict + pick
 
@@ -227,7 +232,7 @@ class DryRunReport:
             TacticReport(**_frozen(t) | {"config": t["config"]})
             for t in data["tactics"]
         ]
-        return cls(**_frozen(data))
+        return cls(**_frozen(data) | {"attributes": data["attributes"]})
 
     def to_json(self) -> str:
         """The report as JSON, under the names of its attributes."""
