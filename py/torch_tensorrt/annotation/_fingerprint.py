@@ -14,13 +14,13 @@ import enum
 import functools
 import hashlib
 import inspect
+import linecache
 import os
 import sys
 import sysconfig
 import textwrap
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeAlias
 
@@ -31,16 +31,16 @@ import torch
 # The version of these packages stands for their code, as the version of Python does for
 # the standard library and that of a toolchain for a kernel language.
 _NAMED_PACKAGES = {"torch", "torch_tensorrt", "tensorrt", "numpy", "sympy"}
-_STDLIB = sysconfig.get_path("stdlib")  # asked for once: it takes long
+_STDLIB = sysconfig.get_path("stdlib") + os.sep  # asked for once: it takes long
 Parts: TypeAlias = tuple[Any, ...] | None  # of an object; None: its repr says it all
 _languages: dict[str, Callable[[Any], Parts]] = {}
 
 _SCALARS = (bool, int, float, complex, str, bytes)
+_ACCESSORS = ("fget", "fset", "fdel")  # of a property
 _TORCH = (torch.dtype, torch.device, torch.memory_format)
 _DESCRIBED = (range, slice, *_TORCH, sympy.Symbol, sympy.Number)  # by their text
 _COMMUTATIVE = frozenset(["Add", "Mul", "Max", "Min", "And", "Or"])
 _MOST_VALUES, _MOST_DEPTH = 200_000, 150  # what launch functions refer to is far less
-_CLOCKS_DIFFER = 1.0  # seconds, at most, of a file system and of the process table
 _unknown: dict[int, Any] = {}  # keeps what is told apart by its id, so that ids are
 
 
@@ -94,6 +94,7 @@ def _digest(values: tuple[Any, ...], as_it_runs: bool) -> Fingerprint:
         try:
             encoder.tokens.clear()
             encoder.add(value)
+            encoder.add_members()
         except Exception as error:  # a user's object may raise anything
             if isinstance(error, RecursionError):
                 obstacle = f"{_label(value)}, which refers to too much"
@@ -127,11 +128,15 @@ class _Encoder:
         self._as_it_runs = as_it_runs
         self._values = self._depth = 0
         self._seen: dict[int, int] = {}
-        self._members: set[tuple[int, str]] = set()  # of the user's modules
+        self._names: set[str] = set()  # that functions use
+        # The user's modules, with the members that were added.
+        self._modules: dict[ModuleType, set[str]] = {}
         self._alive: list[Any] = []  # ids stay unique while what they name lives
 
     def add(self, value: Any) -> None:
         """Append the tokens of ``value``."""
+        if isinstance(value, ModuleType) and _is_users(value):
+            self._modules.setdefault(value, set())
         if (token := _atom(value)) is not None:
             self.tokens.append(token)
             return
@@ -141,6 +146,21 @@ class _Encoder:
             raise RecursionError("more than any launch function refers to")
         self._add_composite(value)
         self._depth -= 1
+
+    def add_members(self) -> None:
+        """Append what code may mean by ``module.name``, where it met both.
+
+        A function may pass a module on, and name its members in another.
+        """
+        while new := [
+            (module, names)
+            for module, added in self._modules.items()
+            if (names := self._names & vars(module).keys() - added)
+        ]:
+            for module, names in new:
+                self._modules[module] |= names
+                self.tokens.append(f"members={module.__name__}")
+                self._add_named(vars(module), names)
 
     def _add_all(self, kind: str, parts: Sequence[Any]) -> None:
         self.tokens.append(f"{kind}[{len(parts)}]")
@@ -158,29 +178,36 @@ class _Encoder:
         self.tokens += [f"{kind}[{len(digests)}]", *sorted(digests)]
 
     def _add_composite(self, value: Any) -> None:
-        kind = _label(type(value))
+        cls = type(value)
+        kind = _label(cls)
         if isinstance(value, sympy.Basic):
-            is_ordered = type(value).__name__ not in _COMMUTATIVE
+            is_ordered = cls.__name__ not in _COMMUTATIVE
             (self._add_all if is_ordered else self._add_unordered)(kind, value.args)
         elif isinstance(value, set | frozenset):
-            self._add_unordered(kind, value)
+            self._add_unordered(kind, sorted(value, key=repr))
         elif isinstance(value, tuple | list):
             self._add_all(kind, value)
         elif isinstance(value, Mapping):
             # A launch function may keep what it compiled; its source stands for that.
             lasting = [key for key in value if _parts(value[key]) != ()]
             self._add_all(kind, [(k, value[k]) for k in sorted(lasting, key=repr)])
-        elif isinstance(value, _SCALARS):  # of a subclass
-            self.tokens.append(f"{kind}={value!r}")
-            self._add_once(type(value))
+        elif isinstance(value, _SCALARS):  # of a subclass, which may have its own repr
+            base = next(base for base in _SCALARS if isinstance(value, base))
+            self.tokens.append(f"{kind}={base.__repr__(value)}")
         elif isinstance(value, enum.Enum):
             self._add_all(kind, (value.name, value.value))
         elif inspect.ismethod(value):
             self._add_all(kind, (value.__func__, value.__self__))
         elif isinstance(value, functools.partial):
             self._add_all(kind, (value.func, value.args, value.keywords))
+        elif isinstance(value, property):
+            self._add_all(kind, [getattr(value, name) for name in _ACCESSORS])
         else:
             self._add_once(value)
+            return
+        if not is_versioned(cls.__module__):  # a subclass has methods, and attributes
+            self._add_once(cls)
+            self.add(getattr(value, "__dict__", None))
 
     def _add_once(self, value: Any) -> None:
         if (earlier := self._seen.get(id(value))) is not None:
@@ -220,30 +247,26 @@ class _Encoder:
     def _add_function(self, function: FunctionType) -> None:
         # The code as written: a decorator that replaces it may keep it under this name.
         code: CodeType = getattr(function, "_original_code", function.__code__)
-        self.tokens += [f"function={_label(function)}", _source(function, code)]
-        if self._as_it_runs and _was_edited(code.co_filename):
-            self.tokens.append(_bytecode(code))
-        self.add((function.__defaults__, function.__kwdefaults__))
-        names = sorted(_names(code))
         cells = zip(code.co_freevars, function.__closure__ or (), strict=False)
         closure = {name: _content(cell) for name, cell in cells}
-        self._add_named(closure, code.co_freevars, names)
-        self._add_named(function.__globals__, names, names)
+        self.tokens.append(f"function={_label(function)}")
+        if not _is_users(function):  # it may hold one that is
+            held = [f for f in closure.values() if isinstance(f, FunctionType)]
+            self.add([f for f in held if _is_users(f)])
+            return
+        self.tokens += _source(function, code, self._as_it_runs)
+        self.add((function.__defaults__, function.__kwdefaults__))
+        names = _names(code)
+        self._names |= names
+        self._add_named(ChainMap(closure, function.__globals__), names)
+        for module in _imported(names, function.__globals__.get("__package__")):
+            self.add(module)
 
-    def _add_named(
-        self, namespace: Mapping[str, Any], names: Iterable[str], members: list[str]
-    ) -> None:
-        """What code may mean by ``name``, and by ``module.member``."""
-        for name in names:
-            if name not in namespace:
-                continue
-            value = namespace[name]
-            self.tokens.append(f"name={name}")
-            self.add(value)
-            if isinstance(value, ModuleType) and not is_versioned(value.__name__):
-                new = [m for m in members if (id(value), m) not in self._members]
-                self._members |= {(id(value), member) for member in new}
-                self._add_named(vars(value), new, members)
+    def _add_named(self, namespace: Mapping[str, Any], names: Iterable[str]) -> None:
+        for name in sorted(names):
+            if name in namespace:
+                self.tokens.append(f"name={name}")
+                self.add(namespace[name])
 
 
 def _atom(value: Any) -> str | None:
@@ -262,8 +285,8 @@ def _atom(value: Any) -> str | None:
         return f"tensor={value.dtype}{tuple(value.shape)}{content}"
     if isinstance(value, ModuleType):
         return f"module={value.__name__}"
-    is_versions = isinstance(value, FunctionType) and is_versioned(value.__module__)
-    if is_versions or isinstance(value, BuiltinFunctionType):
+    is_plain = isinstance(value, FunctionType) and not value.__closure__
+    if isinstance(value, BuiltinFunctionType) or (is_plain and not _is_users(value)):
         return f"code={_label(value)}"
     return None
 
@@ -286,34 +309,65 @@ def _label(value: Any) -> str:
     return f"{getattr(value, '__module__', '?')}.{value.__qualname__}"
 
 
-def is_versioned(module: str | None) -> bool:
+def is_versioned(module: str | None, file: str | None = None) -> bool:
     """Whether the version of a module's package stands for its code.
 
     A user's module may be called like one of the standard library: its file tells.
+
+    Args:
+        file: None for that of the module that is imported under this name.
     """
     package = (module or "").partition(".")[0]
     if package in _NAMED_PACKAGES or package in _languages:
         return True
     if package not in sys.stdlib_module_names or package == "__main__":
         return False
-    spec = getattr(sys.modules.get(package), "__spec__", None)
-    origin = getattr(spec, "origin", None)
-    if origin in (None, "built-in", "frozen"):
-        return True
-    return Path(str(origin)).is_relative_to(_STDLIB)
+    file = file or getattr(sys.modules.get(package), "__file__", None)
+    return file is None or file.startswith((_STDLIB, "<frozen "))
+
+
+def _is_users(value: FunctionType | ModuleType) -> bool:
+    """Whether no version stands for its code.
+
+    A function may have the name and module of another that it wraps.
+    """
+    if isinstance(value, ModuleType):
+        return not is_versioned(value.__name__, getattr(value, "__file__", None))
+    file, home = value.__code__.co_filename, value.__globals__.get("__name__")
+    return not (is_versioned(value.__module__, file) and is_versioned(home, file))
 
 
 # --- The text of a function, as it runs in this process -------------------------------
 
 
-def _source(function: FunctionType, code: CodeType) -> str:
-    """The text of ``function``; its bytecode where it has none of its own."""
-    if function.__name__ != "<lambda>":  # the lines of a lambda may hold several
-        try:
-            return textwrap.dedent(inspect.getsource(code))
-        except (OSError, TypeError):
-            pass  # typed into an interpreter, or made by exec: the bytecode says it
-    return _bytecode(code)
+def _source(function: FunctionType, code: CodeType, as_it_runs: bool) -> list[str]:
+    """The text of ``function``; its bytecode where the text does not say it all."""
+    try:
+        text = textwrap.dedent(inspect.getsource(code))
+    except (OSError, TypeError):  # typed into an interpreter, or made by exec
+        return [_bytecode(code)]
+    if function.__name__ == "<lambda>":  # its lines may hold several
+        return [_bytecode(code)]
+    lines = linecache.getlines(code.co_filename)
+    where = code.co_firstlineno, _bytecode(code)
+    is_edited = as_it_runs and where not in _functions("".join(lines))
+    return [text, _bytecode(code)] if is_edited else [text]
+
+
+@functools.lru_cache(64)
+def _functions(text: str) -> frozenset[tuple[int, str]]:
+    """Line and bytecode of each function in the text of a module."""
+
+    def of(code: CodeType) -> Iterator[tuple[int, str]]:
+        yield code.co_firstlineno, _bytecode(code)
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                yield from of(constant)
+
+    try:
+        return frozenset(of(compile(text, "", "exec", dont_inherit=True)))
+    except (SyntaxError, ValueError):  # it is being edited
+        return frozenset()
 
 
 def _bytecode(code: CodeType) -> str:
@@ -329,10 +383,22 @@ def _bytecode(code: CodeType) -> str:
 
 
 def _names(code: CodeType) -> set[str]:
-    """The names it uses, without those that pytest puts into assertions."""
+    """The names it uses, also as text, without those that pytest's assertions use."""
     nested = (_names(c) for c in code.co_consts if isinstance(c, CodeType))
-    own = {name for name in code.co_names if not name.startswith("@")}
-    return own.union(*nested)
+    texts = {c for c in code.co_consts if isinstance(c, str) and c.isidentifier()}
+    own = {n for n in (*code.co_names, *code.co_freevars) if not n.startswith("@")}
+    return (own | texts).union(*nested)
+
+
+def _imported(names: Iterable[str], package: str | None) -> Iterator[ModuleType]:
+    """The user's modules that a function in ``package`` may import by these names."""
+    parts = (package or "").split(".")
+    parents = ["", *(f"{'.'.join(parts[: i + 1])}." for i in range(len(parts)))]
+    for name in sorted(names):
+        for parent in parents:
+            module = sys.modules.get(parent + name)
+            if module is not None and _is_users(module):
+                yield module
 
 
 def _content(cell: CellType) -> Any:
@@ -340,19 +406,3 @@ def _content(cell: CellType) -> Any:
         return cell.cell_contents
     except ValueError:
         return "an empty cell"
-
-
-def _was_edited(path: str) -> bool:
-    """Whether a file may say by now what this process does not do: it is newer."""
-    try:
-        return Path(path).stat().st_mtime >= _process_start() - _CLOCKS_DIFFER
-    except OSError:  # a notebook's cell, which is text in memory
-        return False
-
-
-@functools.cache
-def _process_start() -> float:
-    """In seconds since the epoch."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), starttime
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot

@@ -7,8 +7,10 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, List, Optional  # noqa: UP035
 
 import pytest
@@ -286,6 +288,29 @@ def test_the_same_spec_twice_is_nothing_new() -> None:
     trt_plugins.custom_op("reg::silu", impl=silu_spec())
     assert QDP_REGISTRY["reg::silu"] is before
     assert len(DYNAMO_ATEN_CONVERTERS[torch.ops.reg.silu.default]) == 1
+
+
+def test_a_launch_function_that_imports_a_module_twice_is_nothing_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first registration runs it, and the module is there from then on."""
+    (tmp_path / "silu_blocks.py").write_text("BLOCK = 256\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def launch(x: Any, out: Any) -> None:
+        import silu_blocks
+
+        launch_silu(x, out, silu_blocks.BLOCK)
+
+    spec = tta.custom_plugin(tta.triton(launch), meta_impl=silu_meta)
+    try:
+        for _ in range(2):
+            trt_plugins.custom_op("reg::silu", impl=spec)
+        sys.modules["silu_blocks"].BLOCK = 512
+        with pytest.raises(RegistrationError, match="registered at"):
+            trt_plugins.custom_op("reg::silu", impl=spec)
+    finally:
+        sys.modules.pop("silu_blocks", None)
 
 
 def test_another_spec_under_the_same_name_is_refused_with_both_places() -> None:

@@ -91,7 +91,8 @@ def custom_op(
         _require_usable(op_name, spec, requires_output_allocator, use_aot_if_available)
     own_aot = functools.partial(_validators.closure_of, _aot_register)
     options = (capability_validator, priority, *flags, strict, own_aot())
-    identity = fingerprint(spec and spec.fingerprint, *options)
+    # Taken when the launch function was run: what it imports then counts.
+    identify = functools.partial(fingerprint, spec, *options)
     location = _caller()
 
     def carry_out() -> None:
@@ -120,7 +121,7 @@ def custom_op(
             weights = plugin.weights if plugin else {}
             generate_plugin_converter(op_name, accepts, priority, *flags, weights)
             registered[op_name] = RegisteredOp(
-                plugin, supports_dynamic_shapes, identity, location, undo, carry_out
+                plugin, supports_dynamic_shapes, identify(), location, undo, carry_out
             )
         except BaseException:
             undo()
@@ -135,7 +136,7 @@ def custom_op(
             with _plugin.kept_on_error(op_name):
                 earlier.undo()
                 carry_out()
-        elif earlier.identity != identity:
+        elif earlier.identity != identify():
             raise errors.RegistrationError(
                 f"{op_name}: registered at {earlier.location}, and now otherwise at "
                 f"{location}. Pass replace=True to put the new one in its place."
