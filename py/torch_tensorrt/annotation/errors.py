@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""Everything this package raises, and everything it warns of.
+"""Everything this package raises, and how it warns.
 
 AnnotationError
 ├── SpecError            what the user handed over is wrong: a config, a name, a format
@@ -20,14 +20,17 @@ AnnotationError
 ├── RegistrationError    the op cannot be registered, or is registered differently
 └── DryRunError          the plugin could not be driven as TensorRT's builder does
 
-The warnings are ``FallbackWarning``, ``TacticWarning`` and ``CacheWarning``.
+Warnings go to the logger ``torch_tensorrt.annotation``.
 """
 
+import contextlib
 import copy
 import logging
-import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = logging.getLogger("torch_tensorrt.annotation")
+_collected: ContextVar[list[str] | None] = ContextVar("_collected", default=None)
 
 
 class AnnotationError(Exception):
@@ -98,26 +101,16 @@ class DryRunError(AnnotationError):
     """A registered plugin could not be driven as TensorRT's builder does."""
 
 
-class FallbackWarning(UserWarning):
-    """A node stays in PyTorch; the message says why no tactic can serve it."""
-
-
-class TacticWarning(UserWarning):
-    """A tactic is left out; the message says why. The other tactics stand."""
-
-
-class CacheWarning(UserWarning):
-    """The kernel cache is damaged, or cannot be used; kernels are compiled again."""
-
-
-def as_ours(what: str, error: Exception) -> AnnotationError:
-    """``error``, or a :class:`CompileError` that stands for an unexpected one.
+def as_ours(
+    what: str, error: Exception, kind: type[AnnotationError] = CompileError
+) -> AnnotationError:
+    """``error``, or one of ours that stands for an unexpected one.
 
     TensorRT ends the process for an exception in autotune, so no other may leave.
     """
     if isinstance(error, AnnotationError):
         return error
-    result = CompileError(
+    result = kind(
         f"{what}: unexpected {type(error).__name__}: {error}. Please report this."
     )
     result.__cause__ = error
@@ -134,13 +127,27 @@ def to_raise(error: AnnotationError) -> AnnotationError:
     return made.with_traceback(error.__traceback__)
 
 
-def warn(message: str, category: type[Warning]) -> None:
-    """Warn, and only log where warnings are errors: an exception must not leave.
+def warn(message: str) -> None:
+    """Log a warning: an exception must not leave, and a warning would not be seen.
 
     An exception in autotune ends the process, one in a validator ends partitioning, and
-    a problem with the cache must not stop a build.
+    a problem with the cache must not stop a build. Where warnings are errors, one is an
+    exception; elsewhere Torch-TensorRT hands Python's warnings to a logger without a
+    handler.
     """
-    try:
-        warnings.warn(message, category, stacklevel=3)
-    except category:
+    collected = _collected.get()
+    if collected is None:
         _LOGGER.warning(message)
+    else:
+        collected.append(message)
+
+
+@contextlib.contextmanager
+def collecting() -> Iterator[list[str]]:
+    """Inside, the warnings of this thread are in the list, and are not logged."""
+    messages: list[str] = []
+    token = _collected.set(messages)
+    try:
+        yield messages
+    finally:
+        _collected.reset(token)

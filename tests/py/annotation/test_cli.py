@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from conftest import RunPython
+from warned import warned
 
 import _torch_tensorrt_annotation as overlay
 import torch_tensorrt.annotation as tta
@@ -34,7 +35,6 @@ from torch_tensorrt.annotation._cli import (
     read_attributes,
     read_inputs,
 )
-from torch_tensorrt.annotation.errors import CacheWarning
 
 KERNELS = """
     import torch, triton, triton.language as tl
@@ -254,7 +254,7 @@ def test_compile_fails_where_the_kernels_cannot_be_stored(
     blocked = tmp_path / "a file" / "cache"
     blocked.parent.write_text("where the directory would be")
     monkeypatch.setenv("TTA_CACHE_DIR", str(blocked))
-    with pytest.warns(CacheWarning, match="cannot be"):
+    with warned("cannot be"):
         status, output, errors = run(
             *("compile", file, *SCALE, "--input", "x=8x512:bf16", "--target", "sm_80"),
             capsys=capsys,

@@ -26,10 +26,6 @@ from torch_tensorrt.annotation.errors import UnsupportedKernelError
 pytest.importorskip("cuda.tile")
 from cutile_kernels import CUTILE_CASES
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::torch_tensorrt.annotation.errors.TacticWarning"
-)
-
 # What may be refused, and why.
 REFUSED = {("matmul", "sm_80")}
 TOO_MUCH_SHARED = r"\d+ bytes of static shared memory; sm_80 has 49152 for a block"

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""What becomes of an error that nobody expected."""
+"""What becomes of an error that nobody expected, and of a warning."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
 
 import pytest
 
@@ -36,15 +42,42 @@ def test_an_error_of_a_wrong_value_is_also_pythons(
     assert issubclass(getattr(errors, name), builtin)
 
 
-def test_each_warning_has_a_class_of_its_own() -> None:
-    warnings = {
-        value
-        for value in vars(errors).values()
-        if isinstance(value, type) and issubclass(value, Warning)
-    }
-    assert {cls.__name__ for cls in warnings} == {
-        "FallbackWarning",
-        "TacticWarning",
-        "CacheWarning",
-    }
-    assert all(issubclass(cls, UserWarning) for cls in warnings)
+def test_an_unexpected_error_becomes_the_kind_that_its_stage_has() -> None:
+    assert type(as_ours("my::op", KeyError("x"), RecordError)) is RecordError
+
+
+def test_a_warning_is_seen_where_nothing_was_set_up() -> None:
+    """Torch-TensorRT hands Python's warnings to a logger that has no handler."""
+    code = """
+        import warnings, torch_tensorrt
+        from torch_tensorrt.annotation import errors
+        warnings.warn("not this one")
+        errors.warn("my::op: left out")
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr.endswith("my::op: left out\n")
+    assert "not this one" not in done.stderr
+
+
+def test_a_warning_is_no_exception_where_warnings_are_errors(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        errors.warn("my::op: left out")
+    assert caplog.messages == ["my::op: left out"]
+
+
+def test_warnings_are_collected_in_their_thread(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with errors.collecting() as messages:
+        other = threading.Thread(target=errors.warn, args=("of another thread",))
+        other.start()
+        other.join()
+        errors.warn("of this one")
+    assert messages == ["of this one"]
+    assert caplog.messages == ["of another thread"]

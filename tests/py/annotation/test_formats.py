@@ -12,6 +12,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from warned import warned
 
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
@@ -21,7 +22,7 @@ from torch_tensorrt.annotation._dry_run.builder import build
 from torch_tensorrt.annotation._plugin import Request
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import FORMATS, TensorInfo
-from torch_tensorrt.annotation.errors import FormatError, SpecError, TacticWarning
+from torch_tensorrt.annotation.errors import FormatError, SpecError
 
 # (array extents, subscript), as the documentation of trt.TensorFormat has them.
 DOCUMENTED: dict[str, Any] = {
@@ -262,7 +263,7 @@ def test_the_ops_own_body_takes_no_packed_tensors() -> None:
 
 def test_autotune_offers_each_tactic_with_its_own_formats() -> None:
     register(both("CHW32"), tta.triton(launch_double, [{"BLOCK": 64}, {"BLOCK": 128}]))
-    with pytest.warns(TacticWarning, match="tactic 1 .* is left out"):
+    with warned("tactic 1 .* is left out"):
         launches = built(torch.bfloat16)
     assert [(t, f[0]) for t, f in launches] == [(2, "LINEAR"), (3, "LINEAR")]
     launches = built(torch.float16)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +11,12 @@ import pytest
 import torch
 from kernels import BLOCKS, launch_add, launch_silu
 from network import nodes
+from warned import warned
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation.errors import FallbackWarning, UnsupportedKernelError
+from torch_tensorrt.annotation import errors
+from torch_tensorrt.annotation.errors import UnsupportedKernelError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
 from torch_tensorrt.dynamo.partitioning import fast_partition
@@ -59,7 +60,7 @@ def test_a_node_that_a_tactic_serves_is_converted(dtype: torch.dtype) -> None:
 def test_a_dtype_that_tensorrt_lacks_stays_in_pytorch() -> None:
     register()
     (node,) = nodes(Silu(), torch.randn(4, 8, dtype=torch.float64))
-    with pytest.warns(FallbackWarning, match=r"conv::served, node served.*float64"):
+    with warned(r"conv::served, node served.*float64"):
         assert DYNAMO_CONVERTERS.get(node) is None
 
 
@@ -71,7 +72,7 @@ def rank_two_alone(x: Any, out: Any, BLOCK: int = 256) -> None:
 def test_a_rank_that_the_launch_function_lacks_stays_in_pytorch() -> None:
     register(rank_two_alone)
     (node,) = nodes(Silu(), torch.randn(2, 3, 4))
-    with pytest.warns(FallbackWarning, match="too many values to unpack"):
+    with warned("too many values to unpack"):
         assert DYNAMO_CONVERTERS.get(node) is None
 
 
@@ -102,10 +103,9 @@ def test_the_range_of_a_dimension_decides(most: int, is_served: bool) -> None:
     register(by_size)
     dynamic = {"x": {0: torch.export.Dim("batch", min=2, max=most)}}
     (node,) = nodes(Silu(), torch.randn(4, 3), dynamic_shapes=dynamic)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with errors.collecting() as messages:
         assert (DYNAMO_CONVERTERS.get(node) is not None) is is_served
-    assert any("branches on" in str(w.message) for w in caught) is not is_served
+    assert any("branches on" in message for message in messages) is not is_served
 
 
 def test_the_users_own_validator_is_asked_as_well() -> None:
@@ -122,9 +122,7 @@ def test_the_partitioner_leaves_out_what_is_not_served(
 ) -> None:
     register()
     program = torch.export.export(Silu(), (torch.randn(4, 8).to(dtype),))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FallbackWarning)
-        parts, _ = fast_partition(program.module(), min_block_size=1)
+    parts, _ = fast_partition(program.module(), min_block_size=1)
     inside = [
         str(node.target)
         for name, part in parts.named_children()
@@ -157,7 +155,7 @@ def test_a_call_whose_constant_follows_a_size_stays_in_pytorch() -> None:
     )
     dynamic = {"x": {0: torch.export.Dim("batch", min=2, max=16)}}
     (node,) = nodes(Module(), torch.randn(4, 3), dynamic_shapes=dynamic)
-    with pytest.warns(FallbackWarning, match="`k`: .* known when the engine is built"):
+    with warned("`k`: .* known when the engine is built"):
         assert DYNAMO_CONVERTERS.get(node) is None
 
 

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 from .. import _settings, errors
 from .._code.kernel import Kernel, Outcome
 from .._sizes.expressions import EncodingError, decode, encode
-from ..errors import AnnotationError, CacheWarning, warn
+from ..errors import AnnotationError, warn
 
 _FOLDER = "v2"  # of entries in this format
 # What this cache calls its files; it leaves all others alone.
@@ -162,8 +162,7 @@ class KernelCache:
             except DamagedError as error:
                 warn(
                     f"the kernel cache's {path} is damaged: {error}. It is discarded, "
-                    "and the kernel compiled again.",
-                    CacheWarning,
+                    "and the kernel compiled again."
                 )
                 with self._or_without("written"):
                     path.unlink(missing_ok=True)
@@ -208,8 +207,7 @@ class KernelCache:
             self._failures[verb] = f"{self.root} cannot be {verb}: {error}"
             warn(
                 f"the kernel cache in {self._failures[verb]}. This process goes on "
-                f"without it; {_settings.CACHE_DIR.name} names another directory.",
-                CacheWarning,
+                f"without it; {_settings.CACHE_DIR.name} names another directory."
             )
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -141,11 +140,13 @@ def _compile(
     failures = [tactic.error for tactic in tactics if tactic.error is not None]
     if failures and (strict or len(failures) == len(tactics)):
         raise errors.to_raise(failures[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", errors.TacticWarning)  # the report has them
+    with errors.collecting() as said:  # the report has them
         offered = {tactic.tactic: tactic for tactic in build(plugin, request)}
-    compiled = {tactic.number for tactic in tactics if tactic.kernel}
-    assert compiled == offered.keys(), "autotune offers exactly what compiled"
+    if unseen := {t.number for t in tactics if t.kernel} - {*offered}:
+        raise DryRunError(
+            f"{plugin.op}: autotune leaves out tactics {sorted(unseen)}, which have "
+            f"kernels: {'; '.join(said) or 'without a warning'}. Please report this."
+        )
     shapes = _shapes(plugin, request)
     return tuple(_report(tactic, offered, shapes) for tactic in tactics)
 

@@ -62,7 +62,7 @@ def custom_op(
             engine calls the op's Python implementation.
         replace: take the place of what was registered under this name before.
         strict: with ``impl``, raise for a node that no tactic can serve. Otherwise it
-            stays in PyTorch, with a ``FallbackWarning`` that says why.
+            stays in PyTorch, and the log says why.
         _aot_register: registers an ahead-of-time implementation of its own, between
             plugin and converter (``torch_tensorrt.kernels`` does).
 

@@ -29,7 +29,7 @@ def register_aot(schema: OpSchema, plugin: Plugin) -> None:
             return _combinations(plugin, descs, attributes, outputs)
         except Exception as error:  # there is no target, or something unexpected
             ours = errors.as_ours("autotune", error)
-            errors.warn(f"{op}: {ours}", errors.TacticWarning)
+            errors.warn(f"{op}: {ours}")
             return []
 
     def aot_impl(descs: Any, attributes: Any, outputs: Any, tactic: int) -> Any:
@@ -75,7 +75,7 @@ def _combinations(
             numbers.setdefault(tactic.program.formats, []).append(tactic.number)
         else:
             text = f"tactic {tactic.number} ({tactic.description}) is left out"
-            errors.warn(f"{plugin.op}: {text}: {tactic.error}", errors.TacticWarning)
+            errors.warn(f"{plugin.op}: {text}: {tactic.error}")
     tokens = [DType.of_tensorrt(d.dtype).token for d in (*descs, *outputs)]
     return [
         trtp.AutoTuneCombination(", ".join(tokens), ", ".join(formats), tactics)

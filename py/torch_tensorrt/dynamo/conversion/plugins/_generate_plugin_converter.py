@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -129,12 +130,14 @@ def validator(
 ) -> Validator:
     """A validator that accepts a node for which ``require`` raises no error of ours.
 
-    Any other stays in PyTorch, with a :class:`FallbackWarning` that says why.
+    Any other stays in PyTorch, and the log says why.
 
     Args:
         also: what must hold as well.
         strict: raise, instead.
     """
+
+    warn = functools.cache(errors.warn)  # Torch-TensorRT asks several times
 
     def validate(node: Node, settings: CompilationSettings) -> bool:
         if also is not None and not also(node, settings):
@@ -144,8 +147,7 @@ def validator(
         except errors.AnnotationError as error:
             if strict:
                 raise
-            text = f"{op}, node {node.name}: stays in PyTorch: {error}"
-            errors.warn(text, errors.FallbackWarning)
+            warn(f"{op}, node {node.name}: stays in PyTorch: {error}")
             return False
         return True
 
