@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
 import sympy
+import tensorrt as trt
 import tensorrt.plugin as trtp
 import torch
 from hypothesis import Phase, given, settings
@@ -21,11 +24,15 @@ from tensorrt.plugin._tensor import SymIntExpr
 from torch.utils._sympy.functions import (
     BitwiseFn_bitwise_and,
     CeilDiv,
+    CeilToInt,
     FloorDiv,
+    FloorToInt,
+    IntTrueDiv,
     Max,
     Min,
     Mod,
     PythonMod,
+    TruncToInt,
 )
 from values import evaluate
 
@@ -152,10 +159,36 @@ def ranges(*of_each: Range) -> dict[sympy.Symbol, Range]:
     return dict(zip(SYMBOLS, of_each, strict=False))
 
 
+@cache
+def strict_builder() -> Any:
+    """The dry run's, which divides by positive numbers only, and none below zero.
+
+    What TensorRT makes of other divisions is not documented.
+    """
+    divisions = (trt.DimensionOperation.FLOOR_DIV, trt.DimensionOperation.CEIL_DIV)
+    stand_in: Any = expression_builder()
+
+    class Strict(stand_in):  # type: ignore[misc]
+        @classmethod
+        def operation(cls, operation: Any, first: Any, second: Any) -> Any:
+            result = super().operation(operation, first, second)
+            if operation not in divisions:
+                return result
+
+            def checked(dims: Any) -> int:
+                assert first.value(dims) >= 0 < second.value(dims)
+                quotient: int = result.value(dims)
+                return quotient
+
+            return cls.of(checked, result.known)
+
+    return Strict
+
+
 @contextmanager
 def inside_a_callback() -> Iterator[None]:
     """Expressions can be made, as TensorRT arranges it around its callbacks."""
-    SymIntExpr._exprBuilder = expression_builder()
+    SymIntExpr._exprBuilder = strict_builder()
     try:
         yield
     finally:
@@ -168,105 +201,6 @@ def translate(expr: sympy.Expr, profile: Sequence[Range]) -> Any:
         shape = [trtp.ShapeExpr(e) for e in dimensions(0, list(profile))]
         of_symbol = dict(zip(SYMBOLS, shape, strict=False))
         return to_tensorrt(expr, of_symbol, ranges(*profile))._expr
-
-
-# --- Properties -----------------------------------------------------------------------
-
-
-@given(formulas, profiles)
-def test_no_fact_is_wrong_for_any_shape(
-    formula: Formula, profile: tuple[Range, ...]
-) -> None:
-    expr = formula.on_sympy(SYMBOLS)
-    try:
-        known = facts(expr, ranges(*profile))
-    except ArgumentError:
-        return
-    for shape in shapes_in(profile):
-        value = formula.on_ints(shape)
-        assert known.lower <= value <= known.upper
-        assert value % known.divisor == 0
-        assert known.constant in (None, value)
-        assert not known.fits_int32 or INT32_MIN <= value <= INT32_MAX
-
-
-@given(formulas, profiles)
-def test_evaluating_gives_what_python_gives(
-    formula: Formula, profile: tuple[Range, ...]
-) -> None:
-    expr = formula.on_sympy(SYMBOLS)
-    for shape in itertools.islice(shapes_in(profile), 0, None, 5):
-        values = dict(zip(SYMBOLS, shape, strict=True))
-        assert evaluate(expr, values) == formula.on_ints(shape)
-
-
-@given(formulas, profiles)
-def test_tensorrt_computes_what_python_computes_or_the_expression_is_refused(
-    formula: Formula, profile: tuple[Range, ...]
-) -> None:
-    try:
-        translated = translate(formula.on_sympy(SYMBOLS), profile)
-    except ArgumentError:
-        return
-    for shape in shapes_in(profile):
-        assert translated.value((shape,)) == formula.on_ints(shape)
-
-
-conditions = st.builds(
-    combine, st.sampled_from(sorted(COMPARISONS)), formulas, formulas
-)
-
-
-@given(conditions, profiles)
-def test_a_condition_is_one_where_it_holds_and_zero_elsewhere(
-    condition: Formula, profile: tuple[Range, ...]
-) -> None:
-    expr = condition.on_sympy(SYMBOLS)
-    known = facts(expr, ranges(*profile))
-    try:
-        translated = translate(expr, profile)
-    except ArgumentError:
-        return
-    for shape in shapes_in(profile):
-        value = int(condition.on_ints(shape))
-        assert translated.value((shape,)) == value
-        assert evaluate(expr, dict(zip(SYMBOLS, shape, strict=True))) == value
-        assert known.lower <= value <= known.upper
-
-
-@settings(phases=[Phase.generate])  # too slow to be made smaller
-@given(formulas, profiles)
-def test_sizes_that_torch_wrote_down_mean_what_python_computes(
-    formula: Formula, profile: tuple[Range, ...]
-) -> None:
-    tensors = (TensorInfo(profile, torch.float32),)
-    of_symbol = ranges_of(tensors)
-    run = Trace(tensors, {s: r.opt for s, r in of_symbol.items()})
-    recorded = run.run(lambda trace: trace.expr(formula.on_torch(run.inputs[0].shape)))
-    assert list(run.guards()) == []
-    for shape in itertools.islice(shapes_in(profile), 0, None, 5):
-        values = dict(zip(SYMBOLS, shape, strict=True))
-        assert evaluate(recorded, values) == formula.on_ints(shape)
-
-
-def test_a_size_that_may_be_zero_is_not_taken_for_positive() -> None:
-    tensors = (TensorInfo((Range(0, 4, 8),), torch.float32),)
-    run = Trace(tensors, {n: 4})
-    at_least_one = run.run(
-        lambda trace: trace.expr(torch.sym_max(trace.inputs[0].shape[0], 1))
-    )
-    assert evaluate(at_least_one, {n: 0}) == 1
-
-
-def test_the_properties_are_not_vacuous() -> None:
-    """Of the usual forms of a grid none is refused."""
-    profile = (Range(1, 8, 64), Range(0, 100, 5000), Range(3, 3, 3))
-    for text in DIVISIONS:
-        size = combine("({} * {})", variable(0), variable(1))
-        formula = combine(text, size, constant(256))
-        translated = translate(formula.on_sympy(SYMBOLS), profile)
-        for shape in shapes_in(profile):
-            assert translated.value((shape,)) == formula.on_ints(shape)
 
 
 # --- Range ----------------------------------------------------------------------------
@@ -303,6 +237,8 @@ WIDE = Range(1, 8, 64)
         (n * 64 + 48, 16),
         (n * 64 - m * 32, 32),
         ((4 * n) ** 2, 16),
+        (Max(n * 4, 12) ** 2, 16),
+        (n * (n + 1) / 2, 1),
         (Max(n * 32, 16), 16),
         (Min(n * 32, 24), 8),
         (Mod(n * 16, 24), 8),
@@ -417,15 +353,48 @@ def test_a_remainder_is_translated() -> None:
     assert translate(Mod(n, 4), (WIDE,)).value(((11,),)) == 3
 
 
+@pytest.mark.parametrize("start", [1, 5, 6, 63, 64, 65, 70])
 @pytest.mark.parametrize("divisor", [4, -4, 7, -7, Max(m, 1), -Max(m, 1)], ids=str)
-def test_quotients_and_remainders_of_any_sign_are_pythons(divisor: Any) -> None:
-    value, by = n - 5, sympy.sympify(divisor)
+def test_quotients_and_remainders_of_any_sign_are_pythons(
+    divisor: Any, start: int
+) -> None:
+    value, by = n - start, sympy.sympify(divisor)
     quotient = translate(FloorDiv(value, by), (WIDE, WIDE))
     remainder = translate(PythonMod(value, by), (WIDE, WIDE))
     for size in range(1, 65):
         b = evaluate(by, {m: 3})
-        assert quotient.value(((size, 3),)) == (size - 5) // b
-        assert remainder.value(((size, 3),)) == (size - 5) % b
+        assert quotient.value(((size, 3),)) == (size - start) // b
+        assert remainder.value(((size, 3),)) == (size - start) % b
+
+
+ROUNDED = {CeilToInt: math.ceil, FloorToInt: math.floor, TruncToInt: math.trunc}
+
+
+@pytest.mark.parametrize("rounded", ROUNDED, ids=str)
+def test_a_rounded_true_division_is_translated(rounded: Any) -> None:
+    profile = (Range(0, 8, 16), Range(1, 8, 16))
+    translated = translate(rounded(IntTrueDiv(n, m)), profile)
+    for a, b in itertools.product(range(17), range(1, 17)):
+        assert translated.value(((a, b),)) == ROUNDED[rounded](a / b)
+
+
+@pytest.mark.parametrize("largest", [127, 2**53 - 1])
+def test_a_true_division_of_less_than_2_to_the_53_is_exact(largest: int) -> None:
+    profile = (Range(1, 8, largest), Range(1, 8, largest))
+    translated = translate(CeilToInt(IntTrueDiv(n, m)), profile)
+    for by in (2, 3, largest // 2, largest - 1):
+        assert translated.value(((largest, by),)) == -(-largest // by)
+
+
+def test_powers_are_products_of_up_to_eight_factors() -> None:
+    assert translate(n**8, (WIDE,)).value(((3,),)) == 3**8
+    with pytest.raises(ArgumentError, match="TensorRT cannot compute"):
+        translate(n**9, (WIDE,))
+
+
+def test_a_magnitude_is_translated() -> None:
+    magnitude = translate(sympy.Abs(n - 5), (WIDE,))
+    assert [magnitude.value(((size,),)) for size in (1, 5, 9)] == [4, 0, 4]
 
 
 @pytest.mark.parametrize("mask", [0, 1, 15, 255, -1, -2, -16])
@@ -462,6 +431,13 @@ def test_conditions_are_combined(expr: sympy.Basic) -> None:
             id="a mask with holes",
         ),
         pytest.param(n / 2, id="a fraction"),
+        pytest.param(CeilToInt(IntTrueDiv(n - 2, m)), id="a true division below zero"),
+        pytest.param(
+            CeilToInt(IntTrueDiv(n, m - 1)), id="a true division by what may be zero"
+        ),
+        pytest.param(
+            CeilToInt(IntTrueDiv(n * 2**47, m)), id="a true division that is rounded"
+        ),
         pytest.param(2**n, id="a power with a dynamic exponent"),
         pytest.param(sympy.Function("gamma")(n), id="a function TensorRT lacks"),
     ],
@@ -469,3 +445,112 @@ def test_conditions_are_combined(expr: sympy.Basic) -> None:
 def test_what_tensorrt_cannot_compute_is_refused(expr: sympy.Expr) -> None:
     with pytest.raises(ArgumentError, match="TensorRT cannot compute the expression"):
         translate(expr, (WIDE, WIDE))
+
+
+def test_a_refusal_shows_the_first_200_characters_of_an_expression() -> None:
+    def refusal(length: int) -> str:
+        with pytest.raises(ArgumentError) as caught:
+            translate(sympy.Function("g" * (length - len("(d0_0)")))(n), (WIDE,))
+        return str(caught.value)
+
+    assert f" {194 * 'g'}(d0_0). It has" in refusal(200)
+    assert f" {195 * 'g'}(d0_0.... It has" in refusal(201)
+
+
+# --- Properties -----------------------------------------------------------------------
+
+
+@given(formulas, profiles)
+def test_no_fact_is_wrong_for_any_shape(
+    formula: Formula, profile: tuple[Range, ...]
+) -> None:
+    expr = formula.on_sympy(SYMBOLS)
+    try:
+        known = facts(expr, ranges(*profile))
+    except ArgumentError:
+        return
+    for shape in shapes_in(profile):
+        value = formula.on_ints(shape)
+        assert known.lower <= value <= known.upper
+        assert value % known.divisor == 0
+        assert known.constant in (None, value)
+        assert not known.fits_int32 or INT32_MIN <= value <= INT32_MAX
+
+
+@given(formulas, profiles)
+def test_evaluating_gives_what_python_gives(
+    formula: Formula, profile: tuple[Range, ...]
+) -> None:
+    expr = formula.on_sympy(SYMBOLS)
+    for shape in itertools.islice(shapes_in(profile), 0, None, 5):
+        values = dict(zip(SYMBOLS, shape, strict=True))
+        assert evaluate(expr, values) == formula.on_ints(shape)
+
+
+@given(formulas, profiles)
+def test_tensorrt_computes_what_python_computes_or_the_expression_is_refused(
+    formula: Formula, profile: tuple[Range, ...]
+) -> None:
+    try:
+        translated = translate(formula.on_sympy(SYMBOLS), profile)
+    except ArgumentError:
+        return
+    for shape in shapes_in(profile):
+        assert translated.value((shape,)) == formula.on_ints(shape)
+
+
+conditions = st.builds(
+    combine, st.sampled_from(sorted(COMPARISONS)), formulas, formulas
+)
+
+
+@given(conditions, profiles)
+def test_a_condition_is_one_where_it_holds_and_zero_elsewhere(
+    condition: Formula, profile: tuple[Range, ...]
+) -> None:
+    expr = condition.on_sympy(SYMBOLS)
+    known = facts(expr, ranges(*profile))
+    try:
+        translated = translate(expr, profile)
+    except ArgumentError:
+        return
+    for shape in shapes_in(profile):
+        value = int(condition.on_ints(shape))
+        assert translated.value((shape,)) == value
+        assert evaluate(expr, dict(zip(SYMBOLS, shape, strict=True))) == value
+        assert known.lower <= value <= known.upper
+
+
+@settings(phases=[Phase.generate])  # too slow to be made smaller
+@given(formulas, profiles)
+def test_sizes_that_torch_wrote_down_mean_what_python_computes(
+    formula: Formula, profile: tuple[Range, ...]
+) -> None:
+    tensors = (TensorInfo(profile, torch.float32),)
+    of_symbol = ranges_of(tensors)
+    run = Trace(tensors, {s: r.opt for s, r in of_symbol.items()})
+    recorded = run.run(lambda trace: trace.expr(formula.on_torch(run.inputs[0].shape)))
+    assert list(run.guards()) == []
+    for shape in itertools.islice(shapes_in(profile), 0, None, 5):
+        values = dict(zip(SYMBOLS, shape, strict=True))
+        assert evaluate(recorded, values) == formula.on_ints(shape)
+
+
+def test_a_size_that_may_be_zero_is_not_taken_for_positive() -> None:
+    tensors = (TensorInfo((Range(0, 4, 8),), torch.float32),)
+    run = Trace(tensors, {n: 4})
+    at_least_one = run.run(
+        lambda trace: trace.expr(torch.sym_max(trace.inputs[0].shape[0], 1))
+    )
+    assert evaluate(at_least_one, {n: 0}) == 1
+
+
+def test_the_properties_are_not_vacuous() -> None:
+    """Of the usual forms of a grid none is refused."""
+    profile = (Range(1, 8, 64), Range(0, 100, 5000), Range(3, 3, 3))
+    for text in DIVISIONS:
+        size = combine("({} * {})", variable(0), variable(1))
+        formula = combine(text, size, constant(256))
+        translated = translate(formula.on_sympy(SYMBOLS), profile)
+        for shape in shapes_in(profile):
+            assert translated.value((shape,)) == formula.on_ints(shape)
