@@ -112,6 +112,16 @@ def test_only_an_expanded_view_may_overlap_itself() -> None:
     assert not transposed.may_alias_internally
 
 
+@pytest.mark.parametrize(("rows", "overlaps"), [(1, False), (2, True)])
+def test_an_axis_of_one_element_reaches_nothing(rows: int, overlaps: bool) -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        expanded = x.as_strided((rows, x.shape[0]), (0, 1))
+        ct.launch(0, (1, 1), kernels.transpose_kernel, (expanded, out, 8, 8))
+
+    expanded, *_ = constraints(recorded(launch_fn, info(8)))
+    assert expanded.may_alias_internally is overlaps
+
+
 @pytest.mark.parametrize("case", kernels.CUTILE_CASES, ids=lambda case: case.name)
 def test_no_view_of_the_kernels_overlaps_itself(case: Any) -> None:
     keywords = case.kernel.launch_keywords(case.kernel.configs[0])
@@ -143,6 +153,35 @@ def test_scalars_go_as_32_bits() -> None:
     assert n == symbol(0, 0)
     assert int(negate) == 1
     assert_passes_tensorrts_arguments(result, inputs=1)
+
+
+def launch_value(value: Any) -> Any:
+    def launch_fn(x: Any, out: Any) -> None:
+        ct.launch(0, (1,), copy_kernel, (x, out, value(x)))
+
+    return launch_fn
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (lambda x: 5, ct.int32),
+        (lambda x: x.shape[0], ct.int32),
+        (lambda x: x.shape[0] > 4, ct.bool_),
+        (lambda x: False, ct.bool_),
+        (lambda x: 0.5, ct.float32),
+    ],
+)
+def test_a_scalar_without_annotation_has_the_type_of_its_value(
+    value: Any, dtype: Any
+) -> None:
+    *_, what = constraints(recorded(launch_value(value), info(DYNAMIC)))
+    assert what.dtype == dtype
+
+
+def test_a_value_of_no_type_that_can_be_passed_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"`what`: cuTile does not take str 'tanh'"):
+        constraints(recorded(launch_value(lambda x: "tanh"), info(DYNAMIC)))
 
 
 def test_an_extent_that_passes_32_bits_is_refused() -> None:
@@ -211,6 +250,34 @@ def test_an_extent_that_the_kernel_declares_static_must_be() -> None:
         ArgumentError, match=r"`x.shape\[1\]`: it is declared static, and"
     ):
         compiled(launch_static, info(4, DYNAMIC))
+
+
+@pytest.mark.parametrize(
+    ("axis", "known"),
+    [
+        (-3, (None, None)),  # cuTile itself refuses an axis that there is not
+        (-2, (4, None)),
+        (-1, (None, 64)),
+        (0, (4, None)),
+        (1, (None, 64)),
+        (2, (None, None)),
+    ],
+)
+def test_an_axis_that_is_declared_static_is_counted_from_either_end(
+    axis: int, known: tuple[int | None, ...]
+) -> None:
+    def kernel(x, out):
+        pass
+
+    declared = ct.ArrayAnnotation(static_shape_dims=(axis,))
+    kernel.__annotations__ = {"x": Annotated[ct.Array, declared]}
+    decorated = ct.kernel(kernel)
+
+    def launch_fn(x: Any, out: Any) -> None:
+        ct.launch(0, (1,), decorated, (x, out))
+
+    x, _ = constraints(recorded(launch_fn, info(4, 64)), "strides")
+    assert x.shape_constant == known
 
 
 def test_a_dtype_that_cutile_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
