@@ -43,6 +43,7 @@ import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._record import branches
 from torch_tensorrt.annotation._record.program import Constant, Launch, Scalar
+from torch_tensorrt.annotation._sizes.facts import facts
 from torch_tensorrt.annotation._sizes.to_tensorrt import compiled
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, ranges_of
 from torch_tensorrt.annotation.errors import AnnotationError
@@ -128,8 +129,8 @@ class Writer:
                 f"({a} ^ {c})",
                 f"round({a} / 2)",
             ),
-            *(f"int(str({a}))", f"isinstance({a}, int) * {b}", f"(x + x).shape[0]"),
-            *(f"x.squeeze().dim()", f"triton.next_power_of_2({a})", f"len(range({a}))"),
+            *(f"int(str({a}))", f"isinstance({a}, int) * {b}", "(x + x).shape[0]"),
+            *("x.squeeze().dim()", f"triton.next_power_of_2({a})", f"len(range({a}))"),
             *(f"({a} if n == m else {b})", f"int(math.sqrt({self.size()}))", f"(~{a})"),
         ]
         return self.one_of(*usual) if self.chance.random() < 0.9 else self.one_of(*rare)
@@ -212,7 +213,8 @@ class Case:
     @property
     def spec(self) -> Any:
         launch = defined(self.source, kernel)
-        return tta.custom_plugin(tta.triton(launch), meta_impl=lambda x, y: x)
+        meta = lambda x, y: torch.empty_like(x)  # noqa: E731
+        return tta.custom_plugin(tta.triton(launch), meta_impl=meta)
 
     def recorded(self) -> Launch | AnnotationError:
         """The launch that this package makes of the function, or why it refuses it."""
@@ -326,22 +328,38 @@ def outcome(seed: int, number: int, count: int, every: int) -> tuple[str, str]:
     if found := case.difference(values(launch, case), shapes):
         return "wrong", title + found
     if number % every == 0:
-        found = compiled_difference(case, shapes[:20])
+        found = compiled_difference(case, launch, shapes[:20])
         return ("wrong", title + found) if found else ("right, compiled", title)
     return "right", title
 
 
-def compiled_difference(case: Case, shapes: Sequence[Shape]) -> str | None:
-    """Where ``tactic.at`` of a dry run differs from the function."""
-    return None  # TODO
-
-    def eager(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return torch.empty_like(x)
-
-    with contextlib.suppress(tta.RegistrationError):
+def compiled_difference(
+    case: Case, launch: Launch, shapes: Sequence[Shape]
+) -> str | None:
+    """Where ``tactic.at`` of a dry run differs from what the function launches."""
+    op, ranges = f"fuzz::function{os.getpid()}", ranges_of(case.infos)
+    trt_plugins.custom_op(op, impl=case.spec, supports_dynamic_shapes=True)
+    try:
+        (tactic,) = tta.dry_run(op, case.infos, target="sm_90", execute=False).tactics
+    except tta.ArgumentError:
+        return None  # 32 bits, say, are not enough
+    finally:
         tta.unregister(op)
-    trt_plugins.custom_op(op, eager, impl=case.spec)
-    raise NotImplementedError
+    # As Triton's JIT does, a 1 is compiled in.
+    extras = [
+        argument.name
+        for argument in launch.arguments
+        if isinstance(argument, Scalar) and facts(argument.expr, ranges).constant != 1
+    ]
+
+    def at(shape: Shape) -> tuple[Any, Any]:
+        _, arguments = values(launch, case)(shape)
+        launched = tactic.at(*shape)
+        return tuple(launched.grid), arguments | dict(
+            zip(extras, launched.extras, strict=True)
+        )
+
+    return case.difference(at, shapes)
 
 
 def run(job: tuple[int, int, int, int]) -> tuple[str, str]:
