@@ -23,8 +23,9 @@ from ._attributes import AttributeKind
 from ._code.kernel import Kernel
 from ._compile.job import Job, compile_all
 from ._fingerprint import fingerprint
-from ._record import Call, PlainInputs, record
+from ._record import Call, record
 from ._record.program import Program
+from ._record.replay import MOST_SHAPES, PlainInputs
 from ._specs import Config, CustomPluginSpec, KernelSpec
 from ._target import Target
 from ._tensors import DType, TensorInfo
@@ -40,11 +41,13 @@ class Request:
         inputs: the plugin's inputs, weights last; None for one that is not given.
         values: the op's other arguments, by name.
         target: the GPU; None where only recording is wanted.
+        replay: shapes to run launch functions at again, if the profile has as many.
     """
 
     inputs: tuple[TensorInfo | None, ...]
     values: tuple[tuple[str, str, Any], ...]
     target: Target | None
+    replay: int = MOST_SHAPES
 
     @classmethod
     def of(
@@ -52,6 +55,7 @@ class Request:
         inputs: Sequence[TensorInfo | None],
         attributes: Mapping[str, Any],
         target: Target | None,
+        replay: int = MOST_SHAPES,
     ) -> Request:
         """A request; a list among the attributes is kept as a tuple."""
         values = (
@@ -60,7 +64,7 @@ class Request:
         )
         # The text tells 0.0 from -0.0, and 1 from True, which are equal as values.
         named = tuple((name, repr(value), value) for name, value in values)
-        return cls(tuple(inputs), named, target)
+        return cls(tuple(inputs), named, target, replay)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -189,7 +193,7 @@ class Plugin:
 
     def _recorded(self, request: Request) -> Iterator[Tactic]:
         """The tactic of each config; or one for each choice of an autotuner."""
-        plain = PlainInputs(request.inputs)
+        plain = PlainInputs(request.inputs, request.replay)
         for spec, config in ((s, c) for s in self.spec.specs for c in s.configs):
             tactic = self._record(Tactic(0, spec, config), request, plain)
             choices = tactic.program.choices if tactic.program and not config else ()

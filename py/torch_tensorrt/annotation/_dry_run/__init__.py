@@ -15,6 +15,7 @@ import torch
 from .. import _target, _tensors, errors
 from .._plugin import Plugin, Request, Tactic, lock, registered
 from .._record import infer_outputs
+from .._record.replay import MOST_SHAPES
 from .._target import Target
 from .._tensors import Range, TensorInfo
 from ..errors import DryRunError, SpecError
@@ -35,6 +36,7 @@ def dry_run(
     tolerance: float | None = None,
     strict: bool = False,
     execute: bool | None = None,
+    replay: int = MOST_SHAPES,
 ) -> DryRunReport:
     """What TensorRT would embed for an op registered with ``custom_op(impl=...)``.
 
@@ -57,6 +59,8 @@ def dry_run(
             eager run, and the report says so.
         strict: raise if any tactic would be left out, or is wrong.
         execute: whether to run the tactics; None runs them where they can be.
+        replay: at how many shapes of the profile, if it has as many, the launch
+            function is run again and compared with what was recorded.
 
     Returns:
         Every tactic with its kernel and its launch for each shape, or why it is left
@@ -94,7 +98,8 @@ def dry_run(
         target = _target.current_target()
     if execute is None:
         execute = _target.runs_here(target)
-    request = Request.of((*infos, *plugin.weight_infos), attributes, target)
+    given = (*infos, *plugin.weight_infos)
+    request = Request.of(given, attributes, target, replay)
     tactics = _compile(plugin, request, strict)
     known = tuple(plugin.weights), attributes
     report = DryRunReport(op, target.arch, tactics, *known)

@@ -29,8 +29,7 @@ from .program import (
     Scalar,
     scalar,
 )
-from .replay import PlainInputs as PlainInputs
-from .replay import numbers_in
+from .replay import PlainInputs, numbers_in
 from .tracing import Operators, Trace, raise_refusals
 from .tracing import as_tensors as as_tensors
 
@@ -69,7 +68,7 @@ def infer_outputs(
     if not sizes_matter:
         return trace_somewhere(run, inputs, what).outputs
     # What is compiled is replayed in full; this is asked for often, and for any size.
-    return trace(run, inputs, what, most=_FEW_SHAPES).outputs
+    return trace(run, inputs, what, PlainInputs(inputs, _FEW_SHAPES)).outputs
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,8 @@ def record(
         )
 
     with interceptor.intercept(launches.append, call.overrides):
-        program = trace(run, inputs, what, plain, named=numbers_in(launch_fn, meta))
+        plain = plain or PlainInputs(inputs)
+        program = trace(run, inputs, what, plain, numbers_in(launch_fn, meta))
     program = replace(program, inputs=tuple(inputs))
     _require_outputs_written(program)
     return program

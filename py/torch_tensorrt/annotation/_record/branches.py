@@ -41,7 +41,7 @@ from ..errors import (
     UserCodeError,
 )
 from .program import Program
-from .replay import MOST_SHAPES, PlainInputs, Point, Recorded, points_of, unequal_points
+from .replay import PlainInputs, Point, Recorded, points_of, unequal_points
 from .tracing import Guard, Trace, tracing
 
 Traced: TypeAlias = Callable[[Trace], Program]
@@ -59,8 +59,7 @@ def trace(
     function: Traced,
     tensors: Inputs,
     what: str,
-    plain: PlainInputs | None = None,
-    most: int = MOST_SHAPES,
+    plain: PlainInputs,
     named: Set[int] = frozenset(),
 ) -> Program:
     """``function`` run on fakes of ``tensors``, for every shape in the profile.
@@ -69,9 +68,8 @@ def trace(
         function: gets the :class:`Trace`; what it returns is compared between branches.
             It raises :class:`ShapesRejected` for shapes that no caller passes.
         what: how errors name the function.
-        plain: the fakes for replaying, if several functions share them.
-        most: shapes to replay, unless the profile has fewer.
-        named: extents that the function may ask for.
+        plain: what it is replayed on.
+        named: extents that it may ask for.
 
     Raises:
         DynamicControlFlowError: it branches on a size the profile leaves open, and the
@@ -86,7 +84,7 @@ def trace(
             explorer.explore()
         except DynamicControlFlowError as error:
             refusal = error
-        explorer.replay(plain or PlainInputs(tensors), most, named, refusal)
+        explorer.replay(plain, named, refusal)
     return result
 
 
@@ -218,7 +216,6 @@ class _Explorer:
     def replay(
         self,
         plain: PlainInputs,
-        most: int,
         named: Set[int],
         refusal: DynamicControlFlowError | None,
     ) -> None:
@@ -232,11 +229,11 @@ class _Explorer:
         """
         recorded = Recorded(self._result, self._ranges)
         named = recorded.constants.union(named, *(g.constants for g in self._guards))
-        points, are_all = points_of(self._ranges, self._tied, named, most)
+        points, are_all = points_of(self._ranges, self._tied, named, plain.most)
         if refusal is not None and not are_all:
             raise refusal
         is_fast = True
-        for point in points:
+        for point in filter(plain.exist, points):
             if self._agrees_fast(plain, recorded, point):
                 continue
             is_fast = False

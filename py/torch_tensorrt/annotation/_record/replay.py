@@ -30,7 +30,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .._sizes.facts import is_condition
 from .._sizes.to_tensorrt import compiled
-from .._tensors import Ranges, TensorInfo, ranges_of
+from .._tensors import Ranges, TensorInfo, ranges_of, symbol
 from .program import Constant, Pointer, Program, Scalar
 from .tracing import FakeTensors, Modes, Trace
 
@@ -247,7 +247,14 @@ class PlainInputs:
     for CUDA tensors. What these cannot do, or do differently, the others decide.
     """
 
-    def __init__(self, tensors: Sequence[TensorInfo | None]) -> None:
+    def __init__(
+        self, tensors: Sequence[TensorInfo | None], most: int = MOST_SHAPES
+    ) -> None:
+        """
+        Args:
+            most: shapes to replay, unless the profile has fewer.
+        """
+        self.most = most
         self._tensors = tensors
         self._order = list(ranges_of(tensors))
         self._modes: dict[bool, Modes] = {
@@ -255,6 +262,17 @@ class PlainInputs:
             True: (nullcontext(), _StandIns()),
         }
         self._made: dict[tuple[Point, bool], Trace] = {}
+
+    def exist(self, point: Point) -> bool:
+        """Whether no tensor of this shape is larger than any memory."""
+        sizes = dict(zip(self._order, point, strict=True))
+        return all(
+            math.prod(sizes.get(symbol(i, a), e) for a, e in enumerate(tensor.shape))
+            * tensor.dtype.itemsize
+            < 2**63
+            for i, tensor in enumerate(self._tensors)
+            if tensor is not None
+        )
 
     def at(self, point: Point, fast: bool) -> Trace:
         """A run at one shape."""
