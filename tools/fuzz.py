@@ -341,7 +341,7 @@ def compiled_difference(
     trt_plugins.custom_op(op, impl=case.spec, supports_dynamic_shapes=True)
     try:
         (tactic,) = tta.dry_run(op, case.infos, target="sm_90", execute=False).tactics
-    except tta.ArgumentError:
+    except AnnotationError:
         return None  # 32 bits, say, are not enough
     finally:
         tta.unregister(op)

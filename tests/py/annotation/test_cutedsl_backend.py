@@ -190,15 +190,17 @@ def test_other_threads_compile_as_ever_while_a_launch_is_recorded() -> None:
     made: list[str] = []
 
     def compile_for_real() -> None:
+        recording.wait()
         x = from_dlpack(torch.empty(64))
         made.append(type(cute.compile(launch_silu, x, x, 32)).__name__)
 
     def launch(x: Any, out: Any) -> None:
-        thread = threading.Thread(target=compile_for_real)
-        thread.start()
+        recording.set()
         thread.join()
         launch_silu(x, out)
 
+    recording, thread = threading.Event(), threading.Thread(target=compile_for_real)
+    thread.start()
     recorded(launch, info(64))
     assert set(made) == {"CudaDialectJitCompiledFunction"}
 

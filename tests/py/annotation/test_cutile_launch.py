@@ -85,17 +85,19 @@ def test_launches_of_other_threads_are_made() -> None:
     failures: list[BaseException] = []
 
     def elsewhere() -> None:
+        recording.wait()
         try:
             ct.launch(0, (1,), kernels.relu_kernel, (1,))
         except BaseException as error:
             failures.append(error)
 
     def launch_fn(x: Any, out: Any) -> None:
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
+        recording.set()
         thread.join()
         kernels.launch_relu(x, out)
 
+    recording, thread = threading.Event(), threading.Thread(target=elsewhere)
+    thread.start()
     assert recorded(launch_fn, info(8, 30)).launch.name == "relu_kernel"
     assert failures
     assert all(isinstance(error, NO_LAUNCH) for error in failures)

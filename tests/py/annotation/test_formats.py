@@ -181,7 +181,7 @@ def test_a_launch_function_can_ask_for_the_tensors_own_extents() -> None:
     register(kernel, meta=one_channel)
     report = tta.dry_run("formats::op", [IMAGE], "sm_90", execute=False)
     extras = [shape.extras for shape in report.tactics[0].shapes]
-    assert extras == [(3, 1, 64), (40, 2, 64), (100, 4, 128)]
+    assert extras == [(3, 1, 64), (40, 2, 64), (100, 4, 128), (67, 3, 104)]
 
 
 def test_a_format_that_the_dtype_cannot_have_leaves_its_tactic_out() -> None:

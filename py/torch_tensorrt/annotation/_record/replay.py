@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """Run a recorded function again on plain ints: tracing proposes, this decides.
 
 A symbolic size is not an int, and a function can notice: ``isinstance(n, int)``, a
@@ -103,7 +105,7 @@ def unequal_points(
     """Shapes at which dimensions that a function ties together differ.
 
     They differ by a little, by a constant or a factor that is named, or as much as they
-    can. Broadcasting, which is no contract, shows where one of them is 1.
+    can. Where one of them is 1, broadcasting shows.
     """
     found: dict[Point, None] = {}
     steps = [1, 2, *sorted(named - {0, 1, 2}, key=abs)[:_MOST_STEPS]]

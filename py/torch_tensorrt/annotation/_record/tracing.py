@@ -351,25 +351,16 @@ def _mod(original: Callable[..., Any], a: Any, b: Any) -> Any:
     return original(a, b)
 
 
-def _of_int(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A question that a function can only ask of an int, such as its hash.
-
-    torch answers it for a symbol, or raises. Asking for the int makes a guard.
-    """
-
-    def ask(original: Callable[..., Any], size: Any, *args: Any) -> Any:
-        caller = sys._getframe(2).f_code.co_filename
-        return (
-            original(size, *args) if _in_torch(caller) else function(int(size), *args)
-        )
-
-    return ask
+def _hash(original: Callable[..., Any], size: Any) -> int:
+    """What a table asks first; torch raises. Asking for the int makes a guard."""
+    is_torchs = _in_torch(sys._getframe(2).f_code.co_filename)
+    return int(original(size)) if is_torchs else hash(int(size))
 
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "__floordiv__": _floordiv,
     "__mod__": _mod,
-    **{f"__{f.__name__}__": _of_int(f) for f in (str, repr, format, hash)},
+    "__hash__": _hash,
 }
 
 

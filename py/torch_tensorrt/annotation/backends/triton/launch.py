@@ -47,7 +47,7 @@ def read_launch(
         )
     if callable(grid):
         grid = grid(dict(arguments))
-    elif changed:  # by a config, which a grid that is no function cannot follow
+    elif changed:  # by a config, which only a grid that is a function can follow
         raise ArgumentError(
             f"kernel {kernel.__name__}: the config sets {', '.join(changed)}, and the "
             f"grid {grid!r} does not follow it. Write the grid as a function: "
