@@ -181,14 +181,15 @@ class Plugin:
                 does where autotune left nothing.
             AnnotationError: the tactic is left out.
         """
-        for tactic in self.kernels(request):
+        tactics = self.kernels(request)
+        for tactic in tactics:
             if tactic.number == number:
                 if tactic.error is not None:
                     raise errors.to_raise(tactic.error)
                 return tactic
         raise errors.UnsupportedKernelError(
-            f"{self.op}: no tactic can serve these inputs; the warnings before this "
-            f"say why. tta.dry_run({self.op!r}, ...) tries them one by one."
+            f"{self.op}: no tactic can serve these inputs. tta.dry_run({self.op!r}, "
+            f"...) tries them one by one.{errors_of(tactics)}"
         )
 
     def _recorded(self, request: Request) -> Iterator[Tactic]:
@@ -226,7 +227,7 @@ class Plugin:
                 DType.of(output.dtype)  # or TensorRT has no such outputs
         except Exception as error:
             what = f"{self.op}, {tactic.description}"
-            return replace(tactic, error=as_ours(what, error))
+            return replace(tactic, error=as_ours(what, error, errors.RecordError))
         return replace(tactic, program=program)
 
     def _compiled(self, request: Request) -> Iterator[Tactic]:
@@ -267,6 +268,11 @@ class Plugin:
         digest = fingerprint(self.op, dtypes, kernel.digest)
         op = re.sub(r"\W", "_", self.op)
         return f"{op}_t{tactic.number}_{digest[:12]}"
+
+
+def errors_of(tactics: Sequence[Tactic]) -> str:
+    """Why each of these tactics is left out, in sentences."""
+    return "".join(f" Tactic {t.number}: {t.error}" for t in tactics if t.error)
 
 
 # --- What is registered ---------------------------------------------------------------

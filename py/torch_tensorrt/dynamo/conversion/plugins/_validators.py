@@ -23,7 +23,7 @@ from torch.fx.node import Node, map_aggregate
 
 from torch_tensorrt.annotation import _fingerprint, _tensors, errors
 from torch_tensorrt.annotation._compile.job import CODE_GENERATION
-from torch_tensorrt.annotation._plugin import Plugin, Request
+from torch_tensorrt.annotation._plugin import Plugin, Request, errors_of
 from torch_tensorrt.annotation._target import Target, current_target
 from torch_tensorrt.annotation._tensors import TensorInfo
 from torch_tensorrt.annotation.backends import backend
@@ -54,8 +54,9 @@ def capability_of(
         ask = plugin.programs if request.target is None else plugin.kernels
         tactics = ask(request)
         if all(tactic.error for tactic in tactics):
-            reasons = " ".join(f"tactic {t.number}: {t.error}" for t in tactics)
-            raise errors.UnsupportedKernelError(f"no tactic can serve it. {reasons}")
+            raise errors.UnsupportedKernelError(
+                f"no tactic can serve it.{errors_of(tactics)}"
+            )
 
     return nodes.validator(plugin.op, require, also, strict)
 
