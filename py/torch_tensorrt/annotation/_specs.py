@@ -190,8 +190,9 @@ class KernelSpec(Fingerprinted):
                 "called. Pass the Python function that launches the kernel."
             )
         if self.is_kernel(function):
-            inner = getattr(function, "fn", getattr(function, "_pyfunc", function))
-            name = getattr(inner, "__name__", "kernel")
+            made_of = (function, *(self.object_parts(function) or ()))
+            names = (part.__name__ for part in made_of if hasattr(part, "__name__"))
+            name = next(names, "kernel")
             raise SpecError(
                 f"{self.backend}: {name} is a kernel. Pass the Python function that "
                 f"launches it: def launch(x, out): {self.call.format(name)}."
