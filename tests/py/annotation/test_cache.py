@@ -31,6 +31,7 @@ from cache_tools import (
 )
 from warned import not_warned, warned
 
+from torch_tensorrt.annotation import errors
 from torch_tensorrt.annotation._compile.cache import (
     KernelCache,
     kernel_cache,
@@ -144,6 +145,67 @@ def test_a_forged_expression_is_not_evaluated(fresh_cache: Path) -> None:
         compile_one(job())
 
 
+def other_fields(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Bodies that anyone who can write the directory can seal."""
+    kernel = body["kernel"]
+    for name in kernel:
+        others = {n: kernel[n] for n in {*kernel} - {name}}
+        yield f"no {name}", {**body, "kernel": others}
+        for value in (None, 3.5, True, [None]):
+            yield f"{name}={value}", {**body, "kernel": kernel | {name: value}}
+    for name in ("key", "compiler", "kernel"):
+        yield f"no {name}", {n: body[n] for n in {*body} - {name}}
+    yield "another field", {**body, "kernel": kernel | {"more": 1}}
+    yield "two threads", {**body, "kernel": kernel | {"block": [32, 1]}}
+    yield "threads in text", {**body, "kernel": kernel | {"block": ["1", "1", "1"]}}
+    yield "a refusal without a reason", {**body, "refused": ["PTXError"]}
+
+
+def test_a_sealed_entry_with_other_fields_is_a_miss(fresh_cache: Path) -> None:
+    cold = compile_one(job())
+    (path,) = entries(fresh_cache)
+    whole = path.read_bytes()
+    for what, body in other_fields(unseal(whole)):
+        path.write_bytes(seal(body))
+        with errors.collecting() as messages:
+            found = load(KernelCache(fresh_cache), job())
+        assert found is None and "is damaged" in messages[0], what
+    path.write_bytes(whole)
+    assert load(KernelCache(fresh_cache), job()) == cold
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize(
+    ("folder", "entry", "is_used"),
+    [
+        (1000, 0, True),  # root's
+        (1001, 1000, True),  # this user's
+        (1001, 1001, True),  # of the directory's owner, whom the user named
+        (1000, 1001, False),
+        (1001, 1002, False),
+        (0, 1002, False),
+    ],
+)
+def test_an_entry_of_another_user_is_used_in_a_directory_of_theirs_alone(
+    folder: int,
+    entry: int,
+    is_used: bool,
+    fresh_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compile_one(job())
+    (path,) = entries(fresh_cache)
+    os.chown(fresh_cache, folder, folder)
+    os.chown(path, entry, entry)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with errors.collecting() as messages:
+        found = load(KernelCache(fresh_cache), job())
+    assert (found is not None) is is_used
+    text = f"{path} is not used: it belongs to user {entry}, and the directory does not"
+    assert [text in message for message in messages] == [True] * (not is_used)
+    assert path.exists()
+
+
 @contextmanager
 def refused(*calls: tuple[Any, str], folder: Path) -> Iterator[None]:
     """Inside, the system refuses these calls below ``folder``, root's included.
@@ -166,7 +228,7 @@ def refused(*calls: tuple[Any, str], folder: Path) -> Iterator[None]:
         yield
 
 
-READS = ((Path, "read_bytes"),)
+READS = ((Path, "open"),)
 WRITES = (
     *((Path, name) for name in ("write_bytes", "mkdir", "replace", "unlink")),
     *((os, name) for name in ("open", "utime")),

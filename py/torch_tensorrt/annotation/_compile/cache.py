@@ -6,6 +6,10 @@ An entry is one JSON file, written beside its place and renamed into it: an entr
 can be read is whole, whoever writes at the same time, and whenever a writer dies. It
 carries a digest of itself, so that a damaged one is noticed and discarded. General
 caches on PyPI keep pickles, which run whatever a file says.
+
+A kernel runs with the rights of the process. So an entry counts only if this user wrote
+it, or root, or whoever owns the directory, which the user has named: where a directory
+is open to all, anyone could put kernels there, and a digest is no signature.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import operator
 import os
 import re
 import tempfile
@@ -21,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_origin, get_type_hints
 
 from .. import _settings, errors
 from .._code.kernel import Kernel, Outcome
@@ -40,12 +45,20 @@ _ABANDONED = 3600.0  # seconds after which a temporary file has no writer any mo
 _LASTING = (errors.ArgumentError, errors.UnsupportedKernelError)
 _REFUSALS = {cls.__name__: cls for cls in _LASTING}
 _EXPRESSIONS = ("grid", "extras")
+_TYPES = {
+    name: get_origin(hint) or hint for name, hint in get_type_hints(Kernel).items()
+}
+_ROOT = 0  # its user id
 
 Labels: TypeAlias = Mapping[str, str]
 
 
 class DamagedError(ValueError):
     """An entry is not what was written."""
+
+
+class ForeignError(Exception):
+    """An entry belongs to somebody whom nobody named."""
 
 
 @cache
@@ -153,11 +166,14 @@ class KernelCache:
             paths = [path for path, _ in reversed(self._files(_ENTRY))]
         for path in (path for path in paths if path.name.startswith(key)):
             try:
-                body = unseal(path.read_bytes())
+                body = unseal(self._read(path))
                 outcome = from_json(body)
                 if path != self._path(str(body.get("key")), str(body.get("compiler"))):
                     raise DamagedError("it belongs to another kernel")
             except FileNotFoundError:
+                continue
+            except ForeignError as error:
+                warn(f"the kernel cache's {path} is not used: {error}")
                 continue
             except DamagedError as error:
                 warn(
@@ -171,6 +187,16 @@ class KernelCache:
                 os.utime(path)
             return outcome
         return None
+
+    def _read(self, path: Path) -> bytes:
+        with path.open("rb") as file:
+            owner = os.fstat(file.fileno()).st_uid
+            if owner not in (os.geteuid(), _ROOT, self.root.stat().st_uid):
+                raise ForeignError(
+                    f"it belongs to user {owner}, and the directory does not. "
+                    f"{_settings.CACHE_DIR.name} names another directory."
+                )
+            return file.read()
 
     def _path(self, key: str, compiler: str) -> Path:
         name = f"{key}-{sha256(compiler.encode())[:16]}.json"
@@ -268,7 +294,11 @@ def from_json(body: dict[str, Any]) -> Outcome:
         values = dict(body["kernel"])
         for name in _EXPRESSIONS:
             values[name] = tuple(map(decode, values[name]))
-        return Kernel(**{**values, "block": tuple(values["block"])})
+        values["block"] = tuple(map(operator.index, values["block"]))
+        kinds = {name: type(value) for name, value in values.items()}
+        if kinds != _TYPES or not len(values["grid"]) == len(values["block"]) == 3:
+            raise DamagedError("it does not have the fields of a kernel")
+        return Kernel(**values)
     except (ValueError, LookupError, TypeError, RuntimeError, AttributeError) as error:
         raise DamagedError(f"{type(error).__name__}: {error}") from error
 
