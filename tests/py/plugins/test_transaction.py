@@ -199,6 +199,40 @@ def test_threads_that_replace_an_op_take_turns() -> None:
     require_works(block)
 
 
+@pytest.mark.parametrize("action", [replace, unregister])
+def test_who_replaces_an_op_waits_for_its_dry_run(action: Callable[[], None]) -> None:
+    is_recorded, may_go_on = threading.Event(), threading.Event()
+
+    def launch(x: Any, out: Any, BLOCK: int) -> None:
+        if threading.current_thread() is dry_run:
+            is_recorded.set()
+            assert may_go_on.wait(60)
+        launch_silu(x, out, BLOCK)
+
+    def run() -> None:
+        x = torch.empty(64, 7)
+        report = tta.dry_run(OP, [x], "sm_90", execute=False)
+        found.append([tactic.config for tactic in report.tactics if tactic.code])
+
+    found: list[Any] = []
+    dry_run, other = threading.Thread(target=run), threading.Thread(target=action)
+    spec = tta.custom_plugin(tta.triton(launch, [{"BLOCK": 128}]), meta_impl=meta)
+    trt_plugins.custom_op(OP, impl=spec)
+    first = registered[OP]
+    dry_run.start()
+    try:
+        assert is_recorded.wait(60)
+        other.start()
+        other.join(0.5)
+        assert other.is_alive() and registered[OP] is first
+    finally:
+        may_go_on.set()
+        dry_run.join()
+        other.join()
+    assert found == [[{"BLOCK": 128}]]
+    assert registered.get(OP) is not first
+
+
 def require_registered_completely() -> None:
     with _plugin.lock:
         found = state()

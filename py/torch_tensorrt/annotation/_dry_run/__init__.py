@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,6 +26,14 @@ from .execute import execute as run_tactics
 from .report import Dims, DryRunReport, TacticReport
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Meanwhile no op is registered, replaced or forgotten."""
+    with lock:
+        yield
+
+
+@_alone()
 def dry_run(
     op: str,
     inputs: Sequence[Any],
@@ -79,8 +88,7 @@ def dry_run(
 
         print(tta.dry_run("my::silu", [torch.empty(8, 4096)], target="sm_90"))
     """
-    with lock:
-        plugin, is_dynamic = plugin_of(op), registered[op].dynamic
+    plugin, is_dynamic = plugin_of(op), registered[op].dynamic
     attributes = {**plugin.defaults, **(attributes or {})}
     if not isinstance(inputs, Sequence):
         raise SpecError(f"dry_run: inputs is {type(inputs).__name__}; pass a list.")
