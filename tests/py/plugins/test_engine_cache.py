@@ -22,6 +22,7 @@ from network import convert, tensor
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation import _fingerprint
 from torch_tensorrt.dynamo import compile as dynamo_compile
 from torch_tensorrt.dynamo._engine_cache import BaseEngineCache
 from torch_tensorrt.dynamo._settings import CompilationSettings
@@ -296,15 +297,37 @@ def test_the_python_code_in_place_of_the_kernel_has_another_engine() -> None:
     assert hashes[0] != hashes[1]
 
 
-def lowered(**options: Any) -> torch.fx.GraphModule:
+def lowered(
+    called: torch.nn.Module | None = None, **options: Any
+) -> torch.fx.GraphModule:
     """The graph after Torch-TensorRT asked what it supports of it."""
     settings = CompilationSettings(**options)
     DYNAMO_CONVERTERS.set_compilation_settings(settings)
-    module = torch.export.export(Module(), (torch.randn(4, 8),)).module()
+    module = torch.export.export(called or Module(), (torch.randn(4, 8),)).module()
     for node in module.graph.nodes:
         if node.op == "call_function":
             DYNAMO_CONVERTERS.get(node)
     return module
+
+
+def test_a_weight_is_read_once_for_all_nodes_of_a_graph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Thrice(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return torch.ops.ec.op(x), torch.ops.ec.op(x * 2), torch.ops.ec.op(x * 3)
+
+    def atom(value: Any) -> str | None:
+        read.append(value is weight)
+        return original(value)
+
+    read: list[bool] = []
+    original, weight = _fingerprint._atom, torch.ones(8)
+    register(weight=weight)
+    monkeypatch.setattr(_fingerprint, "_atom", atom)
+    graph = lowered(Thrice(), cache_built_engines=True).graph
+    assert sum("ec.op.default[" in str(node.target) for node in graph.nodes) == 3
+    assert sum(read) == 1
 
 
 def call(module: torch.fx.GraphModule) -> torch.fx.Node:

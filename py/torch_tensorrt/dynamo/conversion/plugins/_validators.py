@@ -16,9 +16,11 @@ import os
 import uuid
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch._ops import OpOverload
+from torch.fx import Graph
 from torch.fx.node import Node, map_aggregate
 
 from torch_tensorrt.annotation import _fingerprint, _tensors, errors
@@ -130,15 +132,19 @@ def digesting(
     """A validator that writes a digest into each node that ``also`` accepts.
 
     Args:
-        content: what the plugin is made of at the time of the call.
+        content: what the plugin is made of at the time of the call. It is asked once
+            for all nodes of a graph, because weights are large.
     """
+    digests: WeakKeyDictionary[Graph, str] = WeakKeyDictionary()
 
     def validate(node: Node, settings: CompilationSettings) -> bool:
         if also is not None and not also(node, settings):
             return False
         if settings and (settings.cache_built_engines or settings.reuse_cached_engines):
-            parts = (CODE_GENERATION, *content(), *_call(schema, node))
-            digest = lasting_fingerprint(*parts)
+            graph = node.graph
+            if graph not in digests:
+                digests[graph] = lasting_fingerprint(CODE_GENERATION, *content())
+            digest = lasting_fingerprint(digests[graph], *_call(schema, node))
             node.target = DigestedOverload.of(schema.overload, digest)
         return True
 
@@ -148,7 +154,7 @@ def digesting(
 def content_of(plugin: Plugin) -> tuple[Any, ...]:
     """All that decides the kernels of ``plugin``, and its constants as they are now."""
     toolchains = [_toolchain(kernel.backend) for kernel in plugin.spec.specs]
-    return plugin.spec, plugin.weights, toolchains, _target()
+    return plugin.spec, toolchains, _target()
 
 
 def closure_of(function: Callable[..., Any] | None) -> tuple[Any, ...]:
