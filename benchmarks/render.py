@@ -118,8 +118,8 @@ def goals() -> str:
 def build_side() -> str:
     data = load("build_costs")
     rows = []
-    for name, label in build_costs.LABELS.items():
-        most, measured = data["to_reach"].get(name), data["figures"][name]
+    for name, measured in data["figures"].items():
+        most, label = data["to_reach"].get(name), build_costs.LABELS[name]
         verdict = "" if most is None else "met" if measured <= most else "**short**"
         reach = "" if most is None else f"{most:g}"
         label = label.format(jobs=data["environment"]["jobs"]).strip()
