@@ -20,6 +20,7 @@ import torch
 
 from . import errors
 from ._attributes import AttributeKind
+from ._code.effects import LOADED, STORED
 from ._code.kernel import Kernel
 from ._compile.job import Job, compile_all
 from ._fingerprint import fingerprint
@@ -250,6 +251,8 @@ class Plugin:
         launches: set[Any] = set()
         for tactic in tactics:
             outcome = outcomes.get(tactic.number)
+            if isinstance(outcome, Kernel) and tactic.program is not None:
+                outcome = self._objection(tactic.program, outcome) or outcome
             if isinstance(outcome, AnnotationError):
                 yield replace(tactic, error=outcome)
             elif outcome is None or tactic.program is None:
@@ -260,6 +263,29 @@ class Plugin:
                     launches.add(launch)
                     entry = self._entry(tactic, tactic.program, outcome)
                     yield replace(tactic, kernel=outcome.named(entry))
+
+    def _objection(self, program: Program, kernel: Kernel) -> AnnotationError | None:
+        """The error for a kernel that writes an input, or no element of an output."""
+        inputs = {f"input {i}": n for i, n in enumerate((*self.tensors, *self.weights))}
+        empty = {f"output {i}" for i, o in enumerate(program.outputs) if 0 in o.shape}
+        for tensor, effect in kernel.effects.items():
+            if tensor in inputs and STORED in effect:
+                why = (
+                    f"stores to input `{inputs[tensor]}`, which an engine does not let "
+                    "it change. Store to an output. A launch function takes the op's "
+                    "inputs first, and its outputs last."
+                )
+            elif tensor not in inputs.keys() | empty and effect in ("", LOADED):
+                why = (
+                    f"never stores to {tensor}, which would hold whatever was in its "
+                    "memory before. Store to it, or do not return it."
+                )
+            else:
+                continue
+            return errors.UnsupportedKernelError(
+                f"{self.op}: kernel {program.launch.name} {why}"
+            )
+        return None
 
     def _entry(self, tactic: Tactic, program: Program, kernel: Kernel) -> str:
         """Unique to op, tactic, dtypes and code: TensorRT confuses equal names."""

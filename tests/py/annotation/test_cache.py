@@ -261,7 +261,7 @@ def test_a_directory_that_is_read_only_is_read(shared: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
 def test_permissions_make_a_directory_read_only(shared: Path) -> None:
-    (shared / "v2").chmod(0o500)
+    (shared / "v3").chmod(0o500)
     cache = KernelCache(shared)
     try:
         found = load(cache, job())
@@ -269,7 +269,7 @@ def test_permissions_make_a_directory_read_only(shared: Path) -> None:
         with warned("cannot be written"):
             store(cache, replace(job(), aligned=False), found)
     finally:
-        (shared / "v2").chmod(0o700)
+        (shared / "v3").chmod(0o700)
 
 
 def test_a_directory_that_may_not_be_read_is_done_without(shared: Path) -> None:
@@ -437,7 +437,7 @@ def test_clearing_deletes_nothing_that_is_not_the_caches(fresh_cache: Path) -> N
         fresh_cache / name
         for name in (
             *("notes.txt", "data.json", "v1/kernels/model.json", "v3/kernel.json"),
-            *("v2/README", "v2/notes.json", "v2/notes.json.new", "v2/sub/x.json"),
+            *("v3/README", "v3/notes.json", "v3/notes.json.new", "v3/sub/x.json"),
         )
     ]
     compile_one(job())

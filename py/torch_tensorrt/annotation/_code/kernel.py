@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -11,6 +12,12 @@ import sympy
 
 from ..errors import AnnotationError
 from . import ptx
+from .effects import LOADED, STORED, UNKNOWN
+
+_NOTES = {
+    f"{LOADED}, {STORED}": "is loaded before it is stored to, and starts uninitialized",
+    UNKNOWN: "is used in a way that cannot be read from the code",
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Kernel:
         spills: bytes spilled to local memory, loads and stores.
         facts: what the compiler knew about the arguments, for people.
         retargeted: the PTX ISA that the code was lowered from, where it was.
+        effects: by ``"input 0"`` and ``"output 0"``, what :mod:`.effects` finds.
     """
 
     entry: str
@@ -44,6 +52,7 @@ class Kernel:
     spills: int
     facts: str
     retargeted: str
+    effects: Mapping[str, str]
 
     def named(self, entry: str) -> Kernel:
         """The same kernel under a name of its own: TensorRT confuses equal ones."""
@@ -54,6 +63,14 @@ class Kernel:
     def launched_as(self) -> tuple[Any, ...]:
         """Equal for kernels that are the same code, launched in the same way."""
         return self.digest, self.grid, self.block, self.extras, self.shared_memory
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the code, and may be right; for people."""
+        found = self.effects.items()
+        return tuple(
+            f"{tensor} {_NOTES[does]}" for tensor, does in found if does in _NOTES
+        )
 
 
 Outcome: TypeAlias = Kernel | AnnotationError  # of compiling one launch

@@ -26,6 +26,7 @@ _PARAMETER = re.compile(
 _VERSION = re.compile(r"^\s*\.version\s+(\d+\.\d+)", re.MULTILINE)
 TARGET = re.compile(r"^(\s*\.target\s+)(sm_\w+)", re.MULTILINE)
 _BLOCK = re.compile(r"\.(?:reqntid|maxntid)\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?")
+_BRACE = re.compile(r"[{}]")
 _DEBUG = (".loc", ".file")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
@@ -241,6 +242,20 @@ def _widen(body: str, parameter: Parameter) -> str:
             "TensorRT's 32 bits cannot take its place."
         )
     return result
+
+
+def closing_brace(text: str, start: int) -> int:
+    """Where the block ends whose opening brace is right before ``start``.
+
+    Raises:
+        PTXError: nowhere.
+    """
+    depth = 1
+    for brace in _BRACE.finditer(text, start):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return brace.start()
+    raise PTXError("the braces of the compiled code do not match.")
 
 
 def identifier(name: str) -> re.Pattern[str]:

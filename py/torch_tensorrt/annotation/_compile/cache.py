@@ -33,7 +33,7 @@ from .._code.kernel import Kernel, Outcome
 from .._sizes.expressions import EncodingError, decode, encode
 from ..errors import AnnotationError, warn
 
-_FOLDER = "v2"  # of entries in this format
+_FOLDER = "v3"  # of entries in this format
 # What this cache calls its files; it leaves all others alone.
 _ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}\.json")
 _TEMPORARY = re.compile(_ENTRY.pattern + r"\.\w+")

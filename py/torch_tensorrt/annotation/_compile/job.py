@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import _fingerprint, _settings
 from .._code import ptx
+from .._code.effects import effects
 from .._code.kernel import Kernel, Outcome
 from .._code.ptxas import settle
 from .._record.program import Program
@@ -78,6 +79,8 @@ class Job:
         counts = inputs, len(compiled.extras), outputs
         code = ptx.reorder(compiled.code, compiled.slots, counts, _UNNAMED)
         code, assembled = settle(code, self.target.arch, compiled.ptxas)
+        pointers = [f"input {index}" for index in range(inputs)]
+        pointers += [f"output {index}" for index in range(outputs)]
         return Kernel(
             entry=_UNNAMED,
             code=code,
@@ -88,6 +91,7 @@ class Job:
             shared_memory=compiled.shared_memory,
             facts=compiled.facts,
             retargeted=compiled.retargeted,
+            effects=dict(zip(pointers, effects(code).values(), strict=True)),
             registers=assembled.registers,
             spills=assembled.spills,
             static_shared_memory=assembled.static_shared_memory,

@@ -20,7 +20,15 @@ from collections.abc import Mapping, Sequence
 
 import sympy
 
-from ..._code.ptx import ENTRY, TYPE, Parameter, find_entry, identifier, redeclare
+from ..._code.ptx import (
+    ENTRY,
+    TYPE,
+    Parameter,
+    closing_brace,
+    find_entry,
+    identifier,
+    redeclare,
+)
 from ..._sizes.facts import is_condition
 from ...errors import PTXError, UnsupportedKernelError
 from .. import Kind, Slot, abi
@@ -36,7 +44,6 @@ _LOAD = re.compile(
     r"\.(?P<type>[a-z]+(?P<bits>\d+))\s+(?P<to>\{[^}]*\}|%\w+),\s*"
     r"\[(?P<name>[\w$]+)(?:\+(?P<offset>\d+))?\];"
 )
-_BRACE = re.compile(r"[{}]")
 _ALIGNED = re.compile(r"\.param\s+\.align\s+(\d+)")
 # Of cudaLaunchAttributeID; the others say with 1 that a launch is special.
 _CLUSTER = 4
@@ -120,13 +127,7 @@ def _keep_entry(code: str, entry: str) -> str:
     kept, end = "", 0
     for other in entries.values():
         kept += code[end : other.start()]
-        end, depth = other.end(), 1
-        while depth:
-            brace = _BRACE.search(code, end)
-            if brace is None:
-                raise PTXError("the braces of the compiled code do not match.")
-            depth += 1 if brace[0] == "{" else -1
-            end = brace.end()
+        end = closing_brace(code, other.end()) + 1
     return kept + code[end:]
 
 

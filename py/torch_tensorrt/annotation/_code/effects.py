@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What a kernel does to the memory behind its pointers, read from its PTX.
+
+Each register is described by the addresses it may hold: sums of pointers with integer
+factors, and anything else. Compilers express one pointer by another and the difference
+of the two, so names without factors are not enough. A pointer enters by ``ld.param``,
+moves through arithmetic, and is used by loads, stores and atomics. Control flow is
+ignored: a register holds whatever any instruction puts into it, and the instructions
+are read again until nothing changes.
+
+The invariant: what is said of a pointer is true of it, or it is :data:`UNKNOWN`. That
+is a pointer whose address goes where this reading does not follow (into memory, into a
+function, into an instruction that is not known here), or that an access may or may not
+be made through.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import TypeAlias
+
+from .ptx import closing_brace, parse, without_debug_info
+
+# The pointers in an address, with their factors; None is an unknown one.
+Base: TypeAlias = "frozenset[tuple[str, int | None]]"
+Bases: TypeAlias = "frozenset[Base]"  # what a register may hold; none: not read yet
+
+LOADED, STORED, UNKNOWN = "loaded", "stored", "unknown"
+_NOT_READ: Bases = frozenset()
+_NO_ADDRESS: Bases = frozenset([frozenset()])
+_MOST_BASES = 16  # of one register; more become one of unknown factors
+_STATEMENT = re.compile(r"(?<![\w.%$@!:])([a-z]\w*(?:(?:\.|::)\w+)*)\s+([^;]*);")
+_OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,{}\[\]]*[^\s,{}\[\]]")
+_NAME = re.compile(r"(?<![\w.$%])[%$A-Za-z_][\w.$]*")
+_SPACES = frozenset({"global", "shared", "local", "const", "param"})
+_ACCESSES = {
+    **dict.fromkeys(("ld", "ldu"), (LOADED,)),
+    **dict.fromkeys(("atom", "red"), (LOADED, STORED)),
+    "st": (STORED,),
+}
+# What gives no address, whatever it is made from.
+_NUMBERS = frozenset({"ld", "ldu", "atom", "setp", "call", "isspacep", "ldmatrix"})
+# What gives one of its operands, or one but for its low bits.
+_COPIES = frozenset({"mov", "cvta", "cvt", "selp", "min", "max", "and", "or"})
+_SUMS = {"add": 1, "addc": 1, "sub": -1, "subc": -1}
+_HARMLESS = frozenset({"prefetch", "prefetchu", "applypriority", "createpolicy"})
+
+
+def effects(text: str) -> dict[str, str]:
+    """For each pointer that the entry takes, by name, what is done behind it.
+
+    That is ``LOADED`` and ``STORED`` in the order of the first of each, none of these,
+    or ``UNKNOWN``. An atomic operation does both.
+    """
+    plain = without_debug_info(text)
+    entry = parse(plain)
+    body = plain[entry.match.end() : closing_brace(plain, entry.match.end())]
+    pointers = [p.name for p in entry.parameters if p.type.endswith("64")]
+    reading = _Reading(pointers, _STATEMENT.findall(body))
+    for instruction in reading.instructions:
+        reading.use(instruction)
+    for done in reading.done.values():
+        if reading.stores_anywhere and STORED not in done:
+            done[UNKNOWN] = None
+    return {
+        name: UNKNOWN if UNKNOWN in done else ", ".join(done)
+        for name, done in reading.done.items()
+    }
+
+
+class _Instruction:
+    """One instruction. An operand is the names in it, and whether it is an address."""
+
+    def __init__(self, op: str, text: str) -> None:
+        self.kind, *self.modifiers = re.split(r"[.:]+", op)
+        self.spaces = [word for word in self.modifiers if word in _SPACES]
+        texts = _OPERAND.findall(text)
+        operands = [(one.startswith("["), _NAME.findall(one)) for one in texts]
+        writes = bool(operands) and not operands[0][0] and self.kind != "call"
+        self.targets = operands[0][1] if writes else []
+        self.sources = operands[1:] if writes else operands
+        self.is_parameter = self.kind == "ld" and "param" in self.spaces
+
+
+class _Reading:
+    """What the registers of a kernel may hold, and what is done with it.
+
+    Attributes:
+        instructions: those that have to do with addresses.
+        done: by pointer, what is done behind it, in order.
+        stores_anywhere: whether it stores to an address that is not understood.
+    """
+
+    def __init__(self, pointers: list[str], found: list[tuple[str, str]]) -> None:
+        self.done: dict[str, dict[str, None]] = {name: {} for name in pointers}
+        self.stores_anywhere = False
+        self._may_hold = set(pointers)  # names that may hold an address
+        # The name of a parameter is an address of its own, in another state space.
+        own = {name: frozenset([frozenset([(name, None)])]) for name in pointers}
+        self._registers: dict[str, Bases] = dict(own)
+        self.instructions = self._relevant(found)
+        while sum(map(self._execute, self.instructions)):
+            pass
+
+    def _relevant(self, found: list[tuple[str, str]]) -> list[_Instruction]:
+        names = [frozenset(_NAME.findall(text)) for _, text in found]
+        relevant: dict[int, _Instruction] = {}
+        known, count = self._may_hold, 0
+        while len(known) > count:
+            count = len(known)
+            for index, used in enumerate(names):
+                if index not in relevant and not known.isdisjoint(used):
+                    new = relevant[index] = _Instruction(*found[index])
+                    if new.is_parameter or new.kind not in _NUMBERS:
+                        known.update(new.targets)
+        return [relevant[index] for index in sorted(relevant)]
+
+    def _execute(self, instruction: _Instruction) -> bool:
+        """Whether the targets of an instruction may then hold more than before."""
+        bases, more = self._result(instruction), False
+        for name in instruction.targets:
+            before = self._registers.get(name, _NOT_READ)
+            self._registers[name] = _merged(before | bases)
+            more = more or self._registers[name] != before
+        return more
+
+    def _result(self, instruction: _Instruction) -> Bases:
+        kind, sources = instruction.kind, [names for _, names in instruction.sources]
+        held = [n for names in sources for n in names if n in self._may_hold]
+        if instruction.is_parameter and held and self.done.keys() >= set(held):
+            return frozenset(frozenset([(name, 1)]) for name in held)
+        if kind in _NUMBERS or not held:
+            return _NO_ADDRESS
+        if kind in _COPIES:
+            return self._value(held)
+        values = list(map(self._value, sources))
+        if kind == "mad" and values[0] == values[1] == _NO_ADDRESS:
+            return values[2]
+        if kind in _SUMS:
+            pairs = itertools.product(values[0], values[1])
+            return frozenset(_sum(*pair, _SUMS[kind]) for pair in pairs)
+        return _mixed(self._value(held))
+
+    def _value(self, names: list[str]) -> Bases:
+        """What an operand may hold."""
+        held = [self._registers.get(n, _NOT_READ) for n in names if n in self._may_hold]
+        return _NOT_READ.union(*held) if held else _NO_ADDRESS
+
+    def use(self, instruction: _Instruction) -> None:
+        """Note what an instruction does with the addresses that it is given."""
+        kind, sources = instruction.kind, instruction.sources
+        if instruction.is_parameter or kind in _HARMLESS:
+            return
+        count = sum(is_address for is_address, _ in sources)
+        accesses = [_ACCESSES[kind]] if kind in _ACCESSES else []
+        if kind == "cp" and "tensor" not in instruction.modifiers:
+            first = (LOADED, STORED) if "reduce" in instruction.modifiers else (STORED,)
+            accesses = [(LOADED,)] if count == 1 else [first, (LOADED,)]
+        remaining, spaces = iter(accesses), iter(instruction.spaces)
+        for is_address, names in sources:
+            if is_address and (does := next(remaining, ())):
+                if next(spaces, "global") == "global":
+                    self._access(self._value(names), does)
+            elif count or kind == "call":  # kept somewhere, or used in some other way
+                self._access(_mixed(self._value(names)), (UNKNOWN,))
+
+    def _access(self, bases: Bases, does: tuple[str, ...]) -> None:
+        is_sure = len(bases) == 1 and [f for base in bases for _, f in base] == [1]
+        for name, _ in itertools.chain.from_iterable(bases):
+            self.done[name].update(dict.fromkeys(does if is_sure else (UNKNOWN,)))
+        if STORED in does and not all(base and _is_known(base) for base in bases):
+            self.stores_anywhere = True
+
+
+def _sum(left: Base, right: Base, sign: int) -> Base:
+    factors = dict(left)
+    for name, factor in right:
+        known = factors.get(name, 0)
+        if known is None or factor is None:
+            factors[name] = None
+        else:
+            factors[name] = known + sign * factor
+    return frozenset((name, factor) for name, factor in factors.items() if factor != 0)
+
+
+def _merged(bases: Bases) -> Bases:
+    """The same; mixed where that is more than can be kept, and from then on."""
+    is_known = len(bases) <= _MOST_BASES and all(map(_is_known, bases))
+    return bases if is_known else _mixed(bases)
+
+
+def _is_known(base: Base) -> bool:
+    return all(factor is not None for _, factor in base)
+
+
+def _mixed(bases: Bases) -> Bases:
+    """The same pointers in some sum that is not understood."""
+    return frozenset([frozenset((name, None) for base in bases for name, _ in base)])

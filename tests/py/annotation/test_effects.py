@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What a kernel does behind its pointers, and the kernels that are refused for it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from kernels import launch_add
+
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._code.effects import UNKNOWN, effects
+from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
+
+ENTRY = """
+.version 8.0
+.target sm_90
+.address_size 64
+
+.global .align 8 .b8 table[64];
+{before}
+.visible .entry kernel(
+\t.param .u64 .ptr .global .align 16 x,
+\t.param .u64 y,
+\t.param .u32 n,
+\t.param .u64 out
+)
+.reqntid 128
+{{
+\t.local .align 16 .b8 \t__local_depot0[16];
+\t.reg .b64 \t%SP, %SPL;
+\t.reg .pred \t%p<9>;
+\t.reg .b32 \t%r<99>;
+\t.reg .b64 \t%rd<99>;
+\t.loc\t1 12 0, function_name $L__info_string0, inlined_at 1 15 4
+
+\tld.param.b64 \t%rd1, [x];
+\tld.param.b64 \t%rd2, [y];
+\tld.param.b64 \t%rd3, [out];  // ld.global.b32 %r1, [%rd3];
+\tld.param.b32 \t%r1, [n];
+\tmul.wide.u32 \t%rd4, %r1, 4;
+{body}
+\tret;
+}}
+{after}
+"""
+
+
+def of(*lines: str, before: str = "", after: str = "") -> tuple[str, ...]:
+    """The effects behind x, y and out; x and y are loaded, where no line says more."""
+    text = ENTRY.format(body="\n".join(lines), before=before, after=after)
+    found = effects(text)
+    assert list(found) == ["x", "y", "out"]
+    return tuple(found.values())
+
+
+# --- Accesses -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ld.global.b32 %r2, [%rd1];", ("loaded", "", "")),
+        ("ld.global.nc.L1::no_allocate.v4.b32 {%r2, %r3, %r4, %r5}, [%rd1+16];",
+         ("loaded", "", "")),
+        ("ld.b32 %r2, [%rd1];", ("loaded", "", "")),
+        ("ldu.global.b32 %r2, [%rd2];", ("", "loaded", "")),
+        ("st.global.b32 [%rd3], %r1;", ("", "", "stored")),
+        ("st.b32 [%rd3+-4], %r1;", ("", "", "stored")),
+        ("st.global.v2.b32 [ %rd3 + 8 ], { %r1, %r2 };", ("", "", "stored")),
+        ("@%p1 st.global.b32 [%rd1], %r1;", ("stored", "", "")),
+        ("@!%p1 ld.global.b32 %r2, [%rd1];", ("loaded", "", "")),
+        ("atom.global.gpu.acq_rel.add.u32 %r2, [%rd3], %r1;",
+         ("", "", "loaded, stored")),
+        ("atom.global.cas.b32 %r2, [%rd3], %r1, %r4;", ("", "", "loaded, stored")),
+        ("red.global.add.f32 [%rd3], %r1;", ("", "", "loaded, stored")),
+        ("cp.async.cg.shared.global [%r9], [%rd1], 16, %r1;", ("loaded", "", "")),
+        ("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+         " [%r9], [%rd1], %r1, [%r8];", ("loaded", "", "")),
+        ("cp.async.bulk.global.shared::cta.bulk_group [%rd3], [%r9], 64;",
+         ("", "", "stored")),
+        ("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32"
+         " [%rd3], [%r9], 64;", ("", "", "loaded, stored")),
+        ("cp.async.bulk.prefetch.L2.global [%rd1], 64;", ("loaded", "", "")),
+        ("prefetch.global.L2 [%rd1];", ("", "", "")),
+        ("setp.eq.s64 %p1, %rd1, %rd3;", ("", "", "")),
+        ("mov.b32 %r2, %tid.x;", ("", "", "")),
+    ],
+)  # fmt: skip
+def test_an_access_is_seen(line: str, expected: tuple[str, ...]) -> None:
+    assert of(line) == expected
+
+
+def test_effects_are_in_the_order_of_the_first_of_each() -> None:
+    load, store = "ld.global.b32 %r2, [%rd3];", "st.global.b32 [%rd3], %r2;"
+    assert of(store, load)[2] == "stored, loaded"
+    assert of(load, store)[2] == "loaded, stored"
+    assert of(load, store, load)[2] == "loaded, stored"
+
+
+# --- Where an address comes from ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["mov.b64 %rd5, %rd3;"],
+        ["cvta.to.global.u64 %rd5, %rd3;"],
+        ["add.s64 %rd5, %rd4, %rd3;"],
+        ["add.s64 %rd5, %rd3, 16;"],
+        ["sub.s64 %rd5, %rd3, %rd4;"],
+        ["mad.wide.u32 %rd5, %r1, 4, %rd3;"],
+        ["mad.lo.s64 %rd5, %rd4, 8, %rd3;"],
+        ["or.b64 %rd5, %rd3, 8;"],
+        ["and.b64 %rd5, %rd3, -16;"],
+        ["selp.b64 %rd5, %rd3, %rd6, %p1;", "add.s64 %rd6, %rd3, 4;"],
+        ["mov.b64 {%r5, %r6}, %rd3;", "add.cc.u32 %r7, %r5, %r1;",
+         "addc.u32 %r8, %r6, 0;", "mov.b64 %rd5, {%r7, %r8};"],
+        # One pointer by another and the difference of the two.
+        ["sub.s64 %rd6, %rd3, %rd1;", "add.s64 %rd7, %rd1, %rd4;",
+         "add.s64 %rd5, %rd7, %rd6;"],
+        # Twice round a loop, with the increment before its use and after it.
+        ["mov.b64 %rd5, %rd3;", "$L__BB0_1:", "add.s64 %rd5, %rd5, %rd4;",
+         "@%p1 bra $L__BB0_1;"],
+        ["waitLoop: add.s64 %rd5, %rd6, 4;", "mov.b64 %rd6, %rd3;",
+         "@%p1 bra waitLoop;"],
+        ["ld.param.v2.b64 {%rd5, %rd6}, [out];"],
+    ],
+    ids=lambda lines: lines[0].partition(" ")[0],
+)  # fmt: skip
+def test_an_address_is_followed(lines: list[str]) -> None:
+    assert of(*lines, "st.global.b32 [%rd5], %r1;") == ("", "", "stored")
+
+
+def test_inline_assembly_has_registers_without_a_percent_sign() -> None:
+    lines = (
+        "{",
+        ".reg .b64 where;",
+        "cvta.to.global.u64 where, %rd3;",
+        "@p st.global.b32 [where], %r1;",
+        "}",
+    )
+    assert of(*lines) == ("", "", "stored")
+
+
+def test_a_function_beside_the_entry_has_registers_of_its_own() -> None:
+    function = """
+.func helper(.param .b64 where)
+{
+\tld.param.b64 %rd1, [where];
+\tst.global.b32 [%rd1], 1;
+\tst.global.b32 [%rd2], 1;
+\tret;
+}
+"""
+    assert of(before=function) == ("", "", "")
+    assert of(after=function) == ("", "", "")
+
+
+# --- What is not known ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        # Spilled, and read back.
+        ["mov.b64 %SPL, __local_depot0;", "st.local.b64 [%SPL], %rd3;",
+         "ld.local.b64 %rd5, [%SPL];", "st.global.b32 [%rd5], %r1;"],
+        ["st.shared.v2.b64 [%r9], {%rd4, %rd3};"],
+        ["st.global.b64 [table], %rd3;"],
+        ["atom.global.exch.b64 %rd5, [table], %rd3;"],
+        # Passed to a function.
+        ["{ .param .b64 param0;", "st.param.b64 [param0], %rd3;",
+         "call.uni helper, (param0);", "}"],
+        ["call.uni (%r5), helper, (%rd3), prototype_0;"],
+        # The address of the parameter itself.
+        ["mov.b64 %rd5, out;", "ld.param.b64 %rd6, [%rd5];",
+         "st.global.b32 [%rd6], %r1;"],
+        ["mov.b64 %rd5, out;", "cvta.param.u64 %rd6, %rd5;",
+         "ld.b64 %rd7, [%rd6];", "st.global.b32 [%rd7], %r1;"],
+        # Instructions that are not known.
+        ["tensormap.replace.tile.global_address.global.b1024.b64 [%rd9], %rd3;"],
+        ["multimem.red.global.add.u32 [%rd3], %r1;"],
+        ["discard.global.L2 [%rd3], 128;"],
+        ["cp.async.bulk.tensor.2d.global.shared::cta.bulk_group"
+         " [%rd3, {%r1, %r2}], [%r9];"],
+        # Arithmetic that is not followed.
+        ["shr.u64 %rd5, %rd3, 4;", "shl.b64 %rd6, %rd5, 4;",
+         "st.global.b32 [%rd6], %r1;"],
+        ["xor.b64 %rd5, %rd3, 16;", "st.global.b32 [%rd5], %r1;"],
+    ],
+    ids=lambda lines: lines[-1].partition(" ")[0],
+)  # fmt: skip
+def test_what_cannot_be_followed_is_unknown(lines: list[str]) -> None:
+    assert of(*lines)[2] == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["selp.b64 %rd5, %rd1, %rd3, %p1;"],
+        ["mov.b64 %rd5, %rd1;", "@%p1 mov.b64 %rd5, %rd3;"],
+        ["max.u64 %rd5, %rd1, %rd3;"],
+        ["add.s64 %rd5, %rd1, %rd3;"],
+    ],
+    ids=lambda lines: lines[0].partition(" ")[0],
+)
+def test_a_store_to_one_of_two_is_known_of_neither(lines: list[str]) -> None:
+    assert of(*lines, "st.global.b32 [%rd5], %r1;") == (UNKNOWN, "", UNKNOWN)
+
+
+def test_a_store_to_an_address_without_a_pointer_may_be_to_any() -> None:
+    lines = ("sub.s64 %rd5, %rd1, %rd1;", "st.global.b32 [%rd5], %r1;")
+    assert of("st.global.b32 [%rd2], %r1;", *lines) == (UNKNOWN, "stored", UNKNOWN)
+
+
+def test_an_endless_sum_of_pointers_is_given_up() -> None:
+    lines = ["add.s64 %rd1, %rd1, %rd3;", "add.s64 %rd3, %rd3, %rd1;"]
+    assert of(*lines, "st.global.b32 [%rd3], %r1;") == (UNKNOWN, UNKNOWN, UNKNOWN)
+
+
+def test_braces_that_do_not_match_are_an_error() -> None:
+    text = ENTRY.format(body="{", before="", after="")
+    with pytest.raises(PTXError, match="braces"):
+        effects(text)
+
+
+# --- Kernels that are refused ---------------------------------------------------------
+
+
+def in_triton() -> Any:
+    return tta.triton, launch_add
+
+
+def in_cutile() -> Any:
+    pytest.importorskip("cuda.tile", reason="cuTile is not installed")
+    import cutile_kernels as kernels
+
+    return tta.cutile, lambda x, y, out: kernels.launch_reglu(x, y, out, stream=0)
+
+
+def in_cutedsl() -> Any:
+    pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
+    import cutedsl_kernels as kernels
+
+    return tta.cutedsl, kernels.launch_hadamard
+
+
+LANGUAGES = {"triton": in_triton, "cutile": in_cutile, "cutedsl": in_cutedsl}
+
+
+@pytest.fixture(params=LANGUAGES)
+def language(request: pytest.FixtureRequest) -> Any:
+    """What makes a spec in a language; and what launches a kernel of x, y and out."""
+    return LANGUAGES[request.param]()
+
+
+def one(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+def two(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+def of_two(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+@pytest.fixture
+def checked() -> Iterator[Callable[..., tta.DryRunReport]]:
+    """A dry run of an op that is given by what it launches, and its meta function."""
+    op = "test::effects"
+
+    def check(kernel: Any, meta: Any = one, **weights: Any) -> tta.DryRunReport:
+        trt_plugins.custom_op(op, impl=tta.custom_plugin(kernel, meta, **weights))
+        inputs = [torch.empty(8, 64)] * len(inspect.signature(meta).parameters)
+        return tta.dry_run(op, inputs, "sm_90", execute=False)
+
+    yield check
+    tta.unregister(op)
+
+
+def test_a_launch_function_that_takes_its_output_first_is_refused(
+    language: Any, checked: Any
+) -> None:
+    made, add = language
+
+    def launch(out: Any, x: Any, y: Any) -> None:
+        add(x, y, out)
+
+    with pytest.raises(UnsupportedKernelError, match=r"kernel .* stores to input `x`"):
+        checked(made(launch), of_two)
+
+
+def test_an_input_that_is_stored_to_is_refused(language: Any, checked: Any) -> None:
+    made, add = language
+
+    def launch(x: Any, y: Any, out: Any) -> None:
+        add(x, out, y)
+
+    with pytest.raises(UnsupportedKernelError, match="stores to input `y`"):
+        checked(made(launch), of_two)
+
+
+def test_an_output_that_is_never_stored_to_is_refused(
+    language: Any, checked: Any
+) -> None:
+    made, add = language
+
+    def launch(x: Any, out: Any, forgotten: Any) -> None:
+        add(x, forgotten, out)
+
+    with pytest.raises(UnsupportedKernelError, match="never stores to output 1"):
+        checked(made(launch), two)
+
+
+def test_a_weight_that_is_stored_to_is_refused_by_name(checked: Any) -> None:
+    def launch(x: Any, scale: Any, out: Any) -> None:
+        launch_add(x, out, scale)
+
+    with pytest.raises(UnsupportedKernelError, match="stores to input `scale`"):
+        checked(tta.triton(launch), one, scale=torch.ones(8, 64))
+
+
+@triton.jit
+def placeholder_kernel(x_ptr, out_ptr, placeholder_ptr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    tl.store(out_ptr + offsets, tl.load(x_ptr + offsets))
+
+
+def test_an_output_without_elements_need_not_be_stored_to(checked: Any) -> None:
+    def launch(x: Any, out: Any, placeholder: Any) -> None:
+        placeholder_kernel[(1,)](x, out, placeholder, BLOCK=512)
+
+    def meta(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.empty_like(x), x.new_empty(0)
+
+    assert checked(tta.triton(launch), meta).ok
+
+
+def test_one_tensor_may_be_passed_twice(checked: Any) -> None:
+    def launch(x: Any, out: Any) -> None:
+        both_kernel[(1,)](x, x, out, out, BLOCK=512)
+
+    assert checked(tta.triton(launch)).ok
+
+
+@triton.jit
+def both_kernel(x_ptr, y_ptr, out_ptr, end_ptr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets) + tl.load(y_ptr + offsets)
+    tl.store(tl.where(offsets < 256, out_ptr, end_ptr) + offsets, x)
