@@ -358,3 +358,45 @@ def both_kernel(x_ptr, y_ptr, out_ptr, end_ptr, BLOCK: tl.constexpr):
     offsets = tl.arange(0, BLOCK)
     x = tl.load(x_ptr + offsets) + tl.load(y_ptr + offsets)
     tl.store(tl.where(offsets < 256, out_ptr, end_ptr) + offsets, x)
+
+
+# --- Kernels that are noted -----------------------------------------------------------
+
+
+def test_a_right_kernel_has_no_notes(language: Any, checked: Any) -> None:
+    made, launch = language
+    assert {tactic.notes for tactic in checked(made(launch), of_two).tactics} == {()}
+
+
+@triton.jit
+def accumulate_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    tl.atomic_add(out_ptr + offsets, tl.load(x_ptr + offsets))
+
+
+def test_an_output_that_is_accumulated_into_is_noted(checked: Any) -> None:
+    def launch(x: Any, out: Any) -> None:
+        accumulate_kernel[(1,)](x, out, BLOCK=512)
+
+    report = checked(tta.triton(launch))
+    (note,) = report.tactics[0].notes
+    assert note == "output 0 is loaded before it is stored to, and starts uninitialized"
+    assert f"tactic 1: {note}" in str(report)
+    assert report.ok and not report.problems
+
+
+@triton.jit
+def choice_kernel(x_ptr, out_ptr, other_ptr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets)
+    tl.store(tl.where(x > 0, out_ptr, other_ptr) + offsets, x)
+
+
+def test_what_a_kernel_chooses_at_run_time_is_noted(checked: Any) -> None:
+    def launch(x: Any, out: Any, other: Any) -> None:
+        choice_kernel[(1,)](x, out, other, BLOCK=512)
+
+    (tactic,) = checked(tta.triton(launch), two).tactics
+    assert tactic.notes == tuple(
+        f"output {i} is used in a way that cannot be read from the code" for i in (0, 1)
+    )

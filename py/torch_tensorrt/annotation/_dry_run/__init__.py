@@ -179,6 +179,7 @@ def _report(
         registers=kernel.registers,
         shared_memory=kernel.shared_memory + kernel.static_shared_memory,
         spills=kernel.spills,
+        notes=kernel.notes,
         shapes=tuple(replace(report.at(*d), name=name) for name, d in shapes.items()),
     )
 

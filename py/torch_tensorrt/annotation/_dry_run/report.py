@@ -76,6 +76,7 @@ class TacticReport:
         shared_memory: dynamic and static, in bytes a block.
         spills: bytes spilled to local memory, loads and stores.
         shapes: its launch for each shape.
+        notes: what is odd about the code, and may be right.
         error: why it is left out; None for a tactic that TensorRT is offered.
     """
 
@@ -94,6 +95,7 @@ class TacticReport:
     shared_memory: int = 0
     spills: int = 0
     shapes: tuple[ShapeReport, ...] = ()
+    notes: tuple[str, ...] = ()
     error: str | None = None
     _launch: Callable[..., ShapeReport] | None = field(
         default=None, repr=False, compare=False
@@ -266,7 +268,8 @@ class DryRunReport:
         from rich.console import Group
         from rich.text import Text
 
-        end = "\n".join((self.verdict, *self.problems))
+        notes = (f"tactic {t.tactic}: {note}" for t in self.tactics for note in t.notes)
+        end = "\n".join((self.verdict, *self.problems, *notes))
         return Group(Text(self.title), self._table(), Text(end))
 
     def _table(self) -> Any:
