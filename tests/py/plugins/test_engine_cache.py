@@ -105,7 +105,9 @@ def register(
         x: Any, *weights_and_out: Any, BLOCK: int = 64, SCALE: float = 1.0
     ) -> Any:
         blocks = triton.cdiv(x.numel(), BLOCK)
-        kernel[(blocks,)](x, weights_and_out[-1], x.numel(), BLOCK=BLOCK)
+        kernel[(blocks,)](
+            x_ptr=x, out_ptr=weights_and_out[-1], n=x.numel(), BLOCK=BLOCK
+        )
 
     if weight is not None:
         more["W"] = weight
