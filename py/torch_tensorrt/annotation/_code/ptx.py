@@ -126,20 +126,14 @@ def reorder(
     order = [Slot(kind, index) for kind, count in kinds for index in range(count)]
     if unknown := set(declared) - set(order):
         raise PTXError(f"entry {entry.name}: no such arguments: {unknown}.")
-    return redeclare(text, entry.match, name, _declare(order, declared, name), body)
+    start = header(entry.match, name, _declare(order, declared, name))
+    return text[: entry.match.start()] + start + body
 
 
-def redeclare(
-    text: str,
-    match: re.Match[str],
-    name: str,
-    parameters: Iterable[Parameter],
-    body: str,
-) -> str:
-    """``text`` with another name, parameters and body of the entry at ``match``."""
+def header(match: re.Match[str], name: str, parameters: Iterable[Parameter]) -> str:
+    """What declares the entry at ``match`` with another name and other parameters."""
     declared = ",\n\t".join(map(str, parameters))
-    header = f".visible .entry {name}(\n\t{declared}\n){match['directives']}{{"
-    return text[: match.start()] + header + body
+    return f".visible .entry {name}(\n\t{declared}\n){match['directives']}{{"
 
 
 def _take(

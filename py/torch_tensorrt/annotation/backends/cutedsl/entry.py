@@ -20,15 +20,7 @@ from collections.abc import Mapping, Sequence
 
 import sympy
 
-from ..._code.ptx import (
-    ENTRY,
-    TYPE,
-    Parameter,
-    closing_brace,
-    find_entry,
-    identifier,
-    redeclare,
-)
+from ..._code import ptx
 from ..._sizes.facts import is_condition
 from ...errors import PTXError, UnsupportedKernelError
 from .. import Kind, Slot, abi
@@ -121,13 +113,13 @@ def bind(
 
 def _keep_entry(code: str, entry: str) -> str:
     """``code`` without its other entries, which a launcher chose not to launch."""
-    entries = {match["name"]: match for match in ENTRY.finditer(code)}
+    entries = {match["name"]: match for match in ptx.ENTRY.finditer(code)}
     if entries.pop(entry, None) is None:
         raise PTXError(f"the launcher launches {entry}, which its code lacks.")
     kept, end = "", 0
     for other in entries.values():
         kept += code[end : other.start()]
-        end = closing_brace(code, other.end()) + 1
+        end = ptx.closing_brace(code, other.end()) + 1
     return kept + code[end:]
 
 
@@ -193,7 +185,7 @@ class _Binding:
         Args:
             passed: the fields of each of the old entry's parameters.
         """
-        match = find_entry(code)
+        match = ptx.find_entry(code)
         declared = list(_PARAMETER.finditer(match["parameters"]))
         sizes = [int(p["count"] or 1) * int(p["bits"]) // 8 for p in declared]
         ends = [max(at + cell.size for at, cell in one.items()) for one in passed]
@@ -208,15 +200,16 @@ class _Binding:
         names = (parameter["name"] for parameter in declared)
         self._fields = dict(zip(names, passed, strict=True))
         body = _LOAD.sub(self._load, code[match.end() :])
-        if any(identifier(name).search(body) for name in self._fields):
+        if any(ptx.identifier(name).search(body) for name in self._fields):
             raise self.unsupported(
                 "it takes the address of a parameter, as it does of a tensor map, or "
                 "of a tuple that it indexes at run time. TensorRT passes plain values "
                 "only."
             )
         slots = self._parameters.slots
-        takes = [Parameter(TYPE[slot.kind], _name(slot)) for slot in slots]
-        return redeclare(code, match, match["name"], takes, body)
+        takes = [ptx.Parameter(ptx.TYPE[slot.kind], _name(slot)) for slot in slots]
+        start = ptx.header(match, match["name"], takes)
+        return code[: match.start()] + start + body
 
     def _load(self, match: re.Match[str]) -> str:
         """In place of one load, which may have several destinations."""
