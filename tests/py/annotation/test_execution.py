@@ -16,7 +16,7 @@ from triton_references import REFERENCES, in_dtypes_of
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._dry_run.execute import random_inputs
+from torch_tensorrt.annotation._dry_run.case import random_inputs
 from torch_tensorrt.annotation._dry_run.memory import compare
 from torch_tensorrt.annotation._record import as_tensors
 from torch_tensorrt.annotation.errors import DryRunError

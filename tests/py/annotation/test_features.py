@@ -85,10 +85,9 @@ def test_a_feature_works(backend: str, name: str) -> None:
         assert parameters(tactic) == (
             ["u64"] * len(given) + ["u32"] * len(extras) + ["u64"] * len(made)
         )
-        is_executed = torch.cuda.is_available()
-        assert all(
-            shape.ok is (True if is_executed else None) for shape in tactic.shapes
-        )
+        # Without a GPU, what can be is interpreted.
+        right = {True} if torch.cuda.is_available() else {True, None}
+        assert {shape.ok for shape in tactic.shapes} <= right
 
 
 def parameters(tactic: Any) -> list[str]:

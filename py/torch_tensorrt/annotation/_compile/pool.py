@@ -22,16 +22,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pebble import ProcessExpired, ProcessPool
 
 from .. import _settings
-from .._code.kernel import Outcome
 from ..errors import AnnotationError, CompileError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-Job: TypeAlias = tuple[str, Callable[[], Outcome]]  # its name, and what runs it
+Job: TypeAlias = tuple[str, Callable[[], Any]]  # its name, and what runs it
 
 # Held by whoever compiles: compilers are not all thread-safe, and a fork would copy the
 # locks that one holds in another thread, and never see them released.
@@ -52,27 +51,35 @@ def worker_count() -> int:
     return count or len(os.sched_getaffinity(0))
 
 
-def run_all(jobs: Sequence[Job], done: Callable[[int, Outcome], None]) -> None:
+def run_all(jobs: Sequence[Job], done: Callable[[int, Any], None]) -> None:
     """Run ``jobs`` in :func:`worker_count` processes, or in this one.
-
-    A job whose process dies, or takes longer than ``TTA_COMPILE_TIMEOUT`` seconds, gets
-    an error that says so; another process goes on with the rest.
 
     Args:
         jobs: names for errors, and what to run.
         done: is called with the index and the outcome of each job, as they come.
     """
+    if count := worker_count():
+        run_in_workers(jobs, count, done)
+        return
+    with compiling:
+        for index, (_, job) in enumerate(jobs):
+            done(index, job())
+
+
+def run_in_workers(
+    jobs: Sequence[Job], count: int, done: Callable[[int, Any], None]
+) -> None:
+    """As :func:`run_all`, in ``count`` processes.
+
+    A job whose process dies, or takes longer than ``TTA_COMPILE_TIMEOUT`` seconds, gets
+    an error that says so; another process goes on with the rest.
+    """
     timeout, indices = _settings.COMPILE_TIMEOUT.positive(), range(len(jobs))
-    count = min(worker_count(), len(jobs))
     with compiling, warnings.catch_warnings():
-        if count == 0:
-            for index, (_, job) in enumerate(jobs):
-                done(index, job())
-            return
         # Python warns of other threads' locks: compilers' are free, see `compiling`.
         warnings.filterwarnings("ignore", ".*multi-threaded.*", DeprecationWarning)
         pool = ProcessPool(
-            max_workers=count,
+            max_workers=min(count, len(jobs)),
             context=multiprocessing.get_context("fork"),
             initializer=_start,
             initargs=(jobs, os.getpid()),
@@ -130,7 +137,7 @@ def _start(jobs: Sequence[Job], parent: int) -> None:
     _jobs = jobs
 
 
-def _run(index: int) -> tuple[Outcome, str]:
+def _run(index: int) -> tuple[Any, str]:
     outcome = _jobs[index][1]()
     cause = getattr(outcome, "__cause__", None)
     return outcome, "".join(traceback.format_exception(cause)) if cause else ""

@@ -21,8 +21,9 @@ from .._target import Target
 from .._tensors import Range, TensorInfo
 from ..errors import DryRunError, SpecError
 from .builder import build
-from .execute import MakeInputs, random_inputs
+from .case import MakeInputs, random_inputs
 from .execute import execute as run_tactics
+from .interpret import interpret as interpret_tactics
 from .report import Dims, DryRunReport, TacticReport
 
 
@@ -104,24 +105,27 @@ def dry_run(
         )
     with _target.compiling_for(target):
         target = _target.current_target()
-    if execute is None:
-        execute = _target.runs_here(target)
     given = (*infos, *plugin.weight_infos)
     request = Request.of(given, attributes, target, replay)
-    tactics = _compile(plugin, request, strict)
+    recorded = plugin.kernels(request)
+    tactics = _compile(plugin, request, recorded, strict)
     known = tuple(plugin.weights), attributes
     report = DryRunReport(op, target.arch, tactics, *known)
-    if not execute:
-        return report
-    report = run_tactics(
-        report,
-        reference or partial(_eager, plugin),
-        make_inputs or partial(_on_gpu, inputs, infos),
-        tolerance,
-        plugin.weights,
-    )
-    if reference is None:
-        report = replace(report, against="the op's own eager run")
+    if execute or (execute is None and _target.runs_here(target)):
+        report = run_tactics(
+            report,
+            reference or partial(_eager, plugin),
+            make_inputs or partial(_on_gpu, inputs, infos),
+            tolerance,
+            plugin.weights,
+        )
+        if reference is None:
+            report = replace(report, against="the op's own eager run")
+    elif execute is None:
+        how = plugin.spec.aligned, reference, make_inputs, tolerance
+        weights = list(plugin.weights.values())
+        programs = {t.number: t.program for t in recorded if t.program is not None}
+        report = interpret_tactics(report, programs, *how, weights)
     if strict and not report.ok:
         raise DryRunError(f"{op}: a tactic is wrong.\n{report}")
     return report
@@ -147,9 +151,8 @@ def plugin_of(op: str) -> Plugin:
 
 
 def _compile(
-    plugin: Plugin, request: Request, strict: bool
+    plugin: Plugin, request: Request, tactics: Sequence[Tactic], strict: bool
 ) -> tuple[TacticReport, ...]:
-    tactics = plugin.kernels(request)
     failures = [tactic.error for tactic in tactics if tactic.error is not None]
     if failures and (strict or len(failures) == len(tactics)):
         raise errors.to_raise(failures[0])

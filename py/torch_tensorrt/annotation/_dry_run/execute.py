@@ -11,18 +11,16 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from .._compile.pool import progress
-from .._record import as_tensors, describe
-from .._tensors import absent
+from .._record import describe
 from ..errors import DryRunError
-from .memory import POISONS, GuardedTensor, compare
-from .report import Dims, DryRunReport, ShapeReport, TacticReport, bytes_moved
-
-MakeInputs: TypeAlias = Callable[[Dims], Sequence[torch.Tensor | None]]
+from .case import Case, MakeInputs
+from .memory import POISONS
+from .report import DryRunReport, ShapeReport, TacticReport, bytes_moved
 
 
 def execute(
@@ -90,8 +88,8 @@ def execute(
                 tactic, ran = tactics[number], None
                 asked = tactic, tactic.shapes[index]
                 try:
-                    case = case or _Case(*asked, constants, make_inputs, expected)
-                    ran = case.run(kernel, *asked, tolerance)
+                    case = case or Case(*asked, constants, make_inputs, expected)
+                    ran = _run(kernel, case, *asked, tolerance)
                 except torch.cuda.OutOfMemoryError:
                     case = None
                 # Out here, nothing holds the tensors of a case that is too large.
@@ -122,127 +120,36 @@ def _too_large(tactic: TacticReport, shape: ShapeReport) -> ShapeReport:
     return replace(shape, failure=failure)
 
 
-# --- One shape: its inputs, and what a tactic makes of them ---------------------------
-
-
-class _Case:
-    """Inputs of one shape, in every format, and what the op makes of them."""
-
-    def __init__(
-        self,
-        tactic: TacticReport,
-        shape: ShapeReport,
-        weights: Sequence[torch.Tensor],
-        make_inputs: MakeInputs | None,
-        reference: Callable[..., Any],
-    ) -> None:
-        dtypes = tactic.torch_dtypes
-        dims = shape.dims[: len(shape.dims) - len(weights)]
-        made = make_inputs(dims) if make_inputs else random_inputs(dims, dtypes)
-        tensors = [None if t is None else t.cuda() for t in (*made, *weights)]
-        given = [None if t is None else (tuple(t.shape), t.dtype) for t in tensors]
-        pairs = zip(shape.dims, dtypes, strict=False)
-        wanted = [None if dims is None else (dims, dtype) for dims, dtype in pairs]
-        if given != wanted:
+def _run(
+    kernel: LoadedKernel,
+    case: Case,
+    tactic: TacticReport,
+    shape: ShapeReport,
+    tolerance: float | None,
+) -> ShapeReport:
+    """Launch a kernel with each poison around its tensors; check and time it."""
+    max_error, problems = 0.0, list[str]()
+    for poison in POISONS:
+        tensors = case.tensors(tactic, shape, poison)
+        pointers = ([t.buffer.data_ptr() for t in each] for each in tensors)
+        launch = partial(kernel.launch, shape, *pointers)
+        try:
+            launch()
+        except DryRunError as error:  # a block needs too many registers
+            return replace(shape, ok=False, failure=str(error))
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
             raise DryRunError(
-                f"dry run at {shape.name}: the inputs and weights are {given}, and the "
-                f"kernels were compiled for {wanted}. Let make_inputs make those."
-            )
-        copies = (None if t is None else t.clone() for t in tensors[: len(dims)])
-        self._expected = as_tensors(reference(*copies), "the reference")
-        if len(self._expected) != len(shape.outputs):
-            raise DryRunError(
-                f"the reference gives {len(self._expected)} tensors; the kernel has "
-                f"{len(shape.outputs)} outputs. Return one tensor for each."
-            )
-        # TensorRT has a constant in place of None.
-        self._originals = [absent().cuda() if t is None else t for t in tensors]
-        self._inputs: dict[tuple[str, ...], list[GuardedTensor]] = {}
-
-    def run(
-        self,
-        kernel: LoadedKernel,
-        tactic: TacticReport,
-        shape: ShapeReport,
-        tolerance: float | None,
-    ) -> ShapeReport:
-        """Launch a kernel with each poison around its tensors; check and time it."""
-        count = len(self._originals)
-        formats = tactic.formats[:count]
-        if formats not in self._inputs:
-            copies = map(GuardedTensor.copy_of, self._originals, formats)
-            self._inputs[formats] = list(copies)
-        inputs = self._inputs[formats]
-        dtypes = tactic.torch_dtypes[count:]
-        kinds = list(zip(shape.outputs, dtypes, tactic.formats[count:], strict=True))
-        max_error, problems = 0.0, list[str]()
-        for poison in POISONS:
-            for tensor in inputs:
-                tensor.surround(poison)
-            outputs = [GuardedTensor(*kind, poison) for kind in kinds]
-            pointers = [t.address for t in inputs], [t.address for t in outputs]
-            launch = partial(kernel.launch, shape, *pointers)
-            try:
-                launch()
-            except DryRunError as error:  # a block needs too many registers
-                return replace(shape, ok=False, failure=str(error))
-            try:
-                torch.cuda.synchronize()
-            except RuntimeError as error:
-                raise DryRunError(
-                    f"tactic {tactic.tactic} at {shape.name} {list(shape.dims)} fails, "
-                    f"and the CUDA context with it: {str(error).splitlines()[0]}. Does "
-                    "it read or write out of bounds? compute-sanitizer finds where."
-                ) from error
-            largest, found = self._check(inputs, outputs, tolerance)
-            max_error, problems = max(max_error, largest), problems or found
-        time, spread = time_launch(launch)
-        shape = replace(shape, ok=not problems, failure="; ".join(problems))
-        return replace(shape, max_error=max_error, time_us=time, spread_us=spread)
-
-    def _check(
-        self,
-        inputs: Sequence[GuardedTensor],
-        outputs: Sequence[GuardedTensor],
-        tolerance: float | None,
-    ) -> tuple[float, list[str]]:
-        """The largest error of any element, and everything that is wrong."""
-        max_error, problems = 0.0, []
-        for index, output in enumerate(outputs):
-            error, wrong = compare(output.tensor, self._expected[index], tolerance)
-            max_error = max(max_error, error)
-            if wrong:
-                problems.append(f"output {index}: {wrong}")
-        for index, tensor in enumerate(inputs):
-            if not tensor.holds(self._originals[index]):
-                problems.append(f"input {index}: the kernel writes into it")
-                tensor.write(self._originals[index])
-        for what, tensors in (("output", outputs), ("input", inputs)):
-            for index, tensor in enumerate(tensors):
-                if not tensor.is_intact:
-                    problems.append(f"{what} {index}: the kernel writes outside of it")
-        return max_error, problems
-
-
-def random_inputs(
-    shapes: Dims, dtypes: Sequence[torch.dtype]
-) -> list[torch.Tensor | None]:
-    """Normally distributed floats; bytes and bools of any value; other integers, which
-    may be indices, from 0 to less than every extent; None where the shape is None."""
-    smallest = min([extent for shape in shapes for extent in shape or ()], default=1)
-
-    def random(shape: tuple[int, ...] | None, dtype: torch.dtype) -> Any:
-        if shape is None:
-            return None
-        if dtype.is_floating_point:
-            return torch.randn(shape, device="cuda").to(dtype)
-        if dtype == torch.bool or dtype.itemsize > 1:
-            start, end = 0, 2 if dtype == torch.bool else max(1, smallest)
-        else:
-            start, end = torch.iinfo(dtype).min, torch.iinfo(dtype).max + 1
-        return torch.randint(start, end, shape, device="cuda").to(dtype)
-
-    return list(map(random, shapes, dtypes))
+                f"tactic {tactic.tactic} at {shape.name} {list(shape.dims)} fails, "
+                f"and the CUDA context with it: {str(error).splitlines()[0]}. Does "
+                "it read or write out of bounds? compute-sanitizer finds where."
+            ) from error
+        largest, found = case.check(*tensors, tolerance)
+        max_error, problems = max(max_error, largest), problems or found
+    time, spread = time_launch(launch)
+    shape = replace(shape, ok=not problems, failure="; ".join(problems))
+    return replace(shape, max_error=max_error, time_us=time, spread_us=spread)
 
 
 # --- The CUDA driver ------------------------------------------------------------------

@@ -20,29 +20,38 @@ POISONS = (0xFF, 0x5A, 0xDA)
 
 
 class GuardedTensor:
-    """A tensor on the GPU, in a format's layout, between guard bands.
+    """A tensor in a format's layout, between guard bands.
 
     Args:
         format_name: TensorRT's.
         poison: the byte that it, its padding and the memory around are filled with.
+
+    Attributes:
+        buffer: its memory, as a kernel gets it.
     """
 
     def __init__(
-        self, shape: Sequence[int], dtype: torch.dtype, format_name: str, poison: int
+        self,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        format_name: str,
+        poison: int,
+        device: torch.device | str = "cuda",
     ) -> None:
         self._shape, self._format = tuple(shape), FORMATS[format_name]
         self._poison = poison
         extents = self._format.buffer_shape(self._shape)
         size = math.prod(extents) * dtype.itemsize
         total = size + 2 * _GUARD
-        self._bytes = torch.full((total,), poison, dtype=torch.uint8, device="cuda")
-        self._buffer = self._bytes[_GUARD : _GUARD + size].view(dtype).view(extents)
+        self._bytes = torch.full((total,), poison, dtype=torch.uint8, device=device)
+        self.buffer = self._bytes[_GUARD : _GUARD + size].view(dtype).view(extents)
         self._guards = (self._bytes[:_GUARD], self._bytes[_GUARD + size :])
 
     @classmethod
     def copy_of(cls, tensor: torch.Tensor, format_name: str) -> GuardedTensor:
         """``tensor``'s values, in poison."""
-        guarded = cls(tensor.shape, tensor.dtype, format_name, POISONS[0])
+        kind = tensor.shape, tensor.dtype, format_name
+        guarded = cls(*kind, POISONS[0], tensor.device)
         guarded.write(tensor)
         return guarded
 
@@ -60,15 +69,11 @@ class GuardedTensor:
     @property
     def tensor(self) -> torch.Tensor:
         """The values, row-major; a view of the memory where that is possible."""
-        return self._format.unpack(self._buffer, self._shape)
+        return self._format.unpack(self.buffer, self._shape)
 
     def write(self, tensor: torch.Tensor) -> None:
         """Put ``tensor``'s values in; padding stays as it is."""
-        self._format.pack(tensor, self._buffer)
-
-    @property
-    def address(self) -> int:
-        return self._buffer.data_ptr()
+        self._format.pack(tensor, self.buffer)
 
     @property
     def is_intact(self) -> bool:
@@ -79,11 +84,11 @@ class GuardedTensor:
         """Whether values and padding, bit by bit, are still those of ``tensor``."""
         expected = tensor
         if self._format is not LINEAR:
-            expected = torch.empty_like(self._buffer)
+            expected = torch.empty_like(self.buffer)
             expected.view(torch.uint8).fill_(self._poison)
             self._format.pack(tensor, expected)
         return torch.equal(
-            self._buffer.reshape(-1).view(torch.uint8),
+            self.buffer.reshape(-1).view(torch.uint8),
             expected.contiguous().reshape(-1).view(torch.uint8),
         )
 

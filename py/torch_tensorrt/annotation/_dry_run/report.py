@@ -35,6 +35,7 @@ class ShapeReport:
         shared_memory: dynamic, in bytes a block.
         ok: whether the kernel did what it should; None if it was not run.
         failure: what it did wrong, or why it could not be run.
+        skipped: why it was not interpreted, without a GPU.
         max_error: of any output element, relative to it and to the output's root mean
             square together.
         time_us: median duration of a launch, in microseconds, with a cold L2 cache.
@@ -50,6 +51,7 @@ class ShapeReport:
     shared_memory: int = 0
     ok: bool | None = None
     failure: str = ""
+    skipped: str = ""
     max_error: float | None = None
     time_us: float | None = None
     spread_us: float | None = None
@@ -152,7 +154,8 @@ class DryRunReport:
         attributes: values of the op's other arguments, by name.
         copy_gbps: GB/s, read and written, of a copy on the GPU they were run on.
         gpu: its name; empty where they were not run.
-        against: what the outputs were compared with; empty where they were not run.
+        against: what the outputs were compared with; empty where they were not.
+        interpreted: whether kernels were interpreted on the CPU, and not run.
     """
 
     op: str
@@ -163,6 +166,7 @@ class DryRunReport:
     copy_gbps: float | None = None
     gpu: str = ""
     against: str = ""
+    interpreted: bool = False
 
     @property
     def title(self) -> str:
@@ -198,6 +202,9 @@ class DryRunReport:
             return "Compiled, not run: what the kernels compute is checked on a GPU."
         right = sum(tactic.ok for tactic in self.tactics)
         verdict = f"{right} of {len(self.tactics)} tactics are right at every shape"
+        if self.interpreted:
+            verdict = f"Interpreted on the CPU, not run on a GPU: {verdict} interpreted"
+            verdict += "" if self.against else ", as far as memory accesses show"
         verdict += f", against {self.against}." if self.against else "."
         pick = f" TensorRT would pick tactic {self.best.tactic}." if self.best else ""
         return verdict + pick
@@ -214,6 +221,22 @@ class DryRunReport:
                     where = f"tactic {tactic.tactic}, {shape.name}"
                     found.append(f"{where}: {shape.failure}")
         return tuple(found)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the code, and may be right; what was not interpreted."""
+        odd = (f"tactic {t.tactic}: {note}" for t in self.tactics for note in t.notes)
+        reasons: dict[str, list[str]] = {}
+        for tactic in self.tactics:
+            for shape in tactic.shapes:
+                where = f"tactic {tactic.tactic} at {shape.name}"
+                reasons.setdefault(shape.skipped, []).append(where)
+        reasons.pop("", None)
+        skipped = (
+            f"Not interpreted: {', '.join(where)}: {reason}."
+            for reason, where in reasons.items()
+        )
+        return (*odd, *skipped)
 
     @property
     def _was_run(self) -> bool:
@@ -268,8 +291,7 @@ class DryRunReport:
         from rich.console import Group
         from rich.text import Text
 
-        notes = (f"tactic {t.tactic}: {note}" for t in self.tactics for note in t.notes)
-        end = "\n".join((self.verdict, *self.problems, *notes))
+        end = "\n".join((self.verdict, *self.problems, *self.notes))
         return Group(Text(self.title), self._table(), Text(end))
 
     def _table(self) -> Any:
@@ -311,7 +333,7 @@ _WIDTH = 150  # characters, or what the table's numbers need
 _MOST_TEXT = 24  # characters of a config or of facts, before they go on below
 _COLUMNS = (
     *("tactic", "config", "entry, facts", "code", "regs", "smem", "spills"),
-    *("block", "shape", "grid", "extras", "time, / copy"),
+    *("block", "shape", "grid", "extras", "result"),
 )
 _TEXT = ("config", "entry, facts", "code", "shape")  # all others are numbers
 
@@ -375,7 +397,9 @@ def _outcome(tactic: TacticReport, shape: ShapeReport, copy_gbps: float | None) 
         return "not run"
     if not shape.ok:
         return "WRONG"
-    time = shape.time_us or 0.0
+    if shape.time_us is None:
+        return "interpreted"
+    time = shape.time_us
     text = f"{time:.1f} ±{(shape.spread_us or 0.0) / 2:.1f} us"
     if not copy_gbps:
         return text

@@ -72,7 +72,8 @@ class Toolchain:
 
 class Backend(Protocol):
     """One kernel language. A class that derives from this needs no ``run`` of its own
-    where a launch function takes torch's tensors."""
+    where a launch function takes torch's tensors, and no ``interpret`` where there is
+    no interpreter."""
 
     def toolchain(self) -> Toolchain:
         """What compiles here; no process is started to find out."""
@@ -114,6 +115,25 @@ class Backend(Protocol):
             UnsupportedKernelError: TensorRT cannot launch the result.
             TargetError: the toolchain does not know the target.
         """
+
+    def interpret(
+        self,
+        program: Program,
+        grid: tuple[int, ...],
+        extras: Sequence[int],
+        tensors: Sequence[torch.Tensor],
+        aligned: bool,
+    ) -> None:
+        """Run the program's launch on the CPU, where the language has an interpreter.
+
+        It is called in a process of its own, which ends afterwards. Any exception means
+        that the interpreter cannot run this kernel, and why.
+
+        Args:
+            grid, extras: what TensorRT would launch it with.
+            tensors: as they lie in memory, inputs first.
+        """
+        raise NotImplementedError("the language has no interpreter")
 
 
 _OWN = frozenset(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)

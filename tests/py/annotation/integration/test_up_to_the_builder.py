@@ -56,4 +56,4 @@ def assert_passes_the_dry_run(layer: PluginLayer, reference: Any) -> None:
     assert report.ok
     assert report.tactics
     ran = {shape.ok for tactic in report.tactics for shape in tactic.shapes}
-    assert ran == ({True} if HAS_GPU else {None})
+    assert ran <= ({True} if HAS_GPU else {True, None})  # interpreted, where it can be

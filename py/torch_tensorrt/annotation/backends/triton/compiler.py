@@ -28,6 +28,7 @@ from ..._code.ptxas import output_of
 from ...errors import CompileError, TargetError
 from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
 from ..abi import unlaunchable
+from .interpret import interpret
 from .launch import read_launch
 from .signature import Signature
 
@@ -117,6 +118,8 @@ class TritonBackend(Backend):
             ptxas=get_ptxas(target.capability).path,
             facts=" ".join(signature.told),
         )
+
+    interpret = staticmethod(interpret)
 
 
 BACKEND = TritonBackend

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What a kernel runs on at one shape, and the check of what it makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+
+from .._record import as_tensors
+from .._tensors import absent
+from ..errors import DryRunError
+from .memory import GuardedTensor, compare
+from .report import Dims, ShapeReport, TacticReport
+
+MakeInputs: TypeAlias = Callable[[Dims], Sequence[torch.Tensor | None]]
+
+
+class Case:
+    """Inputs of one shape, in every format, and what the op makes of them.
+
+    Args:
+        reference: what the op should make of the inputs; None where nobody knows.
+
+    Attributes:
+        is_compared: whether there is a reference.
+    """
+
+    def __init__(
+        self,
+        tactic: TacticReport,
+        shape: ShapeReport,
+        weights: Sequence[torch.Tensor],
+        make_inputs: MakeInputs | None,
+        reference: Callable[..., Any] | None,
+        device: str = "cuda",
+    ) -> None:
+        dtypes, self._device = tactic.torch_dtypes, device
+        dims = shape.dims[: len(shape.dims) - len(weights)]
+        made = make_inputs(dims) if make_inputs else random_inputs(dims, dtypes, device)
+        tensors = [None if t is None else t.to(device) for t in (*made, *weights)]
+        given = [None if t is None else (tuple(t.shape), t.dtype) for t in tensors]
+        pairs = zip(shape.dims, dtypes, strict=False)
+        wanted = [None if dims is None else (dims, dtype) for dims, dtype in pairs]
+        if given != wanted:
+            raise DryRunError(
+                f"dry run at {shape.name}: the inputs and weights are {given}, and the "
+                f"kernels were compiled for {wanted}. Let make_inputs make those."
+            )
+        self._expected: Sequence[torch.Tensor] = ()
+        if reference is not None:
+            copies = (None if t is None else t.clone() for t in tensors[: len(dims)])
+            expected = as_tensors(reference(*copies), "the reference")
+            if len(expected) != len(shape.outputs):
+                raise DryRunError(
+                    f"the reference gives {len(expected)} tensors; the kernel has "
+                    f"{len(shape.outputs)} outputs. Return one tensor for each."
+                )
+            self._expected = expected
+        self.is_compared = reference is not None
+        # TensorRT has a constant in place of None.
+        self._originals = [absent().to(device) if t is None else t for t in tensors]
+        self._inputs: dict[tuple[str, ...], list[GuardedTensor]] = {}
+
+    def tensors(
+        self, tactic: TacticReport, shape: ShapeReport, poison: int
+    ) -> tuple[list[GuardedTensor], list[GuardedTensor]]:
+        """The inputs as a tactic gets them, and new outputs, all in poison."""
+        count = len(self._originals)
+        formats = tactic.formats[:count]
+        if formats not in self._inputs:
+            copies = map(GuardedTensor.copy_of, self._originals, formats)
+            self._inputs[formats] = list(copies)
+        inputs, dtypes = self._inputs[formats], tactic.torch_dtypes[count:]
+        for tensor in inputs:
+            tensor.surround(poison)
+        kinds = zip(shape.outputs, dtypes, tactic.formats[count:], strict=True)
+        return inputs, [GuardedTensor(*kind, poison, self._device) for kind in kinds]
+
+    def check(
+        self,
+        inputs: Sequence[GuardedTensor],
+        outputs: Sequence[GuardedTensor],
+        tolerance: float | None,
+    ) -> tuple[float, list[str]]:
+        """The largest error of any element, and everything that is wrong."""
+        max_error, problems = 0.0, []
+        for index, expected in enumerate(self._expected):
+            error, wrong = compare(outputs[index].tensor, expected, tolerance)
+            max_error = max(max_error, error)
+            if wrong:
+                problems.append(f"output {index}: {wrong}")
+        for index, tensor in enumerate(inputs):
+            if not tensor.holds(self._originals[index]):
+                problems.append(f"input {index}: the kernel writes into it")
+                tensor.write(self._originals[index])
+        for what, tensors in (("output", outputs), ("input", inputs)):
+            for index, tensor in enumerate(tensors):
+                if not tensor.is_intact:
+                    problems.append(f"{what} {index}: the kernel writes outside of it")
+        return max_error, problems
+
+
+def random_inputs(
+    shapes: Dims, dtypes: Sequence[torch.dtype], device: str = "cuda"
+) -> list[torch.Tensor | None]:
+    """Normally distributed floats; bytes and bools of any value; other integers, which
+    may be indices, from 0 to less than every extent; None where the shape is None."""
+    smallest = min([extent for shape in shapes for extent in shape or ()], default=1)
+
+    def random(shape: tuple[int, ...] | None, dtype: torch.dtype) -> Any:
+        if shape is None:
+            return None
+        if dtype.is_floating_point:
+            return torch.randn(shape, device=device).to(dtype)
+        if dtype == torch.bool or dtype.itemsize > 1:
+            start, end = 0, 2 if dtype == torch.bool else max(1, smallest)
+        else:
+            start, end = torch.iinfo(dtype).min, torch.iinfo(dtype).max + 1
+        return torch.randint(start, end, shape, device=device).to(dtype)
+
+    return list(map(random, shapes, dtypes))
