@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .. import _target, _tensors, errors
+from .._compile.pool import worker_count
 from .._plugin import Plugin, Request, Tactic, lock, registered
 from .._record import infer_outputs
 from .._record.replay import MOST_SHAPES
@@ -121,7 +122,7 @@ def dry_run(
         )
         if reference is None:
             report = replace(report, against="the op's own eager run")
-    elif execute is None:
+    elif execute is None and worker_count():
         how = plugin.spec.aligned, reference, make_inputs, tolerance
         weights = list(plugin.weights.values())
         programs = {t.number: t.program for t in recorded if t.program is not None}

@@ -128,7 +128,7 @@ def _run(
     tolerance: float | None,
 ) -> ShapeReport:
     """Launch a kernel with each poison around its tensors; check and time it."""
-    max_error, problems = 0.0, list[str]()
+    errors, problems = list[float](), list[str]()
     for poison in POISONS:
         tensors = case.tensors(tactic, shape, poison)
         pointers = ([t.buffer.data_ptr() for t in each] for each in tensors)
@@ -145,11 +145,11 @@ def _run(
                 f"and the CUDA context with it: {str(error).splitlines()[0]}. Does "
                 "it read or write out of bounds? compute-sanitizer finds where."
             ) from error
-        largest, found = case.check(*tensors, tolerance)
-        max_error, problems = max(max_error, largest), problems or found
+        max_error, found = case.check(*tensors, tolerance)
+        errors, problems = [*errors, max_error or 0.0], problems or found
     time, spread = time_launch(launch)
     shape = replace(shape, ok=not problems, failure="; ".join(problems))
-    return replace(shape, max_error=max_error, time_us=time, spread_us=spread)
+    return replace(shape, max_error=max(errors), time_us=time, spread_us=spread)
 
 
 # --- The CUDA driver ------------------------------------------------------------------

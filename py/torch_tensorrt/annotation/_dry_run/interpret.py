@@ -12,7 +12,6 @@ far outside of all tensors ends that process alone.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +27,10 @@ from .._record.program import Program
 from ..backends import Backend, backend
 from ..errors import AnnotationError, DryRunError
 from .case import Case, MakeInputs
-from .memory import POISONS, GuardedTensor
+from .memory import POISONS, GuardedTensor, located
 from .report import DryRunReport, ShapeReport, TacticReport, bytes_moved
 
+_CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT")
 _POISONS = POISONS[1:]  # a large number and its negative, for maxima and minima
 # Of one report, which should not take much longer for it. A program takes about a
 # millisecond.
@@ -65,8 +65,8 @@ def interpret(
     asked = [
         (shape, number, index)
         for number, tactic in tactics.items()
-        if type(backend(tactic.backend)).interpret is not Backend.interpret
         for index, shape in enumerate(tactic.shapes)
+        if type(backend(tactic.backend)).interpret is not Backend.interpret
     ]
     expected = reference and partial(reference, **report.attributes)
     cases: dict[str, Case] = {}
@@ -75,10 +75,8 @@ def interpret(
     for shape, number, index in sorted(asked, key=lambda a: _ORDER.index(a[0].name)):
         tactic, runs = tactics[number], len(_POISONS) * math.prod(shape.grid)
         try:
-            if multiprocessing.current_process().daemon:
-                raise OverflowError("a daemonic process starts no others")
             if runs > left or bytes_moved(tactic, shape) > _MOST_BYTES:
-                raise OverflowError("it would take long")
+                raise TimeoutError("it would take long")
             if shape.name not in cases:
                 how = weights, make_inputs, expected, "cpu"
                 with torch.random.fork_rng(devices=()):
@@ -95,9 +93,12 @@ def interpret(
 
     def done(job: int, outcome: Any) -> None:
         number, index = list(jobs)[job]
-        if isinstance(outcome, AnnotationError):
-            failure = f"it accesses memory far outside of its tensors ({outcome})"
-            outcome = replace(found[number][index], ok=False, failure=failure)
+        shape, what = found[number][index], str(outcome)
+        if any(crash in what for crash in _CRASHES):
+            failure = f"it accesses memory far outside of its tensors: {what}"
+            outcome = replace(shape, ok=False, failure=failure)
+        elif isinstance(outcome, AnnotationError):
+            outcome = _skipped(shape, outcome)
         found[number][index] = outcome
 
     if jobs:
@@ -110,8 +111,7 @@ def interpret(
 def _skipped(shape: ShapeReport, error: BaseException) -> ShapeReport:
     while error.__cause__ is not None:
         error = error.__cause__
-    what = "" if isinstance(error, OverflowError) else f"{type(error).__name__}: "
-    return replace(shape, skipped=f"{what}{error}")
+    return replace(shape, skipped=f"{type(error).__name__}: {error}")
 
 
 def _run(
@@ -125,47 +125,39 @@ def _run(
 ) -> ShapeReport:
     """What the kernel does at one shape; in a worker."""
     torch.set_num_threads(1)  # other threads are not there after a fork
-    signal.signal(signal.SIGALRM, _too_long)
-    found, max_error, problems = [], 0.0, list[str]()
+    signal.signal(signal.SIGALRM, _give_up)
+    left = max(deadline - time.monotonic(), _LEAST_SECONDS)
+    found, problems = [], list[str]()
     try:
-        left = deadline - time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, max(left, _LEAST_SECONDS))
+        signal.setitimer(signal.ITIMER_REAL, left)
         for poison in _POISONS:
             inputs, outputs = case.tensors(tactic, shape, poison)
             buffers = [tensor.buffer for tensor in (*inputs, *outputs)]
             launch = program, shape.grid, shape.extras, buffers, aligned
             backend(tactic.backend).interpret(*launch)
-            largest, problems = case.check(inputs, outputs, tolerance)
-            max_error = max(max_error, largest)
+            max_error, wrong = case.check(inputs, outputs, tolerance)
+            problems = problems or wrong
             found.append(outputs)
+        for index, pair in enumerate(zip(*found, strict=True)):
+            if difference := _difference(*pair):
+                problems.insert(0, f"output {index}: {difference}")
     except Exception as error:  # an interpreter may raise anything
         return _skipped(shape, error)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    for index, pair in enumerate(zip(*found, strict=True)):
-        if difference := _difference(*pair):
-            problems.insert(0, f"output {index}: {difference}")
     shape = replace(shape, ok=not problems, failure="; ".join(problems))
-    return replace(shape, max_error=max_error if case.is_compared else None)
+    return replace(shape, max_error=max_error)
 
 
-def _too_long(*_: Any) -> None:
-    raise OverflowError("it takes too long")
+def _give_up(*_: Any) -> None:
+    raise TimeoutError("it takes too long")
 
 
 def _difference(first: GuardedTensor, second: GuardedTensor) -> str:
     """How the outputs of the two runs differ."""
-    bits = [t.tensor.contiguous().view(-1).view(torch.uint8) for t in (first, second)]
-    size = first.tensor.dtype.itemsize
-    rows = [b.view(-1, size) for b in bits]
-    differs = (rows[0] != rows[1]).any(1)
-    unwritten = (rows[0] == _POISONS[0]).all(1) & (rows[1] == _POISONS[1]).all(1)
-    for which, what in (
-        (unwritten, "are never written"),
-        (differs & ~unwritten, "depend on memory outside of the inputs"),
-    ):
-        if count := int(which.sum()):
-            where = torch.unravel_index(which.int().argmax(), first.tensor.shape)
-            first_at = [int(i) for i in where]
-            return f"{count} of {len(which)} elements {what}, the first at {first_at}"
-    return ""
+    one, other = (t.tensor.unsqueeze(-1).view(torch.uint8) for t in (first, second))
+    unwritten = (one == _POISONS[0]).all(-1) & (other == _POISONS[1]).all(-1)
+    if unwritten.any():
+        return located(unwritten, "are never written")
+    differs = (one != other).any(-1)
+    return located(differs, "depend on memory outside of the inputs")

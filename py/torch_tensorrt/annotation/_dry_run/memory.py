@@ -159,17 +159,23 @@ def compare(
         return Comparison(0.0, "")
     errors = _errors(found, expected)
     max_error, wrong = float(errors.max()), errors > tolerance
-    if not (count := int(wrong.sum())):
+    if not (message := located(wrong, "are wrong")):
         return Comparison(max_error, "")
-    # nonzero() would find the first too, but takes 8 bytes a dimension and element.
-    first = wrong.reshape(-1).to(torch.uint8).argmax().cpu()
-    where = [int(i) for i in torch.unravel_index(first, found.shape)]
-    got, right = (_bits(t).reshape(-1)[first].item() for t in (found, expected))
-    return Comparison(
-        max_error,
-        f"{count} of {found.numel()} elements are wrong, the first at {where}: {got} "
-        f"instead of {right}",
-    )
+    got, right = (_bits(t).reshape(-1)[_first(wrong)].item() for t in (found, expected))
+    return Comparison(max_error, f"{message}: {got} instead of {right}")
+
+
+def located(which: torch.Tensor, what: str) -> str:
+    """``5 of 3000 elements are wrong, the first at [2, 995]``; empty without any."""
+    if not (count := int(which.sum())):
+        return ""
+    where = [int(i) for i in torch.unravel_index(_first(which), which.shape)]
+    return f"{count} of {which.numel()} elements {what}, the first at {where}"
+
+
+def _first(which: torch.Tensor) -> torch.Tensor:
+    # nonzero() would find it too, but takes 8 bytes a dimension and element.
+    return which.reshape(-1).to(torch.uint8).argmax().cpu()
 
 
 def _errors(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:

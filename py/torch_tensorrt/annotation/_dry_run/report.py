@@ -200,7 +200,7 @@ class DryRunReport:
         """The result in a sentence."""
         if not self._was_run:
             return "Compiled, not run: what the kernels compute is checked on a GPU."
-        right = sum(tactic.ok for tactic in self.tactics)
+        right = sum(t.ok and any(s.ok for s in t.shapes) for t in self.tactics)
         verdict = f"{right} of {len(self.tactics)} tactics are right at every shape"
         if self.interpreted:
             verdict = f"Interpreted on the CPU, not run on a GPU: {verdict} interpreted"
@@ -227,16 +227,13 @@ class DryRunReport:
         """What is odd about the code, and may be right; what was not interpreted."""
         odd = (f"tactic {t.tactic}: {note}" for t in self.tactics for note in t.notes)
         reasons: dict[str, list[str]] = {}
-        for tactic in self.tactics:
-            for shape in tactic.shapes:
-                where = f"tactic {tactic.tactic} at {shape.name}"
-                reasons.setdefault(shape.skipped, []).append(where)
-        reasons.pop("", None)
-        skipped = (
-            f"Not interpreted: {', '.join(where)}: {reason}."
-            for reason, where in reasons.items()
-        )
-        return (*odd, *skipped)
+        skipped = ((t, s) for t in self.tactics for s in t.shapes if s.skipped)
+        for tactic, shape in skipped:
+            where = f"tactic {tactic.tactic} at {shape.name}"
+            reasons.setdefault(shape.skipped, []).append(where)
+        each = reasons.items()
+        not_run = (f"Not interpreted: {', '.join(at)}: {why}." for why, at in each)
+        return (*odd, *not_run)
 
     @property
     def _was_run(self) -> bool:

@@ -68,7 +68,7 @@ _MOVES = (
     *("load", "masked_load", "store", "masked_store", "addptr", "bitcast", "select"),
     *("fp_to_fp", "fp_ext", "fp_trunc", "splat", "unsplat", "broadcast", "reshape"),
     *("expand_dims", "trans", "cat", "join", "split", "gather", "fabs"),
-    *("descriptor_load", "descriptor_store", "descriptor_gather"),
+    *("descriptor_load", "descriptor_store", "tensor_pointer_store"),
 )
 
 
@@ -76,9 +76,7 @@ _MOVES = (
 def _prepare() -> None:
     """Let kernels call functions, and refuse what the interpreter gets wrong."""
     # Functions that a kernel calls, Triton's own among them, are for the compiler.
-    JITFunction.__call__ = lambda function, *args, **keywords: InterpretedFunction(
-        function.fn
-    )(*args, **keywords)
+    JITFunction.__call__ = _call
     for name in dir(InterpreterBuilder):
         operation = name.removeprefix("create_")
         if operation != name and operation not in _MOVES:
@@ -86,6 +84,10 @@ def _prepare() -> None:
             setattr(InterpreterBuilder, name, _checked(operation, method))
     for what in (ReduceOps, ScanOps):
         what.apply_impl = _checked(what.__name__, what.apply_impl)
+
+
+def _call(function: JITFunction[Any], *args: Any, **keywords: Any) -> Any:
+    return InterpretedFunction(function.fn)(*args, **keywords)
 
 
 def _checked(operation: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,6 +106,5 @@ def _scalar(value: int, type_: str) -> Any:
     known = tl.str_to_ty(type_, None)
     if type_ == "fp32":
         (value,) = struct.unpack("<f", struct.pack("<i", value))
-    return tl.tensor(
-        TensorHandle(np.array([value], _get_np_dtype(known)), known), known
-    )
+    data = np.array([value], _get_np_dtype(known))
+    return tl.tensor(TensorHandle(data, known), known)
