@@ -367,6 +367,25 @@ def test_quotients_and_remainders_of_any_sign_are_pythons(
         assert remainder.value(((size, 3),)) == (size - start) % b
 
 
+@pytest.mark.parametrize(
+    ("start", "division", "has_difference"),
+    [(1, "FLOOR_DIV", False), (5, "FLOOR_DIV", True), (64, "CEIL_DIV", True)],
+)
+def test_a_dividend_is_shifted_only_where_it_has_either_sign(
+    start: int, division: str, has_difference: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, original = set[str](), strict_builder().operation
+
+    def operation(kind: Any, *operands: Any) -> Any:
+        used.add(kind.name)
+        return original(kind, *operands)
+
+    monkeypatch.setattr(strict_builder(), "operation", operation)
+    translate(FloorDiv(n - start, 7), (WIDE,))
+    assert used & {"FLOOR_DIV", "CEIL_DIV"} == {division}
+    assert ("SUB" in used) == has_difference
+
+
 ROUNDED = {CeilToInt: math.ceil, FloorToInt: math.floor, TruncToInt: math.trunc}
 
 
@@ -387,7 +406,9 @@ def test_a_true_division_of_less_than_2_to_the_53_is_exact(largest: int) -> None
 
 
 def test_powers_are_products_of_up_to_eight_factors() -> None:
-    assert translate(n**8, (WIDE,)).value(((3,),)) == 3**8
+    for exponent in (1, 2, 8):
+        power = sympy.Pow(n, exponent, evaluate=False)
+        assert translate(power, (WIDE,)).value(((3,),)) == 3**exponent
     with pytest.raises(ArgumentError, match="TensorRT cannot compute"):
         translate(n**9, (WIDE,))
 
