@@ -54,6 +54,11 @@ MODULES = (
     "py/torch_tensorrt/annotation/_sizes/*.py",
     "py/torch_tensorrt/annotation/_code/*.py",
     "py/torch_tensorrt/annotation/backends/*/signature*.py",
+    "py/torch_tensorrt/annotation/backends/cutedsl/arguments.py",
+    # The key of a cached kernel, and whether an entry is what was written.
+    "py/torch_tensorrt/annotation/_fingerprint.py",
+    "py/torch_tensorrt/annotation/_compile/job.py",
+    "py/torch_tensorrt/annotation/_compile/cache.py",
 )
 
 # Modules, and the pytest arguments of the tests that must notice a change in them. The
@@ -66,7 +71,10 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "py/torch_tensorrt/annotation/_sizes/*.py",
-        ("tests/py/annotation/test_symbolic*.py",),
+        (
+            "tests/py/annotation/test_encoding*.py",
+            "tests/py/annotation/test_symbolic*.py",
+        ),
     ),
     (
         "py/torch_tensorrt/annotation/_code/*.py",
@@ -74,13 +82,45 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "py/torch_tensorrt/annotation/backends/triton/signature*.py",
-        ("tests/py/annotation/test_launch_abi*.py",),
+        (
+            "tests/py/annotation/test_triton_signature*.py",
+            "tests/py/annotation/test_triton_backend*.py",
+        ),
+    ),
+    (
+        "py/torch_tensorrt/annotation/backends/cutile/signature*.py",
+        ("tests/py/annotation/test_cutile_signature*.py",),
+    ),
+    (
+        "py/torch_tensorrt/annotation/backends/cutedsl/arguments.py",
+        (
+            "tests/py/annotation/test_cutedsl_arguments*.py",
+            "tests/py/annotation/test_cutedsl_backend*.py",
+        ),
     ),
     (
         "py/torch_tensorrt/annotation/backends/*/signature*.py",
         (
             "tests/py/annotation/test_*_signature*.py",
             "tests/py/annotation/test_*_launch_abi*.py",
+        ),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_fingerprint.py",
+        (
+            "tests/py/annotation/test_fingerprint*.py",
+            "tests/py/annotation/test_cache_keys*.py",
+        ),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_compile/job.py",
+        ("tests/py/annotation/test_cache_keys*.py",),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_compile/cache.py",
+        (
+            "tests/py/annotation/test_eviction*.py",
+            "tests/py/annotation/test_cache.py",
         ),
     ),
 )
