@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,10 @@ def test_the_optimum_of_a_profile_decides_no_code() -> None:
     """The job does not have it, so neither a backend nor its key can depend on it."""
     other = job(batch=Range(1, 16, 64))
     assert other == job() and key(other) == key(job())
+
+
+def test_what_errors_call_a_job_is_not_in_the_key() -> None:
+    assert key(replace(job(), what="other::op, tactic 7")) == key(job()) is not None
 
 
 def test_a_toolchain_that_does_not_start_fails_nothing_else(
