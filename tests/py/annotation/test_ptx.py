@@ -356,6 +356,35 @@ def test_the_emitted_entry_header_is_the_golden_one() -> None:
     assert header == golden.read_text()
 
 
+# --- rename, and what debuggers read --------------------------------------------------
+
+
+def test_a_renamed_entry_takes_its_added_parameters_along() -> None:
+    text = module(POINTER + "x", POINTER + "out")
+    result = ptx.rename(reorder(text, [IN1, OUT0], (2, 0, 1)), "op_t1", "other")
+    assert ptx.parse(result).name == "other"
+    assert names(result) == ["other_input_0", "x", "out"]
+    assert "op_t1" not in result
+
+
+def test_only_names_that_begin_with_the_entrys_are_renamed() -> None:
+    kept = "$kernel %kernel my_kernel kernels"
+    text = module(POINTER + "x", body=f"// {kept} kernel kernel_local")
+    assert f"// {kept} op op_local" in ptx.rename(text, "kernel", "op")
+
+
+def test_code_is_the_same_whatever_debuggers_read_of_it() -> None:
+    """Paths of the machine that compiled it, and lines of the user's file."""
+    text = module(POINTER + "x", body="\tmov.b32 %r0, 1;")
+    debugged = text.replace(
+        "\tmov.b32 %r0, 1;",
+        '\t.file 1 "/home/me/kernels.py"\n\t.loc 1 42 7\n\tmov.b32 %r0, 1; // 42:7',
+    )
+    debugged += "\t.section .debug_str {\n\t.b8 47\n}\n\t.section .debug_loc { }\n"
+    plain, stripped = map(ptx.without_debug_info, (text, debugged))
+    assert plain.split() == stripped.split() == text.split()
+
+
 # --- retarget -------------------------------------------------------------------------
 
 
