@@ -13,13 +13,16 @@ import textwrap
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import sympy
 import torch
+import triton.language as tl
 import user_kernels
 
 import torch_tensorrt.annotation as tta
@@ -351,6 +354,23 @@ def test_values_of_other_libraries_and_sets_differ_by_content(
     assert fingerprint(one) != fingerprint(other)
 
 
+n, m = sympy.symbols("n m", integer=True)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(n // m, m // n), (n**m, m**n), (n < m, m < n)], ids=str
+)
+def test_the_order_of_operands_counts(one: Any, other: Any) -> None:
+    assert fingerprint(one) != fingerprint(other)
+
+
+@pytest.mark.parametrize("operation", [sympy.Add, sympy.Mul, sympy.Max], ids=str)
+def test_the_order_of_terms_does_not_count(operation: Any) -> None:
+    """sympy's may follow the hashes of the process."""
+    one, other = (operation(*terms, evaluate=False) for terms in ((n, m), (m, n)))
+    assert fingerprint(one) == fingerprint(other)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.bool])
 def test_a_weight_of_any_dtype_has_a_fingerprint(dtype: torch.dtype) -> None:
     zeros, ones = torch.zeros(3), torch.ones(3)
@@ -397,6 +417,33 @@ def test_the_attributes_of_an_object_that_holds_a_function_count() -> None:
     assert fingerprint(one) != fingerprint(two)
 
 
+class Row(list[int]):
+    scale = 1
+
+
+def test_the_attributes_of_a_list_of_the_users_own_count() -> None:
+    one, two, other = Row([1]), Row([1]), Row([1])
+    other.scale = 2
+    assert fingerprint(one) == fingerprint(two) != fingerprint(other)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    hidden: int = field(repr=False)
+    name: str = field(compare=False, default="")
+
+
+def test_the_fields_of_a_dataclass_that_compare_count() -> None:
+    assert fingerprint(Tuning(1, "a")) == fingerprint(Tuning(1, "b"))
+    assert fingerprint(Tuning(1)) != fingerprint(Tuning(2))
+
+
+def test_the_objects_of_a_language_are_told_by_their_text() -> None:
+    half, single = map(lasting_fingerprint, (tl.float16, tl.float32))
+    assert half != single
+    assert half.obstacle == single.obstacle == ""
+
+
 # --- Functions that need care ---------------------------------------------------------
 
 
@@ -429,6 +476,14 @@ def test_a_closure_variable_may_have_no_value_yet() -> None:
         return inner
 
     assert fingerprint(outer(False)) != fingerprint(outer(True))
+
+
+def test_what_a_librarys_wrapper_holds_counts() -> None:
+    library: dict[str, Any] = {"__name__": "torch.wrappers"}
+    exec("def wrapped(f):\n    return lambda *args: f(*args)", library)
+    one, other = (library["wrapped"](f) for f in (Launcher.launch, Launcher.other))
+    assert one.__module__ == "torch.wrappers"
+    assert fingerprint(one) != fingerprint(other)
 
 
 def test_a_function_typed_in_without_source_differs_by_its_code(load: Loader) -> None:
@@ -490,6 +545,11 @@ def test_what_refers_to_too_much_counts_as_itself(
     assert lasting_fingerprint(1, first).obstacle == (
         "a builtins.list, which refers to too much"
     )
+
+
+def test_a_list_may_be_longer_than_anything_is_deep() -> None:
+    rows = [(row,) for row in range(1000)]
+    assert lasting_fingerprint(rows).obstacle == ""
 
 
 def test_a_fingerprint_can_be_taken_where_the_stack_is_deep() -> None:
