@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import enum
+import importlib
 import importlib.util
 import inspect
 import os
@@ -484,6 +485,55 @@ def test_what_a_librarys_wrapper_holds_counts() -> None:
     one, other = (library["wrapped"](f) for f in (Launcher.launch, Launcher.other))
     assert one.__module__ == "torch.wrappers"
     assert fingerprint(one) != fingerprint(other)
+
+
+def test_the_body_of_a_wrapper_with_a_librarys_name_counts(load: Loader) -> None:
+    text = """
+        import functools, torch
+
+        @functools.wraps(torch.nn.functional.relu)
+        def relu(x):
+            return x * 2
+        """
+    one, other = load(text).relu, load(text.replace("2", "3")).relu
+    assert one.__module__ == "torch.nn.functional"
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_a_function_of_a_file_that_is_being_edited_lasts_as_what_it_is(
+    load: Loader,
+) -> None:
+    module = load("def launch(x):\n    return x\n")
+    before = lasting_fingerprint(module.launch)
+    with Path(str(module.__file__)).open("a") as file:
+        file.write("\ndef (\n")
+    after = lasting_fingerprint(module.launch)
+    assert before.obstacle == after.obstacle == ""
+    assert before != after
+
+
+def test_what_a_function_imports_from_its_package_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("tta_package", "tta_package.helpers", "tta_package.launch")
+
+    def digest(factor: int) -> str:
+        folder = tmp_path / str(factor) / "tta_package"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+        (folder / "helpers.py").write_text(f"def scale(x):\n    return x * {factor}\n")
+        (folder / "launch.py").write_text(
+            "def launch(x):\n    from . import helpers\n    return helpers.scale(x)\n"
+        )
+        monkeypatch.syspath_prepend(folder.parent)
+        *_, module = map(importlib.import_module, names)
+        try:
+            return fingerprint(module.launch)
+        finally:
+            for name in names:
+                del sys.modules[name]
+
+    assert digest(2) != digest(3)
 
 
 def test_a_function_typed_in_without_source_differs_by_its_code(load: Loader) -> None:
