@@ -40,7 +40,7 @@ from torch_tensorrt.annotation._compile.cache import (
 )
 from torch_tensorrt.annotation.backends import Toolchain, backend
 from torch_tensorrt.annotation.backends.triton.compiler import TritonBackend
-from torch_tensorrt.annotation.errors import UnsupportedKernelError
+from torch_tensorrt.annotation.errors import CompileError, UnsupportedKernelError
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
 
@@ -324,6 +324,23 @@ def test_a_cache_that_cannot_be_made_is_done_without(
         f"the kernel cache in {tmp_path}/file/cache cannot be {verb}"
         for verb in ("read", "written")
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "compiler", "outcome"),
+    [
+        pytest.param(None, "13.1", UnsupportedKernelError("no"), id="no key"),
+        pytest.param("a" * 64, None, UnsupportedKernelError("no"), id="no compiler"),
+        pytest.param("a" * 64, "13.1", CompileError("no"), id="it may pass"),
+    ],
+)
+def test_what_may_be_different_the_next_time_is_not_kept(
+    key: str | None, compiler: str | None, outcome: Any, fresh_cache: Path
+) -> None:
+    cache = KernelCache(fresh_cache)
+    cache.store(key, compiler, outcome, {})
+    assert files(fresh_cache) == []
+    assert cache.load(key, compiler) is None
 
 
 # --- Other processes, other machines --------------------------------------------------
