@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -341,6 +342,43 @@ def test_what_may_be_different_the_next_time_is_not_kept(
     cache.store(key, compiler, outcome, {})
     assert files(fresh_cache) == []
     assert cache.load(key, compiler) is None
+
+
+def test_a_refusal_comes_back_as_it_was(fresh_cache: Path) -> None:
+    store(KernelCache(fresh_cache), job(), UnsupportedKernelError("no"))
+    found = load(KernelCache(fresh_cache), job())
+    assert (type(found), str(found)) == (UnsupportedKernelError, "no")
+
+
+def test_what_another_process_removes_first_is_no_failure(
+    fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        original(path, missing_ok=True)
+        original(path, missing_ok=missing_ok)
+
+    def fail(path: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    cache = KernelCache(fresh_cache)
+    for remove in (lambda: cache.keep_within(0), cache.clear):
+        store(cache, job(), UnsupportedKernelError("no"))
+        (path,) = entries(fresh_cache)
+        left = path.with_name(f"{path.name}.abc_1234")
+        left.touch()
+        os.utime(left, (0, 0))
+        remove()
+        assert files(fresh_cache) == []
+    store(KernelCache(fresh_cache), job(), UnsupportedKernelError("no"))
+    cut(path)
+    assert load(cache, job()) is None
+    assert cache.failure == ""
+    monkeypatch.setattr(Path, "replace", fail)
+    store(cache, job(), UnsupportedKernelError("no"))
+    assert "no space" in cache.failure
 
 
 # --- Other processes, other machines --------------------------------------------------
