@@ -39,7 +39,7 @@ from values import evaluate
 from torch_tensorrt.annotation._dry_run.builder import dimensions, expression_builder
 from torch_tensorrt.annotation._record.tracing import Trace
 from torch_tensorrt.annotation._sizes.facts import bounds, facts
-from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
+from torch_tensorrt.annotation._sizes.to_tensorrt import compiled, to_tensorrt
 from torch_tensorrt.annotation._tensors import (
     INT32_MAX,
     INT32_MIN,
@@ -161,9 +161,9 @@ def ranges(*of_each: Range) -> dict[sympy.Symbol, Range]:
 
 @cache
 def strict_builder() -> Any:
-    """The dry run's, which divides by positive numbers only, and none below zero.
+    """The dry run's, which refuses what is not documented of TensorRT's operations.
 
-    What TensorRT makes of other divisions is not documented.
+    That is a division by or of a negative number, and more than 64 bits.
     """
     divisions = (trt.DimensionOperation.FLOOR_DIV, trt.DimensionOperation.CEIL_DIV)
     stand_in: Any = expression_builder()
@@ -172,13 +172,13 @@ def strict_builder() -> Any:
         @classmethod
         def operation(cls, operation: Any, first: Any, second: Any) -> Any:
             result = super().operation(operation, first, second)
-            if operation not in divisions:
-                return result
 
             def checked(dims: Any) -> int:
-                assert first.value(dims) >= 0 < second.value(dims)
-                quotient: int = result.value(dims)
-                return quotient
+                if operation in divisions:
+                    assert first.value(dims) >= 0 < second.value(dims)
+                value: int = result.value(dims)
+                assert -(2**63) <= value < 2**63
+                return value
 
             return cls.of(checked, result.known)
 
@@ -403,6 +403,60 @@ def test_a_true_division_of_less_than_2_to_the_53_is_exact(largest: int) -> None
     translated = translate(CeilToInt(IntTrueDiv(n, m)), profile)
     for by in (2, 3, largest // 2, largest - 1):
         assert translated.value(((largest, by),)) == -(-largest // by)
+
+
+@pytest.mark.parametrize(
+    ("expr", "fits"),
+    [
+        (n * 2**56, True),
+        (n * 2**57, False),
+        (-n * 2**57, False),
+        (n * 2**56 + m * (2**56 - 1), True),
+        (n * 2**56 + m * 2**56, False),
+        (n * 2**56 - m * 2**56, False),  # which may be computed in any order
+        (k * 2**62, True),
+        (n * 2**57 * (k - 1), False),
+        ((n * 7) ** 7, True),
+        ((n * 8) ** 7, False),
+    ],
+    ids=str,
+)
+def test_a_sum_or_product_that_may_pass_64_bits_is_refused(
+    expr: sympy.Expr, fits: bool
+) -> None:
+    profile = (WIDE, WIDE, Range(1, 1, 1))
+    if fits:
+        expected = evaluate(expr, {n: 64, m: 64, k: 1})
+        assert translate(expr, profile).value(((64, 64, 1),)) == expected
+        return
+    with pytest.raises(ArgumentError, match="pass the 64 bits"):
+        translate(expr, profile)
+
+
+@pytest.mark.parametrize(
+    "expr",
+    [
+        sympy.Integer(12),
+        n - 2 * m * k,
+        FloorDiv(n - 5, m),
+        CeilDiv(n, 4),
+        -FloorDiv(5 - n, 7),
+        Max(n, m, 7),
+        Min(n, m, 7),
+        sympy.Eq(n, m),
+        sympy.And(n > 4, m < 9),
+        sympy.Gt(n, m),
+        pytest.param(n * 2**70, id="what passes 64 bits"),
+        pytest.param(2**n, id="a power with a dynamic exponent"),
+        pytest.param(sympy.Lt(2**n, m**5), id="a comparison that TensorRT lacks"),
+    ],
+    ids=str,
+)
+def test_what_is_compiled_computes_what_sympy_does(expr: sympy.Basic) -> None:
+    function = compiled([k, expr], (n, m, k), ranges(WIDE, WIDE, WIDE))
+    for shape in itertools.product((1, 5, 6, 64), (1, 2, 64), (3,)):
+        values = dict(zip(SYMBOLS, shape, strict=True))
+        assert function(shape) == [3, evaluate(expr, values)]
 
 
 def test_powers_are_products_of_up_to_eight_factors() -> None:
