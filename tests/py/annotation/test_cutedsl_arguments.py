@@ -53,7 +53,7 @@ class Arguments:
         def launch_fn(x: Any, out: Any) -> None:
             launcher(x, value(x), out)
 
-        program = recorded(launch_fn, x or info(Range(0, 8, 255)))
+        program = recorded(launch_fn, x or info(Range(3, 4, 6)))
         parameters = Parameters(program, aligned)
         self.host = HostArguments(parameters)
         self.builders = {
@@ -195,4 +195,4 @@ def test_alignment_is_a_fact_where_it_is_promised(
 def test_the_largest_tensor_has_offsets_of_32_bits() -> None:
     assert Arguments(x=info(2**31 - 1, dtype=torch.int8)).told
     with pytest.raises(ArgumentError, match="`x`: a tensor of up to 2147483648"):
-        Arguments(x=info(Range(1, 2, 2**31), dtype=torch.int8))
+        Arguments(x=info(2**31, dtype=torch.int8))

@@ -42,7 +42,7 @@ def signature(
     def launch_fn(x: Any, out: Any) -> None:
         jitted[(1,)](x, value(x), out)
 
-    inputs = [info(Range(1, 8, 64))]
+    inputs = [info(Range(3, 4, 6))]
     program = record(backend("triton"), launch_fn, torch.empty_like, inputs)
     return Signature(program, aligned)
 
