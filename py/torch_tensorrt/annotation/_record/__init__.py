@@ -141,21 +141,23 @@ def record(
                 outputs = _own_outputs(run, result, outputs, operators, what)
                 tensors = (*run.inputs, *outputs)
         raise_refusals()
-        caught = _only(launches, what)
-        launch = Launch(
-            kernel=caught.kernel,
-            name=caught.name,
-            grid=_read_grid(run, caught),
-            arguments=tuple(_read_arguments(run, caught, tensors)),
-            options=tuple(sorted(caught.options.items())),
-        )
-        return Program(
-            inputs=(),
-            outputs=_read_outputs(run, outputs),
-            steps=(launch,),
-            formats=tuple(fmt.name for fmt in formats),
-            choices=caught.choices,
-        )
+        # What follows only reads tensors, which is faster past torch's modes.
+        with torch._C.DisableTorchFunction():
+            caught = _only(launches, what)
+            launch = Launch(
+                kernel=caught.kernel,
+                name=caught.name,
+                grid=_read_grid(run, caught),
+                arguments=tuple(_read_arguments(run, caught, tensors)),
+                options=tuple(sorted(caught.options.items())),
+            )
+            return Program(
+                inputs=(),
+                outputs=_read_outputs(run, outputs),
+                steps=(launch,),
+                formats=tuple(fmt.name for fmt in formats),
+                choices=caught.choices,
+            )
 
     with interceptor.intercept(launches.append, call.overrides):
         plain = plain or PlainInputs(inputs)

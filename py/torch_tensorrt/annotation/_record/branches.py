@@ -233,8 +233,8 @@ class _Explorer:
         if refusal is not None and not are_all:
             raise refusal
         is_fast = True
-        for point in filter(plain.exist, points):
-            if self._agrees_fast(plain, recorded, point):
+        for point in points:
+            if self._agrees_fast(plain, recorded, point) or plain.cannot_exist(point):
                 continue
             is_fast = False
             try:

@@ -265,19 +265,19 @@ class PlainInputs:
         }
         self._made: dict[tuple[Point, bool], Trace] = {}
 
-    def exist(self, point: Point) -> bool:
-        """Whether no tensor of this shape is larger than any memory."""
+    def cannot_exist(self, point: Point) -> bool:
+        """Whether a tensor of this shape is larger than any memory."""
         sizes = dict(zip(self._order, point, strict=True))
-        return all(
+        return any(
             math.prod(sizes.get(symbol(i, a), e) for a, e in enumerate(tensor.shape))
             * tensor.dtype.itemsize
-            < 2**63
+            >= 2**63
             for i, tensor in enumerate(self._tensors)
             if tensor is not None
         )
 
     def at(self, point: Point, fast: bool) -> Trace:
-        """A run at one shape."""
+        """A run at one shape, which can exist."""
         if (point, fast) not in self._made:
             sizes = dict(zip(self._order, point, strict=True))
             self._made[point, fast] = Trace(self._tensors, sizes, self._modes[fast])

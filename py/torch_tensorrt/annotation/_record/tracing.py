@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from traceback import FrameSummary
@@ -104,12 +104,14 @@ class Trace:
         """
         self.outputs: tuple[torch.Tensor, ...] | None = None
         self._canonical: dict[sympy.Symbol, sympy.Symbol] = {}
+        self._around: Callable[[], AbstractContextManager[None]] = nullcontext
         sizes: Mapping[sympy.Symbol, int | torch.SymInt] = hints
         if plain is None:
             self._env = ShapeEnv(specialize_zero_one=False, duck_shape=False)
             plain = FakeTensorMode(shape_env=self._env), FakeTensors()
             ranges = ranges_of(tensors)
             sizes = {s: self._symint(s, ranges[s], hints[s]) for s in ranges}
+            self._around = _symbolic
         self._modes = plain
         with self._modes[0], self._modes[1]:
             self.inputs: tuple[torch.Tensor | None, ...] = tuple(
@@ -145,7 +147,7 @@ class Trace:
     def run(self, function: Callable[[Trace], T]) -> T:
         """``function`` of this trace, within :func:`tracing`."""
         _tracing.refusals = []
-        with self._modes[0], self._modes[1]:
+        with self._around(), self._modes[0], self._modes[1]:
             return function(self)
 
     def expr(self, size: int | torch.SymInt | torch.SymBool) -> Any:
@@ -236,20 +238,9 @@ def tracing() -> Iterator[None]:
         # torch asks of a dynamic size whether it is 1 only where the code asks that.
         size_oblivious = {"backed_size_oblivious": True}
         stack.enter_context(shape_config.patch(size_oblivious))  # type: ignore[attr-defined]
-        # Python asks min and max of a module for the builtins of the process, so these
-        # are replaced in it; other threads get the builtin itself through them.
-        for name, replacement in _BUILTINS.items():
-            builtin = getattr(builtins, name)
-            stack.enter_context(
-                _patched(builtins, name, _in_this_thread(replacement, builtin))
-            )
         if not torch.cuda.is_available():
             stack.enter_context(_patched(torch.cuda, "device", _NoDevice))
             stack.enter_context(_patched(torch.cuda, "current_stream", _NoStream))
-        for name, operation in _OPERATORS.items():
-            original = getattr(torch.SymInt, name)
-            replaced = _in_this_thread(operation, original)
-            stack.enter_context(_patched(torch.SymInt, name, replaced))
         start = _in_this_thread(_refuse_thread, threading.Thread.start)
         stack.enter_context(_patched(threading.Thread, "start", start))
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
@@ -275,6 +266,20 @@ def raise_refusals() -> None:
     """Raise the first refusal that the function swallowed."""
     for error in _tracing.refusals:
         raise error
+
+
+@contextlib.contextmanager
+def _symbolic() -> Iterator[None]:
+    """Around a run whose sizes are symbols.
+
+    Python asks a module's builtins of the process, so they are replaced in it; other
+    threads get the builtin itself through the replacement.
+    """
+    with contextlib.ExitStack() as stack:
+        for owner, name, function in _REPLACED:
+            replacement = _in_this_thread(function, getattr(owner, name))
+            stack.enter_context(_patched(owner, name, replacement))
+        yield
 
 
 @contextlib.contextmanager
@@ -357,13 +362,6 @@ def _hash(original: Callable[..., Any], size: Any) -> int:
     return int(original(size)) if is_torchs else hash(int(size))
 
 
-_OPERATORS: dict[str, Callable[..., Any]] = {
-    "__floordiv__": _floordiv,
-    "__mod__": _mod,
-    "__hash__": _hash,
-}
-
-
 def _refuse_thread(original: Callable[..., Any], thread: Any) -> None:
     del original, thread
     with remembering_refusals():
@@ -373,12 +371,16 @@ def _refuse_thread(original: Callable[..., Any], thread: Any) -> None:
         )
 
 
-_BUILTINS: dict[str, Callable[..., Any]] = {
-    "min": _choice(torch.sym_min),
-    "max": _choice(torch.sym_max),
-    "divmod": _divmod,
-    "len": _len,
-}
+# What stands for what of sizes' own and of Python's while sizes are symbols.
+_REPLACED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
+    (builtins, "min", _choice(torch.sym_min)),
+    (builtins, "max", _choice(torch.sym_max)),
+    (builtins, "divmod", _divmod),
+    (builtins, "len", _len),
+    (torch.SymInt, "__floordiv__", _floordiv),
+    (torch.SymInt, "__mod__", _mod),
+    (torch.SymInt, "__hash__", _hash),
+)
 
 
 class _NoDevice(contextlib.nullcontext[None]):
