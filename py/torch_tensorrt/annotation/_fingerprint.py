@@ -9,6 +9,7 @@ whose version stands for their code. An object is its class and its fields.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -21,6 +22,7 @@ import sysconfig
 import textwrap
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, product
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeAlias
 
@@ -342,16 +344,13 @@ def _is_users(value: FunctionType | ModuleType) -> bool:
 
 def _source(function: FunctionType, code: CodeType, as_it_runs: bool) -> list[str]:
     """The text of ``function``; its bytecode where the text does not say it all."""
-    try:
-        text = textwrap.dedent(inspect.getsource(code))
-    except (OSError, TypeError):  # typed into an interpreter, or made by exec
-        return [_bytecode(code)]
-    if function.__name__ == "<lambda>":  # its lines may hold several
-        return [_bytecode(code)]
-    lines = linecache.getlines(code.co_filename)
-    where = code.co_firstlineno, _bytecode(code)
-    is_edited = as_it_runs and where not in _functions("".join(lines))
-    return [text, _bytecode(code)] if is_edited else [text]
+    text, bytecode = "", _bytecode(code)
+    if function.__name__ != "<lambda>":  # the lines of a lambda may hold several
+        with contextlib.suppress(OSError, TypeError):  # typed in, or made by exec
+            text = textwrap.dedent(inspect.getsource(code))
+    file = "".join(linecache.getlines(code.co_filename)) if as_it_runs else ""
+    is_edited = as_it_runs and (code.co_firstlineno, bytecode) not in _functions(file)
+    return [text, bytecode] if is_edited or not text else [text]
 
 
 @functools.lru_cache(64)
@@ -392,13 +391,11 @@ def _names(code: CodeType) -> set[str]:
 
 def _imported(names: Iterable[str], package: str | None) -> Iterator[ModuleType]:
     """The user's modules that a function in ``package`` may import by these names."""
-    parts = (package or "").split(".")
-    parents = ["", *(f"{'.'.join(parts[: i + 1])}." for i in range(len(parts)))]
-    for name in sorted(names):
-        for parent in parents:
-            module = sys.modules.get(parent + name)
-            if module is not None and _is_users(module):
-                yield module
+    parents = accumulate((package or "").split("."), "{}.{}".format, initial="")
+    for parent, name in product(parents, sorted(names)):
+        module = sys.modules.get(f"{parent}.{name}".lstrip("."))
+        if module is not None and _is_users(module):
+            yield module
 
 
 def _content(cell: CellType) -> Any:

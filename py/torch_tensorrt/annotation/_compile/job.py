@@ -57,11 +57,8 @@ class Job:
 
     @cached_property
     def toolchain(self) -> Toolchain:
-        """What would compile it here; nothing, where it does not say: a broken one."""
-        try:
-            return backend(self.backend).toolchain()
-        except Exception as error:  # which compiling meets, too: only its jobs fail
-            return Toolchain((("broken", repr(error)),), None)
+        """What would compile it here."""
+        return toolchain_of(self.backend)
 
     def run(self) -> Outcome:
         """Compile and assemble it; only this package's own errors come out."""
@@ -104,6 +101,14 @@ def _without_optimum(info: TensorInfo | None) -> TensorInfo | None:
         return None
     ranges = (e if isinstance(e, int) else replace(e, opt=e.min) for e in info.shape)
     return replace(info, shape=tuple(ranges))
+
+
+def toolchain_of(language: str) -> Toolchain:
+    """What compiles here; nothing, where it does not say: a broken one."""
+    try:
+        return backend(language).toolchain()
+    except Exception as error:  # which compiling meets, too: only its jobs fail
+        return Toolchain((("broken", repr(error)),), None)
 
 
 def keys_of(jobs: Sequence[Job]) -> list[str | None]:

@@ -24,11 +24,10 @@ from torch.fx import Graph
 from torch.fx.node import Node, map_aggregate
 
 from torch_tensorrt.annotation import _fingerprint, _tensors, errors
-from torch_tensorrt.annotation._compile.job import CODE_GENERATION
+from torch_tensorrt.annotation._compile.job import CODE_GENERATION, toolchain_of
 from torch_tensorrt.annotation._plugin import Plugin, Request, errors_of
 from torch_tensorrt.annotation._target import Target, current_target
 from torch_tensorrt.annotation._tensors import TensorInfo
-from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.dynamo._settings import CompilationSettings
 
 from . import _generate_plugin_converter as nodes
@@ -153,7 +152,7 @@ def digesting(
 
 def content_of(plugin: Plugin) -> tuple[Any, ...]:
     """All that decides the kernels of ``plugin``, and its constants as they are now."""
-    toolchains = [_toolchain(kernel.backend) for kernel in plugin.spec.specs]
+    toolchains = [toolchain_of(kernel.backend) for kernel in plugin.spec.specs]
     return plugin.spec, toolchains, _target()
 
 
@@ -169,13 +168,6 @@ def lasting_fingerprint(*values: Any) -> str:
     found = _fingerprint.lasting_fingerprint(*values)
     own = (_PROCESS, os.getpid()) if found.obstacle else ()
     return _fingerprint.fingerprint(found.digest, *own)
-
-
-def _toolchain(name: str) -> Any:
-    try:
-        return backend(name).toolchain()
-    except Exception as error:  # its tactics are left out of the engine, with a warning
-        return repr(error)
 
 
 def _call(schema: OpSchema, node: Node) -> tuple[Any, ...]:
