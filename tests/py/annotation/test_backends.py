@@ -41,11 +41,9 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     points = f"[{group}]\n{name} = {value.strip(chr(34))}\n"
     (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(str(tmp_path))
-    backends.names.cache_clear()
     backends.backend.cache_clear()
     yield __import__("toy_ptx")
     sys.modules.pop("toy_ptx")
-    backends.names.cache_clear()
     backends.backend.cache_clear()
 
 

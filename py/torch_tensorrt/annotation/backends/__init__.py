@@ -139,7 +139,6 @@ class Backend(Protocol):
 _OWN = frozenset(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)
 
 
-@cache
 def names() -> tuple[str, ...]:
     """The languages there are: the folders here, and those of other packages."""
     others = metadata.entry_points(group=GROUP).names
