@@ -9,10 +9,9 @@ moves through arithmetic, and is used by loads, stores and atomics. Control flow
 ignored: a register holds whatever any instruction puts into it, and the instructions
 are read again until nothing changes.
 
-The invariant: what is said of a pointer is true of it, or it is :data:`UNKNOWN`. That
-is a pointer whose address goes where this reading does not follow (into memory, into a
-function, into an instruction that is not known here), or that an access may or may not
-be made through.
+The invariant: an effect is true, or it is :data:`UNKNOWN`. Unknown are pointers whose
+address goes where this reading does not follow (into memory, into a function, into an
+instruction that is not known here), and pointers that only may be behind an access.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _ACCESSES = {
 }
 # What gives no address, whatever it is made from.
 _NUMBERS = frozenset({"ld", "ldu", "atom", "setp", "call", "isspacep", "ldmatrix"})
-# What gives one of its operands, or one but for its low bits.
+# What gives one of its operands, perhaps with other low bits.
 _COPIES = frozenset({"mov", "cvta", "cvt", "selp", "min", "max", "and", "or"})
 _SUMS = {"add": 1, "addc": 1, "sub": -1, "subc": -1}
 _HARMLESS = frozenset({"prefetch", "prefetchu", "applypriority", "createpolicy"})
