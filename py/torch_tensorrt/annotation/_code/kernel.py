@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -52,7 +51,7 @@ class Kernel:
     spills: int
     facts: str
     retargeted: str
-    effects: Mapping[str, str]
+    effects: dict[str, str]
 
     def named(self, entry: str) -> Kernel:
         """The same kernel under a name of its own: TensorRT confuses equal ones."""
