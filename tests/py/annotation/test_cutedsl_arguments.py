@@ -196,3 +196,13 @@ def test_the_largest_tensor_has_offsets_of_32_bits() -> None:
     assert Arguments(x=info(2**31 - 1, dtype=torch.int8)).told
     with pytest.raises(ArgumentError, match="`x`: a tensor of up to 2147483648"):
         Arguments(x=info(2**31, dtype=torch.int8))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [(torch.float16, cutlass.Float16), (torch.bool, cutlass.Int8)],
+    ids=str,
+)
+def test_a_bool_is_stored_in_a_byte(dtype: torch.dtype, stored: Any) -> None:
+    address, *_ = Arguments(x=info(64, dtype=dtype)).host.samples
+    assert address.dtype is stored
