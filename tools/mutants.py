@@ -77,6 +77,10 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     (
+        "py/torch_tensorrt/annotation/_code/effects.py",
+        ("tests/py/annotation/test_effects*.py",),
+    ),
+    (
         "py/torch_tensorrt/annotation/_code/*.py",
         ("tests/py/annotation/test_ptx*.py",),
     ),
