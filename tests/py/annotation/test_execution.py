@@ -198,6 +198,25 @@ def test_a_kernel_that_writes_its_input_is_caught() -> None:
     assert "input 0: the kernel writes into it" in report.tactics[0].shapes[0].failure
 
 
+def test_an_input_that_one_tactic_writes_is_whole_for_the_next() -> None:
+    def launch(x: torch.Tensor, out: torch.Tensor, in_place: bool) -> None:
+        grid = (triton.cdiv(x.numel(), 256),)
+        if in_place:
+            in_place_kernel[grid](x, out, x.numel(), BLOCK=256)
+        else:
+            planted_kernel[grid](x, out, x.numel(), 1, x.numel(), BLOCK=256)
+
+    impl = tta.custom_plugin(
+        tta.triton(launch, [{"in_place": True}, {"in_place": False}]),
+        meta_impl=lambda x: torch.empty_like(x),
+    )
+    trt_plugins.custom_op("abi::in_place", impl=impl, replace=True)
+    report = tta.dry_run(
+        "abi::in_place", [torch.empty(1000)], reference=lambda x: x + 1
+    )
+    assert [tactic.ok for tactic in report.tactics] == [False, True]
+
+
 def test_a_shape_that_does_not_fit_the_gpu_is_not_run_and_the_others_are() -> None:
     (case,) = (case for case in ALL if case.name == "row_sum")
     register(case)

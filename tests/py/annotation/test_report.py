@@ -255,12 +255,36 @@ def test_a_wrong_tactic_stays_wrong_where_the_next_does_not_fit_the_gpu(
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     # As if it had been run before: what is stale does not count.
-    tactics = tuple(tactic(n, shape("static", 64, 1.0, True)) for n in (1, 2))
+    before = replace(shape("static", 64, 1.0, True), skipped="it would take long")
+    tactics = tuple(tactic(n, before) for n in (1, 2))
     tactics = (*tactics, tactic(3, error="no kernel"))
-    report = execution.execute(DryRunReport("my::op", "sm_90", tactics), abs)
+    known = DryRunReport("my::op", "sm_90", tactics, interpreted=True)
+    report = execution.execute(known, abs)
+    assert not report.interpreted and not report.notes
     assert report.tactics[0].shapes == (wrong,)
     (stale,) = report.tactics[1].shapes
     assert stale.failure.startswith("not run: out of GPU memory")
     assert (stale.ok, stale.time_us) == (None, None)
     assert report.tactics[2] == tactics[2]
     assert (report.gpu, report.copy_gbps, report.ok) == ("NVIDIA X", 3000.0, False)
+
+
+def test_what_was_interpreted_is_not_said_to_have_run() -> None:
+    right = replace(shape("min", 1, None, True), max_error=None)
+    large = replace(shape("max", 9, None, None), skipped="it would take long")
+    alone = tactic(2, replace(large, name="min"), large)
+    report = DryRunReport(
+        "my::op", "sm_90", (tactic(1, right, large), alone), interpreted=True
+    )
+    assert report.verdict == (
+        "Interpreted on the CPU, not run on a GPU: 1 of 2 tactics are right at every "
+        "shape interpreted, as far as memory accesses show."
+    )
+    assert report.notes == (
+        "tactic 1, 2, not interpreted at every shape: it would take long",
+    )
+    assert report.ok and report.best is None
+    assert "interpreted" in str(report) and "±" not in str(report)
+    compared = replace(report, against="the reference silu")
+    assert compared.verdict.endswith("interpreted, against the reference silu.")
+    assert DryRunReport.from_json(report.to_json()) == report

@@ -19,7 +19,7 @@ from .._plugin import Plugin, Request, Tactic, lock, registered
 from .._record import infer_outputs
 from .._record.replay import MOST_SHAPES
 from .._target import Target
-from .._tensors import Range, TensorInfo
+from .._tensors import INT32_MAX, Range, TensorInfo
 from ..errors import DryRunError, SpecError
 from .builder import build
 from .case import MakeInputs, random_inputs
@@ -53,7 +53,8 @@ def dry_run(
 
     The builder's calls are made on the real plugin object; no engine is built, and
     TensorRT's builder is not needed. On a GPU that the code is for, every tactic is
-    also run as an engine would, checked and timed; elsewhere it is only compiled.
+    also run as an engine would, checked and timed. Elsewhere it is interpreted, if its
+    language has an interpreter and the launch is small.
 
     Args:
         op: ``"ns::name"``.
@@ -69,7 +70,8 @@ def dry_run(
             :func:`execute`. Without a reference, a tactic is compared with the op's own
             eager run, and the report says so.
         strict: raise if any tactic would be left out, or is wrong.
-        execute: whether to run the tactics; None runs them where they can be.
+        execute: whether to run the tactics. None runs them where they can be, and
+            interprets them elsewhere; False only compiles.
         replay: at how many shapes of the profile, if it has as many, the launch
             function is run again and compared with what was recorded.
 
@@ -109,10 +111,12 @@ def dry_run(
     given = (*infos, *plugin.weight_infos)
     request = Request.of(given, attributes, target, replay)
     recorded = plugin.kernels(request)
-    tactics = _compile(plugin, request, recorded, strict)
+    executes = execute or (execute is None and _target.runs_here(target))
+    interprets = execute is None and not executes and worker_count() > 0
+    tactics = _compile(plugin, request, recorded, strict, interprets)
     known = tuple(plugin.weights), attributes
     report = DryRunReport(op, target.arch, tactics, *known)
-    if execute or (execute is None and _target.runs_here(target)):
+    if executes:
         report = run_tactics(
             report,
             reference or partial(_eager, plugin),
@@ -122,7 +126,7 @@ def dry_run(
         )
         if reference is None:
             report = replace(report, against="the op's own eager run")
-    elif execute is None and worker_count():
+    elif interprets:
         how = plugin.spec.aligned, reference, make_inputs, tolerance
         weights = list(plugin.weights.values())
         programs = {t.number: t.program for t in recorded if t.program is not None}
@@ -152,7 +156,11 @@ def plugin_of(op: str) -> Plugin:
 
 
 def _compile(
-    plugin: Plugin, request: Request, tactics: Sequence[Tactic], strict: bool
+    plugin: Plugin,
+    request: Request,
+    tactics: Sequence[Tactic],
+    strict: bool,
+    small: bool,
 ) -> tuple[TacticReport, ...]:
     failures = [tactic.error for tactic in tactics if tactic.error is not None]
     if failures and (strict or len(failures) == len(tactics)):
@@ -164,7 +172,7 @@ def _compile(
             f"{plugin.op}: autotune leaves out tactics {sorted(unseen)}, which have "
             f"kernels: {'; '.join(said) or 'without a warning'}. Please report this."
         )
-    shapes = _shapes(plugin, request)
+    shapes = _shapes(plugin, request, small)
     return tuple(_report(tactic, offered, shapes) for tactic in tactics)
 
 
@@ -188,15 +196,19 @@ def _report(
     )
 
 
+_SMALL = 6  # extents above min that a shape to be interpreted is
 _TRIED = 8  # points between min and max, for a shape that the op has
 
 
-def _shapes(plugin: Plugin, request: Request) -> dict[str, Dims]:
+def _shapes(plugin: Plugin, request: Request, small: bool) -> dict[str, Dims]:
     """The shapes of the report, by name.
 
     The ragged one is the first between min and max that the op's fake kernel takes: an
     odd extent for each range, or else a point on the line from min to max, where what
     holds between extents at both ends (``m == 2 * n``) holds too.
+
+    Args:
+        small: it is near min, where an interpreter is done soon.
     """
     inputs, corners = request.inputs, ("min", "opt", "max")
     shapes = {c: tuple(None if i is None else i.at(c) for i in inputs) for c in corners}
@@ -204,10 +216,12 @@ def _shapes(plugin: Plugin, request: Request) -> dict[str, Dims]:
     ranges: set[Any] = {extent for extent in extents if isinstance(extent, Range)}
     if not ranges:
         return {"static": shapes["opt"]}
-    odd = {r: min(r.max, (r.min + (r.max - r.min) * 2 // 3) | 1) for r in ranges}
-    steps = math.gcd(*(r.max - r.min for r in ranges))
-    line = range(steps * 2 // 3, 0, -1)[:_TRIED]
-    points = ({r: r.min + (r.max - r.min) // steps * n for r in ranges} for n in line)
+    most = _SMALL if small else INT32_MAX
+    spans = {r: r.max - r.min for r in ranges}
+    odd = {r: min(r.max, r.min + min(most, n * 2 // 3) | 1) for r, n in spans.items()}
+    steps = math.gcd(*spans.values())
+    line = range(min(most, steps * 2 // 3), 0, -1)[:_TRIED]
+    points = ({r: r.min + s // steps * n for r, s in spans.items()} for n in line)
     for point in (odd, *points):
         infos = [
             i and replace(i, shape=tuple(point.get(e, e) for e in i.shape))

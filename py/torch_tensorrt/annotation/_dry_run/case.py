@@ -70,7 +70,8 @@ class Case:
             copies = map(GuardedTensor.copy_of, self._originals, formats)
             self._inputs[formats] = list(copies)
         inputs, dtypes = self._inputs[formats], tactic.torch_dtypes[count:]
-        for tensor in inputs:
+        for tensor, original in zip(inputs, self._originals, strict=True):
+            tensor.write(original)  # which the kernel before may have written into
             tensor.surround(poison)
         kinds = zip(shape.outputs, dtypes, tactic.formats[count:], strict=True)
         return inputs, [GuardedTensor(*kind, poison, self._device) for kind in kinds]
@@ -91,7 +92,6 @@ class Case:
         for index, tensor in enumerate(inputs):
             if not tensor.holds(self._originals[index]):
                 problems.append(f"input {index}: the kernel writes into it")
-                tensor.write(self._originals[index])
         for what, tensors in (("output", outputs), ("input", inputs)):
             for index, tensor in enumerate(tensors):
                 if not tensor.is_intact:

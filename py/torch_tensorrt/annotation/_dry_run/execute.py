@@ -86,7 +86,7 @@ def execute(
             case = None  # one shape's tensors at a time
             for number, kernel in kernels.items():
                 tactic, ran = tactics[number], None
-                asked = tactic, tactic.shapes[index]
+                asked = tactic, replace(tactic.shapes[index], skipped="")
                 try:
                     case = case or Case(*asked, constants, make_inputs, expected)
                     ran = _run(kernel, case, *asked, tolerance)
@@ -101,9 +101,14 @@ def execute(
         copied = None
     for number, shapes in found.items():
         tactics[number] = replace(tactics[number], shapes=tuple(shapes))
-    done, gpu = tuple(tactics.values()), torch.cuda.get_device_name()
-    against = f"the reference {describe(reference)}"
-    return replace(report, tactics=done, copy_gbps=copied, gpu=gpu, against=against)
+    return replace(
+        report,
+        tactics=tuple(tactics.values()),
+        copy_gbps=copied,
+        gpu=torch.cuda.get_device_name(),
+        against=f"the reference {describe(reference)}",
+        interpreted=False,
+    )
 
 
 def _too_large(tactic: TacticReport, shape: ShapeReport) -> ShapeReport:

@@ -111,7 +111,8 @@ def interpret(
 def _skipped(shape: ShapeReport, error: BaseException) -> ShapeReport:
     while error.__cause__ is not None:
         error = error.__cause__
-    return replace(shape, skipped=f"{type(error).__name__}: {error}")
+    what = "" if isinstance(error, TimeoutError) else f"{type(error).__name__}: "
+    return replace(shape, skipped=f"{what}{error}")
 
 
 def _run(

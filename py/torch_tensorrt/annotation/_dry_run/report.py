@@ -226,13 +226,12 @@ class DryRunReport:
     def notes(self) -> tuple[str, ...]:
         """What is odd about the code, and may be right; what was not interpreted."""
         odd = (f"tactic {t.tactic}: {note}" for t in self.tactics for note in t.notes)
-        reasons: dict[str, list[str]] = {}
+        reasons: dict[str, set[int]] = {}
         skipped = ((t, s) for t in self.tactics for s in t.shapes if s.skipped)
         for tactic, shape in skipped:
-            where = f"tactic {tactic.tactic} at {shape.name}"
-            reasons.setdefault(shape.skipped, []).append(where)
-        each = reasons.items()
-        not_run = (f"Not interpreted: {', '.join(at)}: {why}." for why, at in each)
+            reasons.setdefault(shape.skipped, set()).add(tactic.tactic)
+        each = ((", ".join(map(str, which)), why) for why, which in reasons.items())
+        not_run = (f"tactic {n}, not interpreted at every shape: {w}" for n, w in each)
         return (*odd, *not_run)
 
     @property

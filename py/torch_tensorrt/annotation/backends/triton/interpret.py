@@ -24,8 +24,7 @@ from triton.runtime.interpreter import (
 )
 from triton.runtime.jit import JITFunction
 
-from torch_tensorrt.annotation._record.program import Pointer, Program
-
+from .. import Pointer, Program
 from .signature import Signature
 
 
