@@ -176,7 +176,7 @@ def test_a_planted_bug_is_found_without_a_reference(
 
 def test_a_wrong_value_is_found_with_a_reference() -> None:
     report = interpreted(planted, reference=lambda x: x * 3)
-    assert "250 of 250 elements are wrong" in report.tactics[0].shapes[0].failure
+    assert " of 250 elements are wrong" in report.tactics[0].shapes[0].failure
     assert "against the reference" in report.verdict
 
 
