@@ -356,6 +356,16 @@ def test_the_emitted_entry_header_is_the_golden_one() -> None:
     assert header == golden.read_text()
 
 
+# --- braces ---------------------------------------------------------------------------
+
+
+def test_braces_that_do_not_match_are_an_error() -> None:
+    text = "f { a { b } c } { d }"
+    assert ptx.closing_brace(text, text.index("a")) == text.index("} {")
+    with pytest.raises(PTXError, match="braces of the compiled code do not match"):
+        ptx.closing_brace("f { a { b }", 4)
+
+
 # --- rename, and what debuggers read --------------------------------------------------
 
 
