@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ TARGETS = {
     "import_ms": 50,
     "register_ms": 25,
     "record_ms": 15,
+    "replay_ms": 150,
     "bind_ms": 2,
     "parallel_over_serial": 0.6,
     "warm_tactic_ms": 20,
@@ -42,7 +44,9 @@ TARGETS = {
 LABELS = {
     "import_ms": "import torch_tensorrt.annotation, over torch_tensorrt, ms",
     "register_ms": "register a SiLU of two tactics, the first op of a process, ms",
-    "record_ms": "record one launch, ms",
+    "record_ms": "record one launch, replayed at its optimum alone, ms",
+    "replay_ms": "replay one at 500 shapes of two dynamic dimensions, ms",
+    "replay_more_ms": "  each further config of the launch function, ms",
     "bind_ms": "bind one tactic: expressions to TensorRT, ms",
     "serial_s": f"{COLD} tactics cold, one process, s",
     "parallel_s": f"{COLD} tactics cold, {{jobs}} processes, s",
@@ -171,7 +175,7 @@ def warm_dry_run(tactics: int) -> dict[str, float]:
 
 
 def stages(tactics: int) -> dict[str, float]:
-    """Recording and binding a tactic, in seconds: medians of means over all tactics."""
+    """Recording, replaying and binding, in seconds: medians of a tactic's mean."""
     from torch_tensorrt.annotation._dry_run.builder import build
     from torch_tensorrt.annotation._plugin import Request, registered
     from torch_tensorrt.annotation._target import Target
@@ -184,10 +188,11 @@ def stages(tactics: int) -> dict[str, float]:
     recordings = []
     for repeat in range(4):  # each a request that was not made before
         rows = TensorInfo((Range(1, 64, 509 + repeat), 512), x.dtype)
-        request = Request.of((rows, columns), {}, Target("sm_90"))
+        request = Request.of((rows, columns), {}, Target("sm_90"), 1)
         started = time.perf_counter()
         known.programs(request)
         recordings.append((time.perf_counter() - started) / tactics)
+    first, further = replays(known)
     bindings = []
     build(known, request)
     for _ in range(5):
@@ -196,8 +201,40 @@ def stages(tactics: int) -> dict[str, float]:
         bindings.append((time.perf_counter() - started) / len(known.kernels(request)))
     return {
         "record": statistics.median(recordings),
+        "replay": first,
+        "replay_more": further,
         "bind": statistics.median(bindings),
     }
+
+
+def replays(known: Any) -> tuple[float, float]:
+    """Seconds of 500 replays of one config, and of each further one.
+
+    The difference between recording with them and with one; inputs are shared.
+    """
+    import torch
+
+    from torch_tensorrt.annotation._plugin import Request
+    from torch_tensorrt.annotation._tensors import Range, TensorInfo
+
+    (kernel,) = known.spec.specs
+
+    def seconds(configs: int, replay: int, repeat: int) -> float:
+        spec = replace(kernel, configs=kernel.configs[:configs])
+        plugin = replace(known, spec=replace(known.spec, specs=(spec,)))
+        rows = TensorInfo((Range(1, 64, 4096 + repeat), 512), torch.float16)
+        columns = TensorInfo((512, Range(1, 64, 8192)), torch.float16)
+        started = time.perf_counter()
+        (*_, last) = plugin.programs(Request.of((rows, columns), {}, None, replay))
+        assert last.error is None, last.error
+        return time.perf_counter() - started
+
+    def median(configs: int) -> float:
+        found = [seconds(configs, 500, i) - seconds(configs, 1, i) for i in range(5)]
+        return statistics.median(found)
+
+    first, all_four = median(1), median(4)
+    return first, (all_four - first) / 3
 
 
 def register(tactics: int) -> dict[str, float]:
@@ -281,7 +318,7 @@ def measure(jobs: int) -> dict[str, float]:
     For registration it is the median.
     """
     serial, parallel, warm = [], [], []
-    record, bind, imports = [], [], []
+    stage_times, imports = [], []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as temporary:
             one, many = Path(temporary, "one"), Path(temporary, "many")
@@ -292,16 +329,16 @@ def measure(jobs: int) -> dict[str, float]:
         for _ in range(REPEATS):
             done = child("warm_dry_run", WARM, Path(temporary), jobs, "no-triton")
             warm.append(done["seconds"])
-            times = child("stages", WARM, Path(temporary), jobs)
-            record.append(times["record"])
-            bind.append(times["bind"])
+            stage_times.append(child("stages", WARM, Path(temporary), jobs))
             imports.append(importing(Path(temporary)))
         firsts = [child("register", 2, Path(temporary), jobs) for _ in range(7)]
     return {
         "import_ms": min(imports) * 1e3,
         "register_ms": statistics.median(first["seconds"] for first in firsts) * 1e3,
-        "record_ms": min(record) * 1e3,
-        "bind_ms": min(bind) * 1e3,
+        **{
+            f"{name}_ms": min(times[name] for times in stage_times) * 1e3
+            for name in ("record", "replay", "replay_more", "bind")
+        },
         "serial_s": min(serial),
         "parallel_s": min(parallel),
         "parallel_over_serial": min(parallel) / min(serial),

@@ -33,7 +33,7 @@ from .replay import PlainInputs, numbers_in
 from .tracing import Operators, Trace, raise_refusals
 from .tracing import as_tensors as as_tensors
 
-_FEW_SHAPES = 16
+_FEW_SHAPES = 8
 
 
 class Interceptor(Protocol):
