@@ -53,8 +53,8 @@ def interpret(
     Args:
         programs: what the tactics launch, by number.
         aligned: whether all tensors are.
-        reference, make_inputs, tolerance: as of :func:`execute`, on the CPU; without a
-            reference only accesses of memory are checked.
+        reference, make_inputs, tolerance: those of :func:`execute`, on the CPU. Without
+            a reference, only accesses of memory are checked.
 
     Returns:
         The report, with ``ok`` and ``max_error`` of each shape that was interpreted,

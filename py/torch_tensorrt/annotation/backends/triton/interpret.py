@@ -61,7 +61,7 @@ def interpret(
 
 
 # The interpreter holds these as integers of their bits. It moves them, and converts
-# them to float32 and back; anything else it would do to the bits, and get wrong.
+# them to float32 and back. All other operations take the bits for the value.
 _BITS = (tl.bfloat16, tl.float8e5, tl.float8e4nv, tl.float8e4b15, tl.float8e4b8)
 _MOVES = (
     *("load", "masked_load", "store", "masked_store", "addptr", "bitcast", "select"),
