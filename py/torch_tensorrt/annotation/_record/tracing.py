@@ -33,6 +33,7 @@ from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
     ShapeEnv,
     free_unbacked_symbols,
+    uninteresting_files,
 )
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -235,6 +236,7 @@ def tracing() -> Iterator[None]:
         )
     with contextlib.ExitStack() as stack:
         stack.enter_context(_lock)
+        uninteresting_files().add(__file__)  # a guard is at the line that calls this
         # torch asks of a dynamic size whether it is 1 only where the code asks that.
         size_oblivious = {"backed_size_oblivious": True}
         stack.enter_context(shape_config.patch(size_oblivious))  # type: ignore[attr-defined]
@@ -277,19 +279,20 @@ def _symbolic() -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for owner, name, function in _REPLACED:
-            replacement = _in_this_thread(function, getattr(owner, name))
+            original = getattr(owner, name, None)  # sizes lack `~`
+            replacement = _in_this_thread(function, original)
             stack.enter_context(_patched(owner, name, replacement))
         yield
 
 
 @contextlib.contextmanager
 def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
-    original = getattr(owner, name)
+    original = getattr(owner, name, None)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, original)
+        delattr(owner, name) if original is None else setattr(owner, name, original)
 
 
 @contextlib.contextmanager
@@ -304,7 +307,7 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 def _in_this_thread(
-    replacement: Callable[..., Any], original: Callable[..., Any]
+    replacement: Callable[..., Any], original: Any
 ) -> Callable[..., Any]:
     """``replacement``, which is given the original first, for this thread alone."""
     thread = threading.get_ident()
@@ -379,6 +382,7 @@ _REPLACED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (builtins, "len", _len),
     (torch.SymInt, "__floordiv__", _floordiv),
     (torch.SymInt, "__mod__", _mod),
+    (torch.SymInt, "__invert__", lambda original, a: -a - 1),
     (torch.SymInt, "__hash__", _hash),
 )
 
