@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from .errors import SpecError
-
 
 def np_scalar_attr_annotation(dtype: Any) -> Any:
     """The annotation of a scalar plugin attribute: a one-element array of ``dtype``.
@@ -41,10 +39,6 @@ class AttributeKind:
     element: type
     is_list: bool = False
     is_optional: bool = False
-
-    def __post_init__(self) -> None:
-        if self.element is str and (self.is_list or self.is_optional):
-            raise SpecError("a text attribute can be neither a list nor None.")
 
     def __str__(self) -> str:
         before = "list of " if self.is_list else ""

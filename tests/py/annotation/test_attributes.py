@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_tensorrt.annotation._attributes import AttributeKind
-from torch_tensorrt.annotation.errors import SpecError
 
 INTS = st.integers(-(2**63), 2**63 - 1)
 FLOATS = st.floats(allow_nan=False)
@@ -90,12 +89,6 @@ def test_what_a_graph_may_hold_is_converted(
 def test_another_kind_of_value_is_refused(kind: AttributeKind, value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         kind.convert(value)
-
-
-@pytest.mark.parametrize("shape", [{"is_list": True}, {"is_optional": True}])
-def test_text_is_neither_listed_nor_left_out(shape: dict[str, bool]) -> None:
-    with pytest.raises(SpecError, match="text attribute"):
-        AttributeKind(str, **shape)
 
 
 def test_one_is_neither_a_float_nor_a_bool() -> None:

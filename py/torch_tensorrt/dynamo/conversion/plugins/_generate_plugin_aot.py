@@ -28,8 +28,7 @@ def register_aot(schema: OpSchema, plugin: Plugin) -> None:
         try:
             return _combinations(plugin, descs, attributes, outputs)
         except Exception as error:  # there is no target, or something unexpected
-            ours = errors.as_ours("autotune", error)
-            errors.warn(f"{op}: {ours}")
+            errors.warn(f"{op}: {errors.as_ours('autotune', error)}")
             return []
 
     def aot_impl(descs: Any, attributes: Any, outputs: Any, tactic: int) -> Any:

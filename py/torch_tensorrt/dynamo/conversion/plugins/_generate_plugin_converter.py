@@ -109,15 +109,14 @@ def restoring(overload: Any) -> Callable[[], None]:
     earlier = tuple(DYNAMO_ATEN_CONVERTERS.get(overload, ()))
 
     def restore() -> None:
-        left = []
-        for support in DYNAMO_ATEN_CONVERTERS.get(overload, ()):
-            is_ours = support.converter_implementation.__module__ == __name__
-            if support in earlier or not is_ours:
-                left.append(support)
+        left = [
+            support
+            for support in DYNAMO_ATEN_CONVERTERS.pop(overload, ())
+            if support in earlier
+            or support.converter_implementation.__module__ != __name__
+        ]
         if left:
             DYNAMO_ATEN_CONVERTERS[overload] = left
-        else:
-            DYNAMO_ATEN_CONVERTERS.pop(overload, None)
 
     return restore
 

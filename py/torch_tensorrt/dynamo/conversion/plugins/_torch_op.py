@@ -209,11 +209,8 @@ def _eager(schema: OpSchema, spec: CustomPluginSpec, meta: Any) -> Callable[...,
             if takes_stream:
                 attributes["stream"] = torch.cuda.current_stream().cuda_stream
             backend(kernel.backend).run(kernel.function, tensors, keywords | attributes)
-        written = list(zip(formats, tensors, strict=True))[len(inputs) :]
-        results = (
-            fmt.unpack(buffer, output.shape)
-            for (fmt, buffer), output in zip(written, outputs, strict=True)
-        )
-        return _as_returned(tuple(results))
+        first = len(inputs)
+        written = zip(formats[first:], tensors[first:], outputs, strict=True)
+        return _as_returned(tuple(f.unpack(b, o.shape) for f, b, o in written))
 
     return run
