@@ -30,7 +30,10 @@ from .report import Dims, DryRunReport, TacticReport
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Meanwhile no op is registered, replaced or forgotten."""
+    """Meanwhile no op is registered, replaced or forgotten, and no other is dry-run.
+
+    TensorRT keeps the builder of a build's expressions in a global.
+    """
     with lock:
         yield
 
@@ -108,14 +111,12 @@ def dry_run(
         )
     with _target.compiling_for(target):
         target = _target.current_target()
-    given = (*infos, *plugin.weight_infos)
-    request = Request.of(given, attributes, target, replay)
+    request = Request.of((*infos, *plugin.weight_infos), attributes, target, replay)
     recorded = plugin.kernels(request)
     executes = execute or (execute is None and _target.runs_here(target))
     interprets = execute is None and not executes and worker_count() > 0
     tactics = _compile(plugin, request, recorded, strict, interprets)
-    known = tuple(plugin.weights), attributes
-    report = DryRunReport(op, target.arch, tactics, *known)
+    report = DryRunReport(op, target.arch, tactics, tuple(plugin.weights), attributes)
     if executes:
         report = run_tactics(
             report,
@@ -128,9 +129,8 @@ def dry_run(
             report = replace(report, against="the op's own eager run")
     elif interprets:
         how = plugin.spec.aligned, reference, make_inputs, tolerance
-        weights = list(plugin.weights.values())
         programs = {t.number: t.program for t in recorded if t.program is not None}
-        report = interpret_tactics(report, programs, *how, weights)
+        report = interpret_tactics(report, programs, *how, plugin.weights)
     if strict and not report.ok:
         raise DryRunError(f"{op}: a tactic is wrong.\n{report}")
     return report
@@ -231,10 +231,8 @@ def _shapes(plugin: Plugin, request: Request, small: bool) -> dict[str, Dims]:
             infer_outputs(partial(plugin.meta, **request.attributes), infos, plugin.op)
         except errors.UserCodeError:
             continue  # the op has no such shape
-        return {
-            **shapes,
-            "ragged": tuple(None if i is None else i.at("opt") for i in infos),
-        }
+        shapes["ragged"] = tuple(None if i is None else i.at("opt") for i in infos)
+        break
     return shapes
 
 

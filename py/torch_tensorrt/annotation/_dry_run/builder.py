@@ -10,7 +10,6 @@ the end of this file, takes their place.
 from __future__ import annotations
 
 import operator
-import threading
 from collections import UserDict
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -27,8 +26,6 @@ from .report import Dims, ShapeReport, TacticReport
 if TYPE_CHECKING:
     from .._plugin import Plugin, Request
 
-_lock = threading.RLock()  # TensorRT keeps the expression builder in a global
-
 
 def build(plugin: Plugin, request: Request) -> list[TacticReport]:
     """What TensorRT gets of each tactic that a plugin offers for a request, in order.
@@ -36,7 +33,7 @@ def build(plugin: Plugin, request: Request) -> list[TacticReport]:
     Raises:
         DryRunError: TensorRT does not have the plugin, or one of its rules is broken.
     """
-    with _lock, compiling_for(request.target):
+    with compiling_for(request.target):
         return sorted(_Build(plugin, request).launches(), key=lambda t: t.tactic)
 
 

@@ -114,12 +114,11 @@ def execute(
 def _too_large(tactic: TacticReport, shape: ShapeReport) -> ShapeReport:
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
-    size = bytes_moved(tactic, shape)
     failure = (
         f"not run: out of GPU memory. Inputs and outputs of {list(shape.dims)} take "
-        f"{size / 1e9:.1f} GB, checking them several times as much; {free / 1e9:.1f} "
-        f"of {total / 1e9:.1f} GB are free. Give the profile a smaller max for the dry "
-        "run, or run nothing (execute=False)"
+        f"{bytes_moved(tactic, shape) / 1e9:.1f} GB, checking them several times as "
+        f"much; {free / 1e9:.1f} of {total / 1e9:.1f} GB are free. Give the profile a "
+        "smaller max for the dry run, or run nothing (execute=False)"
     )
     shape = replace(shape, ok=None, max_error=None, time_us=None, spread_us=None)
     return replace(shape, failure=failure)

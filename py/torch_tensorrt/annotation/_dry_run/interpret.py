@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -46,7 +46,7 @@ def interpret(
     reference: Callable[..., Any] | None,
     make_inputs: MakeInputs | None,
     tolerance: float | None,
-    weights: Sequence[torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
 ) -> DryRunReport:
     """Interpret the tactics of a report at as many of its shapes as take no long time.
 
@@ -78,7 +78,7 @@ def interpret(
             if runs > left or bytes_moved(tactic, shape) > _MOST_BYTES:
                 raise TimeoutError("it would take long")
             if shape.name not in cases:
-                how = weights, make_inputs, expected, "cpu"
+                how = list(weights.values()), make_inputs, expected, "cpu"
                 with torch.random.fork_rng(devices=()):
                     cases[shape.name] = Case(tactic, shape, *how)
         except DryRunError:

@@ -349,7 +349,8 @@ def _printed(report: DryRunReport, *codes: Any) -> Any:
 def _row(tactic: TacticReport, copy_gbps: float | None) -> list[str]:
     """The cells of ``_COLUMNS``; the last ones have a line for each shape."""
     shapes = tactic.shapes
-    head = [str(tactic.tactic), f"{tactic.backend}\n{_config(tactic)}"]
+    config = ", ".join(f"{name}={value}" for name, value in tactic.config.items())
+    head = [str(tactic.tactic), f"{tactic.backend}\n{config}"]
     if tactic.error is not None:
         return [*head, "left out"]
     lowered = f", from {tactic.retargeted}" if tactic.retargeted else ""
@@ -361,20 +362,11 @@ def _row(tactic: TacticReport, copy_gbps: float | None) -> list[str]:
         str(tactic.shared_memory),
         str(tactic.spills),
         _blocks(shapes[0].block),
-        "\n".join(map(_name, shapes)),
+        "\n".join(f"{s.name} {', '.join(map(_extents, s.dims))}" for s in shapes),
         "\n".join(_blocks(s.grid) for s in shapes),
         "\n".join(", ".join(map(str, s.extras)) for s in shapes),
         "\n".join(_outcome(tactic, s, copy_gbps) for s in shapes),
     ]
-
-
-def _config(tactic: TacticReport) -> str:
-    return ", ".join(f"{name}={value}" for name, value in tactic.config.items())
-
-
-def _name(shape: ShapeReport) -> str:
-    """``opt 8x4096, 4096``."""
-    return f"{shape.name} {', '.join(map(_extents, shape.dims))}"
 
 
 def _extents(extents: Sequence[int] | None) -> str:
@@ -393,11 +385,8 @@ def _outcome(tactic: TacticReport, shape: ShapeReport, copy_gbps: float | None) 
         return "not run"
     if not shape.ok:
         return "WRONG"
-    if shape.time_us is None:
+    if (time := shape.time_us) is None:
         return "interpreted"
-    time = shape.time_us
     text = f"{time:.1f} ±{(shape.spread_us or 0.0) / 2:.1f} us"
-    if not copy_gbps:
-        return text
-    copied = bytes_moved(tactic, shape) / copy_gbps / 1e3
+    copied = bytes_moved(tactic, shape) / copy_gbps / 1e3 if copy_gbps else 0.0
     return f"{text}, {time / copied:.1f}x" if copied else text
