@@ -13,7 +13,7 @@ import operator
 from collections import UserDict
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import starmap, zip_longest
+from itertools import zip_longest
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -140,14 +140,13 @@ def _in_profile(
     given = (*shapes, *(info and info.shape for info in rest))
     dims = tuple(None if extents is None else tuple(extents) for extents in given)
 
-    def nearest(info: TensorInfo | None, extents: Any) -> Any:
-        if info is None:
-            return None
-        low, high = info.at("min"), info.at("max")
-        ends = zip_longest(low, extents or (), high, fillvalue=-1)
-        return tuple(min(max(least, e), most) for least, e, most in ends)
+    def holds(info: TensorInfo | None, extents: Any) -> bool:
+        if info is None or extents is None:
+            return info is extents
+        ends = zip_longest(info.at("min"), extents, info.at("max"), fillvalue=-1)
+        return all(least <= extent <= most for least, extent, most in ends)
 
-    if dims != tuple(starmap(nearest, zip_longest(inputs, dims))):
+    if len(dims) != len(inputs) or not all(map(holds, inputs, dims)):
         profile = [info and (info.at("min"), info.at("max")) for info in inputs]
         raise SpecError(
             f"{op}: the profile does not hold inputs of {list(dims)}. Its inputs, from "

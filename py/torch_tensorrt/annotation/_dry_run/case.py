@@ -58,23 +58,18 @@ class Case:
             self._expected = expected
         # TensorRT has a constant in place of None.
         self._originals = [absent().to(device) if t is None else t for t in tensors]
-        self._inputs: dict[tuple[str, ...], list[GuardedTensor]] = {}
 
     def tensors(
         self, tactic: TacticReport, shape: ShapeReport, poison: int
     ) -> tuple[list[GuardedTensor], list[GuardedTensor]]:
-        """The inputs as a tactic gets them, and new outputs, all in poison."""
+        """The inputs as a tactic gets them, and its outputs: new ones, in poison."""
+        extents = (*(t.shape for t in self._originals), *shape.outputs)
+        kinds = zip(extents, tactic.torch_dtypes, tactic.formats, strict=True)
+        made = [GuardedTensor(*kind, poison, self._device) for kind in kinds]
         count = len(self._originals)
-        formats = tactic.formats[:count]
-        if formats not in self._inputs:
-            copies = map(GuardedTensor.copy_of, self._originals, formats)
-            self._inputs[formats] = list(copies)
-        inputs, dtypes = self._inputs[formats], tactic.torch_dtypes[count:]
-        for tensor, original in zip(inputs, self._originals, strict=True):
-            tensor.write(original)  # which the kernel before may have written into
-            tensor.surround(poison)
-        kinds = zip(shape.outputs, dtypes, tactic.formats[count:], strict=True)
-        return inputs, [GuardedTensor(*kind, poison, self._device) for kind in kinds]
+        for tensor, original in zip(made[:count], self._originals, strict=True):
+            tensor.write(original)
+        return made[:count], made[count:]
 
     def check(
         self,

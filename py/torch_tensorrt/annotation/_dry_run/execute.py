@@ -134,6 +134,7 @@ def _run(
     """Launch a kernel with each poison around its tensors; check and time it."""
     errors, problems = list[float](), list[str]()
     for poison in POISONS:
+        tensors: tuple[Any, Any] = (), ()  # free the ones before: both may not fit
         tensors = case.tensors(tactic, shape, poison)
         pointers = ([t.buffer.data_ptr() for t in each] for each in tensors)
         launch = partial(kernel.launch, shape, *pointers)

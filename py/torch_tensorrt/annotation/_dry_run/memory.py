@@ -43,28 +43,9 @@ class GuardedTensor:
         extents = self._format.buffer_shape(self._shape)
         size = math.prod(extents) * dtype.itemsize
         total = size + 2 * _GUARD
-        self._bytes = torch.full((total,), poison, dtype=torch.uint8, device=device)
-        self.buffer = self._bytes[_GUARD : _GUARD + size].view(dtype).view(extents)
-        self._guards = (self._bytes[:_GUARD], self._bytes[_GUARD + size :])
-
-    @classmethod
-    def copy_of(cls, tensor: torch.Tensor, format_name: str) -> GuardedTensor:
-        """``tensor``'s values, in poison."""
-        kind = tensor.shape, tensor.dtype, format_name
-        guarded = cls(*kind, POISONS[0], tensor.device)
-        guarded.write(tensor)
-        return guarded
-
-    def surround(self, poison: int) -> None:
-        """Fill memory and padding around the values: what is read there shows."""
-        self._poison = poison
-        if self._format is LINEAR:
-            for guard in self._guards:
-                guard.fill_(poison)
-        else:
-            values = self.tensor.clone()
-            self._bytes.fill_(poison)
-            self.write(values)
+        memory = torch.full((total,), poison, dtype=torch.uint8, device=device)
+        self.buffer = memory[_GUARD : _GUARD + size].view(dtype).view(extents)
+        self._guards = (memory[:_GUARD], memory[_GUARD + size :])
 
     @property
     def tensor(self) -> torch.Tensor:
