@@ -38,7 +38,6 @@ Parts: TypeAlias = tuple[Any, ...] | None  # of an object; None: its repr says i
 _languages: dict[str, Callable[[Any], Parts]] = {}
 
 _SCALARS = (bool, int, float, complex, str, bytes)
-_ACCESSORS = ("fget", "fset", "fdel")  # of a property
 _TORCH = (torch.dtype, torch.device, torch.memory_format)
 _DESCRIBED = (range, slice, *_TORCH, sympy.Symbol, sympy.Number)  # by their text
 _COMMUTATIVE = frozenset(["Add", "Mul", "Max", "Min", "And", "Or"])
@@ -203,7 +202,7 @@ class _Encoder:
         elif isinstance(value, functools.partial):
             self._add_all(kind, (value.func, value.args, value.keywords))
         elif isinstance(value, property):
-            self._add_all(kind, [getattr(value, name) for name in _ACCESSORS])
+            self._add_all(kind, (value.fget, value.fset, value.fdel))
         else:
             self._add_once(value)
             return

@@ -95,14 +95,12 @@ class KernelCache:
         """Why the directory cannot be read or written; empty where it can."""
         return next(iter(self._failures.values()), "")
 
-    def load(self, key: str | None, compiler: str | None) -> Outcome | None:
+    def load(self, key: str, compiler: str | None) -> Outcome | None:
         """What compiling a job of this key gave, here or elsewhere, or None.
 
         Args:
             compiler: its version; None if it is not installed, and any version serves.
         """
-        if key is None:
-            return None
         if key not in self._memory and "read" not in self._failures:
             with self._or_without("read"):
                 if found := self._find(key, compiler):
@@ -171,10 +169,9 @@ class KernelCache:
                 if path != self._path(str(body.get("key")), str(body.get("compiler"))):
                     raise DamagedError("it belongs to another kernel")
             except FileNotFoundError:
-                continue
+                pass
             except ForeignError as error:
                 warn(f"the kernel cache's {path} is not used: {error}")
-                continue
             except DamagedError as error:
                 warn(
                     f"the kernel cache's {path} is damaged: {error}. It is discarded, "
@@ -182,10 +179,10 @@ class KernelCache:
                 )
                 with self._or_without("written"):
                     path.unlink(missing_ok=True)
-                continue
-            with contextlib.suppress(OSError):  # read-only: nothing is evicted, either
-                os.utime(path)
-            return outcome
+            else:
+                with contextlib.suppress(OSError):  # read-only: nothing is evicted
+                    os.utime(path)
+                return outcome
         return None
 
     def _read(self, path: Path) -> bytes:

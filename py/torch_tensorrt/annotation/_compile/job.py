@@ -151,7 +151,7 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
     keys = keys_of(jobs)
     slots = [key or number for number, key in enumerate(keys)]
     for key, slot, job in zip(keys, slots, jobs, strict=True):
-        if found := cache.load(key, job.toolchain.compiler):
+        if key and (found := cache.load(key, job.toolchain.compiler)):
             outcomes[slot] = found
         else:
             missing.setdefault(slot, (key, job))

@@ -44,8 +44,7 @@ def worker_count() -> int:
     It is 0 with ``TTA_JOBS=1``, for debuggers, and in a daemonic process, such as one
     of ``multiprocessing.Pool``, which may start no others.
     """
-    is_set = _settings.JOBS.text() != ""
-    count = math.ceil(_settings.JOBS.positive()) if is_set else 0
+    count = math.ceil(_settings.JOBS.positive()) if _settings.JOBS.text() else 0
     if count == 1 or multiprocessing.current_process().daemon:
         return 0
     return count or len(os.sched_getaffinity(0))
