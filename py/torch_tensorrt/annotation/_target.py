@@ -22,12 +22,8 @@ _override: ContextVar[Target | None] = ContextVar("tta_target", default=None)
 # CUDA version -> the newest PTX ISA its driver and assembler take ("Release Notes"
 # table of the PTX ISA manual). Each row is a major version, from its minor version 0.
 _PTX_ISA = {
-    (major, minor): isa
-    for major, isas in (
-        (12, ("8.0", "8.1", "8.2", "8.3", "8.4", "8.5", "8.5", "8.6", "8.7", "8.8")),
-        (13, ("9.0", "9.1", "9.2")),
-    )
-    for minor, isa in enumerate(isas)
+    **{(12, n): f"8.{isa}" for n, isa in enumerate((0, 1, 2, 3, 4, 5, 5, 6, 7, 8))},
+    **{(13, n): f"9.{n}" for n in range(3)},
 }
 
 

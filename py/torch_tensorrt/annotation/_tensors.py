@@ -237,8 +237,7 @@ class Format:
         axis = tensor.dim() + self.channel
         padded.narrow(axis, 0, tensor.shape[axis]).copy_(tensor)
         if not self.is_last:
-            groups = (padded.shape[axis] // self.vector, self.vector)
-            padded = torch.unflatten(padded, axis, groups)
+            padded = torch.unflatten(padded, axis, (-1, self.vector))
             axis += 1
         return buffer.copy_(padded.movedim(axis, -1))
 

@@ -144,8 +144,7 @@ def compile_launcher(
             why = "its launcher launches no kernel. It must launch one."
             raise unsupported(launch.name, why)
         code = paths[0].read_text()
-    values = tuple(arguments.values)
-    return Host(code, compiled.ir_module, compiled.function_name, values)
+    return Host(code, compiled.ir_module, compiled.function_name, arguments.values)
 
 
 def _target_options(target: Target, ptxas: Assembler, arch: str | None) -> list[Any]:

@@ -107,7 +107,7 @@ class Host:
     code: str
     module: Any
     function: str
-    arguments: tuple[Value, ...]
+    arguments: Sequence[Value]
 
 
 def execute(host: Host, ranges: Ranges, name: str) -> list[HostLaunch]:

@@ -105,10 +105,9 @@ class Signature(Parameters):
         self.constants[name] = value
 
     def _tell(self, index: int, name: str, parameter: Any, is_divisible: bool) -> None:
-        unwanted = (
+        if is_divisible and not (
             parameter.do_not_specialize or parameter.do_not_specialize_on_alignment
-        )
-        if is_divisible and not unwanted:
+        ):
             self.hints[index,] = [["tt.divisibility", ALIGNMENT]]
             self.told.append(f"{name}%{ALIGNMENT}")
 
