@@ -47,8 +47,7 @@ _SHAPE = re.compile(rf"(\w+)=((?:{_EXTENT}(?:x{_EXTENT})*)?)(?::(\w+))?", re.ASC
 
 
 def _shape(text: str) -> Shape:
-    match = _SHAPE.fullmatch(text)
-    if match is None:
+    if (match := _SHAPE.fullmatch(text)) is None:
         raise argparse.ArgumentTypeError(
             f"{text}: write {_STATIC}, or in --dynamic {_DYNAMIC}; an extent is a "
             "number, or a range 1..64 or 1..8..64"

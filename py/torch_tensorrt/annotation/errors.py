@@ -135,8 +135,7 @@ def warn(message: str) -> None:
     exception; elsewhere Torch-TensorRT hands Python's warnings to a logger without a
     handler.
     """
-    collected = _collected.get()
-    if collected is None:
+    if (collected := _collected.get()) is None:
         _LOGGER.warning(message)
     else:
         collected.append(message)

@@ -90,8 +90,7 @@ def parse(text: str) -> Entry:
         raise PTXError("a PTX module without .version or .target.")
     parameters = []
     for declaration in filter(None, map(str.strip, match["parameters"].split(","))):
-        parameter = _PARAMETER.fullmatch(declaration)
-        if parameter is None:
+        if (parameter := _PARAMETER.fullmatch(declaration)) is None:
             raise PTXError(
                 f"entry {match['name']}: parameter `{declaration}` is not a scalar."
             )

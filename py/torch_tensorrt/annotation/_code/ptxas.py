@@ -54,8 +54,7 @@ def find_ptxas() -> Assembler:
     Raises:
         CompileError: there is none.
     """
-    found = [(_cuda_version(path), path) for path in _candidates()]
-    if not found:
+    if not (found := [(_cuda_version(path), path) for path in _candidates()]):
         raise errors.CompileError(
             "there is no ptxas here, which every kernel is assembled with. Install "
             "nvidia-cuda-nvcc, or set CUDA_HOME."

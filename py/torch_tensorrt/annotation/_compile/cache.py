@@ -196,8 +196,7 @@ class KernelCache:
             return file.read()
 
     def _path(self, key: str, compiler: str) -> Path:
-        name = f"{key}-{sha256(compiler.encode())[:16]}.json"
-        return self.root / _FOLDER / name
+        return self.root / _FOLDER / f"{key}-{sha256(compiler.encode())[:16]}.json"
 
     def _files(self, name: re.Pattern[str]) -> list[tuple[Path, os.stat_result]]:
         """Those of this name, the least recently used first."""

@@ -49,13 +49,12 @@ class Case:
         self._expected: Sequence[torch.Tensor] = ()
         if reference is not None:
             copies = (None if t is None else t.clone() for t in tensors[: len(dims)])
-            expected = as_tensors(reference(*copies), "the reference")
-            if len(expected) != len(shape.outputs):
+            self._expected = as_tensors(reference(*copies), "the reference")
+            if len(self._expected) != len(shape.outputs):
                 raise DryRunError(
-                    f"the reference gives {len(expected)} tensors; the kernel has "
-                    f"{len(shape.outputs)} outputs. Return one tensor for each."
+                    f"the reference gives {len(self._expected)} tensors; the kernel "
+                    f"has {len(shape.outputs)} outputs. Return one tensor for each."
                 )
-            self._expected = expected
         # TensorRT has a constant in place of None.
         self._originals = [absent().to(device) if t is None else t for t in tensors]
 

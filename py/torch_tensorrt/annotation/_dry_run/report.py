@@ -305,8 +305,7 @@ class DryRunReport:
             cells = _row(tactic, self.copy_gbps)
             cells[0] += "\nbest" if tactic is self.best else ""
             # A Text is shown as it is; rich would take "[x]" in a str for markup.
-            texts = map(Text, cells[: len(table.columns)])
-            table.add_row(*texts, end_section=True)
+            table.add_row(*map(Text, cells[: len(table.columns)]), end_section=True)
         return table
 
 

@@ -208,8 +208,7 @@ class _Binding:
             )
         slots = self._parameters.slots
         takes = [ptx.Parameter(ptx.TYPE[slot.kind], _name(slot)) for slot in slots]
-        start = ptx.header(match, match["name"], takes)
-        return code[: match.start()] + start + body
+        return code[: match.start()] + ptx.header(match, match["name"], takes) + body
 
     def _load(self, match: re.Match[str]) -> str:
         """In place of one load, which may have several destinations."""

@@ -142,8 +142,7 @@ def cutile(
             f"{', '.join(FACT_SETS)}, each once."
         )
     # Checked before they are multiplied, so that errors number them as the user does.
-    formats = input_formats, output_formats
-    spec = CuTileSpec.of(launch_fn, configs, *formats, keywords)
+    spec = CuTileSpec.of(launch_fn, configs, input_formats, output_formats, keywords)
     multiplied = (
         tuple(sorted({"facts": name, **config}.items()))
         for config in map(dict, spec.configs)

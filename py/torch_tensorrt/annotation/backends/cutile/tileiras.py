@@ -178,8 +178,7 @@ def embedded_ptx(cubin: bytes) -> str:
     Raises:
         PTXError: there is none.
     """
-    section = sections(cubin).get(_SECTION)
-    if section is None:
+    if (section := sections(cubin).get(_SECTION)) is None:
         raise errors.PTXError(
             "cuTile's CUBIN holds no PTX, which it does for every kernel compiled "
             "without debug information. Unset EXPERIMENTAL_CUDA_TILE_DEBUG_BUILD."

@@ -129,8 +129,7 @@ def custom_op(
             raise
 
     with _plugin.lock:
-        earlier = registered.get(op_name)
-        if earlier is None:
+        if (earlier := registered.get(op_name)) is None:
             carry_out()
         elif replace:
             with _plugin.kept_on_error(op_name):

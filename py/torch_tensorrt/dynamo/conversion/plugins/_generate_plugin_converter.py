@@ -59,8 +59,7 @@ def generate_plugin_converter(
     import tensorrt.plugin as trtp
 
     schema = OpSchema.of(plugin_id)
-    definition = _qdp.plugin_def(plugin_id)
-    if definition is None:
+    if (definition := _qdp.plugin_def(plugin_id)) is None:
         raise RegistrationError(
             f"{plugin_id}: there is no TensorRT plugin of this name to convert to. "
             "Call generate_plugin first."

@@ -120,8 +120,7 @@ def forget(op: str) -> None:
 
     namespace, name = split_name(op)
     QDP_REGISTRY.pop(op, None)
-    creator = QDP_CREATORS.pop(op, None)
-    if creator is not None:
+    if (creator := QDP_CREATORS.pop(op, None)) is not None:
         trt.get_plugin_registry().deregister_creator(creator)
     if definitions := vars(trtp.op).get(namespace):
         vars(definitions).pop(name, None)
