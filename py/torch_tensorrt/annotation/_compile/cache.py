@@ -9,7 +9,7 @@ caches on PyPI keep pickles, which run whatever a file says.
 
 A kernel runs with the rights of the process. So an entry counts only if this user wrote
 it, or root, or whoever owns the directory, which the user has named: where a directory
-is open to all, anyone could put kernels there, and a digest is no signature.
+is open to all, anyone could put kernels there, and seal them with a digest.
 """
 
 from __future__ import annotations
