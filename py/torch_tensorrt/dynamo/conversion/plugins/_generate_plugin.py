@@ -13,7 +13,7 @@ import sympy
 import torch
 
 from torch_tensorrt.annotation import _attributes, _tensors
-from torch_tensorrt.annotation._record import infer_outputs
+from torch_tensorrt.annotation._record import as_tensors, infer_outputs
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo
 
@@ -70,8 +70,7 @@ def register_descriptor(schema: OpSchema) -> None:
                 for t in map(_as_torch, tensors)
             )
             named = dict(zip(schema.tensors, given, strict=False))
-            results = schema.overload(**named, **attributes)
-            results = results if isinstance(results, tuple | list) else (results,)
+            results = as_tensors(schema.overload(**named, **attributes), schema.op)
             for output, result in zip(outputs, results, strict=True):
                 _as_torch(output).copy_(result)
 

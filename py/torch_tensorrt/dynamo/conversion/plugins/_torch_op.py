@@ -30,7 +30,7 @@ def body(op: str) -> Callable[..., Any]:
     """
     definition = torch._library.custom_ops.OPDEFS.get(op)
     functions = definition._backend_fns if definition else {}
-    function = functions.get("cuda") or functions.get(None)
+    function: Callable[..., Any] | None = functions.get("cuda") or functions.get(None)
     while function is not None and function.__module__.startswith("torch."):
         # The wrappers that torch.library's decorators make keep it as `fn`.
         function = inspect.getclosurevars(inspect.unwrap(function)).nonlocals.get("fn")
@@ -39,8 +39,7 @@ def body(op: str) -> Callable[..., Any]:
             f"{op}: its Python body cannot be reached. Define the op with a decorator "
             "of torch.library, or pass the function that launches the kernel."
         )
-    found: Callable[..., Any] = function
-    return found
+    return function
 
 
 def _destroy(library: torch.library.Library) -> None:
@@ -193,9 +192,8 @@ def _eager(schema: OpSchema, spec: CustomPluginSpec, meta: Any) -> Callable[...,
         given, attributes = schema.bind(args, kwargs)
         outputs = as_tensors(meta(*args, **kwargs), "the meta function")
         inputs: list[Any] = [t if t is None else t.contiguous() for t in given]
-        device = outputs[0].device
         versions = (w.is_inference() or w._version for _, w in spec.weights)
-        inputs += weights(device, tuple(versions))
+        inputs += weights(outputs[0].device, tuple(versions))
         formats = (
             *formats_of(kernel.input_formats, inputs, len(spec.weights), "input"),
             *formats_of(kernel.output_formats, outputs, 0, "output"),

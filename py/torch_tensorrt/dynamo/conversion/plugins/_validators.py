@@ -116,8 +116,7 @@ class DigestedOverload(OpOverload[..., Any]):
         return made
 
     def __str__(self) -> str:
-        text: str = super().__str__()  # type: ignore[no-untyped-call]
-        return f"{text}[{self._digest}]"
+        return f"{super().__str__()}[{self._digest}]"  # type: ignore[no-untyped-call]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OpOverload) and other._op is self._op
