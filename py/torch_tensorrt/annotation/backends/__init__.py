@@ -141,8 +141,7 @@ _OWN = frozenset(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)
 
 def names() -> tuple[str, ...]:
     """The languages there are: the folders here, and those of other packages."""
-    others = metadata.entry_points(group=GROUP).names
-    return tuple(sorted(_OWN | others))
+    return tuple(sorted(_OWN | metadata.entry_points(group=GROUP).names))
 
 
 @cache

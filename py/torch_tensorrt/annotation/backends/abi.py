@@ -120,8 +120,7 @@ class Parameters:
         Raises:
             ArgumentError: it leaves the range of 32 bits within the profile.
         """
-        known = self.facts(expr)
-        if not known.fits_int32:
+        if not (known := self.facts(expr)).fits_int32:
             worst = known.lower if known.upper <= 2**31 - 1 else known.upper
             raise self.refused(
                 name,

@@ -85,10 +85,9 @@ class HostArguments:
             alignment = ALIGNMENT
             self._parameters.told.append(f"{argument.name}%{ALIGNMENT}")
         stored = cutlass.Int8 if element is cutlass.Boolean else element
-        address = Address(self._parameters.slot_of(argument))
         memory = cute.AddressSpace.gmem
         sample = make_ptr(stored, ALIGNMENT, memory, assumed_align=alignment)
-        pointer = self._add(sample, address)
+        pointer = self._add(sample, Address(self._parameters.slot_of(argument)))
         shape = self._numbers_of(argument.shape, f"{argument.name}.shape")
         strides = self._numbers_of(argument.strides, f"{argument.name}.stride")
 

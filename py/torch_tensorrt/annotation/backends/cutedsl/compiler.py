@@ -139,8 +139,7 @@ def compile_launcher(
             )
         except Exception as error:  # CuTe DSL raises whatever its passes raise
             raise _refused(launch.name, target, error) from error
-        paths = list(Path(folder).glob("*.ptx"))
-        if not paths:
+        if not (paths := list(Path(folder).glob("*.ptx"))):
             why = "its launcher launches no kernel. It must launch one."
             raise unsupported(launch.name, why)
         code = paths[0].read_text()

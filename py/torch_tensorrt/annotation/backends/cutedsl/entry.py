@@ -96,7 +96,6 @@ def bind(
             kind = _SPECIAL.get(key, f"special ({key})")
             raise abi.unlaunchable(name, f"it is a {kind} launch")
     x, y, z = (binding.known(size, "the grid") for size in launch.grid)
-    block = binding.block(launch.block)
     size = binding.constant(launch.shared_memory, "its dynamic shared memory")
     code = binding.rewrite(_keep_entry(code, launch.kernel), launch.parameters)
     return abi.CompiledKernel(
@@ -104,7 +103,7 @@ def bind(
         slots=tuple(parameters.slots),
         extras=tuple(parameters.extras),
         grid=(x, y, z),
-        block=block,
+        block=binding.block(launch.block),
         shared_memory=size,
         ptxas=ptxas,
         facts=" ".join(parameters.told),
@@ -155,8 +154,7 @@ class _Binding:
 
     def constant(self, value: host.Value, what: str) -> int:
         """A value that is one integer."""
-        known = self.known(value, what)
-        if not known.is_Integer:
+        if not (known := self.known(value, what)).is_Integer:
             raise self.unsupported(
                 f"{what} follows the shape ({known}). It is compiled in: launch with a "
                 "constant, or make the dimension static."

@@ -96,7 +96,7 @@ class FakeTensor(cute.Tensor):  # type: ignore[misc]
     """
 
     def __init__(self, tensor: Any, *args: Any, **keywords: Any) -> None:
-        del args, keywords  # the alignment is the plugin's promise
+        # The rest is an alignment, which is the plugin's promise.
         if not isinstance(tensor, torch.Tensor):
             raise ArgumentError(
                 f"from_dlpack of a {type(tensor).__name__}: an engine passes the op's "

@@ -129,7 +129,6 @@ def _without_tma() -> Iterator[None]:
         original = BytecodeContext.load_store_hints
 
         def hints(self: Any, latency: Any, allow_tma: Any) -> Any:
-            del allow_tma
             return original(self, latency, False)
 
         BytecodeContext.load_store_hints = hints

@@ -139,8 +139,7 @@ def _require_known(target: Target) -> None:
             f"target {target.arch} is not one that this Triton compiles for. It knows "
             f"{', '.join(known)}."
         )
-    oldest = _OLDEST_PTX.get(target.capability)
-    asked = target.ptx_version
+    oldest, asked = _OLDEST_PTX.get(target.capability), target.ptx_version
     if asked is not None and (oldest is None or asked < oldest):
         since = "no version known here" if oldest is None else f"{oldest / 10}"
         raise TargetError(

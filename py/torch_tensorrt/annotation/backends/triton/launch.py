@@ -96,7 +96,6 @@ def _unwrapped(
 
 def _choices(tuner: Autotuner) -> tuple[Config, ...]:
     """The configs of an autotuner; TensorRT times them in its place."""
-    name = tuner.base_fn.__name__
     asks = {
         "prune_configs_by": tuner.early_config_prune or tuner.perf_model,
         "reset_to_zero": tuner.reset_to_zero,
@@ -108,7 +107,7 @@ def _choices(tuner: Autotuner) -> tuple[Config, ...]:
     for what, is_asked in asks.items():
         if is_asked:
             raise unsupported(
-                name,
+                tuner.base_fn.__name__,
                 f"@triton.autotune with {what}, which TensorRT's autotuner does not "
                 "do. Launch the kernel without it, and pass the configs that remain as "
                 "tta.triton(..., configs=[...]).",
