@@ -228,9 +228,8 @@ def read_inputs(options: argparse.Namespace, plugin: Plugin) -> list[TensorInfo 
     for option, shapes in ("--input", options.input), ("--dynamic", options.dynamic):
         for shape in shapes:
             if shape.name not in given:
-                known = _list(names)
                 raise UsageError(
-                    f"the op has no tensor {shape.name}; it takes {known}."
+                    f"the op has no tensor {shape.name}; it takes {_list(names)}."
                 )
             if option in given[shape.name]:
                 raise UsageError(f"{option} {shape.name}: it is given twice.")

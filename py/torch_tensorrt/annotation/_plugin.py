@@ -158,9 +158,7 @@ class Plugin:
         with self._lock:
             if request not in self._programs:
                 recorded = enumerate(self._recorded(request), start=1)
-                numbered = (
-                    replace(tactic, number=number) for number, tactic in recorded
-                )
+                numbered = (replace(t, number=number) for number, t in recorded)
                 self._programs[request] = tuple(numbered)
             return self._programs[request]
 
@@ -289,8 +287,7 @@ class Plugin:
 
     def _entry(self, tactic: Tactic, program: Program, kernel: Kernel) -> str:
         """Unique to op, tactic, dtypes and code: TensorRT confuses equal names."""
-        dtypes = [t and t.dtype for t in program.inputs]
-        dtypes += [output.dtype for output in program.outputs]
+        dtypes = [t and t.dtype for t in (*program.inputs, *program.outputs)]
         digest = fingerprint(self.op, dtypes, kernel.digest)
         op = re.sub(r"\W", "_", self.op)
         return f"{op}_t{tactic.number}_{digest[:12]}"

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
@@ -89,7 +88,7 @@ class KernelSpec(Fingerprinted):
         configs: Any = None,
         input_formats: Any = None,
         output_formats: Any = None,
-        keywords: Mapping[str, Any] = MappingProxyType({}),
+        keywords: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Spec:
         """The spec of what a user writes.
@@ -107,7 +106,7 @@ class KernelSpec(Fingerprinted):
         """
         return cls(
             launch_fn,
-            _as_configs(cls.backend, configs, keywords),
+            _as_configs(cls.backend, configs, keywords or {}),
             as_formats(input_formats, cls.backend),
             as_formats(output_formats, cls.backend),
             **fields,
@@ -120,7 +119,6 @@ class KernelSpec(Fingerprinted):
         None: its ``repr`` does. Nothing, ``()``: it is something compiled, which a
         launch function keeps and its source stands for.
         """
-        del value
         return None
 
     def __post_init__(self) -> None:

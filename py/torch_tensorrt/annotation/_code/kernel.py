@@ -55,8 +55,7 @@ class Kernel:
 
     def named(self, entry: str) -> Kernel:
         """The same kernel under a name of its own: TensorRT confuses equal ones."""
-        code = ptx.rename(self.code, self.entry, entry)
-        return replace(self, entry=entry, code=code)
+        return replace(self, entry=entry, code=ptx.rename(self.code, self.entry, entry))
 
     @property
     def launched_as(self) -> tuple[Any, ...]:

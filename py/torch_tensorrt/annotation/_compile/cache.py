@@ -61,12 +61,6 @@ class ForeignError(Exception):
     """An entry belongs to somebody whom nobody named."""
 
 
-@cache
-def kernel_cache(root: Path) -> KernelCache:
-    """The one cache in ``root`` of this process."""
-    return KernelCache(root)
-
-
 @dataclass(frozen=True)
 class Contents:
     """How much a cache holds: kernels, refusals of kernels, and bytes of both."""
@@ -231,6 +225,9 @@ class KernelCache:
                 f"the kernel cache in {self._failures[verb]}. This process goes on "
                 f"without it; {_settings.CACHE_DIR.name} names another directory."
             )
+
+
+kernel_cache = cache(KernelCache)  # the one in a directory, for all of this process
 
 
 # --- The text of an entry -------------------------------------------------------------

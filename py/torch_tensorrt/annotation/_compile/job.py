@@ -171,7 +171,6 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
                 pool.run_all([(job.what, job.run) for _, job in missing.values()], done)
                 cache.keep_within(limit)
         except Exception as error:  # no process available, or a malformed setting
-            failure = as_ours(what, error)
             for slot in missing:
-                outcomes.setdefault(slot, failure)
+                outcomes.setdefault(slot, as_ours(what, error))
     return [outcomes[slot] for slot in slots]

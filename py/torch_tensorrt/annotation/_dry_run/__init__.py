@@ -142,8 +142,7 @@ def plugin_of(op: str) -> Plugin:
     Raises:
         DryRunError: the op is not registered with kernels of its own.
     """
-    known = registered.get(op)
-    if known is None or known.plugin is None:
+    if (known := registered.get(op)) is None or known.plugin is None:
         others = ", ".join(name for name, other in registered.items() if other.plugin)
         raise DryRunError(
             f"{op}: not registered with kernels of its own. Call custom_op({op!r}, "

@@ -165,5 +165,4 @@ def _difference(first: GuardedTensor, second: GuardedTensor) -> str:
     unwritten = (one == _POISONS[0]).all(-1) & (other == _POISONS[1]).all(-1)
     if unwritten.any():
         return located(unwritten, "are never written")
-    differs = (one != other).any(-1)
-    return located(differs, "depend on memory outside of the inputs")
+    return located((one != other).any(-1), "depend on memory outside of the inputs")
