@@ -102,7 +102,7 @@ class KernelCache:
         return self._memory.get(key)
 
     def store(
-        self, key: str | None, compiler: str | None, outcome: Outcome, labels: Labels
+        self, key: str, compiler: str | None, outcome: Outcome, labels: Labels
     ) -> None:
         """Keep what compiling a job of this key gave, if it would be the same again.
 
@@ -110,7 +110,7 @@ class KernelCache:
             labels: what else an entry tells the people who look at it.
         """
         body = to_json(outcome)
-        if key is None or compiler is None or body is None:
+        if compiler is None or body is None:
             return
         self._memory[key] = outcome
         if "written" in self._failures:

@@ -161,8 +161,9 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
         def done(index: int, outcome: Outcome) -> None:
             key, job = missing[places[index]]
             outcomes[places[index]] = outcome
-            labels = {"name": job.program.launch.name, "target": job.target.arch}
-            cache.store(key, job.toolchain.compiler, outcome, labels)
+            if key:
+                labels = {"name": job.program.launch.name, "target": job.target.arch}
+                cache.store(key, job.toolchain.compiler, outcome, labels)
             advance()
 
         try:
