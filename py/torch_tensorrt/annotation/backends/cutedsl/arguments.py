@@ -105,7 +105,10 @@ class HostArguments:
         )
 
     def _number(self, expr: sympy.Basic, kind: Any, name: str) -> Builder:
-        """A number; where ``kind`` is None, an Int32, or a static int."""
+        """A number; where ``kind`` is None, an Int32, or a static int.
+
+        One argument of the host function serves for all that are equal.
+        """
         if expr.is_Integer:
             value, make = int(expr), kind or int
             return lambda values: make(value)
@@ -118,10 +121,7 @@ class HostArguments:
                 f"a {kind.__name__} that follows the shape ({expr}). TensorRT passes "
                 "32-bit integers only: compute it inside the kernel.",
             )
-        return self._integer(expr, kind or cutlass.Int32, name)
-
-    def _integer(self, expr: sympy.Basic, kind: type[Numeric], name: str) -> Builder:
-        """An argument for ``expr``; one serves for all that are equal."""
+        kind = kind or cutlass.Int32
         known = self._parameters.require_int32(name, expr, "make the dimension static")
         limit = 2 ** (kind.width - 1)
         if known.lower < -limit or known.upper >= (limit if kind.signed else 2 * limit):
