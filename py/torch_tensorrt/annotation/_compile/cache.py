@@ -31,7 +31,6 @@ from typing import Any, TypeAlias, get_origin, get_type_hints
 from .. import _settings, errors
 from .._code.kernel import Kernel, Outcome
 from .._sizes.expressions import EncodingError, decode, encode
-from ..errors import AnnotationError, warn
 
 _FOLDER = "v3"  # of entries in this format
 # What this cache calls its files; it leaves all others alone.
@@ -165,9 +164,9 @@ class KernelCache:
             except FileNotFoundError:
                 pass
             except ForeignError as error:
-                warn(f"the kernel cache's {path} is not used: {error}")
+                errors.warn(f"the kernel cache's {path} is not used: {error}")
             except DamagedError as error:
-                warn(
+                errors.warn(
                     f"the kernel cache's {path} is damaged: {error}. It is discarded, "
                     "and the kernel compiled again."
                 )
@@ -221,7 +220,7 @@ class KernelCache:
             yield
         except OSError as error:
             self._failures[verb] = f"{self.root} cannot be {verb}: {error}"
-            warn(
+            errors.warn(
                 f"the kernel cache in {self._failures[verb]}. This process goes on "
                 f"without it; {_settings.CACHE_DIR.name} names another directory."
             )
@@ -260,7 +259,7 @@ def to_json(outcome: Outcome) -> dict[str, Any] | None:
 
     That is a compiler's failure, and a kernel with expressions that have no JSON form.
     """
-    if isinstance(outcome, AnnotationError):
+    if isinstance(outcome, errors.AnnotationError):
         name = type(outcome).__name__
         return {"refused": [name, str(outcome)]} if name in _REFUSALS else None
     try:

@@ -13,7 +13,6 @@ from torch.fx.node import Node, Target
 
 from torch_tensorrt.annotation import errors
 from torch_tensorrt.annotation._tensors import TAKEN_FOR_NONE, absent, stands_for_none
-from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConversionContext import ConversionContext
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import (
@@ -60,7 +59,7 @@ def generate_plugin_converter(
 
     schema = OpSchema.of(plugin_id)
     if (definition := _qdp.plugin_def(plugin_id)) is None:
-        raise RegistrationError(
+        raise errors.RegistrationError(
             f"{plugin_id}: there is no TensorRT plugin of this name to convert to. "
             "Call generate_plugin first."
         )
@@ -80,7 +79,7 @@ def generate_plugin_converter(
         encoded = {n: schema.attributes[n].encode(v) for n, v in attributes.items()}
         layer = ctx.net.add_plugin(plugin(*tensors, **encoded), aot=aot)
         if layer is None:
-            raise RegistrationError(
+            raise errors.RegistrationError(
                 f"{schema.op}, node {name}: TensorRT did not add the plugin layer. Its "
                 "own log says why."
             )
@@ -160,4 +159,4 @@ def known_tensor(node: Node) -> Any:
 def require_distinct(known: Any) -> None:
     """Raise if a plugin would take the tensor for None."""
     if hasattr(known, "shape") and stands_for_none(len(known.shape), known.dtype):
-        raise RegistrationError(TAKEN_FOR_NONE)
+        raise errors.RegistrationError(TAKEN_FOR_NONE)

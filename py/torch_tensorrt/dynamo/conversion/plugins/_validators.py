@@ -27,7 +27,6 @@ from torch_tensorrt.annotation import _fingerprint, _tensors, errors
 from torch_tensorrt.annotation._compile.job import CODE_GENERATION, toolchain_of
 from torch_tensorrt.annotation._plugin import Plugin, Request, errors_of
 from torch_tensorrt.annotation._target import Target, current_target
-from torch_tensorrt.annotation._tensors import TensorInfo
 from torch_tensorrt.dynamo._settings import CompilationSettings
 
 from . import _generate_plugin_converter as nodes
@@ -62,7 +61,7 @@ def capability_of(
     return nodes.validator(plugin.op, require, also, strict)
 
 
-def _info(schema: OpSchema, value: Any) -> TensorInfo | None:
+def _info(schema: OpSchema, value: Any) -> _tensors.TensorInfo | None:
     """What the graph knows of a tensor argument."""
     if value is None:
         return None
@@ -73,7 +72,7 @@ def _info(schema: OpSchema, value: Any) -> TensorInfo | None:
             f"{schema.op}: an argument is {known!r}; the graph does not say what "
             "tensor it is."
         )
-    return TensorInfo(tuple(map(_extent, known.shape)), known.dtype)
+    return _tensors.TensorInfo(tuple(map(_extent, known.shape)), known.dtype)
 
 
 def _extent(size: int | torch.SymInt) -> _tensors.Extent:
