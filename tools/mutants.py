@@ -67,7 +67,10 @@ MODULES = (
 TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "py/torch_tensorrt/annotation/_record/*.py",
-        ("tests/py/annotation/test_record*.py",),
+        (
+            "tests/py/annotation/test_record*.py",
+            "tests/py/annotation/test_replay*.py",
+        ),
     ),
     (
         "py/torch_tensorrt/annotation/_sizes/*.py",
