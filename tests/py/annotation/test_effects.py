@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -126,6 +127,11 @@ def test_effects_are_in_the_order_of_the_first_of_each() -> None:
         # One pointer by another and the difference of the two.
         ["sub.s64 %rd6, %rd3, %rd1;", "add.s64 %rd7, %rd1, %rd4;",
          "add.s64 %rd5, %rd7, %rd6;"],
+        # Twice a pointer, and back: at once, and one at a time.
+        ["add.s64 %rd6, %rd1, %rd1;", "add.s64 %rd7, %rd3, %rd6;",
+         "sub.s64 %rd5, %rd7, %rd6;"],
+        ["add.s64 %rd6, %rd1, %rd1;", "add.s64 %rd7, %rd3, %rd6;",
+         "sub.s64 %rd8, %rd7, %rd1;", "sub.s64 %rd5, %rd8, %rd1;"],
         # Twice round a loop, with the increment before its use and after it.
         ["mov.b64 %rd5, %rd3;", "$L__BB0_1:", "add.s64 %rd5, %rd5, %rd4;",
          "@%p1 bra $L__BB0_1;"],
@@ -137,6 +143,14 @@ def test_effects_are_in_the_order_of_the_first_of_each() -> None:
 )  # fmt: skip
 def test_an_address_is_followed(lines: list[str]) -> None:
     assert of(*lines, "st.global.b32 [%rd5], %r1;") == ("", "", "stored")
+
+
+def test_the_only_pointer_of_an_entry_is_followed() -> None:
+    text = ENTRY.format(body="st.global.b32 [%rd3], %r1;", before="", after="")
+    for name, type_ in (("x", ".u64 .ptr .global .align 16"), ("y", ".u64")):
+        text = text.replace(f"\t.param {type_} {name},\n", "")
+        text = re.sub(rf".*\[{name}\];\n", "", text)
+    assert effects(text) == {"out": "stored"}
 
 
 def test_inline_assembly_has_registers_without_a_percent_sign() -> None:
