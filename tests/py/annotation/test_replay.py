@@ -268,6 +268,65 @@ def test_of_many_shapes_those_are_replayed_that_functions_branch_on() -> None:
     assert points(Range(0, 100, 5000), Range(1, 7, 9000), named={1234})[0] == found
 
 
+def test_the_first_of_many_shapes_are_these() -> None:
+    """The optimum, edges, what is named and its neighbours; then random ones."""
+    extents = Range(3, 50, 5000)
+    edges = {3, 4, 4999, 5000} | {2**k for k in range(2, 13)}
+    wanted = {50, 1233, 1234, 1235, 2467, 2468, 2469} | edges
+    (first,), *_ = found = points(extents, named={1234})[0]
+    assert first == 50
+    assert {n for (n,) in found[: len(wanted)]} == wanted
+    assert all(3 <= n <= 5000 for (n,) in found)
+
+
+def test_each_dimension_is_swept_alone_and_beside_its_equals() -> None:
+    edges = (1, 2, 3, 4, 8, 16, 29, 30)
+    wanted = {(first, second) for first in (1, 30) for second in (1, 30)}
+    wanted |= {(n, other) for n in edges for other in (7, 1, 30)}
+    wanted |= {(other, n) for n in edges for other in (5, 1, 30)}
+    wanted |= {(n, m) for n in edges for m in (n, n + 1) if m <= 30}
+    wanted |= {(m, n) for n in edges for m in (n, n + 1) if m <= 30}
+    found, are_all = points(Range(1, 5, 30), Range(1, 7, 30))
+    assert not are_all
+    assert set(found[: len(wanted) + 1]) == {(5, 7), *wanted}
+
+
+def test_as_many_shapes_are_replayed_as_are_asked_for() -> None:
+    extents = {symbol(0, 0): Range(1, 2, 3), symbol(0, 1): Range(2, 9, 100)}
+    for most in (1, 5, 60, 200):
+        found, are_all = replay.points_of(extents, {}, (), most)
+        assert len(set(found)) == most
+        assert not are_all
+
+
+def test_where_dimensions_agree_they_are_also_made_to_differ() -> None:
+    first, second, third = (symbol(0, axis) for axis in range(3))
+    ranges = {first: Range(2, 10, 40), second: Range(1, 10, 50), third: Range(1, 7, 9)}
+    found = replay.unequal_points(ranges, {first: first, second: first}, {1, 3})
+    beside = {  # ends, 1, and by 1, 2 and 3: more, less, times and a part
+        10: {1, 50, 11, 9, 12, 8, 13, 7, 20, 30, 5, 3},
+        2: {1, 50, 3, 4, 5, 6},
+        40: {1, 50, 41, 39, 42, 38, 43, 37, 20, 13},
+    }
+    wanted = {(n, m, 7) for n, others in beside.items() for m in others}
+    beside = {
+        10: {2, 40, 11, 9, 12, 8, 13, 7, 20, 30, 5, 3},
+        2: {40, 3, 4, 5, 6},
+        40: {2, 39, 38, 37, 20, 13},
+    }
+    wanted |= {(n, m, 7) for m, others in beside.items() for n in others}
+    assert set(found) == wanted
+    assert len(found) == len(wanted)
+
+
+def test_dimensions_that_agree_with_others_stay_equal() -> None:
+    first, second, third = (symbol(0, axis) for axis in range(3))
+    ranges = dict.fromkeys((first, second, third), Range(1, 4, 8))
+    found = replay.unequal_points(ranges, dict.fromkeys(ranges, first), set())
+    assert found
+    assert all(len(set(point)) == 2 for point in found)
+
+
 def test_dimensions_that_agree_are_replayed_together() -> None:
     first, second = symbol(0, 0), symbol(0, 1)
     tied = {first: first, second: first}
@@ -287,6 +346,24 @@ def test_numbers_are_found_where_a_function_names_them() -> None:
 
     found = replay.numbers_in(function)
     assert {91, 92, 93, 94, 95, 96, 97, 1234, 64} <= found
+
+
+def test_a_tensor_larger_than_any_memory_is_not_replayed() -> None:
+    both = Range(1, 8, 2**31 - 1)
+    inputs = replay.PlainInputs((None, info(both, 8), info(4, both)))
+    assert inputs.cannot_exist((2**59, 1))
+    assert not inputs.cannot_exist((2**59 - 1, 1))
+    assert inputs.cannot_exist((1, 2**60))
+    assert not inputs.cannot_exist((1, 2**60 - 1))
+
+
+def test_inputs_are_made_once_for_each_shape_and_kind() -> None:
+    inputs = replay.PlainInputs((info(FEW, 8), None))
+    first = inputs.at((5,), True)
+    assert first is inputs.at((5,), True)
+    assert first is not inputs.at((6,), True)
+    assert first is not inputs.at((5,), False)
+    assert [t if t is None else tuple(t.shape) for t in first.inputs] == [(5, 8), None]
 
 
 # --- Writes, threads and buffers ------------------------------------------------------
