@@ -18,12 +18,21 @@ from typing import Any
 
 import pytest
 import torch
+import triton
 from kernels import add_kernel, info
 from torch.fx.experimental.symbolic_shapes import guard_or_false, statically_known_true
+from torch.utils._pytree import tree_leaves
 from values import evaluate
 
-from torch_tensorrt.annotation._record import Call, branches, record, replay, tracing
-from torch_tensorrt.annotation._record.program import Constant, Program
+from torch_tensorrt.annotation._record import (
+    Call,
+    branches,
+    infer_outputs,
+    record,
+    replay,
+    tracing,
+)
+from torch_tensorrt.annotation._record.program import Constant, Program, Scalar
 from torch_tensorrt.annotation._tensors import Range, symbol
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (
@@ -234,6 +243,186 @@ def test_the_message_names_shape_and_difference() -> None:
         RecordError, match=r"at d0_0=64, .*: argument `n` is 3, and was recorded as 4"
     ):
         recorded(CLASSES["a symbol is no int"]["is"], MANY)
+
+
+# --- Everything that a launch does is compared ----------------------------------------
+
+
+def is_int(x: Any) -> bool:
+    """Whether sizes are plain ints: no branch on them, and so seen by a replay only."""
+    return isinstance(x.shape[0], int)
+
+
+@triton.jit
+def other_kernel(x_ptr, y_ptr, n, out_ptr, BLOCK):  # type: ignore[no-untyped-def]
+    pass
+
+
+def passed(x: Any, out: Any, *, kernel: Any = add_kernel, grid: Any = 1, **how: Any):  # type: ignore[no-untyped-def]
+    arguments = {"x_ptr": x, "y_ptr": x, "n": 8, "out_ptr": out, "BLOCK": 256, **how}
+    kernel[(grid,)](**arguments)
+
+
+DIFFERENT: dict[str, tuple[Callable[[Any, Any], None], str]] = {
+    "kernel": (
+        lambda x, out: passed(x, out, kernel=other_kernel if is_int(x) else add_kernel),
+        "it has JITFunction.*other_kernel.*, and JITFunction.*add_kernel.* was record",
+    ),
+    "option": (
+        lambda x, out: passed(x, out, num_warps=8 if is_int(x) else 4),
+        r"it has \(\('num_warps', 8\),\), and \(\('num_warps', 4\),\) was recorded",
+    ),
+    "another option": (
+        lambda x, out: passed(x, out, **{"num_stages": 2} if is_int(x) else {}),
+        r"it has \(\('num_stages', 2\),\), and \(\) was recorded",
+    ),
+    "constant": (
+        lambda x, out: passed(x, out, BLOCK=512 if is_int(x) else 256),
+        "it has .*'BLOCK', .*512.*, and .*'BLOCK', .*256.* was recorded",
+    ),
+    "type of a constant": (
+        lambda x, out: passed(x, out, n=1.0 if is_int(x) else True),
+        r"it has .*'n', .*1\.0.*, and .*'n', 'bool'.* was recorded",
+    ),
+    "int or condition": (
+        lambda x, out: passed(x, out, n=1 if is_int(x) else x.shape[0] > 0),
+        "it has .*'n', 'int'.*, and .*'n', 'bool'.* was recorded",
+    ),
+    "condition": (
+        lambda x, out: passed(x, out, n=x.shape[0] > (7 if is_int(x) else 9)),
+        "argument `n` is 1, and was recorded as False",
+    ),
+    "decided condition": (
+        lambda x, out: passed(x, out, n=not is_int(x)),
+        "argument `n` is 0, and was recorded as 1",
+    ),
+    "number": (
+        lambda x, out: passed(x, out, n=x.shape[0] + is_int(x)),
+        "argument `n` is 2, and was recorded as 1",
+    ),
+    "tensor": (
+        lambda x, out: passed(x, out, x_ptr=out if is_int(x) else x),
+        "it has .*'x_ptr', 'tensor', 1.*, and .*'x_ptr', 'tensor', 0.* was recorded",
+    ),
+    "no tensor": (
+        lambda x, out: passed(x, out, y_ptr=None if is_int(x) else x),
+        "it has .*'y_ptr', 'constant'.*, and .*'y_ptr', 'tensor', 0.* was recorded",
+    ),
+    "dtype": (
+        lambda x, out: passed(x.view(torch.int16) if is_int(x) else x, out),
+        r"it has .*torch\.int16.*, and .*torch\.float16.* was recorded",
+    ),
+    "grid": (
+        lambda x, out: passed(x, out, grid=2 if is_int(x) else 1),
+        "the grid's axis 0 is 2, and was recorded as 1",
+    ),
+    "third axis": (
+        lambda x, out: add_kernel[(1, 1, 1 + is_int(x))](x, x, 8, out, BLOCK=256),
+        "the grid's axis 2 is 2, and was recorded as 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_a_difference_on_plain_ints_is_refused(what: str) -> None:
+    launch, message = DIFFERENT[what]
+    meta = lambda x: torch.empty_like(x)  # noqa: E731
+    with pytest.raises(RecordError, match=f"something else .*: {message}"):
+        record(backend("triton"), launch, meta, (info(FEW, 8),))
+
+
+OUTPUTS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "extent": (
+        lambda x: x.new_empty(3 + is_int(x), x.shape[0]),
+        "output 0, extent 0 is 4, and was recorded as 3",
+    ),
+    "rank": (
+        lambda x: x.new_empty((3,) * (1 + is_int(x))),
+        "it has .'output', 2, .*, and .'output', 1, .* was recorded",
+    ),
+    "dtype": (
+        lambda x: x.new_empty(3, dtype=torch.int32 if is_int(x) else torch.int8),
+        r"it has .*torch\.int32.*, and .*torch\.int8.* was recorded",
+    ),
+    "number": (
+        lambda x: (x.new_empty(3),) * (1 + is_int(x)),
+        r"it has .'output', 1, .*, and None was recorded",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OUTPUTS)
+def test_an_output_that_differs_on_plain_ints_is_refused(what: str) -> None:
+    meta, message = OUTPUTS[what]
+    with pytest.raises(RecordError, match=f"something else .*: {message}"):
+        infer_outputs(meta, [info(FEW, 8)], "the fake kernel")
+
+
+def test_a_condition_is_the_same_as_a_bool() -> None:
+    """On plain ints it is a constant, which is no difference."""
+    meta = lambda x: torch.empty_like(x)  # noqa: E731
+    launch = lambda x, out: passed(x, out, n=x.shape[0] > 9)  # noqa: E731
+    (_, _, n, *_) = record(
+        backend("triton"), launch, meta, (info(FEW, 8),)
+    ).launch.arguments
+    assert n == Scalar("n", symbol(0, 0) > 9)
+
+
+# --- What it is replayed on -----------------------------------------------------------
+
+USES: dict[str, Callable[[Any], Any]] = {
+    "nothing": lambda x: None,
+    "sizes": lambda x: (x.size(dim=0), x.stride(dim=1), x.size(), x.dim(), x.numel()),
+    "views": lambda x: (x.view(-1), x[0], x[:, 1:3], x[None], x.view(dtype=torch.int8)),
+    "a transpose": lambda x: x.transpose(dim0=0, dim1=1),
+    "its parts": lambda x: (torch.split(x, 4, dim=1), torch.unbind(x, dim=1)),
+    "two of it": lambda x: torch.cat([x, x], dim=1) + torch.stack((x, x)).sum(0)[:, :1],
+    "a list of it": lambda x: torch.broadcast_tensors(x, x[:1]),
+    "an allocation": lambda x: (
+        torch.empty_like(x),
+        x.new_empty(4, dtype=torch.int32),
+        torch.empty(x.shape, device=x.device),
+        torch.empty(3, device="cuda"),
+        torch.empty(size=(3, 4), device=torch.device("cuda", 0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", USES)
+def test_what_people_write_is_replayed_on_tensors_without_memory(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They pass for CUDA tensors, as does all that is made of them."""
+    at = replay.PlainInputs.at
+
+    def fast(self: replay.PlainInputs, point: replay.Point, fast: bool) -> Any:
+        assert fast, f"not possible at {point}"
+        return at(self, point, fast)
+
+    def launch(x: Any, out: Any) -> None:
+        for tensor in tree_leaves((x, out, USES[what](x))):
+            if isinstance(tensor, torch.Tensor):
+                assert (tensor.device, tensor.is_cuda, tensor.is_meta) == (
+                    torch.device("cuda", 0),
+                    True,
+                    False,
+                )
+        passed(x, out)
+
+    meta = lambda x: torch.empty_like(x)  # noqa: E731
+    monkeypatch.setattr(replay.PlainInputs, "at", fast)
+    record(backend("triton"), launch, meta, (info(FEW, 8),))
+
+
+def test_a_tensor_of_another_device_stays_there() -> None:
+    def launch(x: Any, out: Any) -> None:
+        assert torch.empty(3).device == torch.empty(3, device="cpu").device
+        assert torch.empty(3, device="cpu").is_cpu
+        assert torch.empty(3, device="meta").is_meta
+        passed(x, out)
+
+    meta = lambda x: torch.empty_like(x)  # noqa: E731
+    record(backend("triton"), launch, meta, (info(FEW, 8),))
 
 
 # --- What is replayed -----------------------------------------------------------------
