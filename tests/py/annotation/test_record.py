@@ -576,3 +576,229 @@ def test_the_function_that_raised_is_named() -> None:
 
     with pytest.raises(UserCodeError, match=r"^the fake kernel raised RuntimeError"):
         recorded(launch_add, meta=meta)
+
+
+def test_every_output_must_reach_the_kernel() -> None:
+    def launch_fn(x: Any, out: Any, forgotten: Any) -> None:
+        launch(x, x, out, 5)
+
+    def turned(x: Any, forgotten: Any, out: Any) -> None:
+        launch(x, x, out, 5)
+
+    def meta(x: Any) -> Any:
+        return torch.empty_like(x), torch.empty_like(x)
+
+    for function, index in ((launch_fn, 1), (turned, 0)):
+        with pytest.raises(ArgumentError, match=f"output {index} of the meta function"):
+            recorded(function, X, meta=meta)
+
+
+def test_a_stream_is_passed_where_it_is_declared() -> None:
+    streams: list[Any] = []
+
+    def launch_fn(x: Any, y: Any, out: Any, stream: Any, BLOCK: int) -> None:
+        streams.append(stream)
+        add_kernel[(1,)](x, y, 5, out, BLOCK=BLOCK)
+
+    assert recorded(launch_fn, BLOCK=64).arguments[-1] == Constant("BLOCK", 64)
+    assert recorded(launch_fn, BLOCK=64, stream=7).name == "add_kernel"
+    assert set(streams) == {0, 7}
+
+
+def test_a_function_that_takes_something_else_is_refused_with_what_it_would_get() -> (
+    None
+):
+    def launch_fn(x: Any, out: Any) -> None:
+        raise AssertionError("it must not be called")
+
+    with pytest.raises(ArgumentError, match=r"2 inputs, 1 outputs .* none: too many p"):
+        recorded(launch_fn)
+    with pytest.raises(ArgumentError, match="keywords BLOCK: got an unexpected") as it:
+        recorded(launch_fn, X, BLOCK=3)
+    assert "after the inputs; or make it the body" not in str(it.value)
+
+
+def test_an_input_that_is_not_given_is_none() -> None:
+    def launch_fn(x: Any, bias: Any, out: Any) -> None:
+        assert bias is None
+        scale_kernel[(1,)](1.0, 5, out, False, x, bias, 16)
+
+    result = record(
+        backend("triton"), launch_fn, lambda x, bias: torch.empty_like(x), (X, None)
+    )
+    assert result.inputs == (X, None)
+    assert result.launch.arguments[5] == Constant("bias_ptr", None)
+    assert result.launch.arguments[2] == Pointer("out_ptr", 2, torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [((3,), (3, 1, 1)), ((3, 4), (3, 4, 1)), ((3, 4, 5), (3, 4, 5))],
+)
+def test_a_grid_has_three_axes(grid: tuple[int, ...], expected: tuple[int]) -> None:
+    assert recorded(lambda x, y, out: launch(x, y, out, 5, grid=grid)).grid == expected
+
+
+def test_a_condition_is_a_scalar_and_a_decided_one_a_constant() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        rows = x.shape[0]
+        scale_kernel[(1,)](rows > 9, rows < rows, out, rows == rows, x, None, 16)
+
+    alpha, n, _, negate, *_ = recorded(launch_fn, X).arguments
+    assert alpha == Scalar("alpha", symbol(0, 0) > 9)
+    assert n == Constant("n", False)
+    assert negate == Constant("negate", True)
+
+
+def test_a_compile_time_constant_may_be_computed_from_sizes_that_cancel() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        rows, even = x.shape[0], x.shape[0] * 2
+        scale_kernel[(1,)](1.0, 5, out, rows < even, x, None, even // rows * 8)
+
+    assert recorded(launch_fn, X).arguments[-1] == Constant("BLOCK", 16)
+
+
+def test_a_long_expression_is_cut_in_the_message() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        size = sum((x.shape[0] + i) // (i + 2) for i in range(40))
+        add_kernel[(1,)](x, y, 5, out, BLOCK=size)
+
+    with pytest.raises(ArgumentError, match=r"\(.{100}\.\.\.\)\. It would need a ke"):
+        recorded(launch_fn)
+
+
+# --- Bodies of ops, which allocate their outputs --------------------------------------
+
+
+def of_body(function: Callable[..., Any], **keywords: Any) -> Program:
+    meta = lambda x: torch.empty_like(x)  # noqa: E731
+    call = Call(keywords, names=("x",))
+    return record(backend("triton"), function, meta, (info(ROWS, 8),), call)
+
+
+def copied(x: Any, out: Any) -> Any:
+    launch(x, x, out, 5)
+    return out
+
+
+def test_what_a_body_allocates_and_returns_is_the_output() -> None:
+    def body(x: Any, *, factor: int) -> Any:
+        torch.empty_like(x)
+        out = torch.empty_like(x)
+        add_kernel[(1,)](x, x, 5, out, BLOCK=factor)
+        return out
+
+    result = of_body(body, factor=64)
+    assert result.outputs[0].shape == (symbol(0, 0), 8)
+    assert result.launch.arguments[0] == Pointer("x_ptr", 0, torch.float16)
+    assert result.launch.arguments[3] == Pointer("out_ptr", 1, torch.float16)
+    assert result.launch.arguments[4] == Constant("BLOCK", 64)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: x.new_empty(x.shape[0], 9), "fake kernel .*One of them is wrong"),
+        (lambda x: torch.empty_like(x, dtype=torch.int8), "One of them is wrong"),
+        (lambda x: x.new_empty(8, x.shape[0]).t(), r"output 0 has strides \[1, "),
+        (lambda x: x.new_empty(x.shape[0] + 1, 8)[1:], r"output 0 has strides \[8, 1"),
+        (lambda x: x, "output 0 comes from an input"),
+        (lambda x: x.clone(), "output 0 comes from .*clone"),
+    ],
+)
+def test_a_body_that_returns_something_else_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(RecordError, match=message):
+        of_body(lambda x: copied(x, make(x)))
+
+
+def test_a_body_that_returns_no_tensor_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"<lambda> .* returned NoneType; it must"):
+        of_body(lambda x: None)
+
+
+# --- Indexing, which torch without CUDA refuses of a fake CUDA tensor -----------------
+
+KEYS: list[Any] = [
+    0,
+    -1,
+    slice(1, 3),
+    slice(None, None, 2),
+    slice(1, None, 2),
+    None,
+    Ellipsis,
+    (0, 1),
+    (0, slice(2, 4)),
+    (slice(0, 1), 2),
+    (None, 1),
+    (1, None),
+    (None, slice(1, 2), None, 3),
+    (..., 2),
+    (..., 2, slice(1, 3)),
+    (1, ...),
+    (1, ..., 2),
+    (0, ..., None),
+    (None, ..., 1, None),
+    (slice(None), ..., slice(1, 2)),
+    (1, 2, ..., 3),
+]
+
+
+def test_an_index_gives_the_view_that_torch_has() -> None:
+
+    def layouts(tensor: torch.Tensor) -> list[Any]:
+        views = [tensor[key] for key in KEYS]
+        return [(tuple(v.shape), v.stride(), v.storage_offset()) for v in views]
+
+    expected = layouts(torch.empty(4, 5, 6))
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        assert layouts(x) == expected
+        launch(x, y, out, 5)
+
+    inputs = info(4, 5, 6)
+    assert recorded(launch_fn, inputs, inputs).name == "add_kernel"
+
+
+# --- Builtins, of sizes and of anything else ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (lambda x: max(x.shape[0], 1), lambda n: max(n, 1)),
+        (lambda x: divmod(x.shape[0], 7)[0], lambda n: n // 7),
+        (lambda x: divmod(x.shape[0], 7)[1], lambda n: n % 7),
+        (lambda x: divmod(99, x.shape[0] + 2)[0], lambda n: 99 // (n + 2)),
+        (lambda x: len(x) * 3, lambda n: 3 * n),
+        (lambda x: len(x[:, 0]) * 3, lambda n: 3 * n),
+        (lambda x: len(x.shape) + len(x[:1].t()), lambda n: 10),
+        (lambda x: x.shape[0] // -7, lambda n: n // -7),
+        (lambda x: (x.shape[0] - 20) // -7, lambda n: (n - 20) // -7),
+        (lambda x: x.shape[0] % -7, lambda n: n % -7),
+        (lambda x: (20 - x.shape[0]) % -7, lambda n: (20 - n) % -7),
+        (lambda x: 100 // (x.shape[0] + 1), lambda n: 100 // (n + 1)),
+        (lambda x: 100 % (x.shape[0] + 1), lambda n: 100 % (n + 1)),
+        (lambda x: min([5], default=x.shape[0]), lambda n: 5),
+        (lambda x: max(4, 5, key=lambda k: -k), lambda n: 4),
+        (lambda x: min({3, 4}), lambda n: 3),
+    ],
+)
+def test_builtins_are_right_for_every_size(written: Any, meant: Any) -> None:
+    """From zero on, which torch takes for impossible."""
+
+    def launch_fn(x: Any, out: Any) -> None:
+        launch(x, x, out, written(x))
+
+    (_, _, scalar, *_) = recorded(launch_fn, info(Range(0, 8, 40), 8)).arguments
+    assert isinstance(scalar, Scalar)
+    for n in range(41):
+        assert evaluate(scalar.expr, {symbol(0, 0): n}) == meant(n)
+
+
+def test_a_tensor_without_dimensions_has_no_length() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        with pytest.raises(TypeError, match="len"):
+            len(x)
+        launch(x, y, out, 5)
+
+    assert recorded(launch_fn, info(), info()).name == "add_kernel"
