@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from traceback import FrameSummary
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import sympy
 import torch
 import triton
 from kernels import add_kernel, info, launch_add, multiply_kernel, scale_kernel
+from torch.utils._sympy.functions import FloorDiv
 from values import evaluate
 
 from torch_tensorrt.annotation._record import Call, infer_outputs, record
@@ -26,6 +28,7 @@ from torch_tensorrt.annotation._record.program import (
     Program,
     Scalar,
 )
+from torch_tensorrt.annotation._record.tracing import Guard
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (
@@ -632,6 +635,23 @@ def test_an_input_that_is_not_given_is_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (Call(input_formats=("HWC8",)), ("HWC8", "HWC8", "LINEAR")),
+        (Call(input_formats=("HWC8",), weights=1), ("HWC8", "LINEAR", "LINEAR")),
+        (Call(output_formats=("HWC8",)), ("LINEAR", "LINEAR", "HWC8")),
+    ],
+)
+def test_one_format_is_that_of_every_tensor_but_weights(
+    call: Call, expected: tuple[str, ...]
+) -> None:
+    inputs = info(8, 4, 4), info(8, 4, 4)
+    meta = lambda x, y: torch.empty_like(x)  # noqa: E731
+    found = record(backend("triton"), launch_add, meta, inputs, call)
+    assert found.formats == expected
+
+
+@pytest.mark.parametrize(
     ("grid", "expected"),
     [((3,), (3, 1, 1)), ((3, 4), (3, 4, 1)), ((3, 4, 5), (3, 4, 5))],
 )
@@ -650,12 +670,29 @@ def test_a_condition_is_a_scalar_and_a_decided_one_a_constant() -> None:
     assert negate == Constant("negate", True)
 
 
-def test_a_compile_time_constant_may_be_computed_from_sizes_that_cancel() -> None:
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        (lambda rows: rows * 2 // rows * 8, 16),
+        (lambda rows: rows == rows, True),
+        (lambda rows: rows < rows, False),
+    ],
+)
+def test_a_compile_time_constant_may_be_computed_from_sizes_that_cancel(
+    written: Any, value: Any
+) -> None:
     def launch_fn(x: Any, out: Any) -> None:
-        rows, even = x.shape[0], x.shape[0] * 2
-        scale_kernel[(1,)](1.0, 5, out, rows < even, x, None, even // rows * 8)
+        scale_kernel[(1,)](1.0, 5, out, False, x, None, written(x.shape[0]))
 
-    assert recorded(launch_fn, X).arguments[-1] == Constant("BLOCK", 16)
+    assert recorded(launch_fn, X).arguments[-1] == Constant("BLOCK", value)
+
+
+def test_a_compile_time_condition_that_follows_a_dynamic_size_is_refused() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        scale_kernel[(1,)](1.0, 5, out, False, x, None, x.shape[0] > 9)
+
+    with pytest.raises(ArgumentError, match=r"follows a dynamic size \(.* > 9\)"):
+        recorded(launch_fn, X)
 
 
 def test_a_long_expression_is_cut_in_the_message() -> None:
@@ -802,3 +839,100 @@ def test_a_tensor_without_dimensions_has_no_length() -> None:
         launch(x, y, out, 5)
 
     assert recorded(launch_fn, info(), info()).name == "add_kernel"
+
+
+# --- Guards, and the shapes that an op does not have ----------------------------------
+
+
+def test_a_guard_knows_what_it_asks() -> None:
+    n, m = symbol(0, 0), symbol(1, 0)
+    where = FrameSummary("model.py", 7, "launch")
+    guards = [
+        Guard(condition, str(where), False)
+        for condition in (sympy.Eq(n, m), sympy.Eq(n, 16), n < m, sympy.Eq(n, m + 1))
+    ]
+    assert [guard.is_equality for guard in guards] == [True, False, False, False]
+    assert [guard.constants for guard in guards] == [set(), {16}, set(), {1}]
+    assert [guard.holds({n: 16, m: 16}) for guard in guards] == [1, 1, 0, 0]
+    assert [guard.negated().holds({n: 16, m: 16}) for guard in guards] == [0, 0, 1, 1]
+
+
+def test_a_guard_that_divides_by_zero_does_not_hold() -> None:
+    n, m = symbol(0, 0), symbol(1, 0)
+    guard = Guard(sympy.Eq(FloorDiv(n, m), 2), "", False)
+    assert guard.holds({n: 8, m: 4})
+    assert not guard.holds({n: 8, m: 0})
+
+
+def test_what_the_fake_kernel_rejects_is_no_branch() -> None:
+    def meta(x: Any, y: Any) -> Any:
+        assert x.shape[0] % 8 == 0
+        assert x.shape[0] <= 4000
+        return torch.empty_like(x)
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        n = 3 if x.shape[0] % 8 == 0 else 4
+        launch(x, y, out, n if x.shape[0] <= 4040 else 5)
+
+    inputs = info(Range(1, 16, 5000), 8)
+    result = recorded(launch_fn, inputs, info(8), meta=meta)
+    assert result.arguments[2] == Scalar("n", sympy.Integer(3))
+    with pytest.raises(DynamicControlFlowError, match="d0_0 <= 3960"):
+        recorded(
+            lambda x, y, out: launch(x, y, out, 3 if x.shape[0] <= 3960 else 4),
+            inputs,
+            info(8),
+            meta=meta,
+        )
+
+
+def test_another_branch_may_not_fail() -> None:
+    def launches_less(x: Any, y: Any, out: Any) -> None:
+        if x.shape[0] <= 4000:
+            launch(x, y, out, 5)
+
+    def raises(x: Any, y: Any, out: Any) -> None:
+        if x.shape[0] > 4000:
+            raise ValueError("too long")
+        launch(x, y, out, 5)
+
+    line = launches_less.__code__.co_firstlineno + 1
+    inputs = info(Range(1, 16, 5000), 8)
+    with pytest.raises(DynamicControlFlowError, match=f"<= 4000` at .*py:{line} "):
+        recorded(launches_less, inputs, info(8))
+    with pytest.raises(DynamicControlFlowError, match="d0_0"):
+        recorded(raises, inputs, info(8))
+
+
+def test_where_only_ranks_are_wanted_the_fake_kernel_runs_at_sizes_that_it_takes() -> (
+    None
+):
+    def meta(x: Any) -> Any:
+        if x.shape[0] % 3 != 0:
+            raise ValueError("a multiple of 3, please")
+        if x.shape[0] > 64:
+            raise ValueError("at most 64, please")
+        return x.new_empty(x.shape[0], 2, dtype=torch.int8)
+
+    (output,) = infer_outputs(
+        meta, [info(Range(1, 500, 1000), 4)], "the fake kernel", sizes_matter=False
+    )
+    assert (len(output.shape), output.dtype) == (2, torch.int8)
+
+
+def test_a_fake_kernel_that_takes_no_size_is_refused() -> None:
+    calls: list[None] = []
+
+    def never(x: Any) -> Any:
+        calls.append(None)
+        raise ValueError("never")
+
+    def even_less(x: Any) -> Any:
+        raise ValueError("even" if x.shape[0] % 2 == 0 else "odd")
+
+    for meta in (never, even_less):
+        with pytest.raises(UserCodeError, match="the fake kernel raised ValueError"):
+            infer_outputs(meta, [X], "the fake kernel", sizes_matter=False)
+    assert len(calls) == 2
+    with pytest.raises(ArgumentError, match="the fake kernel returned int"):
+        infer_outputs(lambda x: 5, [X], "the fake kernel", sizes_matter=False)
