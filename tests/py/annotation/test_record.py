@@ -28,6 +28,7 @@ from torch_tensorrt.annotation._record.program import (
     Program,
     Scalar,
 )
+from torch_tensorrt.annotation._record.replay import PlainInputs
 from torch_tensorrt.annotation._record.tracing import Guard
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
 from torch_tensorrt.annotation.backends import backend
@@ -874,16 +875,53 @@ def test_what_the_fake_kernel_rejects_is_no_branch() -> None:
         n = 3 if x.shape[0] % 8 == 0 else 4
         launch(x, y, out, n if x.shape[0] <= 4040 else 5)
 
-    inputs = info(Range(1, 16, 5000), 8)
-    result = recorded(launch_fn, inputs, info(8), meta=meta)
-    assert result.arguments[2] == Scalar("n", sympy.Integer(3))
+    def branches(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, 3 if x.shape[0] <= 3960 else 4)
+
+    inputs = info(Range(1, 16, 5000), 8), info(8)
+    few = PlainInputs(inputs, 8)
+    found = record(backend("triton"), launch_fn, meta, inputs, plain=few).launch
+    assert found.arguments[2] == Scalar("n", sympy.Integer(3))
     with pytest.raises(DynamicControlFlowError, match="d0_0 <= 3960"):
-        recorded(
-            lambda x, y, out: launch(x, y, out, 3 if x.shape[0] <= 3960 else 4),
-            inputs,
-            info(8),
-            meta=meta,
-        )
+        record(backend("triton"), branches, meta, inputs, plain=few)
+
+
+def sized(size: Callable[..., Any], *ranges: Range) -> Any:
+    """The extent of an output that a fake kernel computes from its inputs' extents.
+
+    Only eight shapes are replayed, so what exploration finds stands.
+    """
+
+    def meta(*inputs: Any) -> Any:
+        return inputs[0].new_empty(size(*(x.shape[0] for x in inputs)))
+
+    inputs = [info(extent, 8) for extent in ranges]
+    return infer_outputs(meta, inputs, "the fake kernel")[0].shape[0]
+
+
+def test_a_question_of_two_sizes_is_explored_until_no_answer_is_left() -> None:
+    extents = Range(5, 6, 9), Range(5, 6, 9)
+    assert sized(lambda n, m: 3 + 0 * int((n + m) // 4), *extents) == 3
+    for answer in (2, 3, 4):  # of 10..18 // 4
+        with pytest.raises(DynamicControlFlowError):
+            sized(lambda n, m, a=answer: 3 + (int((n + m) // 4) == a), *extents)
+
+
+def test_a_condition_that_no_size_of_the_profile_meets_is_no_branch() -> None:
+    """It is met by 0 and by 21."""
+    never = lambda n: 4 if n % 7 + n % 3 == 0 else 3  # noqa: E731
+    assert sized(never, Range(1, 8, 20)) == 3
+    for extent in (Range(0, 8, 20), Range(1, 8, 21)):
+        with pytest.raises(DynamicControlFlowError):
+            sized(never, extent)
+
+
+@pytest.mark.parametrize("only", [1, 2, 8, 19, 20])
+def test_a_branch_of_one_size_is_found(only: int) -> None:
+    with pytest.raises(DynamicControlFlowError):
+        sized(lambda n: 4 if n == only else 3, Range(1, 8, 20))
+    with pytest.raises(DynamicControlFlowError):
+        sized(lambda n: 4 if n * n == only * only else 3, Range(1, 8, 20))
 
 
 def test_another_branch_may_not_fail() -> None:
