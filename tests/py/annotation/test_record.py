@@ -20,7 +20,7 @@ from kernels import add_kernel, info, launch_add, multiply_kernel, scale_kernel
 from torch.utils._sympy.functions import FloorDiv
 from values import evaluate
 
-from torch_tensorrt.annotation._record import Call, infer_outputs, record
+from torch_tensorrt.annotation._record import Call, branches, infer_outputs, record
 from torch_tensorrt.annotation._record.program import (
     Constant,
     Launch,
@@ -875,7 +875,7 @@ def test_what_the_fake_kernel_rejects_is_no_branch() -> None:
         n = 3 if x.shape[0] % 8 == 0 else 4
         launch(x, y, out, n if x.shape[0] <= 4040 else 5)
 
-    def branches(x: Any, y: Any, out: Any) -> None:
+    def branching(x: Any, y: Any, out: Any) -> None:
         launch(x, y, out, 3 if x.shape[0] <= 3960 else 4)
 
     inputs = info(Range(1, 16, 5000), 8), info(8)
@@ -883,7 +883,7 @@ def test_what_the_fake_kernel_rejects_is_no_branch() -> None:
     found = record(backend("triton"), launch_fn, meta, inputs, plain=few).launch
     assert found.arguments[2] == Scalar("n", sympy.Integer(3))
     with pytest.raises(DynamicControlFlowError, match="d0_0 <= 3960"):
-        record(backend("triton"), branches, meta, inputs, plain=few)
+        record(backend("triton"), branching, meta, inputs, plain=few)
 
 
 def sized(size: Callable[..., Any], *ranges: Range) -> Any:
@@ -922,6 +922,49 @@ def test_a_branch_of_one_size_is_found(only: int) -> None:
         sized(lambda n: 4 if n == only else 3, Range(1, 8, 20))
     with pytest.raises(DynamicControlFlowError):
         sized(lambda n: 4 if n * n == only * only else 3, Range(1, 8, 20))
+
+
+def test_no_more_branches_are_explored_than_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def same(n: Any) -> Any:
+        return 3 + 0 * int(n)
+
+    monkeypatch.setattr(branches, "_MOST_RUNS", 9)
+    assert sized(same, Range(1, 8, 10)) == 3
+    with pytest.raises(DynamicControlFlowError, match="Eq"):
+        sized(same, Range(1, 8, 11))
+
+
+def test_sizes_that_torch_insists_on_are_taken_for_equal() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, torch.cat([x, y], dim=1).shape[0])
+
+    inputs = info(Range(1, 16, 5000), 8), info(Range(1, 16, 5000), 8)
+    few = PlainInputs(inputs, 8)
+    found = record(
+        backend("triton"),
+        launch_fn,
+        lambda x, y: torch.empty_like(x),
+        inputs,
+        plain=few,
+    )
+    assert found.launch.arguments[2].expr in (symbol(0, 0), symbol(1, 0))
+
+
+def test_what_torch_asks_again_in_other_words_is_no_branch() -> None:
+    def meta(x: Any) -> Any:
+        assert x.shape[0] % 4 == 0
+        return torch.empty_like(x)
+
+    def launch_fn(x: Any, out: Any) -> None:
+        rows, columns = x.shape
+        launch(x.view(rows // 4, 4 * columns), x, out, rows)
+
+    inputs = (info(Range(4, 16, 5000), Range(1, 8, 4000)),)
+    few = PlainInputs(inputs, 8)
+    found = record(backend("triton"), launch_fn, meta, inputs, plain=few)
+    assert found.launch.arguments[2] == Scalar("n", symbol(0, 0))
 
 
 def test_another_branch_may_not_fail() -> None:
