@@ -916,6 +916,28 @@ def test_a_condition_that_no_size_of_the_profile_meets_is_no_branch() -> None:
             sized(never, extent)
 
 
+def test_a_size_that_no_condition_names_is_found_in_a_small_range() -> None:
+    """It is 116."""
+
+    def same(n: Any) -> int:
+        return 3 if n % 37 == 5 else 2 + 1
+
+    assert sized(same, Range(100, 120, 140)) == 3
+
+
+def test_what_is_tried_for_a_rejected_size_is_the_next_one() -> None:
+    seen: list[int] = []
+
+    def meta(x: Any) -> Any:
+        seen.append(int(x.shape[0]))
+        if len(seen) < 3:
+            raise ValueError("another size, please")
+        return torch.empty_like(x)
+
+    infer_outputs(meta, [info(Range(8, 8, 64))], "the fake kernel", sizes_matter=False)
+    assert seen == [8, 9, 8]
+
+
 @pytest.mark.parametrize("only", [1, 2, 8, 19, 20])
 def test_a_branch_of_one_size_is_found(only: int) -> None:
     with pytest.raises(DynamicControlFlowError):
