@@ -916,6 +916,26 @@ def test_a_condition_that_no_size_of_the_profile_meets_is_no_branch() -> None:
             sized(never, extent)
 
 
+def test_a_branch_that_an_earlier_one_makes_impossible_is_none() -> None:
+    def size(n: Any, m: Any) -> int:
+        if n * m % 16 == 0:
+            return 3
+        return 4 if n == 16 else 2 + 1
+
+    assert sized(size, Range(1, 9, 500), Range(1, 9, 500)) == 3
+
+
+def test_a_branch_behind_the_last_answer_to_a_question_is_found() -> None:
+    def size(n: Any, m: Any) -> int:
+        answer = (n + m) // 4  # 2 or 3
+        if answer == 2:
+            return 3
+        return 4 if answer == 3 and n == 7 else 3
+
+    with pytest.raises(DynamicControlFlowError):
+        sized(size, Range(5, 5, 9), Range(3, 3, 6))
+
+
 def test_a_size_that_no_condition_names_is_found_in_a_small_range() -> None:
     """It is 116."""
 
