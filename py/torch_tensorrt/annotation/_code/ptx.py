@@ -203,7 +203,11 @@ _VALUES = frozenset({"u32", "s32", "b32", "f32", "u16", "b16", "u8", "s8", "b8"}
 
 def _without_comments(text: str) -> str:
     """``text`` with its comments blanked out: everything else stays where it is."""
-    return _COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+
+    def blank(match: re.Match[str]) -> str:
+        return "\n".join(" " * len(line) for line in match[0].split("\n"))
+
+    return _COMMENT.sub(blank, text)
 
 
 def find_entry(text: str) -> re.Match[str]:

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import sympy
 from sympy.logic.boolalg import Boolean
 from torch.utils._sympy.functions import Max, Min, Mod, PythonMod
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
-from .._tensors import INT32_MAX, INT32_MIN, Ranges
+from .._tensors import INT32_MAX, INT32_MIN, Range, Ranges
 from ..errors import ArgumentError
 
 _LARGEST_POWER = 2**31  # zero is divisible by everything; this stands for it
@@ -55,14 +57,18 @@ def bounds(expr: sympy.Basic, ranges: Ranges) -> tuple[int, int]:
     """Inclusive bounds of ``expr`` by interval arithmetic; a condition is 0 or 1."""
     if is_condition(expr):
         return (int(expr == sympy.true), int(expr != sympy.false))
-    intervals = {s: ValueRanges(r.min, r.max) for s, r in ranges.items()}
-    interval = bound_sympy(expr, intervals)
+    interval = _interval(expr, tuple(ranges.items()))
     if not (interval.lower.is_Integer and interval.upper.is_Integer):
         raise ArgumentError(
             f"the value {expr} has no bound over the profile. Give every dynamic "
             "dimension a max."
         )
     return int(interval.lower), int(interval.upper)
+
+
+@lru_cache  # asked of the same expressions by TensorRT, and by those that hold them
+def _interval(expr: sympy.Basic, ranges: tuple[tuple[sympy.Symbol, Range], ...]) -> Any:
+    return bound_sympy(expr, {s: ValueRanges(r.min, r.max) for s, r in ranges})
 
 
 def _power_of_two(expr: sympy.Basic) -> int:
