@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 _PROGRAM = "python -m torch_tensorrt.annotation"
 _STATIC = "x=8x512:fp16"
 _DYNAMIC = "x=1..64x512"
+_REPLAY = "shapes to run the launch function again at; else 500"
 _RANGES = f"its profile, min..max or min..opt..max: {_DYNAMIC}"
 _EXAMPLES = f"""\
 examples:
@@ -106,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     what = "what to compare with, called as the op is; MODULE may be FILE's name"
     dry.add_argument("--reference", metavar="MODULE:FUNCTION", help=what)
     dry.add_argument("--tolerance", type=float, help="largest error; else the dtype's")
+    dry.add_argument("--replay", type=int, default=500, metavar="N", help=_REPLAY)
     dry.add_argument("--json", metavar="FILE", help="write the report; -: print it")
     dry.add_argument("--html", metavar="FILE", help="write the report as a web page")
     often = "may be given several times"

@@ -54,6 +54,7 @@ def _dry_run(options: argparse.Namespace) -> int:
         target=options.target,
         reference=options.reference and _reference(options.reference),
         tolerance=options.tolerance,
+        replay=options.replay,
         execute=False if options.compile_only else None,
     )
     print(report.to_json() if options.json == "-" else report)

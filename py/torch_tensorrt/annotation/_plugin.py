@@ -264,7 +264,10 @@ class Plugin:
 
     def _objection(self, program: Program, kernel: Kernel) -> AnnotationError | None:
         """The error for a kernel that writes an input, or no element of an output."""
-        inputs = {f"input {i}": n for i, n in enumerate((*self.tensors, *self.weights))}
+        inputs = {
+            f"input {i}": n
+            for i, n in enumerate((*self.tensors, *dict(self.spec.weights)))
+        }
         empty = {f"output {i}" for i, o in enumerate(program.outputs) if 0 in o.shape}
         for tensor, effect in kernel.effects.items():
             if tensor in inputs and STORED in effect:

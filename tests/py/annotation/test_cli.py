@@ -127,7 +127,16 @@ def test_a_dry_run_writes_its_report(
 ) -> None:
     data, page = tmp_path / "report.json", tmp_path / "report.html"
     status, output, _ = run(
-        *("dry-run", file, *SCALE, "--input", "x=8x512:fp16", "--compile-only"),
+        *(
+            "dry-run",
+            file,
+            *SCALE,
+            "--input",
+            "x=8x512:fp16",
+            "--compile-only",
+            "--replay",
+            "9",
+        ),
         *("--dynamic", "x=1..64x512", "--target", "sm_90,ptx_isa=8.5"),
         *("--json", data, "--html", page),
         capsys=capsys,

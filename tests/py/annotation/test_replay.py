@@ -516,6 +516,26 @@ def test_dimensions_that_agree_with_others_stay_equal() -> None:
     assert all(len(set(point)) == 2 for point in found)
 
 
+def test_more_shapes_find_what_500_do_not() -> None:
+    """Nothing names the shape at which an int differs from a symbol."""
+
+    def launch(x: Any, out: Any) -> None:
+        n = x.shape[0]
+        odd = isinstance(n, int) and (n * 7919) % 4993 == 4801
+        add_kernel[(1,)](x, x, 3 if odd else n, out, BLOCK=256)
+
+    def recorded_at(most: int) -> Program:
+        inputs = (info(MANY, 8),)
+        plain = replay.PlainInputs(inputs, most)
+        return record(
+            backend("triton"), launch, torch.empty_like, inputs, Call(), plain
+        )
+
+    assert recorded_at(500).launch.arguments[2].expr == symbol(0, 0)
+    with pytest.raises(RecordError, match="argument `n` is 3"):
+        recorded_at(5000)
+
+
 def test_dimensions_that_agree_are_replayed_together() -> None:
     first, second = symbol(0, 0), symbol(0, 1)
     tied = {first: first, second: first}

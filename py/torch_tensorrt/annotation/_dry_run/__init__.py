@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .. import _target, _tensors, errors
+from .._code.ptx import parse
 from .._compile.pool import worker_count
 from .._plugin import Plugin, Request, Tactic, lock, registered
 from .._record import infer_outputs
@@ -182,9 +183,12 @@ def _report(
     if (kernel := tactic.kernel) is None:
         return TacticReport(tactic.number, **known, error=str(tactic.error))
     report = offered[tactic.number]
+    entry = parse(report.code)
     return replace(
         report,
         **known,
+        target=entry.target,
+        ptx_isa=entry.version,
         facts=kernel.facts,
         retargeted=kernel.retargeted,
         registers=kernel.registers,

@@ -17,7 +17,6 @@ from itertools import zip_longest
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from .._code import ptx
 from .._target import compiling_for
 from .._tensors import DType, Range, TensorInfo, to_plugin
 from ..errors import DryRunError, SpecError
@@ -119,15 +118,12 @@ class _Build:
                 shared_memory=params.shared_mem._expr.value(dims),
             )
 
-        header = ptx.parse(code.decode())
         return TacticReport(
             tactic,
             dtypes=tuple(DType.of_tensorrt(type_).token for type_, _ in combination),
             formats=tuple(format_.name for _, format_ in combination),
-            target=header.target,
             entry=entry,
             code=code.decode(),
-            ptx_isa=header.version,
             _launch=at,
         )
 
