@@ -936,13 +936,23 @@ def test_a_branch_behind_the_last_answer_to_a_question_is_found() -> None:
         sized(size, Range(5, 5, 9), Range(3, 3, 6))
 
 
-def test_a_size_that_no_condition_names_is_found_in_a_small_range() -> None:
-    """It is 116."""
+@pytest.mark.parametrize("most", [140, 163])
+def test_a_size_that_no_condition_names_is_found_in_a_small_range(most: int) -> None:
+    """It is 116. Of a range of 64 sizes all are tried."""
 
     def same(n: Any) -> int:
         return 3 if n % 37 == 5 else 2 + 1
 
-    assert sized(same, Range(100, 120, 140)) == 3
+    assert sized(same, Range(100, 120, most)) == 3
+
+
+def test_all_sizes_of_a_large_range_can_show_that_a_condition_never_holds() -> None:
+    def size(n: Any) -> int:
+        return 4 if n * n % 4 == 3 else 3
+
+    assert sized(size, Range(1, 8, 20_000)) == 3
+    with pytest.raises(DynamicControlFlowError):
+        sized(size, Range(1, 8, 20_001))
 
 
 def test_what_is_tried_for_a_rejected_size_is_the_next_one() -> None:
