@@ -15,7 +15,7 @@ from kernels import add_kernel, info
 from torch.utils._sympy.functions import FloorDiv
 
 from torch_tensorrt.annotation._record import branches, infer_outputs, record
-from torch_tensorrt.annotation._record.program import Launch, Scalar
+from torch_tensorrt.annotation._record.program import Launch, Output, Program, Scalar
 from torch_tensorrt.annotation._record.replay import PlainInputs
 from torch_tensorrt.annotation._record.tracing import Guard
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
@@ -81,6 +81,33 @@ def test_what_the_fake_kernel_rejects_is_no_branch() -> None:
     assert found.arguments[2] == Scalar("n", sympy.Integer(3))
     with pytest.raises(DynamicControlFlowError, match="d0_0 <= 3960"):
         recorded(branching, *inputs, meta=meta)
+
+
+@pytest.mark.parametrize(
+    "launched",
+    [
+        lambda x, out, first: add_kernel[(2 - first,)](x, x, 5, out, BLOCK=64),
+        lambda x, out, first: add_kernel[(1,)](x, x, 5, out, BLOCK=64 << first),
+        lambda x, out, first: add_kernel[(1,)](x, x, 5, out, 64, num_warps=1 << first),
+        lambda x, out, first: add_kernel[(1,)](x, x, 5 + first, out, BLOCK=64),
+        lambda x, out, first: add_kernel[(1,)](x if first else out, x, 5, out, 64),
+        lambda x, out, first: add_kernel[(1,)](x, None if first else x, 5, out, 64),
+    ],
+    ids=["grid", "constant", "option", "number", "tensor", "none"],
+)
+def test_a_branch_may_differ_in_nothing(launched: Any) -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        launched(x, out, bool(x.shape[0] <= 4000))
+
+    with pytest.raises(DynamicControlFlowError, match="d0_0 <= 4000"):
+        recorded(launch_fn, info(Range(1, 16, 5000), 8))
+
+
+def test_programs_that_do_the_same_are_equal_whatever_there_was_to_choose() -> None:
+    outputs = (Output((symbol(0, 0),), torch.int8),)
+    choices = ((("BLOCK", 64),), (("BLOCK", 128),))
+    assert Program((), outputs) == Program((), outputs, choices=choices)
+    assert Program((), outputs) != Program((), outputs, formats=("HWC8",))
 
 
 def sized(size: Callable[..., Any], *ranges: Range) -> Any:
