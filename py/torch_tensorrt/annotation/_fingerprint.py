@@ -249,7 +249,7 @@ class _Encoder:
         # The code as written: a decorator that replaces it may keep it under this name.
         code: CodeType = getattr(function, "_original_code", function.__code__)
         cells = zip(code.co_freevars, function.__closure__ or (), strict=False)
-        closure = {name: _content(cell) for name, cell in cells}
+        closure = {name: content_of(cell) for name, cell in cells}
         self.tokens.append(f"function={_label(function)}")
         if not _is_users(function):  # it may hold one that is
             held = [f for f in closure.values() if isinstance(f, FunctionType)]
@@ -397,7 +397,8 @@ def _imported(names: Iterable[str], package: str | None) -> Iterator[ModuleType]
             yield module
 
 
-def _content(cell: CellType) -> Any:
+def content_of(cell: CellType) -> Any:
+    """What a closure's variable holds; text where it has no value yet."""
     try:
         return cell.cell_contents
     except ValueError:

@@ -668,3 +668,23 @@ def test_an_output_at_the_address_of_a_freed_buffer_is_refused(
     meta = lambda x: torch.empty_like(x)  # noqa: E731
     with pytest.raises(RecordError, match=r"comes from|writes a tensor"):
         record(backend("triton"), body, meta, inputs, Call(names=("x",)))
+
+
+def test_a_variable_without_a_value_yet_holds_no_number() -> None:
+    def launch(x: Any, out: Any) -> None:
+        if x.dtype is torch.int8:
+            later(x)
+        add_kernel[(1,)](x, x, x.shape[0], out, BLOCK=256)
+
+    program = record(backend("triton"), launch, torch.empty_like, (info(FEW, 8),))
+    later = print
+    assert program.launch.arguments[2].expr == symbol(0, 0)
+    assert later is print
+
+
+def test_extents_that_are_equal_by_chance_at_the_optimum_are_not_tied() -> None:
+    def number(x: Any, y: Any) -> Any:
+        n, m = x.shape[0], y.shape[0]
+        return n if n == m else n + 0
+
+    assert recorded(number, Range(1, 8, 500)).launch.arguments[2].expr == symbol(0, 0)

@@ -347,7 +347,7 @@ def _read_arguments(
         elif isinstance(value, torch.SymInt | torch.SymBool) and not is_constant:
             yield scalar(name, run.expr(value))
         elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
-            yield _read_symbolic_constant(name, value, is_constant, where)
+            yield _read_symbolic_constant(run, name, value, is_constant, where)
         elif _is_integer(value) and not is_constant:
             yield Scalar(name, run.expr(value))
         elif is_constant or value is None or isinstance(value, float | bool | str):
@@ -379,7 +379,7 @@ def _owner(tensor: torch.Tensor, owners: Mapping[int, int], where: str) -> int:
 
 
 def _read_symbolic_constant(
-    name: str, value: Any, is_constant: bool, where: str
+    run: Trace, name: str, value: Any, is_constant: bool, where: str
 ) -> Constant:
     """A value that follows the shape, where only a constant can go."""
     if free_unbacked_symbols(value):
@@ -387,7 +387,7 @@ def _read_symbolic_constant(
             f"{where}: it depends on the values of a tensor, which nothing looks at "
             "before the kernel runs in an engine. Read it inside the kernel."
         )
-    known = value.node.expr
+    known = run.expr(value)
     shown = str(known) if len(str(known)) < 100 else f"{str(known)[:100]}..."
     if isinstance(value, torch.SymInt) and known.is_number:
         return Constant(name, int(known))

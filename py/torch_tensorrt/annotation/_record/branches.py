@@ -100,7 +100,7 @@ def _general_run(function: Traced, tensors: Inputs, what: str) -> tuple[Trace, P
     for guard in base.guards():
         if not base.pinned():
             break
-        if not isinstance(guard.condition, sympy.Eq) or guard.is_equality:
+        if not isinstance(guard.condition, sympy.Eq):
             continue
         for extents in _solutions(ranges, {}, [], guard):
             other = Trace(tensors, extents)

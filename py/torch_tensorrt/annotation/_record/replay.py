@@ -30,6 +30,7 @@ import sympy
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from .._fingerprint import content_of
 from .._sizes.facts import is_condition
 from .._sizes.to_tensorrt import compiled
 from .._tensors import Ranges, TensorInfo, ranges_of, symbol
@@ -151,7 +152,7 @@ def numbers_in(*functions: Callable[..., Any]) -> set[int]:
             names, of_module = value.__code__.co_names, value.__globals__
             pending += [value.__code__, *(of_module.get(name) for name in names)]
             pending += [value.__defaults__, value.__kwdefaults__]
-            pending += [cell.cell_contents for cell in value.__closure__ or ()]
+            pending += map(content_of, value.__closure__ or ())
         elif isinstance(value, dict | tuple | list | set | frozenset):
             pending += value
     return found

@@ -151,13 +151,13 @@ class Trace:
         with self._around(), self._modes[0], self._modes[1]:
             return function(self)
 
-    def expr(self, size: int | torch.SymInt | torch.SymBool) -> Any:
+    def expr(self, size: int | torch.SymInt | torch.SymBool | torch.SymFloat) -> Any:
         """The expression of a size, over the symbols of ``expressions.symbol``.
 
         Raises:
             DataDependentError: it does not follow from the inputs' extents alone.
         """
-        if isinstance(size, torch.SymInt | torch.SymBool):
+        if isinstance(size, torch.SymInt | torch.SymBool | torch.SymFloat):
             if free_unbacked_symbols(size):
                 raise DataDependentError(
                     "a size or an argument depends on the values of a tensor. Before "
