@@ -414,6 +414,7 @@ def main() -> int:
     numbers = range(options.first, options.first + options.functions)
     jobs = [(options.seed, n, options.shapes, options.compiled) for n in numbers]
     outcomes: Counter[str] = Counter()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # which forked processes cannot use
     with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
         for word, text in pool.imap_unordered(run, jobs, chunksize=20):
             outcomes[word] += 1

@@ -18,9 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from cache_tools import compile_one, job, key, no_compiler
 
 from torch_tensorrt.annotation._fingerprint import lasting_fingerprint
+
+in_a_fork = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="a forked process cannot ask a GPU"
+)
 
 
 def in_a_process(function: Callable[[], Any], folder: Path) -> Any:
@@ -224,6 +229,7 @@ IN_A_KERNEL = Case(
 )
 
 
+@in_a_fork
 def test_an_edit_of_what_a_kernel_uses_is_seen(tmp_path: Path) -> None:
     def of_kernel() -> str | None:
         return key(job(importlib.import_module("launcher").launch))
@@ -235,6 +241,7 @@ def test_an_edit_of_what_a_kernel_uses_is_seen(tmp_path: Path) -> None:
     assert before is not None
 
 
+@in_a_fork
 @pytest.mark.usefixtures("fresh_cache")
 def test_what_a_file_of_this_second_filled_is_found_when_it_is_old(
     tmp_path: Path,

@@ -297,7 +297,7 @@ DIFFERENT: dict[str, tuple[Callable[[Any, Any], None], str]] = {
         "argument `n` is 0, and was recorded as 1",
     ),
     "number": (
-        lambda x, out: passed(x, out, n=x.shape[0] + is_int(x)),
+        lambda x, out: passed(x, out, n=x.shape[0] + int(is_int(x))),
         "argument `n` is 2, and was recorded as 1",
     ),
     "tensor": (
