@@ -23,9 +23,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import logging
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import warnings
 from collections import Counter
@@ -57,6 +59,7 @@ PROFILES = (
     ((Range(0, 8, 20), 128), (Range(1, 5, 7),)),
     ((Range(2, 1024, 65536), Range(1, 512, 8192)), (Range(1, 512, 8192),)),
 )
+SECONDS = 20  # for one function; a longer one counts as refused
 NAMES = ("p", "q", "r")  # the kernel's integer arguments
 
 HELPERS = """
@@ -394,9 +397,25 @@ def compiled_difference(
     return case.difference(at, shapes)
 
 
+class TooSlow(BaseException):
+    """A function takes minutes, in sympy mostly."""
+
+
 def run(job: tuple[int, int, int, int]) -> tuple[str, str]:
     warnings.simplefilter("ignore")
-    return outcome(*job)
+    logging.disable()
+
+    def give_up(*_: Any) -> None:
+        raise TooSlow
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(SECONDS)
+    try:
+        return outcome(*job)
+    except TooSlow:
+        return "refused needlessly", f"function {job[1]} takes more than {SECONDS} s"
+    finally:
+        signal.alarm(0)
 
 
 def main() -> int:
