@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from tensorrt.plugin._tensor import SymIntExpr
 from torch.utils._sympy.functions import (
     BitwiseFn_bitwise_and,
+    BitwiseFn_bitwise_xor,
     CeilDiv,
     CeilToInt,
     FloorDiv,
@@ -31,6 +32,8 @@ from torch.utils._sympy.functions import (
     Max,
     Min,
     Mod,
+    OpaqueUnaryFn_sqrt,
+    PowByNatural,
     PythonMod,
     TruncToInt,
 )
@@ -52,6 +55,7 @@ from torch_tensorrt.annotation.errors import ArgumentError, SpecError
 
 n, m, k = (symbol(0, axis) for axis in range(3))
 SYMBOLS = (n, m, k)
+POWER = PowByNatural(m, k)
 
 # --- Expressions as user code builds them, and what they mean on plain ints -----------
 
@@ -447,8 +451,13 @@ def test_a_sum_or_product_that_may_pass_64_bits_is_refused(
         sympy.And(n > 4, m < 9),
         sympy.Gt(n, m),
         pytest.param(n * 2**70, id="what passes 64 bits"),
-        pytest.param(2**n, id="a power with a dynamic exponent"),
-        pytest.param(sympy.Lt(2**n, m**5), id="a comparison that TensorRT lacks"),
+        pytest.param(POWER, id="a power with a dynamic exponent"),
+        pytest.param(
+            sympy.Lt(PowByNatural(2, n), m**5), id="a comparison that TensorRT lacks"
+        ),
+        pytest.param(BitwiseFn_bitwise_xor(n, m), id="an exclusive or"),
+        pytest.param(FloorToInt(IntTrueDiv(n - 9, m)), id="a float in between"),
+        pytest.param(FloorToInt(OpaqueUnaryFn_sqrt(n)), id="a square root"),
     ],
     ids=str,
 )

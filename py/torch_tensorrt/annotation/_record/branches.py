@@ -31,8 +31,8 @@ from typing import TypeAlias
 
 import sympy
 
+from .._sizes.expressions import on_ints
 from .._sizes.facts import bounds
-from .._sizes.to_tensorrt import compiled
 from .._tensors import Range, Ranges, TensorInfo, ranges_of
 from ..errors import (
     AnnotationError,
@@ -365,8 +365,9 @@ def _exhausted(conditions: Sequence[sympy.Basic], ranges: Ranges) -> bool:
     extent = ranges[symbols[0]]
     if extent.max - extent.min >= _MOST_CANDIDATES:
         return False
-    hold = compiled(conditions, symbols, ranges)
-    return not any(all(hold([value])) for value in range(extent.min, extent.max + 1))
+    hold = [on_ints(condition) for condition in conditions]
+    extents = ({symbols[0]: value} for value in range(extent.min, extent.max + 1))
+    return not any(all(h(chosen) for h in hold) for chosen in extents)
 
 
 def _solutions(

@@ -169,12 +169,7 @@ class Recorded:
     def __init__(self, program: Program, ranges: Ranges) -> None:
         self._structure, exprs = _taken_apart(program)
         self._values = compiled(exprs, list(ranges), ranges)
-        self.constants = {
-            int(number)
-            for expr in exprs
-            for number in expr.atoms(sympy.Integer)
-            if abs(number) < 2**31
-        }
+        self.constants = {int(n) for e in exprs for n in e.atoms(sympy.Integer)}
 
     def difference(self, found: Program, point: Point) -> str:
         """How ``found``, a replay at ``point``, differs; empty where it does not."""

@@ -38,6 +38,7 @@ from torch.fx.experimental.symbolic_shapes import (
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .._sizes.expressions import on_ints
 from .._tensors import Range, TensorInfo, ranges_of, symbol
 from ..errors import AnnotationError, ArgumentError, DataDependentError, RecordError
 
@@ -76,9 +77,8 @@ class Guard:
 
     def holds(self, extents: Mapping[sympy.Symbol, int]) -> bool:
         """Whether it is true of these extents."""
-        rule = {s: sympy.Integer(v) for s, v in extents.items()}
         try:
-            return bool(self.condition.xreplace(rule) == sympy.true)
+            return bool(on_ints(self.condition)(extents))
         except ZeroDivisionError:
             return False
 

@@ -24,7 +24,8 @@ from torch.utils._sympy.functions import CeilToInt, IntTrueDiv
 
 from .._tensors import Ranges
 from ..errors import ArgumentError
-from .facts import bounds, is_condition
+from .expressions import on_ints
+from .facts import bounds
 
 _MOST_SHOWN = 200  # characters of an expression in a message
 _LARGEST_EXACT = 2**53  # of a float64: math.ceil(a / b) is exact below
@@ -53,7 +54,7 @@ def compiled(
 ) -> Callable[[Sequence[int]], list[int]]:
     """What TensorRT computes for ``exprs``, as a function of ``order``'s extents.
 
-    What TensorRT cannot compute is what sympy says; :func:`to_tensorrt` refuses it.
+    What TensorRT cannot compute is what Python says; :func:`to_tensorrt` refuses it.
     """
     extents = {s: _Computed(operator.itemgetter(i)) for i, s in enumerate(order)}
     translator = _Translator(_ALGEBRA, extents, ranges)
@@ -62,16 +63,12 @@ def compiled(
         try:
             computed: _Computed = translator.visit(expr)
         except ArgumentError:
-            return lambda point: _evaluated(expr, dict(zip(order, point, strict=True)))
+            exact = on_ints(expr)
+            return lambda point: int(exact(dict(zip(order, point, strict=True))))
         return computed.at
 
     functions = list(map(function, exprs))
     return lambda point: [at(point) for at in functions]
-
-
-def _evaluated(expr: sympy.Basic, extents: Mapping[sympy.Symbol, int]) -> int:
-    value = expr.xreplace({s: sympy.Integer(v) for s, v in extents.items()})
-    return int(value == sympy.true if is_condition(value) else value)
 
 
 def _operation(
