@@ -84,6 +84,13 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("tests/py/annotation/test_effects*.py",),
     ),
     (
+        "py/torch_tensorrt/annotation/_code/kernel.py",
+        (
+            "tests/py/annotation/test_effects*.py",
+            "tests/py/annotation/test_plugin.py",
+        ),
+    ),
+    (
         "py/torch_tensorrt/annotation/_code/*.py",
         ("tests/py/annotation/test_ptx*.py",),
     ),
@@ -164,6 +171,8 @@ ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 # Left alone, because a change there makes no difference or says nothing of the code:
 # annotations are never evaluated, and most decorators are `@dataclass(frozen=True)`.
 SKIPPED_FIELDS = {"annotation", "returns", "decorator_list"}
+# zip(strict=True) asserts what the code around it makes true.
+SKIPPED_KEYWORDS = {"strict"}
 
 # A node, and what replaces it.
 Change: TypeAlias = "tuple[ast.expr | ast.stmt, ast.AST]"
@@ -337,6 +346,8 @@ def code(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.JoinedStr):
         return  # a message, mostly
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.keyword) and node.arg in SKIPPED_KEYWORDS:
         return
     yield node
     for field, value in ast.iter_fields(node):

@@ -212,7 +212,7 @@ def test_a_kernel_compiled_alone_has_a_time_limit(
     with monkeypatch.context() as patch:
         patch.setattr(triton_compiler, "triton_compile", lambda *a, **k: time.sleep(60))
         (outcome,) = compile_all([job()], "test")
-    assert "test::op, tactic 1: not compiled within 0.5 seconds" in str(outcome)
+    assert "test::op, tactic 1: not done within 0.5 seconds" in str(outcome)
     assert files(fresh_cache) == []
 
 

@@ -160,6 +160,22 @@ def test_a_branch_behind_the_last_answer_to_a_question_is_found() -> None:
         sized(size, Range(5, 5, 9), Range(3, 3, 6))
 
 
+def test_what_only_a_search_of_two_sizes_shows_to_be_impossible_is_no_branch() -> None:
+    def size(n: Any, m: Any) -> int:
+        return 4 if n * m % 11 == 7 and (n + m) % 5 == 1 else 3
+
+    assert sized(size, Range(1, 1, 2), Range(1, 2, 3)) == 3
+    with pytest.raises(DynamicControlFlowError):
+        sized(size, Range(1, 1, 9), Range(1, 2, 9))
+
+
+def test_sizes_that_are_tried_are_the_ends_small_ones_and_those_named() -> None:
+    tried = branches._samples(Range(1, 500, 1000), {40})
+    assert tried == [1, 2, 3, 39, 40, 41, 499, 500, 501, 999, 1000]
+    assert branches._samples(Range(7, 9, 70), {400}) == list(range(7, 71))
+    assert branches._samples(Range(7, 9, 71), set()) == [7, 8, 9, 10, 70, 71]
+
+
 @pytest.mark.parametrize("most", [140, 163])
 def test_a_size_that_no_condition_names_is_found_in_a_small_range(most: int) -> None:
     """It is 116. Of a range of 64 sizes all are tried."""

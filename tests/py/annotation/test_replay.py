@@ -290,7 +290,7 @@ DIFFERENT: dict[str, tuple[Callable[[Any, Any], None], str]] = {
     ),
     "condition": (
         lambda x, out: passed(x, out, n=x.shape[0] > (7 if is_int(x) else 9)),
-        "argument `n` is 1, and was recorded as False",
+        "argument `n` is 1, and was recorded as 0",
     ),
     "decided condition": (
         lambda x, out: passed(x, out, n=not is_int(x)),
@@ -616,6 +616,9 @@ def test_a_write_beside_the_kernel_is_refused(what: str) -> None:
         launched(WRITES[what])
 
 
+RUNNING = ThreadPoolExecutor(1)
+
+
 @pytest.mark.parametrize(
     "start",
     [
@@ -623,10 +626,13 @@ def test_a_write_beside_the_kernel_is_refused(what: str) -> None:
         try_to(lambda work: threading.Thread(target=work).start()),
         lambda work: threading.Timer(0, work).start(),
         lambda work: ThreadPoolExecutor(1).submit(work),
+        lambda work: RUNNING.submit(work),
+        try_to(lambda work: list(RUNNING.map(lambda _: work(), [0]))),
     ],
 )
-def test_a_thread_is_refused(start: Callable[..., Any]) -> None:
-    with pytest.raises(RecordError, match="starts a thread"):
+def test_work_for_another_thread_is_refused(start: Callable[..., Any]) -> None:
+    assert RUNNING.submit(int).result() == 0
+    with pytest.raises(RecordError, match="hands work to another thread"):
         launched(lambda x, out: start(lambda: None))
 
 

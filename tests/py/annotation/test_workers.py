@@ -84,7 +84,7 @@ def test_what_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     slow, fast = compiled(jobs)
     assert time.monotonic() - started < 10
     assert fast == "done"
-    assert "slow: not compiled within 0.5 seconds" in str(slow)
+    assert "slow: not done within 0.5 seconds" in str(slow)
     assert multiprocessing.active_children() == []
 
 

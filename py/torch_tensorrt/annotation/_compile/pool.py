@@ -111,7 +111,7 @@ class _WorkerTraceback(Exception):
 def _reason(error: BaseException, timeout: float) -> str:
     if isinstance(error, futures.TimeoutError | TimeoutError):
         return (
-            f"not compiled within {timeout:g} seconds. "
+            f"not done within {timeout:g} seconds. "
             f"{_settings.COMPILE_TIMEOUT.name} sets another limit."
         )
     if isinstance(error, ProcessExpired):

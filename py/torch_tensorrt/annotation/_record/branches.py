@@ -25,6 +25,7 @@ the replay covers every shape of the profile.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TypeAlias
@@ -285,7 +286,7 @@ class _Explorer:
             found = True
             self._runs += 1
             if self._runs > _MOST_RUNS:
-                break
+                raise self._refused(guard)
             run = Trace(self._tensors, extents)
             try:
                 other = run.run(self._function)
@@ -303,7 +304,7 @@ class _Explorer:
             return run
         if not found and guard.is_torchs:
             return None  # torch asked again, in other words, what is settled already
-        if not found or self._runs > _MOST_RUNS:
+        if not found:
             raise self._refused(guard)
         self._contract.append(guard)
         if guard.is_equality:
@@ -317,18 +318,8 @@ class _Explorer:
 
     def _is_impossible(self, path: Sequence[Guard], guard: Guard) -> bool:
         """Whether no extents at all can satisfy ``path`` and break ``guard``."""
-        conditions = [g.condition for g in (*path, guard.negated())]
-        tied = [condition.xreplace(self._tied) for condition in conditions]
-        if _exhausted(tied, self._ranges):
-            return True
-        pinned = {
-            side: other
-            for equality in tied
-            if isinstance(equality, sympy.Eq)
-            for side, other in itertools.permutations(equality.args)
-            if side.is_Symbol and other.is_Integer
-        }
-        return any(condition.xreplace(pinned) == sympy.false for condition in tied)
+        conditions = (g.condition for g in (*path, guard.negated()))
+        return _exhausted([c.xreplace(self._tied) for c in conditions], self._ranges)
 
     def _culprit(self, guard: Guard, extents: Mapping[sympy.Symbol, int]) -> Guard:
         """The guard to blame: a line of the user's before one of torch's."""
@@ -350,23 +341,25 @@ class _Explorer:
 
 
 def _exhausted(conditions: Sequence[sympy.Basic], ranges: Ranges) -> bool:
-    """Whether they leave an expression no value, or the only symbol no extent."""
+    """Whether they leave an expression no value, or no extents of not too many."""
     excluded: dict[sympy.Basic, set[int]] = defaultdict(set)
     for condition in conditions:
         if isinstance(condition, sympy.Ne) and condition.rhs.is_Integer:
             excluded[condition.lhs].add(int(condition.rhs))
     for expr, values in excluded.items():
         lower, upper = bounds(expr, ranges)
-        if upper - lower < len(values) and values.issuperset(range(lower, upper + 1)):
+        if all(value in values for value in range(lower, upper + 1)):
             return True
-    symbols = list(set().union(*(c.free_symbols for c in conditions)))
-    if len(symbols) != 1:
-        return False
-    extent = ranges[symbols[0]]
-    if extent.max - extent.min >= _MOST_CANDIDATES:
+    symbols = set().union(*(c.free_symbols for c in conditions))
+    spans = {s: range(ranges[s].min, ranges[s].max + 1) for s in symbols}
+    for c in conditions:
+        if isinstance(c, sympy.Eq) and c.lhs in spans and c.rhs.is_Integer:
+            spans[c.lhs] = range(c.rhs, c.rhs + 1)
+    if math.prod(map(len, spans.values())) > _MOST_CANDIDATES:
         return False
     hold = [on_ints(condition) for condition in conditions]
-    extents = ({symbols[0]: value} for value in range(extent.min, extent.max + 1))
+    choices = itertools.product(*spans.values())
+    extents = (dict(zip(spans, choice, strict=True)) for choice in choices)
     return not any(all(h(chosen) for h in hold) for chosen in extents)
 
 
@@ -410,8 +403,8 @@ def _ends(extent: Range) -> list[int]:
 
 def _samples(extent: Range, named: set[int]) -> list[int]:
     """Extents worth trying: the ends, small ones, and what a condition names."""
-    near = {extent.min, extent.opt, extent.max} | named
-    near |= {value + step for value in near for step in (-1, 1)} | {1, 2, 3}
+    known = {extent.min, extent.opt, extent.max, 2} | named
+    near = {near for value in known for near in range(value - 1, value + 2)}
     if extent.max - extent.min < 64:
-        near |= set(range(extent.min, extent.max + 1))
+        near |= set(range(extent.min, extent.max))
     return sorted(v for v in near if extent.min <= v <= extent.max)

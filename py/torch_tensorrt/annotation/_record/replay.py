@@ -178,7 +178,11 @@ class Recorded:
             pairs = itertools.zip_longest(structure, self._structure)
             one, other = next(pair for pair in pairs if pair[0] != pair[1])
             return f"it has {one}, and {other} was recorded"
-        values = zip(self._values(point), map(_as_int, exprs), strict=True)
+        try:
+            recorded = self._values(point)
+        except ZeroDivisionError:
+            return "it was recorded with a division by zero"
+        values = zip(recorded, map(_as_int, exprs), strict=True)
         for index, (expected, given) in enumerate(values):
             if expected != given:
                 name, _ = list(_expressions(found))[index]

@@ -18,10 +18,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from traceback import FrameSummary
+from types import SimpleNamespace
 from typing import Any, TypeAlias, TypeVar
 
 import sympy
@@ -218,6 +220,7 @@ def _in_torch(filename: str) -> bool:
 
 # --- What the function sees while it is traced ----------------------------------------
 
+_THREADS = ((threading.Thread, "start"), (ThreadPoolExecutor, "submit"))
 _lock = threading.RLock()
 _tracing = threading.local()
 
@@ -242,9 +245,10 @@ def tracing() -> Iterator[None]:
         stack.enter_context(shape_config.patch(size_oblivious))  # type: ignore[attr-defined]
         if not torch.cuda.is_available():
             stack.enter_context(_patched(torch.cuda, "device", _NoDevice))
-            stack.enter_context(_patched(torch.cuda, "current_stream", _NoStream))
-        start = _in_this_thread(_refuse_thread, threading.Thread.start)
-        stack.enter_context(_patched(threading.Thread, "start", start))
+            stack.enter_context(_patched(torch.cuda, "current_stream", _no_stream))
+        for owner, name in _THREADS:
+            refuse = _in_this_thread(_refuse_thread, getattr(owner, name))
+            stack.enter_context(_patched(owner, name, refuse))
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
         _tracing.entered = True
         try:
@@ -365,12 +369,11 @@ def _hash(original: Callable[..., Any], size: Any) -> int:
     return int(original(size)) if is_torchs else hash(int(size))
 
 
-def _refuse_thread(original: Callable[..., Any], thread: Any) -> None:
-    del original, thread
+def _refuse_thread(*_: Any, **__: Any) -> None:
     with remembering_refusals():
         raise RecordError(
-            "the launch function starts a thread. A launch in another thread would not "
-            "be recorded: launch the kernel in the function itself."
+            "the launch function hands work to another thread. A launch there would "
+            "not be recorded: launch the kernel in the function itself."
         )
 
 
@@ -391,13 +394,9 @@ class _NoDevice(contextlib.nullcontext[None]):
     """``torch.cuda.device(...)`` where there is none."""
 
 
-class _NoStream:
+def _no_stream(device: Any = None) -> Any:
     """``torch.cuda.current_stream()`` where there is none."""
-
-    cuda_stream = 0
-
-    def __init__(self, device: Any = None) -> None:
-        del device
+    return SimpleNamespace(cuda_stream=0, device=device)
 
 
 class FakeTensors(TorchFunctionMode):

@@ -80,7 +80,7 @@ def _power_of_two(expr: sympy.Basic) -> int:
         if not expr.as_coeff_Mul()[0].is_Integer:
             return 1
         return min(math.prod(map(_power_of_two, expr.args)), _LARGEST_POWER)
-    if isinstance(expr, sympy.Pow) and expr.args[1].is_Integer and expr.args[1] > 0:
+    if isinstance(expr, sympy.Pow) and expr.args[1].is_Integer:
         factors = [_power_of_two(expr.args[0])] * int(expr.args[1])
         return min(math.prod(factors), _LARGEST_POWER)
     if isinstance(

@@ -64,11 +64,11 @@ def compiled(
             computed: _Computed = translator.visit(expr)
         except ArgumentError:
             exact = on_ints(expr)
-            return lambda point: int(exact(dict(zip(order, point, strict=True))))
+            return lambda point: exact(dict(zip(order, point, strict=True)))
         return computed.at
 
     functions = list(map(function, exprs))
-    return lambda point: [at(point) for at in functions]
+    return lambda point: [int(at(point)) for at in functions]
 
 
 def _operation(
