@@ -806,6 +806,7 @@ def test_an_index_gives_the_view_that_torch_has() -> None:
         (lambda x: len(x) * 3, lambda n: 3 * n),
         (lambda x: len(x[:, 0]) * 3, lambda n: 3 * n),
         (lambda x: len(x.shape) + len(x[:1].t()), lambda n: 10),
+        (lambda x: ~x.shape[0], lambda n: -n - 1),
         (lambda x: x.shape[0] // -7, lambda n: n // -7),
         (lambda x: (x.shape[0] - 20) // -7, lambda n: (n - 20) // -7),
         (lambda x: x.shape[0] % -7, lambda n: n % -7),

@@ -139,7 +139,6 @@ class Trace:
             hint,
             source=source,
             dynamic_dim=DimDynamic.DYNAMIC,
-            do_not_specialize_zero_one=True,
             # torch takes sizes for positive, and simplifies max(n, 1) to n.
             positive=True if extent.min > 0 else None,
         )
