@@ -245,6 +245,16 @@ def test_the_message_names_shape_and_difference() -> None:
         recorded(CLASSES["a symbol is no int"]["is"], MANY)
 
 
+def test_a_function_that_raises_on_plain_ints_is_refused() -> None:
+    def number(x: Any, y: Any) -> int:
+        if isinstance(x.shape[0], int):
+            raise ValueError("only symbols, please")
+        return 1
+
+    with pytest.raises(RecordError, match=r"on plain ints .* only symbols"):
+        recorded(number, FEW)
+
+
 # --- Everything that a launch does is compared ----------------------------------------
 
 
