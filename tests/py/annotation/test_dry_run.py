@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from kernels import BLOCKS, launch_add, launch_matmul, launch_silu
+from network import with_sequences
 from warned import warned
 
 import torch_tensorrt
@@ -400,6 +401,7 @@ def test_a_dynamic_shape_that_would_stay_in_pytorch_is_refused() -> None:
     assert "Compiled, not run" in str(report)
 
 
+@with_sequences
 def test_attributes_left_out_have_the_ops_defaults() -> None:
     def launch(x: Any, out: Any, factors: list[float], k: int | None) -> None:
         assert (factors, k) in (([1.5, 2.0], None), ([1.0], None), ([3.0], 7))
