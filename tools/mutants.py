@@ -70,6 +70,7 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             "tests/py/annotation/test_record*.py",
             "tests/py/annotation/test_replay*.py",
+            "tests/py/annotation/test_views.py",
         ),
     ),
     (
@@ -95,8 +96,16 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("tests/py/annotation/test_ptx*.py",),
     ),
     (
+        "py/torch_tensorrt/annotation/backends/abi.py",
+        (
+            "tests/py/annotation/test_views.py",
+            "tests/py/annotation/test_triton_signature*.py",
+        ),
+    ),
+    (
         "py/torch_tensorrt/annotation/backends/triton/signature*.py",
         (
+            "tests/py/annotation/test_views.py",
             "tests/py/annotation/test_triton_signature*.py",
             "tests/py/annotation/test_triton_backend*.py",
         ),

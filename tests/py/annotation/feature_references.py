@@ -146,6 +146,27 @@ FEATURES = {
         lambda x, bias: x + x,
         meta=biased_meta,
     ),
+    "halves": Feature(
+        "views that start inside a tensor",
+        "halves",
+        (info(ROWS, 50),),
+        lambda x: x[:, :25] - x[:, 25:],
+        meta=lambda x: x.new_empty(x.shape[0], 25),
+    ),
+    "packed": Feature(
+        "views whose offset follows the shape",
+        "packed",
+        (info(2, ROWS, COLUMNS),),
+        lambda x: x[0] - x[1],
+        meta=lambda x: x.new_empty(x.shape[1:]),
+    ),
+    "stacked": Feature(
+        "views of an output",
+        "stacked",
+        (info(ROWS, COLUMNS),),
+        lambda x: torch.stack([x + x, -x]),
+        meta=lambda x: x.new_empty(2, *x.shape),
+    ),
     "dynamic": Feature(
         "several dynamic sizes", "double", (info(ROWS, 3, COLUMNS),), double
     ),

@@ -8,6 +8,7 @@ import cutlass
 import cutlass.cute as cute
 from cutedsl_kernels import flattened, thread_index
 from cutlass import Constexpr, Float32
+from cutlass.cute.runtime import from_dlpack
 
 BLOCK = 128
 
@@ -44,7 +45,7 @@ def two_kernel(x: cute.Tensor, total: cute.Tensor, negative: cute.Tensor):
     i = thread_index()
     if i < cute.size(x):
         total[i] = x[i] + x[i]
-        negative[i] = -x[i].to(Float32)
+        negative[i] = (-x[i].to(Float32)).to(negative.element_type)
 
 
 @cute.kernel
@@ -55,6 +56,14 @@ def biased_kernel(x: cute.Tensor, bias: cute.Tensor | None, out: cute.Tensor):
         if cutlass.const_expr(bias is not None):
             more = bias[i % cute.size(bias)]
         out[i] = x[i] + more
+
+
+@cute.kernel
+def difference_kernel(a: cute.Tensor, b: cute.Tensor, out: cute.Tensor):
+    i = thread_index()
+    if i < cute.size(out):
+        at = i // out.shape[1], i % out.shape[1]
+        out[at] = a[at] - b[at]
 
 
 @cute.jit
@@ -96,3 +105,21 @@ def two(x: cute.Tensor, total: cute.Tensor, negative: cute.Tensor):
     two_kernel(flattened(x), flattened(total), flattened(negative)).launch(
         grid=(blocks, 1, 1), block=(BLOCK, 1, 1)
     )
+
+
+@cute.jit
+def difference(a: cute.Tensor, b: cute.Tensor, out: cute.Tensor):
+    blocks = cute.ceil_div(cute.size(out), BLOCK)
+    difference_kernel(a, b, out).launch(grid=(blocks, 1, 1), block=(BLOCK, 1, 1))
+
+
+def halves(x, out):
+    difference(*map(from_dlpack, (*x.chunk(2, -1), out)))
+
+
+def packed(x, out):
+    difference(from_dlpack(x[0]), from_dlpack(x[1]), from_dlpack(out))
+
+
+def stacked(x, out):
+    two(from_dlpack(x), from_dlpack(out[0]), from_dlpack(out[1]))

@@ -39,7 +39,7 @@ def affine_kernel(x, out, scale: ct.Constant[float], shift: ct.Constant[int]):
 def two_kernel(x, total, negative):
     tile = ct.load(x, index=(ct.bid(0),), shape=(TILE,))
     ct.store(total, index=(ct.bid(0),), tile=tile + tile)
-    ct.store(negative, index=(ct.bid(0),), tile=-ct.astype(tile, ct.float32))
+    ct.store(negative, index=(ct.bid(0),), tile=ct.astype(-tile, negative.dtype))
 
 
 @ct.kernel
@@ -47,6 +47,15 @@ def biased_kernel(x, bias, out):
     row = ct.load(x, index=(ct.bid(0), ct.bid(1)), shape=(1, 16))
     more = ct.load(bias, index=(ct.bid(1),), shape=(16,))
     ct.store(out, index=(ct.bid(0), ct.bid(1)), tile=row + more)
+
+
+@ct.kernel
+def difference_kernel(a, b, out):
+    index = ct.bid(0), ct.bid(1)
+    tile = ct.load(a, index=index, shape=(1, 32)) - ct.load(
+        b, index=index, shape=(1, 32)
+    )
+    ct.store(out, index=index, tile=tile)
 
 
 def launch_flat(kernel, tensors, *constants):
@@ -79,3 +88,20 @@ def affine(x, out, scale, shift):
 
 def two(x, total, negative):
     launch_flat(two_kernel, (x, total, negative))
+
+
+def difference(a, b, out):
+    grid = (out.shape[0], ct.cdiv(out.shape[1], 32))
+    ct.launch(torch.cuda.current_stream(), grid, difference_kernel, (a, b, out))
+
+
+def halves(x, out):
+    difference(*x.chunk(2, -1), out)
+
+
+def packed(x, out):
+    difference(x[0], x[1], out)
+
+
+def stacked(x, out):
+    launch_flat(two_kernel, (x, out[0], out[1]))

@@ -57,6 +57,15 @@ def biased_kernel(x_ptr, bias_ptr, out_ptr, n, columns):
     tl.store(out_ptr + offsets, x + bias, mask=offsets < n)
 
 
+@triton.jit
+def difference_kernel(a_ptr, b_ptr, out_ptr, n, columns, stride):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    places = offsets // columns * stride + offsets % columns
+    a = tl.load(a_ptr + places, mask=offsets < n)
+    b = tl.load(b_ptr + places, mask=offsets < n)
+    tl.store(out_ptr + offsets, a - b, mask=offsets < n)
+
+
 def grid(x):
     return (triton.cdiv(x.numel(), BLOCK.value),)
 
@@ -79,3 +88,19 @@ def biased(x, bias, out):
 
 def two(x, total, negative):
     two_kernel[grid(x)](x, total, negative, x.numel())
+
+
+def halves(x, out):
+    a, b = x.chunk(2, -1)
+    rest = out.numel(), out.shape[1], x.stride(0)
+    difference_kernel[grid(out)](a, b, out, *rest)
+
+
+def packed(x, out):
+    difference_kernel[grid(out)](
+        x[0], x[1], out, out.numel(), out.shape[1], x.stride(1)
+    )
+
+
+def stacked(x, out):
+    two_kernel[grid(x)](x, out[0], out[1], x.numel())

@@ -26,6 +26,7 @@ from torch_tensorrt.annotation.backends.cutedsl.host import Address
 from torch_tensorrt.annotation.errors import ArgumentError
 
 N = symbol(0, 0)
+_FOLLOWS = (Kind.INPUT, 0, 2, 0)  # two bytes, so often as the first extra says
 
 
 class Arguments:
@@ -190,6 +191,21 @@ def test_alignment_is_a_fact_where_it_is_promised(
     assert arguments.told == told
     slots = [Address(Slot(Kind.INPUT, 0)), Address(Slot(Kind.OUTPUT, 0))]
     assert arguments.host.values == slots
+
+
+@pytest.mark.parametrize(
+    ("start", "told", "slot"),
+    [(4, "value%8", Slot(Kind.INPUT, 0, 8)), (None, "value%2", Slot(*_FOLLOWS))],
+    ids=str,
+)
+def test_a_view_is_aligned_as_its_offset_is(start: Any, told: str, slot: Slot) -> None:
+    def view(x: Any) -> Any:
+        return x[x.shape[0] // 3 if start is None else start :]
+
+    arguments = Arguments(view, x=info(Range(9, 30, 90)))
+    assert [fact for fact in arguments.told if fact.startswith("value%")] == [told]
+    assert Address(slot) in arguments.host.values
+    assert Arguments(view, x=info(Range(9, 30, 90)), aligned=False).told == []
 
 
 def test_the_largest_tensor_has_offsets_of_32_bits() -> None:

@@ -71,6 +71,24 @@ def test_without_the_alignment_promise_addresses_are_not_facts() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("start", "divisors"),
+    [(0, (16, 8, 1)), (4, (8, 8, 1)), (9, (2, 2, 1))],
+)
+def test_the_address_of_a_view_is_aligned_as_its_offset_is(
+    start: int, divisors: tuple[int, ...]
+) -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        flat = x.view(-1)[start:]
+        ct.launch(0, (1,), kernels.relu_kernel, (out.view(-1), flat, 64))
+
+    program = recorded(launch_fn, info(DYNAMIC, 30))
+    told = [
+        constraints(program, facts)[1].base_addr_divisible_by for facts in FACT_SETS
+    ]
+    assert tuple(told) == divisors
+
+
 def test_the_row_stride_of_a_dynamic_row_is_not_a_fact() -> None:
     inputs = info(DYNAMIC, Range(1, 48, 333), dtype=torch.float32)
     facts = compiled(
@@ -96,6 +114,15 @@ def test_an_array_that_is_passed_twice_may_be_itself() -> None:
     x, up, out, _ = constraints(recorded(launch_fn, info(DYNAMIC, 8)))
     assert x.alias_groups == ()
     assert up.alias_groups == out.alias_groups == ("output0",)
+
+
+def test_two_views_of_an_output_may_be_one_memory() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        low, high = out.view(-1).chunk(2)
+        ct.launch(0, (1,), kernels.reglu_kernel, (x.view(-1), low, high, 64))
+
+    _, low, high, _ = constraints(recorded(launch_fn, info(DYNAMIC, 8)))
+    assert low.alias_groups == high.alias_groups == ("output0",)
 
 
 def test_only_an_expanded_view_may_overlap_itself() -> None:

@@ -320,6 +320,79 @@ def test_64_bits_that_are_not_loaded_as_one_integer_are_refused(body: str) -> No
         reorder(module(".param .u64 p", body=body), [N0], (0, 1, 0))
 
 
+VIEW, STEPS = Slot(Kind.INPUT, 0, 50), Slot(Kind.INPUT, 0, 2, 1)
+
+
+def test_a_constant_offset_is_added_where_the_pointer_is_loaded() -> None:
+    text = module(POINTER + "x", body="\tld.param.b64 \t%rd0, [x];")
+    result = reorder(text, [VIEW], (1, 0, 0))
+    assert "\tld.param.b64 \t%rd0, [x];\n\tadd.s64 %rd0, %rd0, 50;\n\tret;" in result
+    ptxas.assemble(result, PTXAS, "sm_90")
+
+
+def test_an_offset_that_follows_the_shape_is_a_product_with_an_extra() -> None:
+    text = module(POINTER + "x", ".param .u32 n")
+    result = reorder(text, [STEPS, N0], (1, 2, 0))
+    assert names(result) == ["x", "n", "op_t1_extra_2"]
+    assert (
+        "[x];\n\tld.param.s32 %tta_factor, [op_t1_extra_2];\n"
+        "\tmad.wide.s32 %rd0, %tta_factor, 2, %rd0;\n"
+    ) in result
+    ptxas.assemble(result, PTXAS, "sm_90")
+
+
+def test_the_extra_of_an_offset_may_be_one_that_the_kernel_takes() -> None:
+    text = module(".param .u32 m", ".param .u32 n", POINTER + "x")
+    result = reorder(text, [N1, N0, STEPS], (1, 2, 0))
+    assert names(result) == ["x", "n", "m"]
+    assert "ld.param.s32 %tta_factor, [m];" in result
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations((IN0, VIEW, STEPS))))
+def test_each_view_of_a_tensor_has_an_offset_of_its_own(order: Sequence[Slot]) -> None:
+    text = module(POINTER + "a", POINTER + "b", POINTER + "c", POINTER + "out")
+    text = text.replace("%rd<1>", "%rd<9>").replace("%rd0, [b]", "%rd1, [b]")
+    text = text.replace("%rd0, [c]", "%rd2, [c]").replace("%rd0, [out]", "%rd3, [out]")
+    result = reorder(text, [*order, OUT0], (1, 2, 1))
+    assert names(result) == ["a", "op_t1_extra_1", "op_t1_extra_2", "out"]
+    assert result.count("[a]") == 3
+    where = dict(zip(order, ("%rd0", "%rd1", "%rd2"), strict=True))
+    assert re.findall(r"add\.s64 (%\w+), \1, 50;", result) == [where[VIEW]]
+    mad = r"mad\.wide\.s32 (%\w+), %tta_factor, 2, \1;"
+    assert re.findall(mad, result) == [where[STEPS]]
+    ptxas.assemble(result, PTXAS, "sm_90")
+
+
+def test_a_load_under_a_condition_adds_under_it_and_each_load_adds() -> None:
+    load = "ld.param.u64 %rd0, [x];"
+    body = f"\t.reg .pred %p<1>;\n\t@!%p0 {load}\n\t{load}"
+    result = reorder(module(POINTER + "x", body=body), [STEPS], (1, 2, 0))
+    added = re.findall(r"(.*)(?:ld\.param\.s32|mad\.wide\.s32) ", result)
+    assert added == ["\t@!%p0 ", "\t@!%p0 ", "\t", "\t"]
+    ptxas.assemble(result, PTXAS, "sm_90")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "ld.param.v2.b32 {%r0, %r1}, [x];",
+        "ld.param.b32 %r0, [x+4];",
+        "mov.u64 %rd0, x;",
+        "ld.param.b64 %rd0, [x]; mov.u64 %rd0, x;",
+    ],
+)
+def test_a_view_that_is_not_loaded_as_one_address_is_refused(body: str) -> None:
+    text = module(POINTER + "x", body=body)
+    assert names(reorder(text, [IN0], (1, 0, 0))) == ["x"]
+    with pytest.raises(PTXError, match="not read as one address"):
+        reorder(text, [VIEW], (1, 0, 0))
+
+
+def test_an_offset_by_an_extra_that_tensorrt_does_not_pass_is_an_error() -> None:
+    with pytest.raises(PTXError, match="no such arguments"):
+        reorder(module(POINTER + "x"), [STEPS], (1, 1, 0))
+
+
 @pytest.mark.parametrize("slots", [[], [N0], [N0, N1, IN0]], ids=len)
 def test_too_few_or_too_many_slots_are_an_error(slots: Sequence[Slot]) -> None:
     text = module(".param .u32 a", ".param .u32 b")

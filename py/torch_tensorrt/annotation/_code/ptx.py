@@ -4,7 +4,8 @@
 
 TensorRT passes an ahead-of-time plugin its input pointers, then 32-bit extras, then its
 output pointers. PTX refers to parameters by name, so a different order is a different
-header: the body stays as its compiler wrote it.
+header: the body stays as its compiler wrote it. Only the loads of some parameters
+change: one that takes a view adds the view's offset to the tensor's address.
 """
 
 from __future__ import annotations
@@ -42,10 +43,22 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Slot:
-    """Where TensorRT's argument list holds a value: ``index`` among its kind."""
+    """Where TensorRT's argument list holds a value: ``index`` among its kind.
+
+    Attributes:
+        offset: bytes that the entry adds to a pointer.
+        factor: the index of the extra that ``offset`` is multiplied by, if any.
+    """
 
     kind: Kind
     index: int = 0
+    offset: int = 0
+    factor: int | None = None
+
+    @property
+    def passed(self) -> Slot:
+        """What TensorRT passes, which the entry may add an offset to."""
+        return Slot(self.kind, self.index)
 
 
 @dataclass(frozen=True)
@@ -120,12 +133,20 @@ def reorder(
             f"entry {entry.name} has {len(entry.parameters)} parameters, "
             f"{len(slots)} were expected: {', '.join(map(str, entry.parameters))}."
         )
-    declared, body = _take(slots, entry, text[entry.match.end() :])
+    declared = _declared(slots, entry)
     kinds = zip(TYPE, counts, strict=True)
     order = [Slot(kind, index) for kind, count in kinds for index in range(count)]
-    if unknown := set(declared) - set(order):
+    factors = {Slot(Kind.EXTRA, s.factor) for s in slots if s.factor is not None}
+    if unknown := {*declared, *factors} - set(order):
         raise PTXError(f"entry {entry.name}: no such arguments: {unknown}.")
-    start = header(entry.match, name, _declare(order, declared, name))
+    parameters = _declare(order, declared, name)
+    names = {slot: p.name for slot, p in zip(order, parameters, strict=True)}
+    body = text[entry.match.end() :]
+    for slot, parameter in zip(slots, entry.parameters, strict=True):
+        body = _reading(body, slot, parameter, names)
+    if factors:
+        body = f"\n\t.reg .b32 {_FACTOR};" + body
+    start = header(entry.match, name, parameters)
     return text[: entry.match.start()] + start + body
 
 
@@ -135,17 +156,11 @@ def header(match: re.Match[str], name: str, parameters: Iterable[Parameter]) -> 
     return f".visible .entry {name}(\n\t{declared}\n){match['directives']}{{"
 
 
-def _take(
-    slots: Sequence[Slot], entry: Entry, body: str
-) -> tuple[dict[Slot, Parameter], str]:
-    """The parameter that holds each slot, and the body that reads no other."""
+def _declared(slots: Sequence[Slot], entry: Entry) -> dict[Slot, Parameter]:
+    """The parameter that holds each of TensorRT's arguments; the first of several."""
     declared: dict[Slot, Parameter] = {}
     for slot, parameter in zip(slots, entry.parameters, strict=True):
         if slot.kind is Kind.UNUSED:
-            if identifier(parameter.name).search(_without_comments(body)):
-                raise PTXError(
-                    f"the kernel reads parameter {parameter}, which should be unused."
-                )
             continue
         takes = _64_BITS | _VALUES if slot.kind is Kind.EXTRA else _64_BITS
         if parameter.type not in takes:
@@ -154,12 +169,31 @@ def _take(
                 f"{slot.kind.value} {slot.index}; it takes one of "
                 f"{', '.join(sorted(takes))}."
             )
-        if slot.kind is Kind.EXTRA and parameter.type in _64_BITS:
-            body = _widen(body, parameter)
-        if slot in declared:
-            body = identifier(parameter.name).sub(declared[slot].name, body)
-        declared.setdefault(slot, replace(parameter, type=TYPE[slot.kind]))
-    return declared, body
+        declared.setdefault(slot.passed, replace(parameter, type=TYPE[slot.kind]))
+    return declared
+
+
+def _reading(
+    body: str, slot: Slot, parameter: Parameter, names: Mapping[Slot, str]
+) -> str:
+    """``body`` with the value of ``slot`` in place of an old ``parameter``.
+
+    Args:
+        names: of the parameters that hold TensorRT's arguments.
+    """
+    if slot.kind is Kind.UNUSED:
+        if identifier(parameter.name).search(_without_comments(body)):
+            raise PTXError(
+                f"the kernel reads parameter {parameter}, which should be unused."
+            )
+        return body
+    if slot.kind is Kind.EXTRA and parameter.type in _64_BITS:
+        body = _widen(body, parameter)
+    if slot.offset:
+        body = _shift(body, slot, parameter, names)
+    if (name := names[slot.passed]) != parameter.name:
+        body = identifier(parameter.name).sub(name, body)
+    return body
 
 
 def _declare(
@@ -237,6 +271,38 @@ def _widen(body: str, parameter: Parameter) -> str:
         raise PTXError(
             f"parameter {parameter} is 64 bits wide and not read as one integer, so "
             "TensorRT's 32 bits cannot take its place."
+        )
+    return result
+
+
+_FACTOR = "%tta_factor"  # a register of our own
+
+
+def _shift(
+    body: str, slot: Slot, parameter: Parameter, names: Mapping[Slot, str]
+) -> str:
+    """Loads of a pointer, each followed by what adds the offset of ``slot``."""
+    load = re.compile(
+        r"(?P<guard>@\s*!?\s*%\w+\s+)?ld\.param(?:::entry)?\.[bus]64\s+(?P<to>%\w+)\s*,"
+        rf"\s*\[{re.escape(parameter.name)}\];"
+    )
+
+    def shifted(match: re.Match[str]) -> str:
+        to = match["to"]
+        added = [f"add.s64 {to}, {to}, {slot.offset};"]
+        if slot.factor is not None:
+            factor = names[Slot(Kind.EXTRA, slot.factor)]
+            added = [
+                f"ld.param.s32 {_FACTOR}, [{factor}];",
+                f"mad.wide.s32 {to}, {_FACTOR}, {slot.offset}, {to};",
+            ]
+        return "\n\t".join([match[0], *((match["guard"] or "") + a for a in added)])
+
+    result, loads = load.subn(shifted, body)
+    if loads != len(identifier(parameter.name).findall(_without_comments(body))):
+        raise PTXError(
+            f"parameter {parameter} takes a view that starts inside its tensor, and is "
+            "not read as one address."
         )
     return result
 

@@ -253,6 +253,12 @@ def _own_outputs(
                 f"{what}: output {index} has strides {list(output.stride())}. An "
                 "engine's outputs are contiguous: return the tensor as allocated."
             )
+        size = run.expr(output.numel()) * output.dtype.itemsize
+        if sympy.expand(run.expr(output.untyped_storage().nbytes()) - size) != 0:
+            raise ArgumentError(
+                f"{what}: output {index} is a part of a larger tensor. An engine's "
+                "outputs are memory of their own: allocate each, and return it."
+            )
     operators.require_only_allocated(outputs)
     return outputs
 
@@ -342,8 +348,8 @@ def _read_arguments(
                 (value.shape, value.stride()) if launch.passes_layouts else ((), ())
             )
             shape, strides = (tuple(map(run.expr, sizes)) for sizes in layout)
-            owner = _owner(value, owners, where)
-            yield Pointer(name, owner, value.dtype, shape, strides)
+            owner, offset = _owner(value, owners, where), value.storage_offset()
+            yield Pointer(name, owner, value.dtype, shape, strides, run.expr(offset))
         elif isinstance(value, torch.SymInt | torch.SymBool) and not is_constant:
             yield scalar(name, run.expr(value))
         elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
@@ -361,19 +367,13 @@ def _read_arguments(
 
 
 def _owner(tensor: torch.Tensor, owners: Mapping[int, int], where: str) -> int:
-    """The number of the plugin's tensor whose start ``tensor`` is."""
+    """The number of the plugin's tensor that ``tensor`` is a view of."""
     owner = owners.get(tensor.untyped_storage()._cdata)
     if owner is None:
         raise ArgumentError(
             f"{where}: a tensor of shape {list(tensor.shape)} that is neither an input "
             "nor an output. An engine passes no other buffers: let the kernel write "
             "the output it was given, and copy nothing on the way."
-        )
-    if tensor.storage_offset() != 0:
-        raise ArgumentError(
-            f"{where}: a view that starts {tensor.storage_offset()} elements into its "
-            f"tensor (strides {list(tensor.stride())}). An engine passes the tensor's "
-            "start: pass the tensor and the offset."
         )
     return owner
 

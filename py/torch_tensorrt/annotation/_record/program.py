@@ -46,11 +46,12 @@ class CaughtLaunch:
 
 @dataclass(frozen=True)
 class Pointer:
-    """The address of one of the program's tensors: inputs are counted first.
+    """An address in one of the program's tensors: inputs are counted first.
 
     Attributes:
         shape, strides: of the view that was passed, in elements; empty where the
             kernel gets nothing but the address.
+        offset: of the view's start in the tensor, in elements of ``dtype``.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Pointer:
     dtype: torch.dtype
     shape: tuple[sympy.Expr, ...] = ()
     strides: tuple[sympy.Expr, ...] = ()
+    offset: sympy.Expr = sympy.S.Zero
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,7 @@ def _expressions(program: Program) -> Iterator[tuple[str, Any]]:
             if isinstance(argument, Pointer):
                 yield from _numbered(f"{what}, extent", argument.shape)
                 yield from _numbered(f"{what}, stride", argument.strides)
+                yield f"{what}, offset in its tensor,", argument.offset
             elif isinstance(argument, Scalar):
                 yield what, argument.expr
             elif isinstance(argument.value, bool):

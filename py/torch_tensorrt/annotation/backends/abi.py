@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import operator
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sympy
 
@@ -84,9 +84,30 @@ class Parameters:
             return Slot(Kind.INPUT, pointer.tensor)
         return Slot(Kind.OUTPUT, pointer.tensor - inputs)
 
+    def address_of(self, pointer: Pointer) -> Slot:
+        """The same, with the offset of a view; one that follows the shape is an extra.
+
+        Raises:
+            ArgumentError: the offset leaves the range of 32 bits within the profile.
+        """
+        slot, itemsize = self.slot_of(pointer), pointer.dtype.itemsize
+        offset = pointer.offset
+        if offset.is_Integer:
+            return replace(slot, offset=int(offset) * itemsize)
+        remedy = "pass the tensor, and offset it in the kernel"
+        self.require_int32(pointer.name, offset, remedy)
+        if offset not in self.extras:
+            self.extras.append(offset)
+        return replace(slot, offset=itemsize, factor=self.extras.index(offset))
+
+    def alignment_of(self, pointer: Pointer) -> int:
+        """Bytes, up to ``ALIGNMENT``, that divide the address at every shape; or 1."""
+        divisor = self.facts(pointer.offset).divisor * pointer.dtype.itemsize
+        return min(ALIGNMENT, divisor) if self.aligned else 1
+
     def add_pointer(self, pointer: Pointer) -> None:
-        """A parameter that takes the address of a tensor."""
-        self.slots.append(self.slot_of(pointer))
+        """A parameter that takes the address of a tensor, or of a view of it."""
+        self.slots.append(self.address_of(pointer))
 
     def add_extra(self, expr: sympy.Basic) -> None:
         """A parameter that takes a 32-bit integer, or a condition."""

@@ -82,12 +82,12 @@ class HostArguments:
             )
         alignment = argument.dtype.itemsize
         if self._parameters.aligned:
-            alignment = ALIGNMENT
-            self._parameters.told.append(f"{argument.name}%{ALIGNMENT}")
+            alignment = self._parameters.alignment_of(argument)
+            self._parameters.told.append(f"{argument.name}%{alignment}")
         stored = cutlass.Int8 if element is cutlass.Boolean else element
         memory = cute.AddressSpace.gmem
         sample = make_ptr(stored, ALIGNMENT, memory, assumed_align=alignment)
-        pointer = self._add(sample, Address(self._parameters.slot_of(argument)))
+        pointer = self._add(sample, Address(self._parameters.address_of(argument)))
         shape = self._numbers_of(argument.shape, f"{argument.name}.shape")
         strides = self._numbers_of(argument.strides, f"{argument.name}.stride")
 

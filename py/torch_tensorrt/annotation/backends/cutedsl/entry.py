@@ -123,7 +123,9 @@ def _keep_entry(code: str, entry: str) -> str:
 
 
 def _name(slot: Slot) -> str:
-    return f"tta_{slot.kind.value}_{slot.index}"
+    name = f"tta_{slot.kind.value}_{slot.index}"
+    factor = "" if slot.factor is None else f"x{slot.factor}"
+    return f"{name}_at_{slot.offset}{factor}" if slot.offset else name
 
 
 class _Binding:

@@ -84,7 +84,7 @@ class Signature(Parameters):
     def _add_array(self, pointer: Pointer, note: Any) -> Any:
         """Pointer, extents and strides: the parameters of an array, in that order."""
         self.add_pointer(pointer)
-        base = self._set.granule if self.aligned else 1
+        base = min(self._set.granule, self.alignment_of(pointer))
         if base > 1:
             self.told.append(f"{pointer.name}%{base}")
         tells_extents = self._set.constant_extents

@@ -50,7 +50,10 @@ def interpret(
         if argument.name not in arguments:
             slot, type_ = next(slots), signature.types[argument.name]
             if isinstance(argument, Pointer):
-                arguments[argument.name] = tensors[argument.tensor]
+                factor = 1 if slot.factor is None else extras[slot.factor]
+                memory = tensors[argument.tensor].reshape(-1).view(torch.uint8)
+                view = _as_dtype(memory[slot.offset * factor :], argument.dtype)
+                arguments[argument.name] = view
             else:
                 arguments[argument.name] = _scalar(extras[slot.index], type_)
     _prepare()
@@ -98,6 +101,11 @@ def _checked(operation: str, method: Callable[..., Any]) -> Callable[..., Any]:
         return method(self, *args, **keywords)
 
     return checked
+
+
+def _as_dtype(memory: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """As many elements as there are, at the address where ``memory`` starts."""
+    return memory[: len(memory) // dtype.itemsize * dtype.itemsize].view(dtype)
 
 
 def _scalar(value: int, type_: str) -> Any:

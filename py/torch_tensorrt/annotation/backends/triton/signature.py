@@ -58,7 +58,8 @@ class Signature(Parameters):
         dtype = canonicalize_dtype(DType.of(argument.dtype).name)
         self.types[argument.name] = f"*{const}{dtype}"
         self.add_pointer(argument)
-        self._tell(index, argument.name, parameter, self.aligned)
+        is_aligned = self.alignment_of(argument) == ALIGNMENT
+        self._tell(index, argument.name, parameter, is_aligned)
 
     def _add_scalar(self, index: int, argument: Scalar, parameter: Any) -> None:
         name, annotation = argument.name, parameter.annotation_type or None
