@@ -76,6 +76,7 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "py/torch_tensorrt/annotation/_sizes/*.py",
         (
+            "tests/py/annotation/test_record_equalities.py",
             "tests/py/annotation/test_encoding*.py",
             "tests/py/annotation/test_symbolic*.py",
         ),

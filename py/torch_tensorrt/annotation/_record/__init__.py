@@ -27,6 +27,7 @@ from .program import (
     Pointer,
     Program,
     Scalar,
+    are_equal,
     scalar,
 )
 from .replay import PlainInputs, numbers_in
@@ -242,7 +243,7 @@ def _own_outputs(
     """What an op's body returned, if an engine can stand in for its allocations."""
     outputs = as_tensors(result, what)
     found, wanted = _read_outputs(run, outputs), _read_outputs(run, expected)
-    if found != wanted:
+    if not are_equal(found, wanted, run.ranges):
         raise ArgumentError(
             f"{what} returns {found}, and the op's fake kernel {wanted}. One of them "
             "is wrong."

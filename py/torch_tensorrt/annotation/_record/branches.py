@@ -32,6 +32,7 @@ from typing import TypeAlias
 
 import sympy
 
+from .._sizes.canonical import canonical
 from .._sizes.expressions import on_ints
 from .._sizes.facts import bounds
 from .._tensors import Range, Ranges, TensorInfo, ranges_of
@@ -41,7 +42,7 @@ from ..errors import (
     RecordError,
     UserCodeError,
 )
-from .program import Program
+from .program import Program, are_equal
 from .replay import PlainInputs, Point, Recorded, points_of, unequal_points
 from .tracing import Guard, Trace, tracing
 
@@ -299,7 +300,8 @@ class _Explorer:
                     continue
                 raise self._refused(self._culprit(guard, extents)) from error
             pinned = run.pinned()
-            if other.xreplace(pinned) != self._result.xreplace(pinned):
+            pair = other.xreplace(pinned), self._result.xreplace(pinned)
+            if not are_equal(*pair, self._ranges):
                 raise self._refused(self._culprit(guard, extents))
             return run
         if not found and guard.is_torchs:
@@ -318,6 +320,8 @@ class _Explorer:
 
     def _is_impossible(self, path: Sequence[Guard], guard: Guard) -> bool:
         """Whether no extents at all can satisfy ``path`` and break ``guard``."""
+        if canonical(guard.condition.xreplace(self._tied), self._ranges) == sympy.true:
+            return True
         conditions = (g.condition for g in (*path, guard.negated()))
         return _exhausted([c.xreplace(self._tied) for c in conditions], self._ranges)
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import sympy
 import torch
 
-from .._tensors import Range, TensorInfo, ranges_of
+from .._sizes.canonical import canonical
+from .._tensors import Range, Ranges, TensorInfo, ranges_of
 
 Keywords: TypeAlias = tuple[tuple[str, Any], ...]  # sorted (name, value) pairs
 Rule: TypeAlias = Mapping[sympy.Basic, sympy.Basic]
@@ -149,18 +150,28 @@ class Program:
 
     def xreplace(self, rule: Rule) -> Program:
         """The program with extents replaced."""
-        replaced: Program = _replaced(self, rule)
+        replaced: Program = _mapped(self, lambda expr: expr.xreplace(rule))
         return replaced
 
 
-def _replaced(value: Any, rule: Rule) -> Any:
+def are_equal(first: Any, second: Any, ranges: Ranges) -> bool:
+    """Whether two programs, or outputs, are one, however they write expressions."""
+    if first == second:
+        return True
+    one, other = (
+        _mapped(each, lambda expr: canonical(expr, ranges)) for each in (first, second)
+    )
+    return bool(one == other)
+
+
+def _mapped(value: Any, function: Callable[[sympy.Basic], Any]) -> Any:
     if isinstance(value, Scalar):
-        return scalar(value.name, value.expr.xreplace(rule))
+        return scalar(value.name, function(value.expr))
     if isinstance(value, sympy.Basic):
-        return value.xreplace(rule)
+        return function(value)
     if isinstance(value, tuple):
-        return tuple(_replaced(item, rule) for item in value)
+        return tuple(_mapped(item, function) for item in value)
     if not isinstance(value, Program | Output | Launch | Pointer):
         return value
     names = [field.name for field in fields(value)]
-    return replace(value, **{n: _replaced(getattr(value, n), rule) for n in names})
+    return replace(value, **{n: _mapped(getattr(value, n), function) for n in names})

@@ -40,6 +40,7 @@ from torch.fx.experimental.symbolic_shapes import (
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .._sizes.canonical import cancelled
 from .._sizes.expressions import on_ints
 from .._tensors import Range, TensorInfo, ranges_of, symbol
 from ..errors import AnnotationError, ArgumentError, DataDependentError, RecordError
@@ -92,6 +93,7 @@ class Trace:
         inputs: contiguous fake CUDA tensors, one for each :class:`TensorInfo`; None for
             an input that is not given.
         outputs: what the fake kernel made of them; None as long as it was not asked.
+        ranges: of the symbols.
     """
 
     def __init__(
@@ -106,14 +108,17 @@ class Trace:
             plain: make the fakes, with plain ints for sizes; None for symbols.
         """
         self.outputs: tuple[torch.Tensor, ...] | None = None
+        self.ranges = ranges_of(tensors)
         self._canonical: dict[sympy.Symbol, sympy.Symbol] = {}
         self._around: Callable[[], AbstractContextManager[None]] = nullcontext
         sizes: Mapping[sympy.Symbol, int | torch.SymInt] = hints
         if plain is None:
             self._env = ShapeEnv(specialize_zero_one=False, duck_shape=False)
             plain = FakeTensorMode(shape_env=self._env), FakeTensors()
-            ranges = ranges_of(tensors)
-            sizes = {s: self._symint(s, ranges[s], hints[s]) for s in ranges}
+            sizes = {
+                s: self._symint(s, extent, hints[s])
+                for s, extent in self.ranges.items()
+            }
             self._around = _symbolic
         self._modes = plain
         with self._modes[0], self._modes[1]:
@@ -172,7 +177,7 @@ class Trace:
         """The conditions this run took for true, in the order it asked."""
         return [
             Guard(
-                guard.expr.xreplace(self._canonical),
+                cancelled(guard.expr.xreplace(self._canonical), self.ranges),
                 _where(guard.sloc.framework_loc),
                 _is_torchs(guard.sloc.framework_loc),
             )

@@ -24,11 +24,11 @@ from torch.utils._sympy.functions import CeilToInt, IntTrueDiv
 
 from .._tensors import Ranges
 from ..errors import ArgumentError
+from .canonical import LARGEST_EXACT
 from .expressions import on_ints
 from .facts import bounds
 
 _MOST_SHOWN = 200  # characters of an expression in a message
-_LARGEST_EXACT = 2**53  # of a float64: math.ceil(a / b) is exact below
 
 
 def to_tensorrt(
@@ -208,7 +208,7 @@ class _Translator:
         """``math.ceil(a / b)`` and its like: exact below 2**53, as floats are."""
         base, divisor = ratio.args
         lower, upper = bounds(base, self._ranges)
-        is_exact = lower >= 0 and upper < _LARGEST_EXACT
+        is_exact = lower >= 0 and upper < LARGEST_EXACT
         if not is_exact or bounds(divisor, self._ranges)[0] < 1:
             raise self._refused(whole)
         if isinstance(whole, CeilToInt):
