@@ -56,6 +56,10 @@ class HostArguments:
             return self._add(make_fake_stream(), Address("stream"))
         if isinstance(template, tuple):
             return _together(map(self.builder, template))
+        if isinstance(template, launch.Record):
+            cls = template.cls
+            members = {name: self.builder(each) for name, each in template.fields}
+            return lambda values: cls(**{n: b(values) for n, b in members.items()})
         argument = self._parameters.program.launch.arguments[template.index]
         if isinstance(argument, Pointer):
             return self._tensor(argument, template.kind)

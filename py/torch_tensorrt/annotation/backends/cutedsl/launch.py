@@ -11,15 +11,20 @@ put them together again when the launcher is compiled.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias, get_origin
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, TypeAlias, get_type_hints
 
 import cutlass
 import cutlass.cute as cute
 import torch
 from cuda.bindings import driver
-from cutlass.base_dsl.typing import Constexpr, Numeric
+from cuda.bindings import runtime as cuda_runtime
+from cutlass.base_dsl.runtime.jit_arg_adapters import is_arg_annotation_constexpr
+from cutlass.base_dsl.typing import Numeric
+from cutlass.cute.runtime import _FakeStream, _FakeTensor
+from cutlass.cute.typing import SymInt
 
 from ..._specs import Fingerprinted
 from ..._tensors import DType
@@ -29,6 +34,7 @@ from .. import CaughtLaunch
 _PLAIN = (bool, int, float, str, type(None), torch.SymInt)  # constants as they are
 _ITEM = "item"  # in place of the annotation, for what is in a tuple
 _NUMBERS = (bool, int, float, torch.SymBool, torch.SymInt, torch.SymFloat)
+_STREAMS = (driver.CUstream, cuda_runtime.cudaStream_t, _FakeStream, torch.cuda.Stream)
 
 # CuTe DSL's classes by torch's names, without underscores and capitals.
 _ELEMENT_TYPES = {
@@ -65,8 +71,16 @@ class Leaf:
     kind: type[Numeric] | None = None
 
 
+@dataclass(frozen=True)
+class Record:
+    """A NamedTuple or dataclass, made anew of what its fields are made of."""
+
+    cls: type
+    fields: tuple[tuple[str, Template], ...]
+
+
 STREAM = None  # the CUDA stream, which an engine chooses
-Template: TypeAlias = "Leaf | tuple[Template, ...] | None"
+Template: TypeAlias = "Leaf | Record | tuple[Template, ...] | None"
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,49 +174,74 @@ def undecorated(function: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, .
     return inspect.unwrap(function), args
 
 
-def static_parameters(function: Callable[..., Any]) -> frozenset[str]:
-    """Names of the parameters that are declared ``Constexpr``."""
-    parameters = inspect.signature(function, eval_str=True).parameters.values()
-    return frozenset(p.name for p in parameters if _is_constexpr(p.annotation))
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Of a function that is not decorated."""
+    return inspect.signature(function, eval_str=True)
+
+
+def constants_of(signature: inspect.Signature) -> frozenset[str]:
+    """Names of the parameters that are compiled in: ``Constexpr``, and ``self``."""
+    parameters = enumerate(signature.parameters.values())
+    return frozenset(
+        p.name
+        for index, p in parameters
+        if is_arg_annotation_constexpr(p.annotation, p.name, index, None)
+    )
+
+
+def bind(
+    launcher: str,
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+) -> inspect.BoundArguments:
+    """The arguments of a call, and defaults for the others.
+
+    Raises:
+        ArgumentError: they do not fit the signature.
+    """
+    try:
+        bound = signature.bind(*args, **keywords)
+    except TypeError as error:
+        raise ArgumentError(f"launcher {launcher}{signature}: {error}.") from error
+    bound.apply_defaults()
+    return bound
 
 
 def read_launch(
     function: Callable[..., Any],
-    args: tuple[Any, ...],
-    keywords: Mapping[str, Any],
+    bound: inspect.BoundArguments,
+    passed: Sequence[Any],
     overrides: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> CaughtLaunch:
     """The launch that calling ``function``, which is not decorated, would make.
 
     Args:
+        bound: its arguments.
+        passed: the arguments as the launch function gives them.
         overrides: take the place of compile-time constants, by name.
         options: of ``cute.compile``.
 
     Raises:
         ArgumentError: the arguments do not fit.
     """
-    name = function.__qualname__
-    signature = inspect.signature(function, eval_str=True)
-    try:
-        bound = signature.bind(*args, **keywords)
-    except TypeError as error:
-        raise ArgumentError(f"launcher {name}{signature}: {error}.") from error
-    bound.apply_defaults()
-    static = static_parameters(function)
+    name, signature = function.__qualname__, bound.signature
+    static = constants_of(signature)
     if unknown := [key for key in overrides if key not in static]:
+        valid = ", ".join(sorted(static - {"self"}))
         raise ArgumentError(
             f"launcher {name}: the config sets {unknown[0]!r}, which is not among its "
-            f"Constexpr parameters: {', '.join(sorted(static)) or 'it has none'}."
+            f"Constexpr parameters: {valid or 'it has none'}."
         )
-    bound.arguments.update(overrides)
-    reader = _Reader(name)
-    parameters = tuple(
-        (key, reader.read(key, value, signature.parameters[key].annotation))
-        for key, value in bound.arguments.items()
-    )
+    reader, parameters = Reader(name), []
+    for key, value in {**bound.arguments, **overrides}.items():
+        annotation = signature.parameters[key].annotation
+        template = reader.read(key, value, annotation, is_constant=key in static)
+        parameters.append((key, template))
+    _require_all_bound(name, passed, reader.leaves)
     return CaughtLaunch(
-        kernel=Launcher(function, parameters),
+        kernel=Launcher(function, tuple(parameters)),
         name=name,
         grid=None,
         arguments=tuple(reader.leaves),
@@ -211,28 +250,91 @@ def read_launch(
     )
 
 
+def _require_all_bound(
+    launcher: str, passed: Sequence[Any], leaves: Sequence[tuple[str, Any, bool]]
+) -> None:
+    """Raise unless the launcher gets each tensor that it is passed, as often.
+
+    A tensor that goes to a stream, or is dropped, makes a kernel that computes
+    something else.
+    """
+    given = Counter(_storage(tensor) for tensor in _tensors_in(passed))
+    bound = [tensor for _, tensor, _ in leaves if isinstance(tensor, torch.Tensor)]
+    if given != Counter(map(_storage, bound)):
+        names = ", ".join(n for n, t, _ in leaves if isinstance(t, torch.Tensor))
+        raise ArgumentError(
+            f"launcher {launcher}: it is passed {given.total()} tensors, and its "
+            f"parameters take {len(bound)} ({names or 'none'}). Pass tensors as "
+            "arguments that are not Constexpr, alone or in tuples, NamedTuples and "
+            "dataclasses."
+        )
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors that an argument is or holds."""
+    if isinstance(value, FakeTensor):
+        yield value.tensor
+    elif isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors_in(item)
+    elif isinstance(value, Mapping):
+        yield from _tensors_in(list(value.values()))
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from _tensors_in([getattr(value, f.name) for f in fields(value)])
+
+
+def _is_record(value: Any) -> bool:
+    """Whether it is a user's NamedTuple or dataclass, not one of CuTe DSL's own."""
+    cls = type(value)
+    is_named_tuple = isinstance(value, tuple) and hasattr(cls, "_fields")
+    is_own = cls.__module__.partition(".")[0] == "cutlass"
+    return (is_named_tuple or is_dataclass(cls)) and not is_own
+
+
 @dataclass
-class _Reader:
-    """Takes arguments apart; the leaves become the recorded launch's arguments."""
+class Reader:
+    """Takes arguments apart; the leaves become the recorded launch's arguments.
+
+    Attributes:
+        leaves: (name, value, is compiled in).
+    """
 
     launcher: str
     leaves: list[tuple[str, Any, bool]] = field(default_factory=list)
 
-    def read(self, name: str, value: Any, annotation: Any) -> Template:
-        if _is_constexpr(annotation):
+    @property
+    def constants(self) -> list[tuple[str, type, Any]]:
+        """The leaves that are compiled in; ``1``, ``1.0`` and ``True`` differ."""
+        return [(n, type(value), value) for n, value, fixed in self.leaves if fixed]
+
+    def read(
+        self, name: str, value: Any, annotation: Any, is_constant: bool = False
+    ) -> Template:
+        """How the argument ``name`` is made of the leaves that are added for it."""
+        if is_constant:
             return self._constant(name, value)
+        if self._is_stream(name, value, annotation):
+            return STREAM
         if isinstance(value, FakeTensor):
             return self._leaf(name, value.tensor, value.element_type)
+        if isinstance(value, _FakeTensor):
+            return self._leaf(name, value, value.element_type)
         if isinstance(value, torch.Tensor):
             return self._leaf(name, value, element_type(value.dtype))
-        if _is_stream(name, value, annotation):
-            return STREAM
+        if _is_record(value):
+            return self._record(name, value)
         if isinstance(value, tuple | list):
             items = enumerate(value)
             return tuple(self.read(f"{name}[{i}]", one, _ITEM) for i, one in items)
         if isinstance(value, Numeric):
             return self._leaf(name, value.value, type(value))
-        if isinstance(value, _NUMBERS):
+        if isinstance(value, (*_NUMBERS, SymInt)):
             return self._leaf(name, value, _number_type(value, annotation))
         if isinstance(value, cute.Pointer):
             raise ArgumentError(
@@ -240,6 +342,40 @@ class _Reader:
                 "engine does not know before it runs. Pass the tensor."
             )
         return self._constant(name, value)
+
+    def _record(self, name: str, value: Any) -> Record:
+        """A NamedTuple or dataclass; one that says itself what it passes to the
+        kernel, as libraries' own do, keeps its plain values."""
+        cls, members = type(value), []
+        is_own = hasattr(cls, "__get_mlir_types__")
+        hints = get_type_hints(cls)
+        declared = {f.name: f.init for f in fields(cls)} if is_dataclass(cls) else {}
+        for key in declared or cls._fields:
+            path, member, hint = f"{name}.{key}", getattr(value, key), hints.get(key)
+            if not declared.get(key, True):
+                raise ArgumentError(
+                    f"launcher {self.launcher}, argument `{path}`: a field that "
+                    f"{cls.__qualname__} does not take. Declare it without init=False."
+                )
+            is_constant = is_arg_annotation_constexpr(hint, key, 1, None) or (
+                is_own and isinstance(member, _PLAIN)
+            )
+            members.append((key, self.read(path, member, hint, is_constant)))
+        return Record(cls, tuple(members))
+
+    def _is_stream(self, name: str, value: Any, annotation: Any) -> bool:
+        is_default = name == "stream" and type(value) is int and value == 0
+        if isinstance(value, _STREAMS) or is_default:
+            return True
+        is_declared = annotation is driver.CUstream
+        # torch.cuda.current_stream() is another object where there is no GPU.
+        handle = getattr(value, "cuda_stream", value)
+        if is_declared and not isinstance(handle, int | None):
+            raise ArgumentError(
+                f"launcher {self.launcher}, argument `{name}`: it is declared as a "
+                f"stream, and gets a {type(value).__name__}."
+            )
+        return is_declared
 
     def _constant(self, name: str, value: Any) -> Leaf:
         plain = value if isinstance(value, _PLAIN) else Fixed(value)
@@ -250,23 +386,15 @@ class _Reader:
         return Leaf(len(self.leaves) - 1, kind)
 
 
-def _is_constexpr(annotation: Any) -> bool:
-    return annotation is Constexpr or get_origin(annotation) is Constexpr
-
-
 def _number_type(value: Any, annotation: Any) -> Any:
     """The type of a number in the launcher, as declared or by CuTe DSL's rules."""
     if annotation is _ITEM and not isinstance(value, float):
         return None
     if isinstance(annotation, type) and issubclass(annotation, Numeric):
         return annotation
+    if isinstance(value, SymInt):
+        return cutlass.Int32 if value.width == 32 else cutlass.Int64
     if isinstance(value, bool | torch.SymBool):
         return cutlass.Boolean
     is_float = isinstance(value, float | torch.SymFloat)
     return cutlass.Float32 if is_float else cutlass.Int32
-
-
-def _is_stream(name: str, value: Any, annotation: Any) -> bool:
-    if isinstance(value, driver.CUstream) or annotation is driver.CUstream:
-        return True
-    return type(value).__name__ == "_FakeStream" or (name == "stream" and value == 0)

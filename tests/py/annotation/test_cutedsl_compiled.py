@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""Launchers that a library compiles once and calls later, as CuTe DSL binds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import pytest
+
+pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
+
+import cutlass
+import cutlass.cute as cute
+from cuda.bindings.driver import CUstream
+from cutedsl_kernels import flattened, thread_index
+from cutedsl_tools import ROWS, compiled, recorded
+from cutlass import Constexpr, Float32, Int32
+from cutlass.cute.runtime import from_dlpack, make_fake_stream, make_fake_tensor
+from kernels import info
+
+from torch_tensorrt.annotation._record.program import Constant, Pointer, Program
+from torch_tensorrt.annotation._tensors import symbol
+from torch_tensorrt.annotation.backends import Kind, Slot
+from torch_tensorrt.annotation.errors import ArgumentError, RecordError
+
+TVM_FFI = {"options": "--enable-tvm-ffi"}
+X = info(ROWS, 8)
+
+
+def placeholder(
+    columns: Any = 8, dtype: Any = cutlass.Float16, rows: Any = None
+) -> cute.Tensor:
+    rows = cute.sym_int() if rows is None else rows
+    return make_fake_tensor(dtype, (rows, columns), stride=(columns, 1))
+
+
+def environment_stream() -> Any:
+    return make_fake_stream(use_tvm_ffi_env_stream=True)
+
+
+@cute.kernel
+def residual_kernel(x, bias, residual, out):  # type: ignore[no-untyped-def]
+    i = thread_index()
+    if i < cute.size(x):
+        value = x[i]
+        if cutlass.const_expr(bias is not None):
+            value += bias[i]
+        if cutlass.const_expr(residual is not None):
+            value -= residual[i]
+        out[i] = value
+
+
+@cute.jit
+def launch_residual(
+    x: cute.Tensor,
+    bias: cute.Tensor | None,
+    residual: cute.Tensor | None,
+    out: cute.Tensor,
+    stream: CUstream,
+):
+    if cutlass.const_expr(bias is not None):
+        bias = flattened(bias)
+    if cutlass.const_expr(residual is not None):
+        residual = flattened(residual)
+    residual_kernel(flattened(x), bias, residual, flattened(out)).launch(
+        grid=(cute.ceil_div(cute.size(x), 128), 1, 1), block=(128, 1, 1), stream=stream
+    )
+
+
+@cute.jit
+def launch_out_second(
+    x: cute.Tensor,
+    out: cute.Tensor,
+    bias: cute.Tensor | None,
+    residual: cute.Tensor | None,
+    stream: CUstream,
+):
+    launch_residual(x, bias, residual, out, stream)
+
+
+@cute.jit
+def launch_stream_second(
+    x: cute.Tensor,
+    stream: CUstream,
+    bias: cute.Tensor | None,
+    residual: cute.Tensor | None,
+    out: cute.Tensor,
+):
+    launch_residual(x, bias, residual, out, stream)
+
+
+def bound(program: Program) -> dict[str, int]:
+    """The tensor that each argument is bound to."""
+    arguments = program.launch.arguments
+    return {a.name: a.tensor for a in arguments if isinstance(a, Pointer)}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "order"),
+    [
+        (launch_residual, ("x", "bias", "residual", "out")),
+        (launch_out_second, ("x", "out", "bias", "residual")),
+        (launch_stream_second, ("x", "bias", "residual", "out")),
+    ],
+)
+@pytest.mark.parametrize("given", ["bias", "residual"])
+def test_none_keeps_its_place_and_a_stream_of_the_environment_has_none(
+    launcher: Any, order: tuple[str, ...], given: str
+) -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        tensors = {"x": x, given: y, "out": out}
+        fakes: Any = {n: placeholder() if n in tensors else None for n in order}
+        fakes["stream"] = environment_stream()
+        call = cute.compile(launcher, **fakes, **TVM_FFI)
+        call(*(tensors.get(name) for name in order))
+
+    assert bound(recorded(launch_fn, X, X)) == {"x": 0, given: 1, "out": 2}
+    slots = compiled(launch_fn, X, X).slots
+    pointers = {slot for slot in slots if slot.kind is not Kind.EXTRA}
+    assert pointers == {Slot(Kind.INPUT, 0), Slot(Kind.INPUT, 1), Slot(Kind.OUTPUT, 0)}
+
+
+def test_without_tvm_ffi_a_stream_is_passed() -> None:
+    def calling(*rest: Any) -> Callable[..., None]:
+        def launch_fn(x: Any, y: Any, out: Any) -> None:
+            fakes = placeholder(), None, placeholder(), placeholder()
+            call = cute.compile(launch_residual, *fakes, environment_stream())
+            call(x, None, y, out, *rest)
+
+        return launch_fn
+
+    assert bound(recorded(calling(CUstream(0)), X, X))["residual"] == 1
+    with pytest.raises(ArgumentError, match="missing a required argument: 'stream'"):
+        recorded(calling(), X, X)
+
+
+def test_a_tensor_does_not_pass_for_a_stream() -> None:
+    @cute.jit
+    def undeclared(x: cute.Tensor, out: cute.Tensor, stream):
+        pass
+
+    def declared_fn(x: Any, y: Any, out: Any) -> None:
+        launch_residual(x, None, None, out, y)
+
+    def undeclared_fn(x: Any, y: Any, out: Any) -> None:
+        fakes = placeholder(), placeholder(), make_fake_stream()
+        cute.compile(undeclared, *fakes)(x, out, y)
+
+    with pytest.raises(ArgumentError, match=r"`stream`: it is declared as a stream"):
+        recorded(declared_fn, X, X)
+    with pytest.raises(ArgumentError, match=r"`stream`: .* for a stream, and called"):
+        recorded(undeclared_fn, X, X)
+
+
+def calling(
+    compiled_for: Callable[..., tuple[Any, ...]], called_with: Callable[..., Any]
+) -> Callable[..., None]:
+    """A launch function that compiles ``launch_residual`` for something else."""
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        call = cute.compile(
+            launch_residual, *compiled_for(), environment_stream(), **TVM_FFI
+        )
+        call(*called_with(x, y, out))
+
+    return launch_fn
+
+
+@pytest.mark.parametrize(
+    ("compiled_for", "called_with", "why"),
+    [
+        (
+            lambda: (placeholder(), None, placeholder(), placeholder()),
+            lambda x, y, out: (x, y, None, out),
+            r"`bias`: it is compiled for None, and called with a tensor of torch",
+        ),
+        (
+            lambda: (placeholder(), placeholder(), None, placeholder()),
+            lambda x, y, out: (x, None, None, out),
+            r"`bias`: it is compiled for a tensor of Float16, and called with None",
+        ),
+        (
+            lambda: (placeholder(), None, placeholder(dtype=Int32), placeholder()),
+            lambda x, y, out: (x, None, y, out),
+            r"`residual`: .* for a tensor of Int32, and called with a tensor of torch",
+        ),
+        (
+            lambda: (placeholder(16), None, placeholder(), placeholder()),
+            lambda x, y, out: (x, None, y, out),
+            r"`x`: extent 1 is compiled for 16, and is 8",
+        ),
+        (
+            lambda: (placeholder(), None, placeholder(), placeholder()),
+            lambda x, y, out: (x.view(-1), None, y, out),
+            r"`x`: it is compiled for 2 dimensions, and has 1",
+        ),
+        (
+            lambda: (placeholder(cute.sym_int(divisibility=3)), None, None, None),
+            lambda x, y, out: (x, None, None, None),
+            r"`x`: extent 1 is compiled for multiples of 3, and is 8",
+        ),
+    ],
+)
+def test_a_call_of_another_form_than_compiled_for_is_refused(
+    compiled_for: Any, called_with: Any, why: str
+) -> None:
+    with pytest.raises(ArgumentError, match=why):
+        recorded(calling(compiled_for, called_with), X, X)
+
+
+def test_a_placeholder_that_occurs_twice_is_one_extent() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        rows = cute.sym_int()
+        fakes = [placeholder(rows=rows) for _ in range(3)]
+        call = cute.compile(
+            launch_residual, fakes[0], None, *fakes[1:], environment_stream(), **TVM_FFI
+        )
+        call(x, None, y, out)
+
+    assert recorded(launch_fn, X, X)
+    with pytest.raises(RecordError, match=r"ValueError .* extent 0 is 5, and its .* 4"):
+        recorded(launch_fn, info(4, 8), info(5, 8))
+
+
+def test_a_constexpr_parameter_is_not_part_of_a_later_call() -> None:
+    @cute.jit
+    def launcher(x: cute.Tensor, MODE: Constexpr, out: cute.Tensor):
+        pass
+
+    def calling(*rest: Any, **keywords: Any) -> Callable[..., None]:
+        def launch_fn(x: Any, out: Any) -> None:
+            call = cute.compile(launcher, placeholder(), 3, placeholder())
+            call(x, *rest, out, **keywords)
+
+        return launch_fn
+
+    (mode,) = (
+        argument
+        for argument in recorded(calling(), X).launch.arguments
+        if isinstance(argument, Constant)
+    )
+    assert (mode.name, mode.value) == ("MODE", 3)
+    for wrong in (calling(4), calling(MODE=4)):
+        with pytest.raises(ArgumentError, match=r"launcher .*argument"):
+            recorded(wrong, X)
+
+
+def test_what_a_library_keeps_is_called_with_other_tensors() -> None:
+    @lru_cache
+    def compile_for(dtype: Any) -> Any:
+        fakes = [placeholder(dtype=dtype) for _ in range(3)]
+        stream = environment_stream()
+        return cute.compile(
+            launch_residual, fakes[0], None, *fakes[1:], stream, **TVM_FFI
+        )
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        compile_for(cutlass.Float16)(x, None, y, out)
+
+    for columns in (8, 8):
+        program = recorded(launch_fn, info(ROWS, columns), info(ROWS, columns))
+        assert bound(program) == {"x": 0, "residual": 1, "out": 2}
+    with pytest.raises(ArgumentError, match="extent 1 is compiled for 8, and is 16"):
+        recorded(launch_fn, info(ROWS, 16), info(ROWS, 16))
+    assert compile_for.cache_info().currsize == 1
+
+
+def test_a_tensor_that_no_parameter_takes_is_refused() -> None:
+    @cute.jit
+    def launcher(x: cute.Tensor, out: cute.Tensor, **more: Any):
+        pass
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launcher(x, out, residual=y)
+
+    with pytest.raises(ArgumentError, match=r"passed 3 tensors, .* take 2 \(x, out\)"):
+        recorded(launch_fn, X, X)
+
+
+# --- NamedTuples and dataclasses ------------------------------------------------------
+
+
+class Tensors(NamedTuple):
+    out: cute.Tensor
+    x: cute.Tensor
+    scale: Float32 = Float32(2.0)
+
+
+@dataclass(frozen=True)
+class Params:
+    scale: Float32
+    tensors: Tensors
+    rows: Int32
+    is_doubled: Constexpr[bool] = False
+
+
+@cute.kernel
+def scale_kernel(x, out, scale: Float32):  # type: ignore[no-untyped-def]
+    i = thread_index()
+    if i < cute.size(x):
+        out[i] = (x[i] * scale).to(out.element_type)
+
+
+@cute.jit
+def launch_scale(params: Params, stream: CUstream):
+    x, out = flattened(params.tensors.x), flattened(params.tensors.out)
+    scale = params.scale * params.tensors.scale
+    if cutlass.const_expr(params.is_doubled):
+        scale = scale * 2
+    scale_kernel(x, out, scale).launch(
+        grid=(params.rows, 1, 1), block=(8, 1, 1), stream=stream
+    )
+
+
+def scaled(x: Any, out: Any, is_doubled: bool = False) -> Params:
+    return Params(0.5, Tensors(out, x, 3.0), x.shape[0], is_doubled)  # type: ignore
+
+
+@pytest.mark.parametrize("is_doubled", [False, True])
+def test_a_dataclass_and_a_named_tuple_are_arguments(is_doubled: bool) -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        launch_scale(scaled(from_dlpack(x), from_dlpack(out), is_doubled), CUstream(0))
+
+    program = recorded(launch_fn, X)
+    assert bound(program) == {"params.tensors.x": 0, "params.tensors.out": 1}
+    result = compiled(launch_fn, X)
+    factor = {False: 0x3FC00000, True: 0x40400000}[is_doubled]  # 1.5 and 3.0
+    assert f", {factor};" in result.code
+    assert result.grid == (symbol(0, 0), 1, 1)
+
+
+def test_a_dataclass_is_compiled_for_and_called_with() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        tensors = Tensors(placeholder(), placeholder(), Float32(3.0))  # type: ignore
+        fake = Params(Float32(0.5), tensors, Int32(1), True)
+        call = cute.compile(launch_scale, fake, environment_stream(), **TVM_FFI)
+        call(scaled(x, out, is_doubled=is_doubled))
+
+    is_doubled = True
+    assert bound(recorded(launch_fn, X)) == {
+        "params.tensors.x": 0,
+        "params.tensors.out": 1,
+    }
+    is_doubled = False
+    with pytest.raises(ArgumentError, match="`params`: it is compiled for"):
+        recorded(launch_fn, X)
+
+
+# --- Experimental launchers -----------------------------------------------------------
+
+
+def test_an_experimental_launcher_is_recorded() -> None:
+    launcher = cute.experimental.jit(lambda x, out: None)
+    program = recorded(lambda x, out: launcher(x, out), X)
+    assert bound(program) == {"x": 0, "out": 1}
