@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -25,7 +25,7 @@ from kernels import info
 from torch_tensorrt.annotation._record.program import Constant, Pointer, Program
 from torch_tensorrt.annotation._tensors import symbol
 from torch_tensorrt.annotation.backends import Kind, Slot
-from torch_tensorrt.annotation.errors import ArgumentError, RecordError
+from torch_tensorrt.annotation.errors import ArgumentError, RecordError, UserCodeError
 
 TVM_FFI = {"options": "--enable-tvm-ffi"}
 X = info(ROWS, 8)
@@ -152,7 +152,7 @@ def test_a_tensor_does_not_pass_for_a_stream() -> None:
 
     with pytest.raises(ArgumentError, match=r"`stream`: it is declared as a stream"):
         recorded(declared_fn, X, X)
-    with pytest.raises(ArgumentError, match=r"`stream`: .* for a stream, and called"):
+    with pytest.raises(UserCodeError, match=r"`stream`: .* for a stream, and called"):
         recorded(undeclared_fn, X, X)
 
 
@@ -208,7 +208,7 @@ def calling(
 def test_a_call_of_another_form_than_compiled_for_is_refused(
     compiled_for: Any, called_with: Any, why: str
 ) -> None:
-    with pytest.raises(ArgumentError, match=why):
+    with pytest.raises(UserCodeError, match=why):
         recorded(calling(compiled_for, called_with), X, X)
 
 
@@ -222,7 +222,9 @@ def test_a_placeholder_that_occurs_twice_is_one_extent() -> None:
         call(x, None, y, out)
 
     assert recorded(launch_fn, X, X)
-    with pytest.raises(RecordError, match=r"ValueError .* extent 0 is 5, and its .* 4"):
+    with pytest.raises(
+        UserCodeError, match=r"ValueError .* extent 0 is 5, its .* is 4"
+    ):
         recorded(launch_fn, info(4, 8), info(5, 8))
 
 
@@ -264,7 +266,7 @@ def test_what_a_library_keeps_is_called_with_other_tensors() -> None:
     for columns in (8, 8):
         program = recorded(launch_fn, info(ROWS, columns), info(ROWS, columns))
         assert bound(program) == {"x": 0, "residual": 1, "out": 2}
-    with pytest.raises(ArgumentError, match="extent 1 is compiled for 8, and is 16"):
+    with pytest.raises(UserCodeError, match="extent 1 is compiled for 8, and is 16"):
         recorded(launch_fn, info(ROWS, 16), info(ROWS, 16))
     assert compile_for.cache_info().currsize == 1
 
@@ -279,6 +281,54 @@ def test_a_tensor_that_no_parameter_takes_is_refused() -> None:
 
     with pytest.raises(ArgumentError, match=r"passed 3 tensors, .* take 2 \(x, out\)"):
         recorded(launch_fn, X, X)
+
+
+# --- A library's own launchers, which are objects -------------------------------------
+
+
+class Scale:
+    """One launcher for each width, kept in its class; each writes to itself."""
+
+    kept: ClassVar[dict[int, Any]] = {}
+    calls = 0
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    @cute.jit
+    def __call__(self, x: cute.Tensor, out: cute.Tensor, stream: CUstream):
+        self.width = self.width * 2
+        scale_kernel(flattened(x), flattened(out), Float32(1.0)).launch(
+            grid=(x.shape[0], 1, 1), block=(self.width, 1, 1), stream=stream
+        )
+
+    @classmethod
+    def launch(cls, x: Any, out: Any) -> None:
+        cls.calls += 1
+        if x.shape[1] not in cls.kept:
+            fakes = [placeholder(x.shape[1]) for _ in range(2)]
+            launcher = cls(x.shape[1])
+            cls.kept[x.shape[1]] = cute.compile(
+                launcher, *fakes, environment_stream(), **TVM_FFI
+            )
+        cls.kept[x.shape[1]](x, out)
+
+
+def test_a_launcher_that_writes_to_itself_is_compiled_as_it_was_recorded() -> None:
+    for columns in (8, 32, 8):
+        results = [compiled(Scale.launch, info(ROWS, columns)) for _ in range(2)]
+        assert [result.block for result in results] == [(2 * columns, 1, 1)] * 2
+
+
+def test_a_launcher_that_its_function_writes_to_is_refused() -> None:
+    launcher = Scale(8)
+
+    def launch_fn(x: Any, out: Any) -> None:
+        launcher.width = x.shape[0]
+        launcher(from_dlpack(x), from_dlpack(out), CUstream(0))
+
+    with pytest.raises(RecordError, match=r"has \('self', 'constant', 'Fixed'"):
+        recorded(launch_fn, X)
 
 
 # --- NamedTuples and dataclasses ------------------------------------------------------
@@ -346,7 +396,7 @@ def test_a_dataclass_is_compiled_for_and_called_with() -> None:
         "params.tensors.out": 1,
     }
     is_doubled = False
-    with pytest.raises(ArgumentError, match="`params`: it is compiled for"):
+    with pytest.raises(UserCodeError, match="`params`: it is compiled for"):
         recorded(launch_fn, X)
 
 

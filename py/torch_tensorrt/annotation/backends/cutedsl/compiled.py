@@ -29,7 +29,6 @@ from cutlass.base_dsl.typing import Float, Integer
 from cutlass.cute.runtime import _FakeStream, _FakeTensor
 from cutlass.cute.typing import SymInt
 
-from ...errors import ArgumentError
 from . import launch
 
 # Options of cute.compile that change the code; the others say where to leave it.
@@ -128,7 +127,7 @@ class CompiledLater:
         """Raise where an argument has another form than the one compiled for.
 
         Raises:
-            ArgumentError: a tensor in place of None, another dtype, another constant.
+            ValueError: as CuTe DSL raises for the user's inputs, where it checks them.
         """
         extents: dict[int, Any] = {}  # by placeholder
         for name, value in call.arguments.items():
@@ -168,9 +167,6 @@ class CompiledLater:
         Args:
             extents: those found for placeholders, which TVM-FFI wants to be equal.
 
-        Raises:
-            ArgumentError: what is compiled in, or a divisor, is another.
-            ValueError: extents differ that TVM-FFI compares.
         """
         for what, sizes, given in (
             ("extent", wanted.shape, found.shape),
@@ -189,17 +185,14 @@ class CompiledLater:
                         raise self._refused(name, f"{why}, and is {number}")
                     first = extents.setdefault(id(size), number)
                     if self._is_tvm_ffi and number != first:
-                        # As TVM-FFI raises: extents that must agree are a contract.
-                        raise ValueError(
-                            f"launcher {self._name}, argument `{name}`: {what} {axis} "
-                            f"is {number}, and its placeholder's other one {first}."
-                        )
+                        other = f"its placeholder is {first} elsewhere"
+                        raise self._refused(name, f"{what} {axis} is {number}, {other}")
                 elif isinstance(size, int) and number != size:
                     why = f"{what} {axis} is compiled for {size}, and is {number}"
                     raise self._refused(name, why)
 
-    def _refused(self, name: str, why: str) -> ArgumentError:
-        return ArgumentError(
+    def _refused(self, name: str, why: str) -> ValueError:
+        return ValueError(
             f"launcher {self._name}, argument `{name}`: {why}. Compile it for each "
             "form that it is called with."
         )

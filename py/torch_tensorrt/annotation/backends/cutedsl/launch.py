@@ -10,6 +10,7 @@ put them together again when the launcher is compiled.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from cutlass.base_dsl.typing import Numeric
 from cutlass.cute.runtime import _FakeStream, _FakeTensor
 from cutlass.cute.typing import SymInt
 
+from ..._fingerprint import fingerprint
 from ..._specs import Fingerprinted
 from ..._tensors import DType
 from ...errors import ArgumentError, DTypeError
@@ -83,11 +85,36 @@ STREAM = None  # the CUDA stream, which an engine chooses
 Template: TypeAlias = "Leaf | Record | tuple[Template, ...] | None"
 
 
-@dataclass(frozen=True, eq=False)
 class Fixed(Fingerprinted):
-    """An object that is compiled in; equal where its content is, in every process."""
+    """An object that is compiled in, as it is now; equal where its content is.
 
-    value: Any
+    A launcher may write to its ``self``, which a library keeps for other shapes, too.
+    So that is copied, and what is compared is read at once. The class's own state, as
+    the counters of a cache, is not compared.
+    """
+
+    def __init__(self, value: Any, is_self: bool = False) -> None:
+        self._copies = is_self
+        self._value = copy.copy(value) if is_self else value
+        content = vars(value) if is_self else value
+        self._content = type(value), fingerprint(content)
+
+    @property
+    def value(self) -> Any:
+        """What the launcher gets."""
+        return copy.copy(self._value) if self._copies else self._value
+
+    def fingerprint_parts(self) -> tuple[Any, ...]:
+        return (self._value,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fixed) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    def __repr__(self) -> str:
+        return repr(self._value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -378,7 +405,8 @@ class Reader:
         return is_declared
 
     def _constant(self, name: str, value: Any) -> Leaf:
-        plain = value if isinstance(value, _PLAIN) else Fixed(value)
+        is_self = name == "self" and type(getattr(value, "__dict__", None)) is dict
+        plain = value if isinstance(value, _PLAIN) else Fixed(value, is_self)
         return self._leaf(name, plain, None, fixed=True)
 
     def _leaf(self, name: str, value: Any, kind: Any, fixed: bool = False) -> Leaf:
