@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
+import torch
 
 pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 
@@ -20,12 +21,15 @@ from cutedsl_kernels import flattened, thread_index
 from cutedsl_tools import ROWS, compiled, recorded
 from cutlass import Constexpr, Float32, Int32
 from cutlass.cute.runtime import from_dlpack, make_fake_stream, make_fake_tensor
+from cutlass.cute.testing import autotune_jit
 from kernels import info
 
+import torch_tensorrt.annotation as tta
 from torch_tensorrt.annotation._record.program import Constant, Pointer, Program
 from torch_tensorrt.annotation._tensors import symbol
 from torch_tensorrt.annotation.backends import Kind, Slot
 from torch_tensorrt.annotation.errors import ArgumentError, RecordError, UserCodeError
+from torch_tensorrt.dynamo.conversion import plugins as trt_plugins
 
 TVM_FFI = {"options": "--enable-tvm-ffi"}
 X = info(ROWS, 8)
@@ -400,10 +404,63 @@ def test_a_dataclass_is_compiled_for_and_called_with() -> None:
         recorded(launch_fn, X)
 
 
-# --- Experimental launchers -----------------------------------------------------------
+# --- Experimental launchers, and autotuned ones ---------------------------------------
 
 
-def test_an_experimental_launcher_is_recorded() -> None:
-    launcher = cute.experimental.jit(lambda x, out: None)
-    program = recorded(lambda x, out: launcher(x, out), X)
-    assert bound(program) == {"x": 0, "out": 1}
+@cute.experimental.kernel
+def experimental_kernel(x: cute.Tensor, out: cute.Tensor):
+    thread, _, _ = cute.arch.thread_idx()
+    block, _, _ = cute.arch.block_idx()
+    out[block, thread] = x[block, thread]
+
+
+@cute.experimental.jit
+def launch_experimental(x: cute.Tensor, out: cute.Tensor):
+    experimental_kernel(x, out).launch(grid=(x.shape[0], 1, 1), block=(8, 1, 1))
+
+
+def test_an_experimental_launcher_compiles_in_its_own_language() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        cute.experimental.compile(launch_experimental, x, out)(x, out)
+
+    for function in (launch_experimental, launch_fn):
+        result = compiled(function, X)
+        assert (result.grid, result.block) == ((symbol(0, 0), 1, 1), (8, 1, 1))
+
+
+@autotune_jit(params_dict={"BLOCK": [64, 128], "STEP": [1, 2]}, update_on_change=["x"])
+@cute.jit
+def launch_tuned(
+    x: cute.Tensor, out: cute.Tensor, BLOCK: Constexpr = 32, STEP: Constexpr = 3
+):
+    scale_kernel(flattened(x), flattened(out), Float32(1.0)).launch(
+        grid=(cute.ceil_div(cute.size(x), BLOCK), 1, STEP), block=(BLOCK, 1, 1)
+    )
+
+
+def test_the_choices_of_autotune_jit_are_tactics() -> None:
+    def through_torch(x: Any, out: Any) -> None:
+        launch_tuned(from_dlpack(x), from_dlpack(out))
+
+    for name, launch_fn in {"direct": launch_tuned, "torch": through_torch}.items():
+        impl = tta.custom_plugin(
+            tta.cutedsl(launch_fn), meta_impl=lambda x: torch.empty_like(x)
+        )
+        trt_plugins.custom_op(f"cute::tuned_{name}", impl=impl)
+        report = tta.dry_run(
+            f"cute::tuned_{name}", [torch.empty(8, 64)], target="sm_90", execute=False
+        )
+        assert report.ok
+        assert [(t.config, t.shapes[0].grid[2]) for t in report.tactics] == [
+            ({"BLOCK": block, "STEP": step}, step)
+            for block in (64, 128)
+            for step in (1, 2)
+        ]
+
+
+def test_recording_an_autotuned_launcher_leaves_its_table_as_it_was() -> None:
+    function = launch_tuned.__wrapped__
+    tables = function._best_kernel, function._best_config
+    recorded(launch_tuned, X)
+    assert (function._best_kernel, function._best_config) == tables == ({}, {})
+    assert type(function._best_kernel) is dict

@@ -134,9 +134,10 @@ def compile_launcher(
     with tempfile.TemporaryDirectory(prefix="tta-") as folder:
         chosen += [compiler.KeepPTX(True), compiler.DumpDir(folder)]
         try:
-            compiled = cute.compile[tuple(chosen)](
-                cute.jit(preprocess=False)(host), *arguments.samples
-            )
+            BaseDSL._lazy_initialize_dsl(function)
+            # cute.jit's, or cute.experimental.jit's: a launcher compiles in its own.
+            decorate = type(function._dsl_object).jit(preprocess=False)
+            compiled = cute.compile[tuple(chosen)](decorate(host), *arguments.samples)
         except Exception as error:  # CuTe DSL raises whatever its passes raise
             raise _refused(launch.name, target, error) from error
         if not (paths := list(Path(folder).glob("*.ptx"))):

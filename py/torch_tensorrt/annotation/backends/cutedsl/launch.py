@@ -15,6 +15,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias, get_type_hints
 
 import cutlass
@@ -28,6 +29,7 @@ from cutlass.cute.runtime import _FakeStream, _FakeTensor
 from cutlass.cute.typing import SymInt
 
 from ..._fingerprint import fingerprint
+from ..._record.program import Keywords
 from ..._specs import Fingerprinted
 from ..._tensors import DType
 from ...errors import ArgumentError, DTypeError
@@ -239,8 +241,9 @@ def read_launch(
     function: Callable[..., Any],
     bound: inspect.BoundArguments,
     passed: Sequence[Any],
-    overrides: Mapping[str, Any],
-    options: Mapping[str, Any],
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+    options: Mapping[str, Any] = MappingProxyType({}),
+    choices: tuple[Keywords, ...] = (),
 ) -> CaughtLaunch:
     """The launch that calling ``function``, which is not decorated, would make.
 
@@ -249,6 +252,7 @@ def read_launch(
         passed: the arguments as the launch function gives them.
         overrides: take the place of compile-time constants, by name.
         options: of ``cute.compile``.
+        choices: of an autotuner; ``bound`` holds one of them.
 
     Raises:
         ArgumentError: the arguments do not fit.
@@ -273,6 +277,7 @@ def read_launch(
         grid=None,
         arguments=tuple(reader.leaves),
         options=options,
+        choices=choices,
         passes_layouts=True,
     )
 
