@@ -314,22 +314,34 @@ def formats_of(
         FormatError: a tensor cannot have its format, or the numbers do not match.
     """
     given = len(tensors) - weights
-    if names is not None and len(names) == 1:
-        names = names * given
-    formats = [FORMATS[name] for name in names or ("LINEAR",) * given]
-    if len(formats) == given:
-        formats += [LINEAR] * weights
-    if len(formats) != len(tensors):
-        raise FormatError(
-            f"{what}_formats names {len(formats)} formats, and there are "
-            f"{len(tensors)} {what}s. Name one for all, or one for each."
-        )
+    named = names_of_formats(names, given, weights, what)
+    formats = [FORMATS[name] for name in named]
     for index, tensor in enumerate(tensors):
         if tensor is None:
             formats[index] = LINEAR
         else:
             formats[index].check(tensor, f"{what} {index}")
     return tuple(formats)
+
+
+def names_of_formats(
+    names: Formats, given: int, weights: int, what: str
+) -> tuple[str, ...]:
+    """The name of each tensor's format: of those that are given, then of constants.
+
+    Raises:
+        FormatError: the numbers do not match.
+    """
+    if names is None or len(names) == 1:
+        names = (names or ("LINEAR",)) * given
+    if len(names) == given:
+        names += ("LINEAR",) * weights
+    if len(names) != given + weights:
+        raise FormatError(
+            f"{what}_formats names {len(names)} formats, and there are "
+            f"{given + weights} {what}s. Name one for all, or one for each."
+        )
+    return names
 
 
 def empty_buffers(

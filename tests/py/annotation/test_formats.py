@@ -199,9 +199,14 @@ def test_too_few_dimensions_are_refused() -> None:
         tta.dry_run("formats::op", [torch.empty(8, 8)], "sm_90")
 
 
-def test_a_combination_that_no_inputs_allow_is_refused_at_registration() -> None:
+def test_a_combination_that_no_inputs_allow_is_refused() -> None:
+    register(tta.triton(launch_double, input_formats="CHW2", output_formats="CHW4"))
     with pytest.raises(FormatError, match=r"output 0: .*CHW4 holds int8"):
-        register(tta.triton(launch_double, input_formats="CHW2", output_formats="CHW4"))
+        image = torch.empty(2, 3, 4, 4, dtype=torch.float16)
+        tta.dry_run("formats::op", [image], "sm_90")
+
+
+def test_a_wrong_number_of_formats_is_refused_at_registration() -> None:
     with pytest.raises(FormatError, match="names 2 formats, and there are 3 inputs"):
         trt_plugins.custom_op(
             "formats::three",

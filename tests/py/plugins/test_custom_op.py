@@ -17,9 +17,11 @@ import pytest
 import tensorrt as trt
 import tensorrt.plugin as trtp
 import torch
-from kernels import BLOCKS, add_kernel, launch_add, launch_silu
+import triton
+from kernels import BLOCKS, add_kernel, launch_add, launch_silu, silu_kernel
 from network import with_sequences
 from tensorrt.plugin._lib import QDP_CREATORS, QDP_REGISTRY
+from warned import not_warned, warned
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
@@ -174,7 +176,7 @@ def test_a_guess_that_the_fake_kernel_rejects_is_not_launched() -> None:
 
 def test_the_number_of_outputs_is_annotated_where_every_guess_is_rejected() -> None:
     def meta(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        assert x.shape[1] == 4097
+        assert x.dtype == torch.float64
         return torch.empty_like(x), torch.empty_like(x)
 
     def launch(x: Any, out: Any, other: Any) -> None:
@@ -186,6 +188,72 @@ def test_the_number_of_outputs_is_annotated_where_every_guess_is_rejected() -> N
     unknown = tta.custom_plugin(tta.triton(launch), meta_impl=lambda x: meta(x))
     with pytest.raises(SpecError, match=r"how many outputs .* returns.*AssertionError"):
         trt_plugins.custom_op("reg::wider", impl=unknown)
+
+
+def convolved(x, weight, bias):  # type: ignore[no-untyped-def]
+    (n, c, h, w), (k, d, r, s) = x.shape, weight.shape
+    assert c == d and bias.shape == (k,)
+    return x.new_empty(n, k, h - r + 1, w - s + 1)
+
+
+def attended(q, k, v, mask, scale):  # type: ignore[no-untyped-def]
+    if [t.dim() for t in (q, k, v, mask, scale)] != [4, 4, 4, 2, 1]:
+        raise ValueError("ranks")
+    return torch.empty_like(q), q.new_empty(q.shape[:3])
+
+
+def three_d(x):  # type: ignore[no-untyped-def]
+    batch, rows, columns = x.shape
+    return x.new_empty(batch, columns, rows)
+
+
+def of_large(x):  # type: ignore[no-untyped-def]
+    if x.shape[0] < 5000 or x.shape[1] % 6:
+        raise ValueError("too small")
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+def of_width(x):  # type: ignore[no-untyped-def]
+    assert x.shape[-1] == 4097
+    return torch.empty_like(x)
+
+
+@pytest.mark.parametrize(
+    ("meta", "outputs"),
+    [(convolved, 1), (attended, 2), (three_d, 1), (of_large, 2), (of_width, 1)],
+)
+def test_a_fake_kernel_for_some_shapes_alone_registers(meta: Any, outputs: int) -> None:
+    """Also where nothing is annotated, and the ranks of the inputs differ."""
+
+    def launch(*tensors: Any) -> None:
+        add_kernel[(1,)](tensors[0], tensors[0], 5, tensors[-1], BLOCK=16)
+
+    spec = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
+    trt_plugins.custom_op("reg::some", impl=spec)
+    assert len(torch.ops.reg.some.default._schema.returns) == outputs
+
+
+def test_a_launch_function_for_some_inputs_alone_registers() -> None:
+    """It falls back, or does not fit, for those that registration invents."""
+
+    def for_heads(x: Any, out: Any) -> None:
+        if x.shape[-1] in (64, 128):
+            launch_silu(x, out)
+
+    def for_many(x: Any, out: Any) -> None:
+        if x.numel() > 10**7:
+            launch_silu(x, out)
+
+    def for_ranks(x: Any, out: Any) -> None:
+        launch_silu(x, out) if x.dim() == 7 else launch_silu(x.clone(), out)
+
+    def for_static(x: Any, out: Any) -> None:
+        size = triton.next_power_of_2(x.numel())
+        silu_kernel[(1,)](out, x if size > 2**20 else x.clone(), 5, BLOCK=size)
+
+    for launch in (for_heads, for_many, for_ranks, for_static):
+        spec = tta.custom_plugin(tta.triton(launch), meta_impl=silu_meta)
+        trt_plugins.custom_op("reg::some", impl=spec, replace=True)
 
 
 def test_a_tuple_of_one_output_is_that_output() -> None:
@@ -581,16 +649,19 @@ def test_an_existing_op_without_a_fake_kernel_is_refused(
     assert traces("reg::nofake") == ["torch"]
 
 
-def test_a_meta_function_that_contradicts_the_op_is_refused(
+def test_a_meta_function_that_contradicts_the_op_does_not_count(
     library: torch.library.Library,
 ) -> None:
     library.define("known(Tensor x) -> Tensor")
     torch.library.register_fake("reg::known", torch.empty_like, lib=library)
     spec = tta.custom_plugin(tta.triton(launch_silu), lambda x: x.new_empty(1, 1))
-    with pytest.raises(SpecError, match="and the op's own fake kernel"):
+    with warned("own fake kernel .* which counts. Leave meta_impl out"):
         trt_plugins.custom_op("reg::known", impl=spec)
+    (tactic,) = tta.dry_run("reg::known", [torch.empty(8)], "sm_90").tactics
+    assert tactic.shapes[0].outputs == ((8,),)
     agreeing = tta.custom_plugin(tta.triton(launch_silu), lambda x: torch.empty_like(x))
-    trt_plugins.custom_op("reg::known", impl=agreeing)
+    with not_warned():
+        trt_plugins.custom_op("reg::known", impl=agreeing, replace=True)
 
 
 def test_a_launch_for_one_dtype_or_size_alone_is_not_refused_at_registration() -> None:
@@ -606,14 +677,20 @@ def test_a_launch_for_one_dtype_or_size_alone_is_not_refused_at_registration() -
         trt_plugins.custom_op(name, impl=spec)
 
 
-def test_an_op_with_attributes_is_tried_out_as_well() -> None:
+def test_what_is_wrong_for_invented_attributes_is_found_with_real_ones() -> None:
     def meta(x: torch.Tensor, alpha: float) -> torch.Tensor:
         return torch.empty_like(x)
 
-    spec = tta.custom_plugin(tta.triton(lambda x, out, alpha: None), meta_impl=meta)
+    def launch(x: Any, out: Any, alpha: float) -> None:
+        if alpha > 1:
+            launch_silu(x, out)
+
+    spec = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
+    trt_plugins.custom_op("reg::silu", impl=spec)
+    x = torch.empty(8)
+    assert tta.dry_run("reg::silu", [x], "sm_90", attributes={"alpha": 2.0}).ok
     with pytest.raises(LaunchCountError):
-        trt_plugins.custom_op("reg::silu", impl=spec)
-    assert traces("reg::silu") == []
+        tta.dry_run("reg::silu", [x], "sm_90", attributes={"alpha": 0.5})
 
 
 @pytest.mark.parametrize("name", ["my::class", "my::_x", "my::\u00e9", None, 5])

@@ -9,16 +9,18 @@ import dataclasses
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch._subclasses.fake_tensor import UnsupportedOperatorException
+from torch.overrides import TorchFunctionMode
 
 from torch_tensorrt.annotation import _plugin, _tensors, errors
 from torch_tensorrt.annotation._fingerprint import fingerprint
 from torch_tensorrt.annotation._plugin import Plugin, RegisteredOp, registered
 from torch_tensorrt.annotation._record import infer_outputs
+from torch_tensorrt.annotation._record.program import Output
 from torch_tensorrt.annotation._specs import CustomPluginSpec, normalize_impl_to_spec
 from torch_tensorrt.annotation._tensors import TensorInfo
 from torch_tensorrt.annotation.errors import AnnotationError, SpecError
@@ -68,7 +70,7 @@ def custom_op(
 
     Raises:
         SpecError: the name, or ``impl``, is malformed.
-        RecordError: the launch function does not make exactly one usable launch.
+        RecordError: the launch function does what is wrong for all inputs.
         RegistrationError: the name is registered with something else.
 
     Calling it again with the same arguments does nothing. On an error nothing stays
@@ -192,6 +194,9 @@ def _plugin_of(
     weights = tuple(name for name, _ in spec.weights)
     schema = OpSchema.of(op, parameters, weights=weights, fake=meta)
     _require_distinct_names(schema, spec)
+    for kernel in spec.specs:
+        count = len(schema.tensors)
+        _tensors.names_of_formats(kernel.input_formats, count, len(weights), "input")
     arguments = schema.tensors, schema.attributes, schema.optional, schema.defaults
     plugin = Plugin(op, spec, schema.meta, *arguments)
     num_outputs = _try_out(plugin, schema)
@@ -241,88 +246,99 @@ def _caller() -> str:
 
 # --- What is tried at registration ----------------------------------------------------
 #
-# TensorRT prints what goes wrong inside its builder, and does not report it. So the
-# launches are recorded here, on inputs that are guessed: nothing is known of the real
-# ones yet. A fake kernel, and a launch function, may reject a guess with good reason.
-# Where a guess is accepted and every config records, the search ends. What fails for
-# all guesses is an error that no inputs can repair.
+# Nothing is known of the real inputs yet, so some are invented: to see how many outputs
+# the fake kernel of a new op has, and to find early what is wrong with a launch
+# function. Both may reject invented inputs with good reason, or treat them as no real
+# input. So an error counts only if it holds for all inputs: the functions fail in the
+# same way for known sizes and for symbols, and asked nothing that would tell inputs
+# apart. Everything else is found with real shapes, by the dry run or the converter.
 
 _Inputs: TypeAlias = tuple[TensorInfo | None, ...]
 _EXTENT = 256  # divisible by what blocks and heads divide by
-_RANKS = (2, 3, 1, 4)
+_ANY = _tensors.Range(0, _EXTENT, _tensors.INT32_MAX)
+_RANKS = (2, 3, 1, 4, 5)
 _DTYPES = (
     *(torch.float16, torch.float32, torch.bfloat16),
     *(torch.int32, torch.int8, torch.int64, torch.bool),
 )
+_MOST_GUESSES, _MOST_SYMBOLIC = 5000, 60
 
 
-def _guesses(plugin: Plugin, formats: _tensors.Formats) -> Iterator[_Inputs]:
-    """Inputs of the plugin: with its optional tensors, and without them.
+def _guesses(plugin: Plugin, schema: OpSchema) -> Iterator[_Inputs]:
+    """Inputs of the plugin: of one rank, of two and of three; then of any size.
 
-    Args:
-        formats: that they must be able to have, one name for all or one for each.
-            Where there are too few, recording says so.
+    Its optional tensors are given, and not given.
     """
-    count = len(plugin.tensors)
-    names = (formats or ("LINEAR",)) * (1 if len(formats or ()) > 1 else count)
-    each = [_tensors.FORMATS[name] for name in (*names, *["LINEAR"] * count)[:count]]
-    for dtype, rank in itertools.product(_DTYPES, _RANKS):
-        guess = {}
-        for name, fmt in zip(plugin.tensors, each, strict=True):
-            held = dtype if dtype in (fmt.dtypes or _DTYPES) else fmt.dtypes[0]
-            guess[name] = TensorInfo((_EXTENT,) * max(rank, -fmt.channel), held)
-        yield (*guess.values(), *plugin.weight_infos)
+
+    def of(count: int) -> Iterator[tuple[int, ...]]:
+        for chosen in itertools.combinations(_RANKS, count):
+            for ranks in itertools.product(chosen, repeat=len(plugin.tensors)):
+                if len(set(ranks)) == count:
+                    yield ranks
+
+    def made(ranks: Sequence[int], dtype: Any, extent: Any) -> Iterator[_Inputs]:
+        tensors = [TensorInfo((extent,) * rank, dtype) for rank in ranks]
+        yield (*tensors, *plugin.weight_infos)
         if plugin.optional:
-            required = (None if n in plugin.optional else t for n, t in guess.items())
+            named = zip(plugin.tensors, tensors, strict=True)
+            required = (None if n in plugin.optional else t for n, t in named)
             yield (*required, *plugin.weight_infos)
+
+    half, *_ = _DTYPES
+    for ranks, dtype in itertools.product(of(1), _DTYPES):
+        yield from made(ranks, dtype, _EXTENT)
+    if schema.fake is None:
+        return  # the op's schema says how many outputs there are
+    for ranks in itertools.islice(itertools.chain(of(2), of(3)), _MOST_GUESSES):
+        for guess in made(ranks, half, _EXTENT):
+            if _is_likely(plugin, schema, guess):
+                yield guess
+    for ranks in itertools.islice(itertools.chain(of(1), of(2)), _MOST_SYMBOLIC):
+        yield from made(ranks, half, _ANY)
+
+
+def _is_likely(plugin: Plugin, schema: OpSchema, guess: _Inputs) -> bool:
+    """Whether the fake kernel takes ``guess`` on no device, which is quickly found."""
+    tensors = (
+        t and torch.empty(t.at("opt"), dtype=t.dtype, device="meta") for t in guess
+    )
+    try:
+        plugin.meta(*tensors, **schema.neutral_attributes)
+    except Exception:
+        return False
+    return True
 
 
 def _try_out(plugin: Plugin, schema: OpSchema) -> int | AnnotationError:
-    """Record every kernel of the plugin for some guess.
+    """Try the plugin on invented inputs.
 
     Returns:
         The number of outputs, or why the fake kernel rejects every guess.
 
     Raises:
-        RecordError: see its subclasses.
+        RecordError: a launch function does what is wrong for all inputs.
         DataDependentError: the size of an output follows from a tensor's values.
-        FormatError: no tensors have the formats that a kernel is for.
         RegistrationError: an existing op has no fake kernel.
-        SpecError: ``meta_impl`` contradicts the fake kernel of an existing op.
+        SpecError: the fake kernel returns no tensor.
     """
-    result: int | AnnotationError | None = None
-    attributes = schema.neutral_attributes
-    outputs_for = functools.cache(functools.partial(_outputs, plugin, schema))
-    for spec in plugin.spec.specs:
-        failure = None
-        for guess in _guesses(plugin, spec.input_formats):
-            outputs = outputs_for(guess)
-            if isinstance(outputs, AnnotationError):
-                result = result or outputs
-                continue
-            result = outputs
-            tactics = plugin.programs(_plugin.Request.of(guess, attributes, None))
-            failed = [t.error for t in tactics if t.error and t.spec is spec]
-            if not failed:
-                break
-            if not isinstance(failed[0], errors.UserCodeError):  # it wants other inputs
-                failure = failure or failed[0]
-        else:
-            if failure is not None:
-                raise failure
-    assert result is not None, "there is always a guess"
-    return result
+    rejected: AnnotationError | None = None
+    for guess in _guesses(plugin, schema):
+        outputs = _outputs(plugin, schema, guess)
+        if isinstance(outputs, AnnotationError):
+            rejected = rejected or outputs
+            continue
+        _require_possible(plugin, schema, guess)
+        _compare_with_meta(plugin, schema, guess, outputs)
+        return len(outputs)
+    assert rejected is not None, "there is always a guess"
+    return rejected
 
 
 def _outputs(
     plugin: Plugin, schema: OpSchema, inputs: _Inputs
-) -> int | AnnotationError:
-    """How many outputs the fake kernel has for ``inputs``, or why it rejects them.
-
-    An existing op's own fake kernel counts; ``meta_impl`` must agree with it.
-    """
-    op, impl, attributes = plugin.op, plugin.spec.meta_impl, schema.neutral_attributes
-    meta = functools.partial(plugin.meta, **attributes)
+) -> tuple[Output, ...] | AnnotationError:
+    """The outputs that the fake kernel has for ``inputs``, or why it rejects them."""
+    op, meta = plugin.op, functools.partial(plugin.meta, **schema.neutral_attributes)
     try:
         found = infer_outputs(meta, inputs, f"{op}: the fake kernel", False)
     except errors.DataDependentError as error:
@@ -337,13 +353,103 @@ def _outputs(
         return error
     if not found:
         raise SpecError(f"{op}: the fake kernel returns no tensor; one is needed.")
-    if impl is not None and schema.fake is None and not attributes:
-        with contextlib.suppress(errors.RecordError):
-            tensors = inputs[: len(schema.tensors)]
-            said = infer_outputs(impl, tensors, "the meta function", False)
-            if said != found:
-                raise SpecError(
-                    f"{op}: for inputs {inputs} meta_impl returns {said}, and the op's "
-                    f"own fake kernel {found}. Leave meta_impl out."
-                )
-    return len(found)
+    return found
+
+
+def _compare_with_meta(
+    plugin: Plugin, schema: OpSchema, inputs: _Inputs, outputs: tuple[Output, ...]
+) -> None:
+    """Warn where ``meta_impl`` has other outputs than an existing op's fake kernel."""
+    op, impl = plugin.op, plugin.spec.meta_impl
+    if impl is None or schema.fake is not None or schema.attributes:
+        return
+    with contextlib.suppress(errors.RecordError):  # it rejects what is invented
+        tensors = inputs[: len(schema.tensors)]
+        said = infer_outputs(impl, tensors, "the meta function", False)
+        if said != outputs:
+            errors.warn(
+                f"{op}: for inputs {inputs} meta_impl returns {said}, and the op's own "
+                f"fake kernel {outputs}, which counts. Leave meta_impl out."
+            )
+
+
+def _require_possible(plugin: Plugin, schema: OpSchema, guess: _Inputs) -> None:
+    """Raise an error of a launch function that holds for all inputs of the op."""
+    if schema.attributes or schema.optional:
+        return  # their values would be invented, too
+    for spec in plugin.spec.specs:
+        questions = _Questions()
+        watched = dataclasses.replace(spec, launch_fn=questions.noting(spec.function))
+        trial = dataclasses.replace(
+            plugin,
+            spec=dataclasses.replace(plugin.spec, specs=(watched,)),
+            meta=questions.noting(plugin.meta),
+        )
+        if (found := _failure(trial, guess, _EXTENT)) is None:
+            continue
+        questions.asked = False
+        again = _failure(trial, guess, _ANY)
+        if type(again) is type(found) and not questions.asked:
+            raise found
+
+
+def _failure(
+    plugin: Plugin, guess: _Inputs, extent: _tensors.Extent
+) -> AnnotationError | None:
+    """Why a config cannot be recorded, if that may be so for all inputs.
+
+    Args:
+        extent: of all dimensions of the op's tensors.
+    """
+    count = len(plugin.tensors)
+    tensors = (t and TensorInfo((extent,) * len(t.shape), t.dtype) for t in guess)
+    inputs = (*itertools.islice(tensors, count), *guess[count:])
+    for tactic in plugin.programs(_plugin.Request.of(inputs, {}, None)):
+        if isinstance(tactic.error, errors.UserCodeError):
+            return None  # the function wants other inputs
+        if isinstance(tactic.error, _OF_FUNCTIONS):
+            return tactic.error
+    return None
+
+
+# Not of the dtypes and formats, which are invented.
+_OF_FUNCTIONS = (
+    errors.RecordError,
+    errors.ToolchainError,
+    errors.UnsupportedKernelError,
+)
+
+
+class _Questions(TorchFunctionMode):
+    """Whether functions ask what their tensors are, which may decide what they do.
+
+    An answer that is a tensor, or a symbol, tells nothing until it is asked something.
+    """
+
+    asked = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        answer = func(*args, **(kwargs or {}))
+        if not isinstance(answer, torch.Tensor | torch.SymInt | torch.device):
+            self.asked = True
+        return answer
+
+    def noting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, with its questions noted."""
+
+        @functools.wraps(function)
+        def noted(*args: Any, **keywords: Any) -> Any:
+            given = (v for v in (*args, *keywords.values()) if torch.is_tensor(v))
+            sizes: Any = (size for tensor in given for size in tensor.shape)
+            symbols = (size.node for size in sizes if isinstance(size, torch.SymInt))
+            guards = [node.shape_env.guards for node in itertools.islice(symbols, 1)]
+            before = list(map(len, guards))
+            try:
+                with self:
+                    return function(*args, **keywords)
+            finally:
+                self.asked |= before != list(map(len, guards))
+
+        return noted
