@@ -27,6 +27,7 @@ from torch.utils._sympy.functions import (
 
 from torch_tensorrt.annotation._record import Call, record
 from torch_tensorrt.annotation._record.program import Program, Scalar
+from torch_tensorrt.annotation._record.replay import solving_points
 from torch_tensorrt.annotation._sizes.canonical import cancelled, canonical
 from torch_tensorrt.annotation._sizes.expressions import on_ints
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
@@ -34,6 +35,7 @@ from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     DynamicControlFlowError,
+    RecordError,
 )
 
 N, M = symbol(0, 0), symbol(1, 0)
@@ -285,3 +287,58 @@ def test_a_factor_that_may_be_zero_is_not_cancelled() -> None:
     assert cancelled(sympy.Ne(4 * N * M, 4 * M * K), ranges) == sympy.Ne(N, K)
     assert cancelled(sympy.Eq(N * M, N * K), ranges) == sympy.Eq(N * M, N * K)
     assert cancelled(N > M, ranges) == (N > M)
+
+
+# --- equations ------------------------------------------------------------------------
+
+
+def packed_fake(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """``y`` holds two values of each pair of columns."""
+    if x.shape[0] != 2 * y.shape[0] + 1:
+        raise ValueError("y does not belong to x")
+    return torch.empty_like(y)
+
+
+PACKED = info(Range(3, 101, 3_000_000), 4), info(Range(1, 50, 1_400_000), 4)
+
+
+def test_shapes_that_satisfy_an_equation_of_the_op_are_replayed() -> None:
+    seen: set[tuple[int, int]] = set()
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        if isinstance(x.shape[0], int):
+            seen.add((x.shape[0], y.shape[0]))
+        launch(x, out, x.shape[0] + y.shape[0])
+
+    assert number(program(launch_fn, *PACKED, meta=packed_fake)) in (3 * M + 1, N + M)
+    assert len(seen) > 300
+    assert all(n == 2 * m + 1 for n, m in seen)
+
+
+@pytest.mark.parametrize("named", [41, 40_001])
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_only_ints_show_is_found_where_an_equation_holds(
+    named: int, which: int
+) -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        table = {str(named): 3}
+        launch(x, out, table.get(str((x, y)[which].shape[0]), 4))
+
+    with pytest.raises(RecordError, match="does something else on plain ints"):
+        program(launch_fn, *PACKED, meta=packed_fake)
+
+
+def test_points_are_moved_to_where_equations_hold() -> None:
+    K = symbol(2, 0)
+    ranges = {N: Range(1, 2, 90), M: Range(1, 2, 90), K: Range(1, 2, 90)}
+    point = [(6, 5, 7)]
+    moved = solving_points(point, ranges, {}, [sympy.Eq(N, 2 * M)])
+    assert list(moved) == [(10, 5, 7), (6, 3, 7)]
+    moved = solving_points(point, ranges, {}, [sympy.Eq(N * M, 3 * K)])
+    assert list(moved) == [(6, 5, 10)]  # 21 is no multiple of 5, nor of 6
+    moved = solving_points(point, ranges, {K: M, M: M}, [sympy.Eq(N + 1, K)])
+    assert list(moved) == [(4, 5, 7), (6, 7, 7)]
+    assert list(solving_points(point, ranges, {}, [sympy.Eq(N, 100 * M)])) == []
+    assert list(solving_points(point, ranges, {}, [sympy.Eq(N**2, M**2)])) == []
+    both = [sympy.Eq(N, 2 * M), sympy.Eq(K, N + 1)]
+    assert list(solving_points(point, ranges, {}, both)) == [(10, 5, 11), (6, 3, 7)]

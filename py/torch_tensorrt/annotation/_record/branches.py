@@ -43,7 +43,14 @@ from ..errors import (
     UserCodeError,
 )
 from .program import Program, are_equal
-from .replay import PlainInputs, Point, Recorded, points_of, unequal_points
+from .replay import (
+    PlainInputs,
+    Point,
+    Recorded,
+    points_of,
+    solving_points,
+    unequal_points,
+)
 from .tracing import Guard, Trace, tracing
 
 Traced: TypeAlias = Callable[[Trace], Program]
@@ -234,6 +241,14 @@ class _Explorer:
         points, are_all = points_of(self._ranges, self._tied, named, plain.most)
         if refusal is not None and not are_all:
             raise refusal
+        equations = [
+            guard.condition
+            for guard in self._contract
+            if isinstance(guard.condition, sympy.Eq) and not guard.is_equality
+        ]
+        if equations and not are_all:
+            solving = solving_points(points, self._ranges, self._tied, equations)
+            points += itertools.islice(dict.fromkeys(solving), plain.most)
         is_fast = True
         for point in points:
             if self._agrees_fast(plain, recorded, point) or plain.cannot_exist(point):

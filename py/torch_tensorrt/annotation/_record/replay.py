@@ -31,6 +31,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .._fingerprint import content_of
+from .._sizes.expressions import on_ints
 from .._sizes.facts import is_condition
 from .._sizes.to_tensorrt import compiled
 from .._tensors import Ranges, TensorInfo, ranges_of, symbol
@@ -123,6 +124,48 @@ def unequal_points(
                 if extent_there in span and extent_there != value:
                     found[tuple({**equal, other: extent_there}.values())] = None
     return list(found)
+
+
+def solving_points(
+    points: Iterable[Point],
+    ranges: Ranges,
+    tied: Mapping[sympy.Symbol, sympy.Symbol],
+    equations: Sequence[sympy.Eq],
+) -> Iterator[Point]:
+    """The points moved to shapes at which equations hold, as ``d0_1 == 2 * d1_0``.
+
+    Hardly any of a sample do so by themselves. Each equation gives each of its extents
+    in turn, as far as the equation is linear in it.
+    """
+    solved, settled = [], set[sympy.Basic]()
+    for equation in equations:
+        equation = equation.xreplace(tied)
+        solved.append([s for s in _solved(equation) if s[0] not in settled])
+        settled |= equation.free_symbols  # later equations leave these alone
+    if not all(solved):
+        return
+    for point, turn in itertools.product(points, range(max(map(len, solved)))):
+        extents = dict(zip(ranges, point, strict=True))
+        for choices in solved:
+            extent, dividend, divisor = choices[turn % len(choices)]
+            a, b = (on_ints(part)(extents) for part in (dividend, divisor))
+            if b == 0 or a % b:
+                break
+            equal = (s for s in ranges if tied.get(s, s) == extent)
+            extents |= dict.fromkeys(equal, a // b)
+        else:
+            if all(ranges[s].min <= v <= ranges[s].max for s, v in extents.items()):
+                yield tuple(extents.values())
+
+
+def _solved(equation: sympy.Eq) -> Iterator[tuple[sympy.Symbol, Any, Any]]:
+    """Each extent that is a quotient of the others: the extent, dividend, divisor."""
+    difference = sympy.expand(equation.lhs - equation.rhs)
+    for extent in sorted(difference.free_symbols, key=str):
+        divisor = difference.coeff(extent, 1)
+        rest = sympy.expand(difference - divisor * extent)
+        if divisor != 0 and extent not in rest.free_symbols | divisor.free_symbols:
+            yield extent, -rest, divisor
 
 
 def _edges(span: range) -> set[int]:
