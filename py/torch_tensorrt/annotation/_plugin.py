@@ -196,7 +196,8 @@ class Plugin:
         plain = PlainInputs(request.inputs, request.replay)
         for spec, config in ((s, c) for s in self.spec.specs for c in s.configs):
             tactic = self._record(Tactic(0, spec, config), request, plain)
-            choices = tactic.program.choices if tactic.program and not config else ()
+            choices = tactic.program.choices if tactic.program else ()
+            choices = () if spec.chooses(config) else choices
             yield replace(tactic, choice=choices[0]) if choices else tactic
             for choice in choices[1:]:
                 yield self._record(Tactic(0, spec, config, choice), request, plain)

@@ -166,6 +166,10 @@ class KernelSpec(Fingerprinted):
             )
         return self.launch_fn
 
+    def chooses(self, config: Config) -> bool:
+        """Whether ``config`` takes the place of an autotuner's choices."""
+        return bool(config)
+
     def launch_keywords(self, config: Config) -> dict[str, Any]:
         """The part of ``config`` that the launch function takes."""
         if self.returns_outputs:

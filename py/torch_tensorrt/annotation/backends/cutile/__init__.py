@@ -74,6 +74,10 @@ class CuTileSpec(KernelSpec):
                     f"{', '.join(FACT_SETS)}."
                 )
 
+    def chooses(self, config: Config) -> bool:
+        """Whether it says more than ``facts``, which every config does."""
+        return any(name != "facts" for name, _ in config)
+
     def launch_keywords(self, config: Config) -> dict[str, Any]:
         """Without ``facts``, which only the compiler takes."""
         return super().launch_keywords(tuple(p for p in config if p[0] != "facts"))

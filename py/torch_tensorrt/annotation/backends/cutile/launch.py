@@ -7,15 +7,17 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from types import ModuleType
 from typing import Any, TypeAlias
 
 import cuda.tile as ct
 import torch
+from cuda.tile import tune
 
 from ..._fingerprint import is_versioned
+from ..._record.program import Keywords
 from ...errors import ArgumentError
 from .. import CaughtLaunch, OnLaunch
 from ..abi import unlaunchable
@@ -46,31 +48,98 @@ def caught_launches(
 ) -> Iterator[None]:
     """While entered, ``ct.launch`` of this thread reports, and launches nothing.
 
-    Code may hold the function under any name (``from cuda.tile import launch``), so it
-    is replaced in every module that holds it. Other threads launch as usual.
+    ``ct.tune.exhaustive_search`` times nothing, and finds the first config the best.
+    Code may hold either function under any name (``from cuda.tile import launch``), so
+    it is replaced in every module that holds it. Other threads call the functions.
 
     Args:
-        overrides: parameters of the kernel that a config sets.
+        overrides: parameters of the kernel that a config sets, or the config that a
+            search finds.
     """
     with _recording:
-        thread, active, original = threading.get_ident(), True, ct.launch
+        thread, active, search = threading.get_ident(), True, _Search(overrides or {})
+        originals = ct.launch, tune.exhaustive_search
 
         def launch(*args: Any, **keywords: Any) -> None:
             # A module that is imported meanwhile keeps this function for good.
             if active and threading.get_ident() == thread:
-                on_launch(_read_launch(overrides or {}, *args, **keywords))
+                on_launch(_read_launch(search, *args, **keywords))
             else:
-                original(*args, **keywords)
+                originals[0](*args, **keywords)
 
-        places = list(_places(original))
-        for module, name in places:
-            setattr(module, name, launch)
+        def exhaustive_search(search_space: Any, *args: Any, **keywords: Any) -> Any:
+            if active and threading.get_ident() == thread:
+                return search.best_of(search_space)
+            return originals[1](search_space, *args, **keywords)
+
+        replaced = [
+            (module, name, original, replacement)
+            for original, replacement in zip(
+                originals, (launch, exhaustive_search), strict=True
+            )
+            for module, name in list(_places(original))
+        ]
+        for module, name, _, replacement in replaced:
+            setattr(module, name, replacement)
         try:
             yield
         finally:
             active = False
-            for module, name in places:
+            for module, name, original, _ in replaced:
                 setattr(module, name, original)
+
+
+class _Search:
+    """What ``ct.tune.exhaustive_search`` would choose from; TensorRT times it instead.
+
+    A function may keep what was found, and search only once while it is recorded: what
+    it chose from counts for all of its launches.
+
+    Attributes:
+        overrides: of the kernel's parameters, unless a search takes them.
+        choices: configs, as sorted pairs.
+    """
+
+    def __init__(self, overrides: Mapping[str, Any]) -> None:
+        self.overrides, self._wanted = overrides, overrides
+        self.choices: tuple[Keywords, ...] = ()
+
+    def best_of(self, space: Sequence[Any]) -> tune.TuningResult[Any]:
+        """The result of a search, which finds the config that is wanted, or the first.
+
+        Raises:
+            ArgumentError: it is another search than the one before, or has no such
+                config.
+        """
+        choices = tuple(map(_as_pairs, space))
+        wanted = tuple(sorted(self._wanted.items())) or choices[0]
+        if self.choices not in ((), choices) or wanted not in choices:
+            raise ArgumentError(
+                "the launch function calls ct.tune.exhaustive_search for configs that "
+                f"follow the shape, or for several kernels: {list(space)}. Search "
+                "among the same configs once, or pass them as tta.cutile(configs=...)."
+            )
+        self.choices, self.overrides = choices, {}
+        best = tune.Measurement(
+            config=space[choices.index(wanted)],
+            mean_us=0.0,
+            num_samples=0,
+            error_margin_us=0.0,
+        )
+        return tune.TuningResult(best=best, successes=(best,), failures=())
+
+
+def _as_pairs(config: Any) -> Keywords:
+    """A config of a search as sorted pairs, whatever it is."""
+    if isinstance(config, Mapping):
+        values = dict(config)
+    elif is_dataclass(config):
+        values = {f.name: getattr(config, f.name) for f in fields(config)}
+    elif isinstance(config, tuple) and hasattr(config, "_asdict"):
+        values = config._asdict()
+    else:
+        values = {"config": config}
+    return tuple(sorted(values.items()))
 
 
 def _places(function: Any) -> Iterator[tuple[Any, str]]:
@@ -90,7 +159,7 @@ def _places(function: Any) -> Iterator[tuple[Any, str]]:
 
 
 def _read_launch(
-    overrides: Mapping[str, Any],
+    search: _Search,
     stream: Any,
     grid: Any,
     kernel: Any,
@@ -123,7 +192,9 @@ def _read_launch(
             f"kernel {name}: it takes a tuple of {len(names)} arguments, "
             f"{', '.join(names)}; it was launched with {given}."
         )
-    _require_unchanged(name, dict(zip(names, kernel_args, strict=True)), overrides)
+    _require_unchanged(
+        name, dict(zip(names, kernel_args, strict=True)), search.overrides
+    )
     bound = zip(names, kernel_args, function.parameter_annotations, strict=True)
     arguments: list[tuple[str, Any, bool]] = []
     parameters = tuple(_add_arguments(arguments, *each) for each in bound)
@@ -133,6 +204,7 @@ def _read_launch(
         grid=tuple(grid),
         arguments=tuple(arguments),
         options={},
+        choices=search.choices,
         passes_layouts=True,
     )
 

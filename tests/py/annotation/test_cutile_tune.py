@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What cuTile's own search would choose from, as tactics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+ct = pytest.importorskip("cuda.tile")
+
+from cuda.tile.tune import exhaustive_search  # noqa: E402
+from cutile_kernels import relu_kernel  # noqa: E402
+from cutile_tools import DYNAMIC, like, recorded  # noqa: E402
+from kernels import info  # noqa: E402
+
+import torch_tensorrt.annotation as tta  # noqa: E402
+from torch_tensorrt.annotation._record import Call, record  # noqa: E402
+from torch_tensorrt.annotation.backends import backend  # noqa: E402
+from torch_tensorrt.annotation.errors import (  # noqa: E402
+    ArgumentError,
+    RecordError,
+)
+from torch_tensorrt.dynamo.conversion import plugins as trt_plugins  # noqa: E402
+
+
+class Choice(NamedTuple):
+    tile: int
+    occupancy: int
+
+
+SPACES: dict[str, list[Any]] = {
+    "dicts": [{"tile": 128, "occupancy": 2}, {"tile": 256, "occupancy": 4}],
+    "tuples": [Choice(128, 2), Choice(256, 4)],
+    "numbers": [128, 256],
+}
+
+
+def tile_of(config: Any) -> int:
+    if isinstance(config, dict):
+        return int(config["tile"])
+    return int(getattr(config, "tile", config))
+
+
+def searching(space: Any, search: Any = None) -> Callable[..., None]:
+    """A launch function that launches what a search finds."""
+
+    def launch_fn(x: Any, out: Any) -> None:
+        stream, flat, count = torch.cuda.current_stream(), x.view(-1), x.numel()
+        result = (search or exhaustive_search)(
+            space(x) if callable(space) else space,
+            stream,
+            lambda config: (ct.cdiv(count, tile_of(config)),),
+            relu_kernel,
+            lambda config: (out.view(-1), flat, tile_of(config)),
+            quiet=True,
+        )
+        tile = tile_of(result.best.config)
+        grid = (ct.cdiv(count, tile),)
+        ct.launch(stream, grid, relu_kernel, (out.view(-1), flat, tile))
+
+    return launch_fn
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_the_configs_of_a_search_are_tactics(kind: str) -> None:
+    spec = tta.cutile(searching(SPACES[kind]), fact_sets="strides")
+    impl = tta.custom_plugin(spec, meta_impl=lambda x: torch.empty_like(x))
+    op = f"cutile_tune::{kind}"
+    trt_plugins.custom_op(op, impl=impl)
+    report = tta.dry_run(op, [torch.empty(8, 64)], target="sm_90", execute=False)
+    assert report.ok
+    assert [t.shapes[0].grid for t in report.tactics] == [(4, 1, 1), (2, 1, 1)]
+    shown = []
+    for tactic in report.tactics:
+        assert tactic.config.pop("facts") == "strides"
+        shown.append(tactic.config)
+    assert shown == [pairs_of(config) for config in SPACES[kind]]
+
+
+def pairs_of(config: Any) -> dict[str, Any]:
+    if isinstance(config, Choice):
+        return config._asdict()
+    return config if isinstance(config, dict) else {"config": config}
+
+
+def test_a_search_under_any_name_is_not_made() -> None:
+    def by_module(*args: Any, **keywords: Any) -> Any:
+        return ct.tune.exhaustive_search(*args, **keywords)
+
+    before = exhaustive_search
+    for search in (None, by_module):
+        program = recorded(searching(SPACES["dicts"], search), info(DYNAMIC, 30))
+        assert len(program.choices) == 2
+    assert ct.tune.exhaustive_search is exhaustive_search is before
+
+
+def test_a_function_may_keep_what_it_found() -> None:
+    kept: list[Any] = []
+
+    def search(*args: Any, **keywords: Any) -> Any:
+        if not kept:
+            kept.append(ct.tune.exhaustive_search(*args, **keywords))
+        return kept[0]
+
+    program = recorded(searching([128, 256], search), info(DYNAMIC, 30))
+    assert program.choices == ((("config", 128),), (("config", 256),))
+
+
+def test_a_search_that_follows_the_shape_is_refused() -> None:
+    def space(x: Any) -> list[int]:
+        return [128, 256] if x.shape[0] > 20 else [128]
+
+    with pytest.raises(RecordError):
+        recorded(searching(space), info(DYNAMIC, 30))
+
+
+def test_a_config_that_no_search_has_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"exhaustive_search .* \[128, 256\]"):
+        call = Call(overrides={"config": 512})
+        record(backend("cutile"), searching([128, 256]), like, [info(8, 30)], call)
+
+
+def test_a_search_outside_of_a_recording_is_made() -> None:
+    with pytest.raises(ValueError, match="Search space is empty"):
+        exhaustive_search([], None, None, relu_kernel, None)
