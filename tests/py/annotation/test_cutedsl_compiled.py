@@ -287,6 +287,21 @@ def test_a_tensor_that_no_parameter_takes_is_refused() -> None:
         recorded(launch_fn, X, X)
 
 
+def test_a_view_has_a_dtype_that_tensorrt_lacks() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        fakes = [placeholder(dtype=cutlass.Float8E5M2), None, None, placeholder()]
+        call = cute.compile(launch_residual, *fakes, environment_stream(), **TVM_FFI)
+        call(x.view(torch.float8_e5m2), None, None, out)
+
+    (x, *_) = recorded(
+        launch_fn,
+        info(ROWS, 8, dtype=torch.uint8),
+        meta=lambda x: torch.empty_like(x, dtype=torch.float16),
+    ).launch.arguments
+    assert isinstance(x, Pointer)
+    assert (x.tensor, x.dtype) == (0, torch.float8_e5m2)
+
+
 # --- A library's own launchers, which are objects -------------------------------------
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from kernels import info
 
+from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, symbol
 from torch_tensorrt.annotation.backends.cutile import FACT_SETS
 from torch_tensorrt.annotation.errors import ArgumentError, DTypeError
@@ -311,6 +312,33 @@ def test_a_dtype_that_cutile_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delattr(ct, "uint8")
     with pytest.raises(DTypeError, match=r"torch\.uint8: cuTile has none"):
         constraints(recorded(kernels.launch_relu, info(8, dtype=torch.uint8)))
+
+
+@ct.kernel
+def decode_kernel(x, out, TILE: ct.Constant[int]):  # type: ignore[no-untyped-def]
+    tile = ct.load(x, index=(ct.bid(0),), shape=(TILE,))
+    ct.store(out, index=(ct.bid(0),), tile=ct.astype(tile, out.dtype))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "arch", "converted"),
+    [("float8_e5m2", "sm_90", "e5m2x2"), ("float8_e8m0fnu", "sm_100", "ue8m0x2")],
+)
+def test_a_view_has_a_dtype_that_tensorrt_lacks(
+    dtype: str, arch: str, converted: str
+) -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        scaled = x.view(getattr(torch, dtype)).view(-1)
+        grid = (ct.cdiv(x.numel(), 128),)
+        ct.launch(0, grid, decode_kernel, (scaled, out.view(-1), 128))
+
+    result = compiled(
+        launch_fn,
+        info(8, 64, dtype=torch.uint8),
+        meta=lambda x: torch.empty_like(x, dtype=torch.float32),
+        target=Target(arch),
+    )
+    assert converted in result.code
 
 
 def test_strides_beyond_what_intervals_bound_are_not_taken_for_negative() -> None:

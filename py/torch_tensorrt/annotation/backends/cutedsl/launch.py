@@ -31,7 +31,6 @@ from cutlass.cute.typing import SymInt
 from ..._fingerprint import fingerprint
 from ..._record.program import Keywords
 from ..._specs import Fingerprinted
-from ..._tensors import DType
 from ...errors import ArgumentError, DTypeError
 from .. import CaughtLaunch
 
@@ -51,10 +50,12 @@ _ELEMENT_TYPES = {
 def element_type(dtype: torch.dtype) -> type[Numeric]:
     """CuTe DSL's class for the elements of a torch tensor.
 
+    A view may have a dtype that TensorRT lacks, such as an 8-bit float of uint8.
+
     Raises:
-        DTypeError: TensorRT, or CuTe DSL, has none.
+        DTypeError: CuTe DSL has none.
     """
-    name = DType.of(dtype).name.replace("_", "")
+    name = str(dtype).removeprefix("torch.").replace("_", "")
     kind: type[Numeric] | None = _ELEMENT_TYPES.get(name)
     if kind is None:
         raise DTypeError(f"dtype {dtype} has no counterpart in CuTe DSL.")

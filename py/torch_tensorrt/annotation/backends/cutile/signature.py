@@ -21,7 +21,6 @@ import torch
 from cuda.tile import compilation
 
 from ..._sizes.facts import is_condition
-from ..._tensors import DType
 from ...errors import DTypeError
 from .. import Kind, Parameters, Pointer, Program, Scalar
 from . import FactSet
@@ -40,7 +39,7 @@ class Signature(Parameters):
 
     Raises:
         ArgumentError: TensorRT cannot pass an argument.
-        DTypeError: TensorRT, or cuTile, has no such dtype.
+        DTypeError: cuTile has no such dtype.
     """
 
     def __init__(self, program: Program, aligned: bool, fact_set: FactSet) -> None:
@@ -164,8 +163,11 @@ class Signature(Parameters):
 
 
 def _dtype(dtype: torch.dtype) -> Any:
-    """cuTile's dtype: it has torch's name, except for bool."""
-    name = DType.of(dtype).name
+    """cuTile's dtype: it has torch's name, except for bool.
+
+    A view may have one that TensorRT lacks, such as an 8-bit float of a uint8 tensor.
+    """
+    name = str(dtype).removeprefix("torch.")
     found = getattr(ct, "bool_" if name == "bool" else name, None)
     if not isinstance(found, ct.DType):
         raise DTypeError(f"dtype {dtype}: cuTile has none. Convert it before the op.")
