@@ -18,7 +18,7 @@ import cutlass
 import cutlass.cute as cute
 from cuda.bindings.driver import CUstream
 from cutedsl_kernels import flattened, thread_index
-from cutedsl_tools import ROWS, compiled, recorded
+from cutedsl_tools import ROWS, compiled, launch_copy, recorded
 from cutlass import Constexpr, Float32, Int32
 from cutlass.cute.runtime import from_dlpack, make_fake_stream, make_fake_tensor
 from cutlass.cute.testing import autotune_jit
@@ -300,6 +300,22 @@ def test_a_view_has_a_dtype_that_tensorrt_lacks() -> None:
     ).launch.arguments
     assert isinstance(x, Pointer)
     assert (x.tensor, x.dtype) == (0, torch.float8_e5m2)
+
+
+def test_a_mark_of_divisibility_is_a_fact_that_the_profile_proves() -> None:
+    def marking(divisor: int, *shape: int) -> Callable[..., None]:
+        def launch_fn(x: Any, out: Any) -> None:
+            marked = from_dlpack(x.view(shape) if shape else x)
+            marked = marked.mark_compact_shape_dynamic(mode=0, divisibility=divisor)
+            launch_copy(marked, from_dlpack(out.view(shape) if shape else out))
+
+        return launch_fn
+
+    assert "x.shape[0]%8" in compiled(marking(8, -1), X).facts
+    with pytest.raises(RecordError, match=r"Eq\(Mod\(d0_0, 8\), 0\).* leaves open"):
+        recorded(marking(8), X)
+    with pytest.raises(UserCodeError, match="extent 0 is 8, and is marked as a mult"):
+        recorded(marking(3), info(8, 8))
 
 
 # --- A library's own launchers, which are objects -------------------------------------

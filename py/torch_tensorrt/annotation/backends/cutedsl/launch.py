@@ -149,10 +149,20 @@ class FakeTensor(cute.Tensor):  # type: ignore[misc]
         self.tensor = tensor
         self.element_type = element_type(tensor.dtype)
 
-    def _unchanged(self, *args: Any, **keywords: Any) -> FakeTensor:
+    def mark_layout_dynamic(self, leading_dim: int | None = None) -> FakeTensor:
         return self
 
-    mark_layout_dynamic = mark_compact_shape_dynamic = _unchanged
+    def mark_compact_shape_dynamic(
+        self, mode: int, stride_order: Any = None, divisibility: int = 1
+    ) -> FakeTensor:
+        # The compiler gets this fact, as any, where the profile proves it. As in CuTe
+        # DSL, the function fails where it does not hold.
+        if divisibility > 1 and self.shape[mode] % divisibility != 0:
+            raise ValueError(
+                f"mark_compact_shape_dynamic: extent {mode} is {self.shape[mode]}, and "
+                f"is marked as a multiple of {divisibility}."
+            )
+        return self
 
     element_type: Any = None  # a plain attribute, which a user may set
     dtype = property(lambda self: self.element_type)
