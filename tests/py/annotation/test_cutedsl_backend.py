@@ -164,7 +164,7 @@ def test_two_launchers_in_one_function_are_refused() -> None:
 
 def test_an_address_is_refused_as_an_argument() -> None:
     def launch(x: Any, out: Any) -> None:
-        launch_copy(from_dlpack(x).iterator, out)
+        launch_copy(from_dlpack(x).data_ptr, out)
 
     with pytest.raises(ArgumentError, match="asks for a tensor's address"):
         recorded(launch, info(64))

@@ -20,7 +20,12 @@ from cuda.bindings.driver import CUstream
 from cutedsl_kernels import flattened, thread_index
 from cutedsl_tools import ROWS, compiled, launch_copy, recorded
 from cutlass import Constexpr, Float32, Int32
-from cutlass.cute.runtime import from_dlpack, make_fake_stream, make_fake_tensor
+from cutlass.cute.runtime import (
+    from_dlpack,
+    make_fake_stream,
+    make_fake_tensor,
+    nullptr,
+)
 from cutlass.cute.testing import autotune_jit
 from kernels import info
 
@@ -316,6 +321,50 @@ def test_a_mark_of_divisibility_is_a_fact_that_the_profile_proves() -> None:
         recorded(marking(8), X)
     with pytest.raises(UserCodeError, match="extent 0 is 8, and is marked as a mult"):
         recorded(marking(3), info(8, 8))
+
+
+@cute.kernel
+def pointer_kernel(out: cute.Pointer, x: cute.Pointer, n: Int32):
+    i = thread_index()
+    if i < n:
+        whole = cute.make_layout(n)
+        cute.make_tensor(out, whole)[i] = cute.make_tensor(x, whole)[i]
+
+
+@cute.jit
+def launch_pointers(x: cute.Pointer, out: cute.Pointer, n: Int32):
+    pointer_kernel(out, x, n).launch(
+        grid=(cute.ceil_div(n, 128), 1, 1), block=(128, 1, 1)
+    )
+
+
+def test_the_pointer_of_a_tensor_is_its_address() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        pointers = [from_dlpack(tensor).iterator for tensor in (x, out)]
+        nulls = [nullptr(cutlass.Float16, cute.AddressSpace.gmem)] * 2
+        cute.compile(launch_pointers, *nulls, 1)(*pointers, x.numel())
+
+    assert bound(recorded(launch_fn, X)) == {"x": 0, "out": 1}
+    result = compiled(launch_fn, X)
+    assert set(result.slots) == {
+        Slot(Kind.INPUT, 0),
+        Slot(Kind.OUTPUT, 0),
+        Slot(Kind.EXTRA, 0),
+    }
+
+
+def test_an_address_that_is_no_tensors_is_refused() -> None:
+    def null_fn(x: Any, out: Any) -> None:
+        null = nullptr(cutlass.Float16, cute.AddressSpace.gmem)
+        launch_pointers(null, from_dlpack(out).iterator, 8)
+
+    def offset_fn(x: Any, out: Any) -> None:
+        launch_pointers(from_dlpack(x).iterator + 8, from_dlpack(out).iterator, 8)
+
+    with pytest.raises(ArgumentError, match=r"`x`: an address, which an engine does"):
+        recorded(null_fn, X)
+    with pytest.raises(ArgumentError, match=r"computes with a tensor's address"):
+        recorded(offset_fn, X)
 
 
 # --- A library's own launchers, which are objects -------------------------------------

@@ -62,7 +62,7 @@ class HostArguments:
             return lambda values: cls(**{n: b(values) for n, b in members.items()})
         argument = self._parameters.program.launch.arguments[template.index]
         if isinstance(argument, Pointer):
-            return self._tensor(argument, template.kind)
+            return self._tensor(argument, template)
         if isinstance(argument, Scalar):
             return self._number(argument.expr, template.kind, argument.name)
         value, kind = argument.value, template.kind
@@ -75,7 +75,8 @@ class HostArguments:
         self.values.append(value)
         return lambda values: values[index]
 
-    def _tensor(self, argument: Pointer, element: Any) -> Builder:
+    def _tensor(self, argument: Pointer, template: launch.Leaf) -> Builder:
+        element: Any = template.kind
         size = sympy.sympify(sympy.prod(argument.shape))
         # CuTe DSL computes offsets in 32 bits, unless a stride has 64 of its own.
         if (upper := self._parameters.facts(size).upper) > INT32_MAX:
@@ -92,6 +93,8 @@ class HostArguments:
         memory = cute.AddressSpace.gmem
         sample = make_ptr(stored, ALIGNMENT, memory, assumed_align=alignment)
         pointer = self._add(sample, Address(self._parameters.address_of(argument)))
+        if template.is_address:
+            return pointer
         shape = self._numbers_of(argument.shape, f"{argument.name}.shape")
         strides = self._numbers_of(argument.strides, f"{argument.name}.stride")
 

@@ -14,7 +14,7 @@ import copy
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias, get_type_hints
 
@@ -70,10 +70,12 @@ class Leaf:
         kind: CuTe DSL's class of the number, or of the tensor's elements; None for a
             constant that is passed as it is, and for an integer in a tuple, which may
             be a static extent.
+        is_address: the tensor's address alone is passed, not its layout.
     """
 
     index: int
     kind: type[Numeric] | None = None
+    is_address: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,9 @@ class FakeTensor(cute.Tensor):  # type: ignore[misc]
     shape = property(lambda self: tuple(self.tensor.shape))
     stride = property(lambda self: tuple(self.tensor.stride()))
     leading_dim = property(lambda self: cute.leading_dim(self.shape, self.stride))
+    iterator = property(lambda self: FakePointer(self))
     # Which raises, and says what to do.
-    iterator = data_ptr = property(lambda self: self.tensor.data_ptr())
+    data_ptr = property(lambda self: self.tensor.data_ptr())
 
     def __str__(self) -> str:
         return f"Tensor<{self.tensor.dtype}, {self.shape}:{self.stride}>"
@@ -183,6 +186,24 @@ class FakeTensor(cute.Tensor):  # type: ignore[misc]
         )
 
     __getitem__ = __setitem__ = fill = layout = _refuse
+
+
+class FakePointer(cute.Pointer):  # type: ignore[misc]
+    """The address of a tensor, as ``iterator`` gives it while a launch is recorded."""
+
+    memspace = cute.AddressSpace.gmem
+    dtype = value_type = property(lambda self: self._dtype)
+
+    def __init__(self, of: FakeTensor) -> None:
+        self.tensor, self._dtype = of.tensor, of.element_type
+
+    def _refuse(self, *args: Any) -> Any:
+        raise ArgumentError(
+            "the launch function computes with a tensor's address, which an engine "
+            "does not know before it runs. Pass a view, or offset it in the kernel."
+        )
+
+    __add__ = __sub__ = toint = align = _refuse
 
 
 def is_launcher(function: Any) -> bool:
@@ -281,6 +302,12 @@ def read_launch(
         annotation = signature.parameters[key].annotation
         template = reader.read(key, value, annotation, is_constant=key in static)
         parameters.append((key, template))
+    for key, value, _ in reader.leaves:
+        if isinstance(value, cute.Pointer):
+            raise ArgumentError(
+                f"launcher {name}, argument `{key}`: an address, which an engine does "
+                "not know before it runs. Pass the tensor, or from_dlpack(x).iterator."
+            )
     _require_all_bound(name, passed, reader.leaves)
     return CaughtLaunch(
         kernel=Launcher(function, tuple(parameters)),
@@ -319,7 +346,7 @@ def _storage(tensor: torch.Tensor) -> int:
 
 def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """The tensors that an argument is or holds."""
-    if isinstance(value, FakeTensor):
+    if isinstance(value, FakeTensor | FakePointer):
         yield value.tensor
     elif isinstance(value, torch.Tensor):
         yield value
@@ -380,10 +407,8 @@ class Reader:
         if isinstance(value, (*_NUMBERS, SymInt)):
             return self._leaf(name, value, _number_type(value, annotation))
         if isinstance(value, cute.Pointer):
-            raise ArgumentError(
-                f"launcher {self.launcher}, argument `{name}`: an address, which an "
-                "engine does not know before it runs. Pass the tensor."
-            )
+            leaf = self._leaf(name, getattr(value, "tensor", value), value.dtype)
+            return replace(leaf, is_address=True)
         return self._constant(name, value)
 
     def _record(self, name: str, value: Any) -> Record:
