@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""An op of a public library, and the tensors to try it on.
+
+A module of ``cases`` lists a library's ops. Each is a function that imports the
+library's own launcher and returns the op's body, which names tensors and constants
+only::
+
+    op = Library("liger-kernel", "triton")
+
+    @op("norm", x="rows 4096 bf16", w="4096 bf16", out="x", rows=(1, 64, 512))
+    def rms_norm():
+        from liger_kernel.ops.rms_norm import rms_norm_forward
+
+        return lambda x, w: rms_norm_forward(x, w, 1e-6, 0.0, "llama", False)[0]
+
+A tensor is its extents and its dtype. An extent is an int, or a size that has a range
+``(min, opt, max)``, maybe with one operation: ``rows*2``, ``rows//32``. The dtype says
+which values a tensor has on a GPU: ``f32+`` are positive, ``i64<100`` are indices.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+Range: TypeAlias = tuple[int, int, int]  # min, opt, max
+
+KINDS = (
+    "activation",
+    "attention",
+    "convolution",
+    "cross-entropy",
+    "elementwise",
+    "GEMM",
+    "indexing",
+    "loss",
+    "MoE",
+    "norm",
+    "quantisation",
+    "reduction",
+    "rotary",
+    "state-space",
+)
+
+DTYPES = {
+    "f32": torch.float32,
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+    "f8": torch.float8_e4m3fn,
+    "i64": torch.int64,
+    "i32": torch.int32,
+    "i8": torch.int8,
+    "u8": torch.uint8,
+    "bool": torch.bool,
+}
+
+_EXTENT = re.compile(r"(\d+|[a-z_]+)(?:(\*|//)(\d+))?")
+_DTYPE = re.compile(r"([a-z]+\d*)(\+|<\d+)?")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Extents, each a size or number with the factor and divisor of it, and a dtype."""
+
+    extents: tuple[tuple[str | int, int, int], ...]
+    dtype: torch.dtype
+    values: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> Tensor:
+        *extents, dtype = text.split()
+        if (match := _DTYPE.fullmatch(dtype)) is None or match[1] not in DTYPES:
+            raise ValueError(f"{text!r}: {dtype!r} is not one of {', '.join(DTYPES)}")
+        return cls(tuple(map(_extent, extents)), DTYPES[match[1]], match[2] or "")
+
+    @property
+    def sizes(self) -> set[str]:
+        return {name for name, *_ in self.extents if isinstance(name, str)}
+
+    def shape(self, sizes: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The extents for some sizes, which may be ints or torch's symbols."""
+        return tuple(
+            (sizes[name] if isinstance(name, str) else name) * factor // divisor
+            for name, factor, divisor in self.extents
+        )
+
+    def bind(self, shape: Sequence[Any]) -> dict[str, Any]:
+        """The sizes that are extents of a tensor of this shape."""
+        return {
+            name: extent
+            for (name, factor, divisor), extent in zip(self.extents, shape, strict=True)
+            if isinstance(name, str) and factor == divisor == 1
+        }
+
+    def random(self, shape: Sequence[int]) -> torch.Tensor:
+        """A tensor of this kind, on the GPU."""
+        if self.values.startswith("<"):
+            most = int(self.values[1:])
+            return torch.randint(most, shape, dtype=self.dtype, device="cuda")
+        if self.dtype.is_floating_point:
+            made = torch.randn(shape, device="cuda")
+            if self.values:
+                made = made.abs() + 0.1
+            return made.to(self.dtype)
+        if self.dtype == torch.bool:
+            return torch.rand(shape, device="cuda") < 0.5
+        bounds = torch.iinfo(self.dtype)
+        low, high = max(bounds.min, -128), min(bounds.max, 127)
+        return torch.randint(low, high + 1, shape, dtype=self.dtype, device="cuda")
+
+
+def _extent(text: str) -> tuple[str | int, int, int]:
+    if (match := _EXTENT.fullmatch(text)) is None:
+        raise ValueError(f"{text!r} is not an extent, such as 64, rows or rows//32")
+    base = int(match[1]) if match[1].isdigit() else match[1]
+    number = int(match[3] or 1)
+    return (base, 1, number) if match[2] == "//" else (base, number, 1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One op.
+
+    Attributes:
+        library: its distribution on PyPI.
+        language: the language of its kernels, as ``torch_tensorrt.annotation`` names it.
+        name: of the op, as the library calls it.
+        kind: one of ``KINDS``.
+        load: imports the library and returns the op's body.
+        inputs: by the names of the body's parameters.
+        outputs: what the body returns; empty for an op that only writes its inputs.
+        sizes: ranges of the dynamic extents.
+        mutates: names of inputs that the library's launcher writes.
+    """
+
+    library: str
+    language: str
+    name: str
+    kind: str
+    load: Callable[[], Callable[..., Any]]
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[Tensor, ...]
+    sizes: Mapping[str, Range]
+    mutates: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return f"{self.library}/{self.language}/{self.name}"
+
+    @property
+    def op(self) -> str:
+        """What torch calls it."""
+        return "compat::" + re.sub(r"\W", "_", self.id)
+
+    @property
+    def schema(self) -> str:
+        """Of the torch op, without its name."""
+        written = "abcdefghij"
+        arguments = (
+            f"Tensor({written[self.mutates.index(name)]}!) {name}"
+            if name in self.mutates
+            else f"Tensor {name}"
+            for name in self.inputs
+        )
+        returned = ", ".join("Tensor" for _ in self.outputs)
+        one = len(self.outputs) == 1
+        return f"({', '.join(arguments)}) -> {returned if one else f'({returned})'}"
+
+    def fake(self, *inputs: torch.Tensor) -> Any:
+        """The op's fake kernel."""
+        sizes: dict[str, Any] = {}
+        for tensor, given in zip(self.inputs.values(), inputs, strict=True):
+            sizes.update(tensor.bind(given.shape))
+        made = tuple(
+            inputs[0].new_empty(tensor.shape(sizes), dtype=tensor.dtype)
+            for tensor in self.outputs
+        )
+        if not made:
+            return None
+        return made if len(made) > 1 else made[0]
+
+
+class Library:
+    """Collects the ops of a library: a decorator, see the module's docstring."""
+
+    def __init__(self, name: str, language: str) -> None:
+        self.name, self.language = name, language
+        self.cases: list[Case] = []
+
+    def __call__(
+        self,
+        kind: str,
+        *,
+        out: str | tuple[str, ...] = (),
+        mutates: str = "",
+        **described: str | Range,
+    ) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+        inputs = {n: Tensor.of(d) for n, d in described.items() if isinstance(d, str)}
+        sizes = {n: d for n, d in described.items() if not isinstance(d, str)}
+        outputs = tuple(
+            inputs[text] if text in inputs else Tensor.of(text)
+            for text in ((out,) if isinstance(out, str) else out)
+        )
+
+        def add(load: Callable[[], Any]) -> Callable[[], Any]:
+            name = load.__name__.rstrip("_")
+            case = Case(
+                self.name,
+                self.language,
+                name,
+                kind,
+                load,
+                inputs,
+                outputs,
+                sizes,
+                tuple(mutates.split()),
+            )
+            _check(case)
+            self.cases.append(case)
+            return load
+
+        return add
+
+
+def _check(case: Case) -> None:
+    """A slip in the list is an error when it is read, not a verdict on the op."""
+    if case.kind not in KINDS:
+        raise ValueError(f"{case.id}: {case.kind!r} is not one of {', '.join(KINDS)}")
+    bound: set[str] = set()
+    for tensor in case.inputs.values():
+        bound |= tensor.bind(tuple(tensor.extents)).keys()
+    used = {s for t in (*case.inputs.values(), *case.outputs) for s in t.sizes}
+    if used != set(case.sizes) or used != bound:
+        raise ValueError(
+            f"{case.id}: sizes {sorted(used)} are used, {sorted(bound)} are extents of "
+            f"an input, and {sorted(case.sizes)} have a range"
+        )
+    if unknown := {*case.mutates} - {*case.inputs}:
+        raise ValueError(f"{case.id}: mutates {sorted(unknown)}, which are no inputs")
+
+
+def all_cases() -> Iterator[Case]:
+    """Every op, library by library. The libraries are not imported."""
+    from . import cases
+
+    for module in sorted(pkgutil.iter_modules(cases.__path__), key=lambda m: m.name):
+        loaded = importlib.import_module(f"{cases.__name__}.{module.name}")
+        for _, library in inspect.getmembers(loaded, lambda v: isinstance(v, Library)):
+            yield from library.cases
