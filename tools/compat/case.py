@@ -14,15 +14,18 @@ only::
 
         return lambda x, w: rms_norm_forward(x, w, 1e-6, 0.0, "llama", False)[0]
 
-A tensor is its extents and its dtype. An extent is an int, or a size that has a range
-``(min, opt, max)``, maybe with one operation: ``rows*2``, ``rows//32``. The dtype says
-which values a tensor has on a GPU: ``f32+`` are positive, ``i64<100`` are indices.
+A tensor is its extents and its dtype. An extent is an int, or the name of a size, maybe
+with operations from left to right: ``rows//32``, ``rows+31//32``. A size is a range
+``(min, opt, max)``, or an int. The dtype says which values a tensor has on a GPU:
+``f32+`` are positive, ``i64<100`` are indices. An output is described like an input, or
+has the dtype of an input, or is like one altogether: ``out=("rows k x", "x")``.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import operator
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,42 +65,68 @@ DTYPES = {
     "bool": torch.bool,
 }
 
-_EXTENT = re.compile(r"(\d+|[a-z_]+)(?:(\*|//)(\d+))?")
-_DTYPE = re.compile(r"([a-z]+\d*)(\+|<\d+)?")
+_EXTENT = re.compile(r"(\d+|[a-z_]+)((?:(?:\*|\+|//)\d+)*)")
+_STEP = re.compile(r"(\*|\+|//)(\d+)")
+_OPERATORS = {"*": operator.mul, "+": operator.add, "//": operator.floordiv}
+_DTYPE = re.compile(r"(\w+)(\+|<\d+)?")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A number, or a size by its name, and what is done to it, from left to right."""
+
+    base: str | int
+    steps: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, text: str) -> Extent:
+        if (match := _EXTENT.fullmatch(text)) is None:
+            raise ValueError(
+                f"{text!r} is not an extent, such as 64, rows, rows+31//32"
+            )
+        base = int(match[1]) if match[1].isdigit() else match[1]
+        return cls(base, tuple((o, int(n)) for o, n in _STEP.findall(match[2])))
+
+    def at(self, sizes: Mapping[str, Any]) -> Any:
+        value = sizes[self.base] if isinstance(self.base, str) else self.base
+        for operation, number in self.steps:
+            value = _OPERATORS[operation](value, number)
+        return value
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """Extents, each a size or number with the factor and divisor of it, and a dtype."""
+    """Its extents and dtype. The dtype of an output may be that of an input."""
 
-    extents: tuple[tuple[str | int, int, int], ...]
+    extents: tuple[Extent, ...]
     dtype: torch.dtype
     values: str = ""
+    dtype_of: str = ""
 
     @classmethod
-    def of(cls, text: str) -> Tensor:
-        *extents, dtype = text.split()
+    def of(cls, text: str, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
+        *described, dtype = text.split()
+        extents = tuple(map(Extent.of, described))
+        if inputs and dtype in inputs:
+            return cls(extents, inputs[dtype].dtype, dtype_of=dtype)
         if (match := _DTYPE.fullmatch(dtype)) is None or match[1] not in DTYPES:
             raise ValueError(f"{text!r}: {dtype!r} is not one of {', '.join(DTYPES)}")
-        return cls(tuple(map(_extent, extents)), DTYPES[match[1]], match[2] or "")
+        return cls(extents, DTYPES[match[1]], match[2] or "")
 
     @property
     def sizes(self) -> set[str]:
-        return {name for name, *_ in self.extents if isinstance(name, str)}
+        return {e.base for e in self.extents if isinstance(e.base, str)}
 
     def shape(self, sizes: Mapping[str, Any]) -> tuple[Any, ...]:
         """The extents for some sizes, which may be ints or torch's symbols."""
-        return tuple(
-            (sizes[name] if isinstance(name, str) else name) * factor // divisor
-            for name, factor, divisor in self.extents
-        )
+        return tuple(extent.at(sizes) for extent in self.extents)
 
     def bind(self, shape: Sequence[Any]) -> dict[str, Any]:
         """The sizes that are extents of a tensor of this shape."""
         return {
-            name: extent
-            for (name, factor, divisor), extent in zip(self.extents, shape, strict=True)
-            if isinstance(name, str) and factor == divisor == 1
+            extent.base: given
+            for extent, given in zip(self.extents, shape, strict=True)
+            if isinstance(extent.base, str) and not extent.steps
         }
 
     def random(self, shape: Sequence[int]) -> torch.Tensor:
@@ -117,27 +146,20 @@ class Tensor:
         return torch.randint(low, high + 1, shape, dtype=self.dtype, device="cuda")
 
 
-def _extent(text: str) -> tuple[str | int, int, int]:
-    if (match := _EXTENT.fullmatch(text)) is None:
-        raise ValueError(f"{text!r} is not an extent, such as 64, rows or rows//32")
-    base = int(match[1]) if match[1].isdigit() else match[1]
-    number = int(match[3] or 1)
-    return (base, 1, number) if match[2] == "//" else (base, number, 1)
-
-
 @dataclass(frozen=True)
 class Case:
     """One op.
 
     Attributes:
         library: its distribution on PyPI.
-        language: the language of its kernels, as ``torch_tensorrt.annotation`` names it.
+        language: of its kernels, as ``torch_tensorrt.annotation`` names it.
         name: of the op, as the library calls it.
         kind: one of ``KINDS``.
         load: imports the library and returns the op's body.
         inputs: by the names of the body's parameters.
-        outputs: what the body returns; empty for an op that only writes its inputs.
-        sizes: ranges of the dynamic extents.
+        outputs: what the body returns, or the name of an input that it is like; empty
+            for an op that only writes its inputs.
+        sizes: ranges of the named extents.
         mutates: names of inputs that the library's launcher writes.
     """
 
@@ -147,7 +169,7 @@ class Case:
     kind: str
     load: Callable[[], Callable[..., Any]]
     inputs: Mapping[str, Tensor]
-    outputs: tuple[Tensor, ...]
+    outputs: tuple[str | Tensor, ...]
     sizes: Mapping[str, Range]
     mutates: tuple[str, ...] = ()
 
@@ -174,14 +196,24 @@ class Case:
         one = len(self.outputs) == 1
         return f"({', '.join(arguments)}) -> {returned if one else f'({returned})'}"
 
+    @property
+    def is_dynamic(self) -> bool:
+        return any(low != high for low, _, high in self.sizes.values())
+
     def fake(self, *inputs: torch.Tensor) -> Any:
-        """The op's fake kernel."""
+        """The op's fake kernel. As any, it takes shapes other than those listed."""
+        given = dict(zip(self.inputs, inputs, strict=True))
         sizes: dict[str, Any] = {}
-        for tensor, given in zip(self.inputs.values(), inputs, strict=True):
-            sizes.update(tensor.bind(given.shape))
+        for name, tensor in given.items():
+            sizes = {**self.inputs[name].bind(tensor.shape), **sizes}
         made = tuple(
-            inputs[0].new_empty(tensor.shape(sizes), dtype=tensor.dtype)
-            for tensor in self.outputs
+            torch.empty_like(given[output])
+            if isinstance(output, str)
+            else inputs[0].new_empty(
+                output.shape(sizes),
+                dtype=given[output.dtype_of].dtype if output.dtype_of else output.dtype,
+            )
+            for output in self.outputs
         )
         if not made:
             return None
@@ -201,12 +233,16 @@ class Library:
         *,
         out: str | tuple[str, ...] = (),
         mutates: str = "",
-        **described: str | Range,
+        **described: str | int | Range,
     ) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
         inputs = {n: Tensor.of(d) for n, d in described.items() if isinstance(d, str)}
-        sizes = {n: d for n, d in described.items() if not isinstance(d, str)}
+        sizes = {
+            n: (d, d, d) if isinstance(d, int) else d
+            for n, d in described.items()
+            if not isinstance(d, str)
+        }
         outputs = tuple(
-            inputs[text] if text in inputs else Tensor.of(text)
+            text if text in inputs else Tensor.of(text, inputs)
             for text in ((out,) if isinstance(out, str) else out)
         )
 
@@ -236,8 +272,9 @@ def _check(case: Case) -> None:
         raise ValueError(f"{case.id}: {case.kind!r} is not one of {', '.join(KINDS)}")
     bound: set[str] = set()
     for tensor in case.inputs.values():
-        bound |= tensor.bind(tuple(tensor.extents)).keys()
-    used = {s for t in (*case.inputs.values(), *case.outputs) for s in t.sizes}
+        bound |= tensor.bind(tensor.extents).keys()
+    described = [t for t in case.outputs if isinstance(t, Tensor)]
+    used = {s for t in (*case.inputs.values(), *described) for s in t.sizes}
     if used != set(case.sizes) or used != bound:
         raise ValueError(
             f"{case.id}: sizes {sorted(used)} are used, {sorted(bound)} are extents of "

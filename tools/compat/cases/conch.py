@@ -9,14 +9,14 @@ op = Library("conch-triton-kernels", "triton")
 ROWS = (1, 64, 512)
 
 
-@op("activation", x="rows 8192 bf16", out="rows 4096 bf16", rows=ROWS)
+@op("activation", x="rows k bf16", out="rows k//2 x", rows=ROWS, k=8192)
 def silu_and_mul():
     from conch.ops.activation.silu_and_mul import silu_and_mul
 
     return lambda x: silu_and_mul(x)
 
 
-@op("activation", x="rows 8192 bf16", out="rows 4096 bf16", rows=ROWS)
+@op("activation", x="rows k bf16", out="rows k//2 x", rows=ROWS, k=8192)
 def gelu_tanh_and_mul():
     from conch.ops.activation.gelu_tanh_and_mul import gelu_tanh_and_mul
 
@@ -65,14 +65,14 @@ def rotary_embedding():
     return body
 
 
-@op("quantisation", x="rows 4096 bf16", s="1 f32+", out="rows 4096 f8", rows=ROWS)
+@op("quantisation", x="rows k bf16", s="1 f32+", out="rows k f8", rows=ROWS, k=4096)
 def scaled_fp8_quant():
     from conch.ops.quantization.fp8 import scaled_fp8_quant
 
     return lambda x, s: scaled_fp8_quant(x, s)[0]
 
 
-@op("quantisation", x="rows 4096 bf16", s="1 f32+", out="rows 4096 i8", rows=ROWS)
+@op("quantisation", x="rows k bf16", s="1 f32+", out="rows k i8", rows=ROWS, k=4096)
 def scaled_int8_quant():
     from conch.ops.quantization.int8 import scaled_int8_quant
 
@@ -82,11 +82,12 @@ def scaled_int8_quant():
 @op(
     "GEMM",
     a="rows 1024 i8",
-    b="1024 2048 i8",
+    b="1024 n i8",
     a_s="rows 1 f32+",
-    b_s="2048 1 f32+",
-    out="rows 2048 bf16",
+    b_s="n 1 f32+",
+    out="rows n bf16",
     rows=ROWS,
+    n=2048,
 )
 def scaled_gemm():
     import torch

@@ -9,7 +9,7 @@ op = Library("fla-core", "triton")
 TOKENS = (64, 512, 2048)
 
 
-@op("reduction", x="rows 4096 bf16", out="rows 4096 f32", rows=(1, 64, 512))
+@op("reduction", x="rows k bf16", out="rows k f32", rows=(1, 64, 512), k=4096)
 def softmax():
     from fla.ops.utils.softmax import softmax_fwd
 
@@ -37,14 +37,16 @@ def chunk_global_cumsum():
     return lambda s: chunk_global_cumsum_vector(s)
 
 
-@op("reduction", x="2 t 8 64 bf16", out="2 t//64 8 64 bf16", t=(64, 512, 512))
+@op(
+    "reduction", x="n t h d bf16", out="n t//64 h d x", t=(64, 512, 512), n=2, h=8, d=64
+)
 def mean_pooling():
     from fla.ops.utils.pooling import mean_pooling_fwd
 
     return lambda x: mean_pooling_fwd(x, 64)
 
 
-@op("GEMM", a="rows 1024 bf16", b="1024 2048 bf16", out="rows 2048 bf16", rows=TOKENS)
+@op("GEMM", a="rows 1024 bf16", b="1024 k bf16", out="rows k a", rows=TOKENS, k=2048)
 def matmul():
     from fla.ops.utils.matmul import matmul
 
@@ -179,11 +181,15 @@ def fused_recurrent_simple_gla():
 
 @op(
     "state-space",
-    k="2 t 4 64 bf16",
-    v="2 t 4 64 bf16",
-    g="2 t 4 f32",
-    out="2 t//64 4 64 64 bf16",
+    k="n t h dk bf16",
+    v="n t h dv bf16",
+    g="n t h f32",
+    out="n t//64 h dk dv k",
     t=(64, 512, 512),
+    n=2,
+    h=4,
+    dk=64,
+    dv=64,
 )
 def chunk_fwd_h():
     from fla.ops.common.chunk_h import chunk_fwd_h
@@ -209,10 +215,12 @@ def chunk_fwd_o():
 
 @op(
     "state-space",
-    k="2 t 4 64 bf16",
-    beta="2 t 4 f32",
-    out="2 t 4 64 f32",
+    k="n t h 64 bf16",
+    beta="n t h f32",
+    out="n t h 64 f32",
     t=TOKENS,
+    n=2,
+    h=4,
 )
 def chunk_scaled_dot_kkt():
     from fla.ops.common.chunk_scaled_dot_kkt import chunk_scaled_dot_kkt_fwd

@@ -44,7 +44,7 @@ def softmax():
     return lambda x: softmax(x, -1)
 
 
-@op("reduction", x="rows 4096 bf16", out="rows bf16", rows=ROWS)
+@op("reduction", x="rows 4096 bf16", out="rows x", rows=ROWS)
 def sum_dim():
     from flag_gems.ops.sum import sum_dim
 
@@ -65,7 +65,7 @@ def cumsum():
     return lambda x: cumsum(x, 1)
 
 
-@op("reduction", x="rows 1024 f32", out=("rows 8 f32", "rows 8 i64"), rows=ROWS)
+@op("reduction", x="rows 1024 f32", out=("rows 8 x", "rows 8 i64"), rows=ROWS)
 def topk():
     from flag_gems.ops.topk import topk
 
@@ -110,7 +110,7 @@ def fused_add_rms_norm():
     return body
 
 
-@op("GEMM", a="rows 1024 bf16", b="1024 2048 bf16", out="rows 2048 bf16", rows=ROWS)
+@op("GEMM", a="rows 1024 bf16", b="1024 n bf16", out="rows n a", rows=ROWS, n=2048)
 def mm():
     from flag_gems.ops.mm import mm
 
@@ -119,11 +119,12 @@ def mm():
 
 @op(
     "GEMM",
-    bias="2048 bf16",
+    bias="n bf16",
     a="rows 1024 bf16",
-    b="1024 2048 bf16",
-    out="rows 2048 bf16",
+    b="1024 n bf16",
+    out="rows n a",
     rows=ROWS,
+    n=2048,
 )
 def addmm():
     from flag_gems.ops.addmm import addmm
@@ -131,7 +132,15 @@ def addmm():
     return lambda bias, a, b: addmm(bias, a, b)
 
 
-@op("GEMM", a="n 256 512 bf16", b="n 512 256 bf16", out="n 256 256 bf16", n=(1, 4, 16))
+@op(
+    "GEMM",
+    a="n i 512 bf16",
+    b="n 512 j bf16",
+    out="n i j a",
+    n=(1, 4, 16),
+    i=256,
+    j=256,
+)
 def bmm():
     from flag_gems.ops.bmm import bmm
 
@@ -141,11 +150,12 @@ def bmm():
 @op(
     "GEMM",
     a="rows 2048 f8",
-    b="1024 2048 f8",
+    b="n 2048 f8",
     a_s="rows 16 f32+",
     b_s="8 16 f32+",
-    out="rows 1024 bf16",
+    out="rows n bf16",
     rows=ROWS,
+    n=1024,
 )
 def w8a8_block_fp8_matmul():
     from flag_gems.ops.w8a8_block_fp8_matmul import w8a8_block_fp8_matmul
@@ -153,30 +163,34 @@ def w8a8_block_fp8_matmul():
     return lambda a, b, a_s, b_s: w8a8_block_fp8_matmul(a, b, a_s, b_s, [128, 128])
 
 
-@op("quantisation", x="rows 2048 bf16", out=("rows 2048 f8", "rows 16 f32"), rows=ROWS)
+@op(
+    "quantisation",
+    x="rows k bf16",
+    out=("rows k f8", "rows k//128 f32"),
+    rows=ROWS,
+    k=2048,
+)
 def per_token_group_quant_fp8():
     from flag_gems.ops.per_token_group_quant_fp8 import per_token_group_quant_fp8
 
     return lambda x: per_token_group_quant_fp8(x, 128)
 
 
-@op(
-    "indexing", w="32000 1024 bf16", i="rows i64<32000", out="rows 1024 bf16", rows=ROWS
-)
+@op("indexing", w="32000 k bf16", i="rows i64<32000", out="rows k w", rows=ROWS, k=1024)
 def embedding():
     from flag_gems.ops.embedding import embedding
 
     return lambda w, i: embedding(w, i)
 
 
-@op("indexing", x="1000 1024 bf16", i="rows i64<1000", out="rows 1024 bf16", rows=ROWS)
+@op("indexing", x="1000 k bf16", i="rows i64<1000", out="rows k x", rows=ROWS, k=1024)
 def index_select():
     from flag_gems.ops.index_select import index_select
 
     return lambda x, i: index_select(x, 0, i)
 
 
-@op("indexing", a="rows 512 bf16", b="rows 512 bf16", out="rows 1024 bf16", rows=ROWS)
+@op("indexing", a="rows k bf16", b="rows k bf16", out="rows k*2 a", rows=ROWS, k=512)
 def cat():
     from flag_gems.ops.cat import cat
 
@@ -185,15 +199,18 @@ def cat():
 
 @op(
     "convolution",
-    x="n 32 28 28 f16",
-    w="64 32 3 3 f16",
-    out="n 64 28 28 f16",
+    x="n 32 h w f16",
+    f="c 32 3 3 f16",
+    out="n c h w x",
     n=(1, 4, 16),
+    c=64,
+    h=28,
+    w=28,
 )
 def conv2d():
     from flag_gems.ops.conv2d import conv2d
 
-    return lambda x, w: conv2d(x, w, None, 1, 1)
+    return lambda x, f: conv2d(x, f, None, 1, 1)
 
 
 @op(
@@ -239,7 +256,7 @@ def cross_entropy_loss():
     "MoE",
     scores="rows 64 f32",
     bias="64 f32",
-    out=("rows 4 f32", "rows 4 i32"),
+    out=("rows 4 scores", "rows 4 i32"),
     rows=ROWS,
 )
 def grouped_topk():
@@ -248,7 +265,7 @@ def grouped_topk():
     return lambda scores, bias: grouped_topk(scores, 8, 4, 4, True, 1.0, bias, 1)
 
 
-@op("MoE", x="rows 4 1024 bf16", out="rows 1024 bf16", rows=ROWS)
+@op("MoE", x="rows 4 k bf16", out="rows k x", rows=ROWS, k=1024)
 def moe_sum():
     from flag_gems.fused.moe_sum import moe_sum
 

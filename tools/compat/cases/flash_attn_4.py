@@ -23,10 +23,13 @@ def flash_attn():
 
 @op(
     "attention",
-    partial="4 2 s 16 128 f32",
-    lse="4 2 s 16 f32",
-    out="2 s 16 128 bf16",
+    partial="4 n s h d f32",
+    lse="4 n s h f32",
+    out="n s h d bf16",
     s=(1, 128, 512),
+    n=2,
+    h=16,
+    d=128,
 )
 def flash_attn_combine():
     import torch

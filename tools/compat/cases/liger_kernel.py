@@ -202,9 +202,10 @@ def tvd():
 @op(
     "GEMM",
     x="rows 4096 bf16",
-    phi="4096 24 bf16",
-    out=("rows 24 f32", "rows f32"),
+    phi="4096 m bf16",
+    out=("rows m f32", "rows f32"),
     rows=ROWS,
+    m=24,
 )
 def mhc_mm_norm():
     from liger_kernel.ops.mhc import mhc_mm_norm_fwd
@@ -214,10 +215,11 @@ def mhc_mm_norm():
 
 @op(
     "elementwise",
-    x="rows 4 1024 bf16",
+    x="rows 4 c bf16",
     h_pre="rows 4 f32",
-    out="rows 1024 f32",
+    out="rows c f32",
     rows=ROWS,
+    c=1024,
 )
 def mhc_pre():
     from liger_kernel.ops.mhc import mhc_pre_fwd
@@ -227,12 +229,14 @@ def mhc_pre():
 
 @op(
     "elementwise",
-    x="rows 4 1024 bf16",
-    f_out="rows 1024 bf16",
-    h_post="rows 4 f32",
-    h_res="rows 4 4 f32",
-    out="rows 4 1024 f32",
+    x="rows h c bf16",
+    f_out="rows c bf16",
+    h_post="rows h f32",
+    h_res="rows h h f32",
+    out="rows h c f32",
     rows=ROWS,
+    h=4,
+    c=1024,
 )
 def mhc_post_res():
     from liger_kernel.ops.mhc import mhc_post_res_fwd
@@ -242,11 +246,12 @@ def mhc_post_res():
 
 @op(
     "attention",
-    blocks="6 rows 1024 bf16",
-    w_query="1024 bf16",
-    w_norm="1024 bf16",
-    out="rows 1024 bf16",
+    blocks="6 rows d bf16",
+    w_query="d bf16",
+    w_norm="d bf16",
+    out="rows d blocks",
     rows=ROWS,
+    d=1024,
 )
 def attn_res():
     from liger_kernel.ops.attn_res import attn_res_forward
@@ -270,7 +275,7 @@ def fused_neighborhood_attention():
     return lambda q, k, v: fused_neighborhood_attention_forward(q, k, v)[0]
 
 
-@op("GEMM", a="rows 1024 i8", b="256 1024 u8", out="rows 1024 i32", rows=(1, 64, 512))
+@op("GEMM", a="rows 1024 i8", b="256 n u8", out="rows n i32", rows=(1, 64, 512), n=1024)
 def mm_int8int2():
     from liger_kernel.ops.experimental.mm_int8int2 import matmul
 

@@ -37,7 +37,7 @@ def rmsnorm_gated():
     return lambda x, z, w: rmsnorm_fn(x, w, None, z)
 
 
-@op("activation", xy="rows 4096 bf16", out="rows 2048 bf16", rows=(1, 64, 512))
+@op("activation", xy="rows k bf16", out="rows k//2 xy", rows=(1, 64, 512), k=4096)
 def swiglu():
     from mamba_ssm.ops.triton.k_activations import _swiglu_fwd
 
@@ -64,10 +64,12 @@ def selective_state_update():
 
 @op(
     "state-space",
-    dt="n 1024 8 f32+",
-    a="8 f32",
-    out=("n 8 4 256 f32", "n 8 4 256 f32"),
+    dt="n t h f32+",
+    a="h f32",
+    out=("n h t//256 256 f32", "n h t//256 256 f32"),
     n=(1, 2, 8),
+    t=1024,
+    h=8,
 )
 def chunk_cumsum():
     from mamba_ssm.ops.triton.ssd_chunk_state import _chunk_cumsum_fwd
@@ -77,12 +79,19 @@ def chunk_cumsum():
 
 @op(
     "state-space",
-    b="n 1024 1 128 bf16",
-    x="n 1024 8 64 bf16",
-    dt="n 8 4 256 f32+",
-    da="n 8 4 256 f32",
-    out="n 4 8 64 128 f32",
+    b="n t g s bf16",
+    x="n t h d bf16",
+    dt="n h c l f32+",
+    da="n h c l f32",
+    out="n c h d s f32",
     n=(1, 2, 8),
+    t=1024,
+    g=1,
+    s=128,
+    h=8,
+    d=64,
+    c=4,
+    l=256,
 )
 def chunk_state():
     from mamba_ssm.ops.triton.ssd_chunk_state import _chunk_state_fwd
@@ -92,10 +101,13 @@ def chunk_state():
 
 @op(
     "state-space",
-    states="2 chunks 8 4096 f32",
-    da="2 8 chunks f32",
-    out=("states", "2 8 4096 f32"),
+    states="n chunks h d f32",
+    da="n h chunks f32",
+    out=("states", "n h d f32"),
     chunks=CHUNKS,
+    n=2,
+    h=8,
+    d=4096,
 )
 def state_passing():
     from mamba_ssm.ops.triton.ssd_state_passing import _state_passing_fwd
@@ -105,10 +117,12 @@ def state_passing():
 
 @op(
     "GEMM",
-    a="n 1024 1 128 bf16",
-    b="n 1024 1 128 bf16",
-    out="n 4 1 256 256 bf16",
+    a="n t g 128 bf16",
+    b="n t g 128 bf16",
+    out="n t//256 g 256 256 a",
     n=(1, 2, 8),
+    t=1024,
+    g=1,
 )
 def bmm_chunk():
     from mamba_ssm.ops.triton.ssd_bmm import _bmm_chunk_fwd

@@ -43,7 +43,7 @@ def cross_entropy():
     return lambda x, target: cross_entropy_fwd(x, target)
 
 
-@op("reduction", x="rows 1024 bf16", out=("rows 8 bf16", "rows 8 i32"), rows=ROWS)
+@op("reduction", x="rows 1024 bf16", out=("rows 8 x", "rows 8 i32"), rows=ROWS)
 def topk():
     from quack.topk import topk_fwd
 
@@ -78,7 +78,7 @@ def hadamard_transform():
     return lambda x: hadamard_transform_fwd(x)
 
 
-@op("GEMM", a="rows 1024 bf16", b="1024 2048 bf16", out="rows 2048 bf16", rows=ROWS)
+@op("GEMM", a="rows 1024 bf16", b="1024 n bf16", out="rows n a", rows=ROWS, n=2048)
 def gemm():
     from quack.gemm_interface import gemm
 
@@ -88,9 +88,10 @@ def gemm():
 @op(
     "GEMM",
     a="rows 1024 bf16",
-    b="1024 2048 bf16",
-    out="rows 2048 bf16",
+    b="1024 n bf16",
+    out="rows n a",
     rows=ROWS,
+    n=2048,
 )
 def gemm_act():
     from quack.gemm_interface import gemm_act
@@ -100,13 +101,13 @@ def gemm_act():
     )[1]
 
 
-@op("reduction", ws="4 rows 1024 f32", out="rows 1024 bf16", rows=ROWS)
+@op("reduction", ws="4 rows n f32", out="1 rows n bf16", rows=ROWS, n=1024)
 def split_k_reduce():
     import torch
     from quack.split_k_reduce import split_k_reduce
 
     def body(ws):
-        out = ws.new_empty(ws.shape[1], 1024, dtype=torch.bfloat16)
+        out = ws.new_empty(1, *ws.shape[1:], dtype=torch.bfloat16)
         split_k_reduce(ws, out, 4)
         return out
 

@@ -23,14 +23,14 @@ def gelu():
     return lambda x: gelu(x)
 
 
-@op("activation", x="rows 8192 bf16", out="rows 4096 bf16", rows=ROWS)
+@op("activation", x="rows k bf16", out="rows k//2 x", rows=ROWS, k=8192)
 def geglu():
     from tilegym.ops.cutile.activation.geglu import geglu
 
     return lambda x: geglu(x)
 
 
-@op("activation", x="rows 8192 bf16", out="rows 4096 bf16", rows=ROWS)
+@op("activation", x="rows k bf16", out="rows k//2 x", rows=ROWS, k=8192)
 def silu_and_mul():
     from tilegym.ops.cutile.silu_and_mul import silu_and_mul
 
@@ -80,14 +80,22 @@ def apply_rope():
     return lambda q, k, cos, sin: apply_rope_base(q, k, cos, sin)
 
 
-@op("GEMM", a="rows 1024 bf16", b="1024 2048 bf16", out="rows 2048 bf16", rows=ROWS)
+@op("GEMM", a="rows 1024 bf16", b="1024 n bf16", out="rows n a", rows=ROWS, n=2048)
 def matmul():
     from tilegym.ops.cutile.matmul import matmul
 
     return lambda a, b: matmul(a, b)
 
 
-@op("GEMM", a="n 256 512 bf16", b="n 512 256 bf16", out="n 256 256 bf16", n=(1, 4, 16))
+@op(
+    "GEMM",
+    a="n i 512 bf16",
+    b="n 512 j bf16",
+    out="n i j a",
+    n=(1, 4, 16),
+    i=256,
+    j=256,
+)
 def bmm():
     from tilegym.ops.cutile.bmm import bmm
 
@@ -97,11 +105,12 @@ def bmm():
 @op(
     "GEMM",
     a="rows 2048 f8",
-    b="1024 2048 f8",
+    b="n 2048 f8",
     a_s="rows 16 f32+",
     b_s="8 16 f32+",
-    out="rows 1024 f16",
+    out="rows n f16",
     rows=ROWS,
+    n=1024,
 )
 def w8a8_block_fp8_matmul():
     from tilegym.ops.cutile.fp8_quantization_matmul import w8a8_block_fp8_matmul
@@ -109,7 +118,7 @@ def w8a8_block_fp8_matmul():
     return lambda a, b, a_s, b_s: w8a8_block_fp8_matmul(a, b, a_s, b_s)
 
 
-@op("indexing", x="rows 1024 bf16", out="1024 rows bf16", rows=ROWS)
+@op("indexing", x="rows k bf16", out="k rows x", rows=ROWS, k=1024)
 def transpose():
     from tilegym.ops.cutile.transpose import transpose
 
@@ -162,17 +171,20 @@ def mla():
 
 @op(
     "reduction",
-    partial="n 16 8 128 f32",
-    lse="n 16 8 f32",
-    out="n 16 128 bf16",
+    partial="n h 8 d f32",
+    lse="n h 8 f32",
+    out="n h d bf16",
     n=(1, 4, 16),
+    h=16,
+    d=128,
 )
 def splitk_reduce():
     import torch
     from tilegym.ops.cutile.splitk_reduce import splitk_reduce
 
     def body(partial, lse):
-        out = partial.new_empty(partial.shape[0], 16, 128, dtype=torch.bfloat16)
+        n, h, _, d = partial.shape
+        out = partial.new_empty(n, h, d, dtype=torch.bfloat16)
         return splitk_reduce(partial, lse, out, 1024)
 
     return body
@@ -200,7 +212,7 @@ def recurrent_gated_delta_rule():
 @op(
     "MoE",
     ids="rows 2 i32<8",
-    out=("1024 i32", "16 i32", "1 i32"),
+    out=("rows*2+504 i32", "rows*2+567//64 i32", "1 i32"),
     rows=(1, 64, 64),
 )
 def moe_align_block_size():
@@ -238,7 +250,13 @@ def unsloth_cross_entropy_loss():
     )
 
 
-@op("quantisation", x="rows 2048 bf16", out=("rows 2048 f8", "rows 16 f32"), rows=ROWS)
+@op(
+    "quantisation",
+    x="rows k bf16",
+    out=("rows k f8", "rows k//128 f32"),
+    rows=ROWS,
+    k=2048,
+)
 def unsloth_act_quant():
     from tilegym.suites.unsloth.cutile.fp8 import act_quant
 

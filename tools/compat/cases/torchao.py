@@ -9,7 +9,13 @@ op = Library("torchao", "triton")
 ROWS = (128, 256, 1024)
 
 
-@op("quantisation", x="rows 2048 bf16", out=("rows 2048 f8", "rows 16 f32"), rows=ROWS)
+@op(
+    "quantisation",
+    x="rows k bf16",
+    out=("rows k f8", "rows k//128 f32"),
+    rows=ROWS,
+    k=2048,
+)
 def fp8_blockwise_act_quant():
     from torchao.kernel.blockwise_quantization import fp8_blockwise_act_quant
 
@@ -18,9 +24,10 @@ def fp8_blockwise_act_quant():
 
 @op(
     "quantisation",
-    x="rows 2048 bf16",
-    out=("rows 2048 f8", "rows//128 16 f32"),
+    x="rows k bf16",
+    out=("rows k f8", "rows//128 k//128 f32"),
     rows=(128, 256, 256),
+    k=2048,
 )
 def fp8_blockwise_weight_quant():
     from torchao.kernel.blockwise_quantization import fp8_blockwise_weight_quant
@@ -28,7 +35,7 @@ def fp8_blockwise_weight_quant():
     return lambda x: fp8_blockwise_weight_quant(x)
 
 
-@op("quantisation", x="2048 2048 f8", s="16 16 f32+", out="2048 2048 f32")
+@op("quantisation", x="rows k f8", s="16 16 f32+", out="rows k f32", rows=2048, k=2048)
 def fp8_blockwise_weight_dequant():
     from torchao.kernel.blockwise_quantization import fp8_blockwise_weight_dequant
 
@@ -39,10 +46,11 @@ def fp8_blockwise_weight_dequant():
     "GEMM",
     a="rows 2048 f8",
     a_s="rows 16 f32+",
-    b="1024 2048 f8",
+    b="n 2048 f8",
     b_s="8 16 f32+",
-    out="rows 1024 bf16",
+    out="rows n bf16",
     rows=ROWS,
+    n=1024,
 )
 def blockwise_fp8_gemm():
     from torchao.kernel.blockwise_quantization import blockwise_fp8_gemm
@@ -53,11 +61,12 @@ def blockwise_fp8_gemm():
 @op(
     "GEMM",
     a="rows 1024 i8",
-    b="1024 2048 i8",
+    b="1024 n i8",
     row_scale="rows 1 bf16+",
-    col_scale="1 2048 bf16+",
-    out="rows 2048 bf16",
+    col_scale="1 n bf16+",
+    out="rows n row_scale",
     rows=ROWS,
+    n=2048,
 )
 def scaled_int8_mm():
     from torchao.prototype.quantized_training.int8_mm import scaled_int8_mm_cuda
@@ -67,14 +76,20 @@ def scaled_int8_mm():
     )
 
 
-@op("GEMM", a="rows 1024 i8", b="1024 2048 i8", out="rows 2048 i32", rows=ROWS)
+@op("GEMM", a="rows 1024 i8", b="1024 n i8", out="rows n i32", rows=ROWS, n=2048)
 def int_matmul():
     from torchao.kernel.intmm_triton import int_matmul_cuda
 
     return lambda a, b: int_matmul_cuda(a, b)
 
 
-@op("quantisation", x="rows 2048 bf16", out=("rows 2048 f8", "rows 16 f32"), rows=ROWS)
+@op(
+    "quantisation",
+    x="rows k bf16",
+    out=("rows k f8", "rows k//128 f32"),
+    rows=ROWS,
+    k=2048,
+)
 def act_quant_lhs():
     from torchao.prototype.blockwise_fp8_training.kernels import (
         triton_fp8_blockwise_act_quant_lhs,
@@ -83,7 +98,13 @@ def act_quant_lhs():
     return lambda x: triton_fp8_blockwise_act_quant_lhs(x)
 
 
-@op("quantisation", x="256 2048 bf16", out=("256 2048 f8", "2 2048 f32"))
+@op(
+    "quantisation",
+    x="rows k bf16",
+    out=("rows k f8", "rows//128 k f32"),
+    rows=256,
+    k=2048,
+)
 def act_quant_rhs():
     from torchao.prototype.blockwise_fp8_training.kernels import (
         triton_fp8_blockwise_act_quant_rhs,
@@ -94,9 +115,10 @@ def act_quant_rhs():
 
 @op(
     "quantisation",
-    x="rows 2048 bf16",
-    out=("rows 2048 f8", "rows 64 u8"),
+    x="rows k bf16",
+    out=("rows k f8", "rows k//32 u8"),
     rows=ROWS,
+    k=2048,
 )
 def to_mxfp8_dim0():
     import torch
@@ -109,7 +131,7 @@ def to_mxfp8_dim0():
     return body
 
 
-@op("quantisation", x="rows 2048 f8", s="rows 64 u8", out="rows 2048 bf16", rows=ROWS)
+@op("quantisation", x="rows k f8", s="rows 64 u8", out="rows k bf16", rows=ROWS, k=2048)
 def mxfp8_dequant_dim0():
     import torch
     from torchao.prototype.mx_formats.kernels import triton_mxfp8_dequant_dim0
@@ -117,7 +139,7 @@ def mxfp8_dequant_dim0():
     return lambda x, s: triton_mxfp8_dequant_dim0(x, s, torch.bfloat16)
 
 
-@op("quantisation", scale="256 64 u8", out="256 64 u8")
+@op("quantisation", scale="256 64 u8", out="scale")
 def mx_block_rearrange():
     from torchao.prototype.mx_formats.kernels import triton_mx_block_rearrange
 
@@ -126,18 +148,14 @@ def mx_block_rearrange():
 
 @op(
     "quantisation",
-    q="2 8 s 64 bf16",
-    k="2 8 s 64 bf16",
-    v="2 8 s 64 bf16",
-    out=(
-        "2 8 s 64 f8",
-        "2 8 s 64 f8",
-        "2 8 s 64 f8",
-        "2 8 f32",
-        "2 8 f32",
-        "2 8 f32",
-    ),
+    q="n h s d bf16",
+    k="n h s d bf16",
+    v="n h s d bf16",
+    out=("n h s d f8", "n h s d f8", "n h s d f8", "n h f32", "n h f32", "n h f32"),
     s=(64, 256, 1024),
+    n=2,
+    h=8,
+    d=64,
 )
 def fp8_sdpa_quantize():
     from torchao.prototype.attention.quantization.triton_qkv_quantization import (

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""Try every op: a process for each, since a library may crash or hang.
+
+``python tools/compat`` does this, and more: see ``__main__.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+
+import torch_tensorrt
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+
+from . import gpu, packages
+from .case import Case
+from .verdict import Outcome
+
+MODES = ("static", "dynamic")
+MOST_CONFIGS = 3  # of an autotuner's, evenly spaced: libraries bring up to a hundred
+
+
+def run(
+    cases: Sequence[Case], limit_s: float, executes: bool, note: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """The results by case and mode, as ``results.json`` has them."""
+    return {case.id: _in_a_process(case, limit_s, executes, note) for case in cases}
+
+
+def _in_a_process(
+    case: Case, limit_s: float, executes: bool, note: Callable[[str], None]
+) -> dict[str, Any]:
+    # Forked, so that no case waits for torch to be imported. CUDA is not initialised.
+    context = multiprocessing.get_context("fork")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_try, args=(case, executes, sending))
+    process.start()
+    sending.close()
+    results = {mode: _result(receiving, process, limit_s) for mode in MODES}
+    process.join()
+    for mode, result in results.items():
+        note(f"{case.id} {mode}: {result['status']} {result.get('error', '')}"[:150])
+    return results
+
+
+def _result(receiving: Connection, process: Any, limit_s: float) -> dict[str, Any]:
+    started = time.monotonic()
+    try:
+        if receiving.poll(limit_s):
+            result: dict[str, Any] = receiving.recv()
+            return {**result, "seconds": round(time.monotonic() - started, 1)}
+        failure = f"it took more than {limit_s:.0f} seconds"
+        os.killpg(process.pid, signal.SIGKILL)  # what it started, too
+    except EOFError:
+        process.join()
+        failure = f"the process ended with exit code {process.exitcode}"
+    return Outcome.failed(failure).to_json()
+
+
+def _try(case: Case, executes: bool, sending: Connection) -> None:
+    """In the child: load the library, register the op, dry-run it both ways."""
+    os.setsid()
+    logs = packages.FOLDER.parent / "logs"
+    logs.mkdir(exist_ok=True)
+    log = os.open(logs / f"{case.op[8:]}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    try:
+        body = _load(case)
+        _register(case, body)
+    except Exception as error:
+        outcome = Outcome.of(error)
+        for _ in MODES:
+            sending.send(outcome.to_json())
+        return
+    for mode in MODES:
+        try:
+            outcome = _dry_run(case, body, mode, executes)
+        except Exception as error:
+            outcome = Outcome.of(error)
+        sending.send(outcome.to_json())
+
+
+def _load(case: Case) -> Callable[..., Any]:
+    packages.use()
+    gpu.answer()
+    original = triton.runtime.Autotuner.__init__
+
+    def with_few_configs(self: Any, *arguments: Any, **keywords: Any) -> None:
+        original(self, *arguments, **keywords)
+        self.configs = self.configs[:: -(-len(self.configs) // MOST_CONFIGS)]
+
+    triton.runtime.Autotuner.__init__ = with_few_configs
+    with gpu.importing():
+        return case.load()
+
+
+def _register(case: Case, body: Callable[..., Any]) -> None:
+    torch.library.custom_op(
+        case.op, body, mutates_args=case.mutates, schema=case.schema
+    )
+    torch.library.register_fake(case.op, case.fake)
+    spec = getattr(tta, case.language)()
+    trt_plugins.custom_op(case.op, impl=spec, supports_dynamic_shapes=True)
+
+
+def _dry_run(
+    case: Case, body: Callable[..., Any], mode: str, executes: bool
+) -> Outcome:
+    ranges = case.sizes
+    if mode == "static":
+        ranges = {name: (opt, opt, opt) for name, (_, opt, _) in ranges.items()}
+    elif not case.is_dynamic:
+        return Outcome.none()
+    low, opt, high = ({n: r[i] for n, r in ranges.items()} for i in range(3))
+    inputs = [
+        torch_tensorrt.Input(
+            min_shape=tensor.shape(low),
+            opt_shape=tensor.shape(opt),
+            max_shape=tensor.shape(high),
+            dtype=tensor.dtype,
+        )
+        if tensor.shape(low) != tensor.shape(high)
+        else torch.empty(tensor.shape(opt), dtype=tensor.dtype, device="meta")
+        for tensor in case.inputs.values()
+    ]
+    return Outcome.of_report(
+        tta.dry_run(
+            case.op,
+            inputs,
+            gpu.TARGET,
+            execute=executes,
+            reference=body if executes else None,
+            make_inputs=lambda dims: [
+                tensor.random(shape)
+                for tensor, shape in zip(case.inputs.values(), dims, strict=True)
+            ],
+        )
+    )
+
+
+def write(results: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
