@@ -13,7 +13,7 @@ SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -n
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-matrix coverage fuzz mutants \
 	check lint types imports format count docs wheel \
-	wheelhouse kernels test-gpu bench-gpu performance golden export clean
+	wheelhouse kernels test-gpu bench-gpu performance golden compat export clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -95,6 +95,9 @@ performance: setup  ## render benchmarks/results/ into docsrc/performance.md
 golden: setup  ## write the golden files of what is emitted anew
 	$(BIN)/python tests/py/annotation/test_golden.py
 
+compat: setup  ## try ops of public libraries, and render the docs' list: COMPAT="options"
+	$(BIN)/python tools/compat $(COMPAT)
+
 export:  ## copy the library into a Torch-TensorRT checkout: UPSTREAM=dir
 	@test -d "$(UPSTREAM)/py/torch_tensorrt" || \
 		{ echo "UPSTREAM must name a Torch-TensorRT checkout: make export UPSTREAM=dir"; exit 1; }
@@ -105,5 +108,5 @@ export:  ## copy the library into a Torch-TensorRT checkout: UPSTREAM=dir
 	done
 
 clean:  ## remove what was built, .venv included
-	rm -rf $(VENV) .matrix wheelhouse build dist *.egg-info overlay/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .compat .matrix wheelhouse build dist *.egg-info overlay/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find overlay py tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""``python tools/compat [--only TEXT] [--execute]``: what `make compat` runs."""
+"""``python tools/compat [--only TEXT] [--execute]``: what `make compat` runs.
+
+On a machine with a GPU and no network, copy `.compat/` along with the repository and
+run ``tools/offline/run.sh tools/compat --execute --only fla``, for the languages whose
+compilers are there.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +18,13 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
+DOCUMENT = HERE.parents[1] / "docsrc" / "compatibility.md"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools/compat", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="tools/compat", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--only", default="", help="ops whose library/name holds this")
     parser.add_argument("--execute", action="store_true", help="run on the GPU here")
     parser.add_argument("--limit", type=float, default=120, help="seconds for an op")
@@ -24,18 +32,25 @@ def main() -> None:
 
     sys.path[0] = str(HERE.parent)  # the package is imported by its name
     os.environ["TTA_JOBS"] = "1"  # an op's own process compiles
-    from compat import packages, run
+    from compat import packages, render, run
     from compat.case import all_cases
 
     packages.install()
     os.environ.setdefault("TTA_CACHE_DIR", str(packages.FOLDER.parent / "cache"))
-    cases = [case for case in all_cases() if options.only in case.id]
+    cases = list(all_cases())
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = {c.id: results[c.id] for c in cases if c.id in results}
     started = time.monotonic()
-    results |= run.run(cases, options.limit, options.execute, print)
-    known = {case.id for case in all_cases()}
-    run.write({k: v for k, v in results.items() if k in known}, RESULTS)
-    print(f"{len(cases)} ops in {time.monotonic() - started:.0f} s")
+    tried = [case for case in cases if options.only in case.id]
+    for case in tried:
+        results[case.id] = run.run(case, options.limit, options.execute)
+        for mode, outcome in results[case.id].items():
+            line = f"{case.id} {mode}: {outcome['status']} {outcome.get('error', '')}"
+            print(line[:150], flush=True)
+        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    DOCUMENT.write_text(render.document(cases, results, run.MOST_CONFIGS))
+    print(render.counts(cases, results))
+    print(f"{len(tried)} ops in {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ class Case:
         language: of its kernels, as ``torch_tensorrt.annotation`` names it.
         name: of the op, as the library calls it.
         kind: one of ``KINDS``.
-        load: imports the library and returns the op's body.
+        load: imports the library and returns the op's body, or the library's torch op.
         inputs: by the names of the body's parameters.
         outputs: what the body returns, or the name of an input that it is like; empty
             for an op that only writes its inputs.
@@ -179,7 +179,7 @@ class Case:
 
     @property
     def op(self) -> str:
-        """What torch calls it."""
+        """What torch calls it, unless the library has made it a torch op itself."""
         return "compat::" + re.sub(r"\W", "_", self.id)
 
     @property

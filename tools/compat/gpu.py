@@ -40,6 +40,7 @@ _PROPERTIES = SimpleNamespace(
 
 # What libraries read here rather than ask the driver for it.
 _ENVIRONMENT = {
+    "CUTE_DSL_ARCH": "sm_90a",
     "FLASH_ATTENTION_ARCH": "sm_90a",
     "FLASH_ATTENTION_NUM_SMS": "132",
     "GEMS_VENDOR": "nvidia",
@@ -71,7 +72,7 @@ class _Driver:
         return torch.device("cuda", 0)
 
 
-def answer() -> None:
+def answer(language: str) -> None:
     """For the rest of this process: what does not depend on there being a GPU."""
     if torch.cuda.is_available():
         return
@@ -87,6 +88,20 @@ def answer() -> None:
     torch.version.cuda = "13.0"
     torch.utils._triton.has_triton = lambda: True
     triton.runtime.driver.set_active(_Driver())
+    if language == "cutedsl":
+        _answer_cutlass()
+
+
+def _answer_cutlass() -> None:
+    """What CuTe DSL asks the driver, and schedulers of persistent kernels ask it."""
+    from cutlass.utils import HardwareInfo
+
+    sms = _PROPERTIES.multi_processor_count
+    HardwareInfo.__init__ = lambda self, device_id=0: None
+    HardwareInfo.get_device_multiprocessor_count = lambda self: sms
+    HardwareInfo.get_max_active_clusters = lambda self, cluster_size, *_, **__: (
+        sms // cluster_size
+    )
 
 
 @contextlib.contextmanager

@@ -7,14 +7,11 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,35 +29,24 @@ MODES = ("static", "dynamic")
 MOST_CONFIGS = 3  # of an autotuner's, evenly spaced: libraries bring up to a hundred
 
 
-def run(
-    cases: Sequence[Case], limit_s: float, executes: bool, note: Callable[[str], None]
-) -> dict[str, dict[str, Any]]:
-    """The results by case and mode, as ``results.json`` has them."""
-    return {case.id: _in_a_process(case, limit_s, executes, note) for case in cases}
-
-
-def _in_a_process(
-    case: Case, limit_s: float, executes: bool, note: Callable[[str], None]
-) -> dict[str, Any]:
-    # Forked, so that no case waits for torch to be imported. CUDA is not initialised.
-    context = multiprocessing.get_context("fork")
+def run(case: Case, limit_s: float, executes: bool) -> dict[str, dict[str, Any]]:
+    """The outcome of each mode, as ``results.json`` has it."""
+    # A fork does not wait for torch to be imported, but CUDA does not survive one.
+    context: Any = multiprocessing.get_context("spawn" if executes else "fork")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_try, args=(case, executes, sending))
     process.start()
     sending.close()
     results = {mode: _result(receiving, process, limit_s) for mode in MODES}
     process.join()
-    for mode, result in results.items():
-        note(f"{case.id} {mode}: {result['status']} {result.get('error', '')}"[:150])
     return results
 
 
 def _result(receiving: Connection, process: Any, limit_s: float) -> dict[str, Any]:
-    started = time.monotonic()
     try:
         if receiving.poll(limit_s):
             result: dict[str, Any] = receiving.recv()
-            return {**result, "seconds": round(time.monotonic() - started, 1)}
+            return result
         failure = f"it took more than {limit_s:.0f} seconds"
         os.killpg(process.pid, signal.SIGKILL)  # what it started, too
     except EOFError:
@@ -73,13 +59,13 @@ def _try(case: Case, executes: bool, sending: Connection) -> None:
     """In the child: load the library, register the op, dry-run it both ways."""
     os.setsid()
     logs = packages.FOLDER.parent / "logs"
-    logs.mkdir(exist_ok=True)
+    logs.mkdir(parents=True, exist_ok=True)
     log = os.open(logs / f"{case.op[8:]}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:
         body = _load(case)
-        _register(case, body)
+        op = _register(case, body)
     except Exception as error:
         outcome = Outcome.of(error)
         for _ in MODES:
@@ -87,7 +73,7 @@ def _try(case: Case, executes: bool, sending: Connection) -> None:
         return
     for mode in MODES:
         try:
-            outcome = _dry_run(case, body, mode, executes)
+            outcome = _dry_run(case, op, body, mode, executes)
         except Exception as error:
             outcome = Outcome.of(error)
         sending.send(outcome.to_json())
@@ -95,7 +81,7 @@ def _try(case: Case, executes: bool, sending: Connection) -> None:
 
 def _load(case: Case) -> Callable[..., Any]:
     packages.use()
-    gpu.answer()
+    gpu.answer(case.language)
     original = triton.runtime.Autotuner.__init__
 
     def with_few_configs(self: Any, *arguments: Any, **keywords: Any) -> None:
@@ -107,17 +93,20 @@ def _load(case: Case) -> Callable[..., Any]:
         return case.load()
 
 
-def _register(case: Case, body: Callable[..., Any]) -> None:
-    torch.library.custom_op(
-        case.op, body, mutates_args=case.mutates, schema=case.schema
-    )
-    torch.library.register_fake(case.op, case.fake)
+def _register(case: Case, body: Callable[..., Any]) -> str:
+    if isinstance(body, torch._ops.OpOverload):
+        op = body._schema.name
+    else:
+        op = case.op
+        torch.library.custom_op(op, body, mutates_args=case.mutates, schema=case.schema)
+        torch.library.register_fake(op, case.fake)
     spec = getattr(tta, case.language)()
-    trt_plugins.custom_op(case.op, impl=spec, supports_dynamic_shapes=True)
+    trt_plugins.custom_op(op, impl=spec, supports_dynamic_shapes=True)
+    return op
 
 
 def _dry_run(
-    case: Case, body: Callable[..., Any], mode: str, executes: bool
+    case: Case, op: str, body: Callable[..., Any], mode: str, executes: bool
 ) -> Outcome:
     ranges = case.sizes
     if mode == "static":
@@ -138,7 +127,7 @@ def _dry_run(
     ]
     return Outcome.of_report(
         tta.dry_run(
-            case.op,
+            op,
             inputs,
             gpu.TARGET,
             execute=executes,
@@ -149,7 +138,3 @@ def _dry_run(
             ],
         )
     )
-
-
-def write(results: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")

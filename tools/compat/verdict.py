@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,9 +21,9 @@ class Outcome:
         status: ``in``, if some tactic compiles (and every one that compiles is right,
             where they ran); ``refused``; ``failed``, where something broke; ``none``
             for an op without a dynamic size.
-        error: the first sentence of why.
+        error: the first sentence of why it, or one of its tactics, is not in.
         kind: the class of the error.
-        where: the last lines of the traceback, for a failure.
+        where: the last frame of the traceback, for a failure.
         tactics, compiled: how many there are, and how many of them compile.
         executed: how many ran, and were right at every shape.
     """
@@ -50,7 +51,7 @@ class Outcome:
         if isinstance(error, AnnotationError) and not unexpected:
             return cls("refused", first_sentence(text), kind)
         frames = traceback.format_exception(error)
-        return cls("failed", first_sentence(text), kind, "".join(frames)[-1500:])
+        return cls("failed", first_sentence(text), kind, first_sentence(frames[-2]))
 
     @classmethod
     def of_report(cls, report: Any) -> Outcome:
@@ -60,13 +61,112 @@ class Outcome:
         numbers = len(report.tactics), len(compiled), len(right)
         if wrong := [s.failure for t in ran for s in t.shapes if not s.ok]:
             return cls("failed", first_sentence(wrong[0]), "", "", *numbers)
-        return cls("in", "", "", "", *numbers)
+        left_out = [t.error for t in report.tactics if t.error]
+        return cls(
+            "in", first_sentence(left_out[0]) if left_out else "", "", "", *numbers
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value}
 
 
+# What a refusal is owed to: the launcher does more than one launch of a kernel, or asks
+# the hardware for more than a plain launch has, or for what TensorRT cannot launch (the
+# design says which), or this library could take it and does not yet.
+SEVERAL, HARDWARE, NEVER, YET, OTHER = KINDS = (
+    "steps",
+    "hardware",
+    "never",
+    "not yet",
+    "library",
+)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One cause of refusals.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        what: the launcher does.
+        pattern: found in the error.
+    """
+
+    kind: str
+    what: str
+    pattern: str
+
+
+# The first that matches is the cause.
+CAUSES = (
+    Cause(SEVERAL, "launches several kernels", r"launched \d+ kernels"),
+    Cause(
+        SEVERAL,
+        "writes its inputs",
+        r"writes it in place|returns nothing|stores? to (an |its )?input",
+    ),
+    Cause(
+        SEVERAL,
+        "copies a tensor first",  # without CUDA, torch does not copy a fake one
+        r"not linked with support for cuda",
+    ),
+    Cause(
+        SEVERAL,
+        "computes with torch around its launch, or zeroes its outputs",
+        r"comes from (aten|prims|torchao|ao)\.|outside its kernel",
+    ),
+    Cause(
+        HARDWARE,
+        "asks for more than 48 KiB of shared memory",
+        r"dynamic shared memory; the limit",
+    ),
+    Cause(
+        HARDWARE,
+        "uses clusters or tensor maps (TMA)",
+        r"cluster|tensor map|TMA|descriptor",
+    ),
+    Cause(
+        NEVER,
+        "passes a float at run time, or launches cooperatively or dependently",
+        r"run-time float|cooperative|dependent launch|programmatic|float, which",
+    ),
+    Cause(
+        YET, "allocates a buffer that it does not return", r"neither an input nor an"
+    ),
+    Cause(YET, "passes a view that starts inside a tensor", r"a view that starts"),
+    Cause(YET, "returns a transposed tensor", r"output \d+ has strides"),
+    Cause(YET, "asks for a tensor's address", r"asks for a tensor's address"),
+    Cause(
+        YET,
+        "makes a dynamic size a compile-time constant",
+        r"compile-time constant that follows",
+    ),
+    Cause(YET, "takes two sizes to be equal", r"and the op's fake kernel"),
+    Cause(YET, "branches on a dynamic size", r"branches on"),
+    Cause(
+        YET,
+        "calls what CuTe DSL compiled, in CuTe DSL's own convention",
+        r"cute\.compile made|missing a required argument|Expected IntTuple",
+    ),
+    Cause(YET, "launches nothing on fake tensors", r"launched no kernel"),
+    Cause(YET, "tunes cuTile's kernel when it is called", r"No valid config found"),
+    Cause(YET, "measures times when it is called", r"Torch not compiled with CUDA"),
+    Cause(
+        OTHER, "has no kernel for this GPU", r"needs triton|Only SM|not supported on"
+    ),
+    Cause(YET, "something else", r""),
+)
+
+
+def cause_of(outcome: Mapping[str, Any]) -> Cause:
+    """Why an op was refused, from what ``results.json`` has of it."""
+    text = outcome.get("error", "")
+    return next(cause for cause in CAUSES if re.search(cause.pattern, text))
+
+
 def first_sentence(text: str) -> str:
-    """Without the op's name, and on one line."""
+    """On one line, without the op's name and where files lie on this machine."""
     text = re.sub(r"^compat::\w+(, |: )?", "", " ".join(text.split()))
-    return re.split(r"(?<=[^.\d]\.) (?=[A-Z`])", text, maxsplit=1)[0][:400]
+    text = re.sub(r"launch function [\w.]+<locals>\.\S+ \(\S+\)", "the launcher", text)
+    text = re.sub(r"(?<![\w/])/[\w./-]*?/(site|site-packages|compat)/", "", text)
+    return re.split(r"(?<=[^.]\.) (?=[A-Z`])", text, maxsplit=1)[0][:400]

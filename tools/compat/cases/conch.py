@@ -16,7 +16,7 @@ def silu_and_mul():
     return lambda x: silu_and_mul(x)
 
 
-@op("activation", x="rows k bf16", out="rows k//2 x", rows=ROWS, k=8192)
+@op("activation", x="rows k f32", out="rows k//2 x", rows=ROWS, k=8192)
 def gelu_tanh_and_mul():
     from conch.ops.activation.gelu_tanh_and_mul import gelu_tanh_and_mul
 

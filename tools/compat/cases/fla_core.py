@@ -38,7 +38,13 @@ def chunk_global_cumsum():
 
 
 @op(
-    "reduction", x="n t h d bf16", out="n t//64 h d x", t=(64, 512, 512), n=2, h=8, d=64
+    "reduction",
+    x="n t h d bf16",
+    out="n t+63//64 h d x",
+    t=(64, 512, 512),
+    n=2,
+    h=8,
+    d=64,
 )
 def mean_pooling():
     from fla.ops.utils.pooling import mean_pooling_fwd
@@ -55,16 +61,17 @@ def matmul():
 
 @op(
     "GEMM",
-    x="rows 2048 bf16",
     a="rows 1024 bf16",
-    b="1024 2048 bf16",
-    out="x",
+    b="1024 k bf16",
+    x="rows k bf16",
+    out="rows k a",
     rows=TOKENS,
+    k=2048,
 )
 def addmm():
     from fla.ops.utils.matmul import addmm
 
-    return lambda x, a, b: addmm(x, a, b)
+    return lambda a, b, x: addmm(x, a, b)
 
 
 @op("norm", x="rows 128 bf16", out=("x", "rows f32"), rows=TOKENS)
@@ -166,12 +173,15 @@ def parallel_attn():
 
 @op(
     "state-space",
-    q="2 t 4 64 bf16",
-    k="2 t 4 64 bf16",
-    v="2 t 4 64 bf16",
-    g="2 t 4 f32",
-    out="v",
+    q="n t h 64 bf16",
+    k="n t h 64 bf16",
+    v="n t h d bf16",
+    g="n t h f32",
+    out="n t h d f32",
     t=TOKENS,
+    n=2,
+    h=4,
+    d=64,
 )
 def fused_recurrent_simple_gla():
     from fla.ops.common.fused_recurrent import fused_recurrent_fwd
@@ -184,7 +194,7 @@ def fused_recurrent_simple_gla():
     k="n t h dk bf16",
     v="n t h dv bf16",
     g="n t h f32",
-    out="n t//64 h dk dv k",
+    out="n t+63//64 h dk dv k",
     t=(64, 512, 512),
     n=2,
     h=4,

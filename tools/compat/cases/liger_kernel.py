@@ -185,14 +185,23 @@ def fused_linear_cross_entropy():
     return lambda x, w, target: fused_linear_cross_entropy_forward(x, w, target)[0]
 
 
-@op("loss", p="rows 4096 f32", q="rows 4096 f32+", out="p", rows=(2, 64, 512))
+@op(
+    "loss", p="rows v f32", q="rows v f32+", out="rows v f32", rows=(2, 64, 512), v=4096
+)
 def kl_div():
     from liger_kernel.ops.kl_div import kldiv_forward_triton
 
     return lambda p, q: kldiv_forward_triton(p, q, False, "none", 1e-10)
 
 
-@op("loss", p="rows 4096 f32+", q="rows 4096 f32+", out="p", rows=(2, 64, 512))
+@op(
+    "loss",
+    p="rows v f32+",
+    q="rows v f32+",
+    out="rows v f32",
+    rows=(2, 64, 512),
+    v=4096,
+)
 def tvd():
     from liger_kernel.ops.tvd import tv_distance_forward_triton
 

@@ -53,9 +53,11 @@ def fp8_blockwise_weight_dequant():
     n=1024,
 )
 def blockwise_fp8_gemm():
-    from torchao.kernel.blockwise_quantization import blockwise_fp8_gemm
+    import torch
+    from torchao.kernel import blockwise_quantization
 
-    return lambda a, a_s, b, b_s: blockwise_fp8_gemm(a, a_s, b, b_s)
+    blockwise_quantization._get_triton_impls()
+    return torch.ops.ao.blockwise_fp8_gemm.default
 
 
 @op(
@@ -141,9 +143,10 @@ def mxfp8_dequant_dim0():
 
 @op("quantisation", scale="256 64 u8", out="scale")
 def mx_block_rearrange():
-    from torchao.prototype.mx_formats.kernels import triton_mx_block_rearrange
+    import torch
+    import torchao.prototype.mx_formats.kernels  # noqa: F401
 
-    return lambda scale: triton_mx_block_rearrange(scale)
+    return torch.ops.torchao.triton_mx_block_rearrange.default
 
 
 @op(

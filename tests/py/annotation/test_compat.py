@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""tools/compat: the list of ops, how each is tried, and what is shown of it.
+
+No library is installed or imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from kernels import launch_silu
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from torch_tensorrt.annotation.errors import RecordError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
+
+from compat import packages, render, run
+from compat.case import KINDS, Case, Library, all_cases
+from compat.verdict import Outcome, cause_of, first_sentence
+
+CASES = list(all_cases())
+RESULTS = packages.PROJECT / "tools" / "compat" / "results.json"
+DOCUMENT = packages.PROJECT / "docsrc" / "compatibility.md"
+
+forks = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+
+
+# --- The list -------------------------------------------------------------------------
+
+
+def test_the_list_has_many_ops_of_many_libraries_in_every_language() -> None:
+    assert len(CASES) >= 80
+    assert len({case.id for case in CASES}) == len({case.op for case in CASES})
+    assert len({case.library for case in CASES}) >= 6
+    assert {case.language for case in CASES} == {*render.LANGUAGES}
+    assert {case.kind for case in CASES} == {*KINDS}
+
+
+def test_every_library_of_the_list_is_installed() -> None:
+    assert {case.library for case in CASES} == {*packages.LIBRARIES}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_a_fake_kernel_describes_every_output(case: Case) -> None:
+    sizes = {name: opt for name, (_, opt, _) in case.sizes.items()}
+    with FakeTensorMode():
+        made = case.fake(
+            *(torch.empty(t.shape(sizes), dtype=t.dtype) for t in case.inputs.values())
+        )
+    outputs = made if isinstance(made, tuple) else (made,) if case.outputs else ()
+    assert len(outputs) == len(case.outputs)
+    assert all(isinstance(output, torch.Tensor) for output in outputs)
+
+
+def case_of(load: Callable[[], Any], **described: Any) -> Case:
+    library = Library("mine", "triton")
+    described = described or {"x": "rows 512 f16", "rows": (1, 8, 64)}
+    library("activation", out="x", **described)(load)
+    return library.cases[0]
+
+
+def test_extents_are_computed_from_left_to_right() -> None:
+    case = case_of(
+        lambda: None, x="rows k f32", y="rows+31//32 i32", rows=(1, 40, 64), k=8
+    )
+    assert case.inputs["y"].shape({"rows": 40}) == (2,)
+    assert case.is_dynamic
+    assert case.schema == "(Tensor x, Tensor y) -> Tensor"
+
+
+@pytest.mark.parametrize(
+    ("described", "error"),
+    [
+        ({"x": "rows f32"}, "have a range"),
+        ({"x": "8 f32", "rows": 8}, "have a range"),
+        ({"x": "rows*2 f32", "rows": 8}, "extents of an input"),
+        ({"x": "8 f31"}, "'f31' is not one of"),
+        ({"x": "8-1 f32"}, "is not an extent"),
+    ],
+)
+def test_a_slip_in_the_list_is_an_error(described: Any, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        case_of(lambda: None, **described)
+
+
+# --- Trying an op ---------------------------------------------------------------------
+
+
+def body(x: torch.Tensor) -> torch.Tensor:
+    out = torch.empty_like(x)
+    launch_silu(x, out)
+    return out
+
+
+@forks
+def test_an_op_is_compiled_static_and_dynamic() -> None:
+    results = run.run(case_of(lambda: body), 100, executes=False)
+    assert {mode: r["status"] for mode, r in results.items()} == {
+        "static": "in",
+        "dynamic": "in",
+    }
+    assert results["static"]["compiled"] == results["static"]["tactics"] == 1
+
+
+@forks
+def test_a_library_that_ends_the_process_is_a_failure() -> None:
+    results = run.run(case_of(lambda: os._exit(3)), 100, executes=False)
+    assert results["static"]["status"] == "failed"
+    assert results["static"]["error"] == "the process ended with exit code 3"
+
+
+@forks
+def test_an_op_that_takes_too_long_is_a_failure() -> None:
+    results = run.run(case_of(lambda: time.sleep(60)), 0.2, executes=False)
+    assert results["static"]["error"] == "it took more than 0 seconds"
+    assert results["dynamic"]["status"] == "failed"
+
+
+@forks
+def test_a_refusal_is_not_a_failure() -> None:
+    refused = run.run(case_of(lambda: lambda x: x * 2), 100, executes=False)
+    assert {r["status"] for r in refused.values()} == {"refused"}
+
+    def broken() -> Any:
+        raise ImportError("no such module")
+
+    failed = run.run(case_of(broken), 100, executes=False)
+    assert failed["static"]["error"] == "no such module"
+    assert {r["status"] for r in failed.values()} == {"failed"}
+
+
+def test_a_tactic_that_is_wrong_is_a_failure() -> None:
+    def tactic(*ok: bool | None, error: str = "") -> Any:
+        shapes = [SimpleNamespace(ok=o, failure="off by one. Much.") for o in ok]
+        return SimpleNamespace(error=error, shapes=shapes)
+
+    report = SimpleNamespace(
+        tactics=[tactic(True, True), tactic(error="refused"), tactic(True, False)]
+    )
+    outcome = Outcome.of_report(report)
+    assert (outcome.status, outcome.error) == ("failed", "off by one.")
+    assert (outcome.tactics, outcome.compiled, outcome.executed) == (3, 2, 1)
+    report.tactics.pop()
+    outcome = Outcome.of_report(report)
+    assert (outcome.status, outcome.error) == ("in", "refused")
+
+
+# --- What is shown --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("the launcher launched 5 kernels: a, b.", "steps"),
+        ("argument `x`: the op writes it in place.", "steps"),
+        ("output 0 comes from aten.div.Tensor.", "steps"),
+        (
+            "kernel k: it asks for 131072 bytes of dynamic shared memory; the limit is "
+            "49152.",
+            "hardware",
+        ),
+        (
+            "kernel k, argument `m`: a tensor that is neither an input nor an output.",
+            "not yet",
+        ),
+        ("the launch function asks for a tensor's address.", "not yet"),
+        ("nobody has seen this", "not yet"),
+    ],
+)
+def test_a_refusal_has_a_cause(error: str, kind: str) -> None:
+    assert cause_of({"error": error}).kind == kind
+
+
+def test_an_error_is_shown_without_this_machine() -> None:
+    text = (
+        "compat::mine_op: launch function op.<locals>.<lambda> (/a/b/cases.py:12) "
+        "returns\nd0_0 at /home/me/.compat/site/fla/ops.py:3. Return another."
+    )
+    expected = "the launcher returns d0_0 at fla/ops.py:3."
+    assert first_sentence(text) == expected
+    assert Outcome.of(RecordError(text)).error == expected
+
+
+def test_every_op_has_a_result_and_the_document_shows_it() -> None:
+    results = json.loads(RESULTS.read_text())
+    assert {*results} == {case.id for case in CASES}
+    rendered = render.document(CASES, results, run.MOST_CONFIGS)
+    assert DOCUMENT.read_text() == rendered, "run `make compat`"
+    assert all(f"| `{case.name}` |" in rendered for case in CASES)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""results.json as a page of the documentation, and as a few lines for a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from . import packages
+from .case import Case
+from .verdict import CAUSES, Cause, cause_of
+
+Results: TypeAlias = Mapping[str, Mapping[str, Any]]
+
+LANGUAGES = {"triton": "Triton", "cutile": "cuTile", "cutedsl": "CuTe DSL"}
+MODES = ("static", "dynamic")
+
+HEAD = """# Ops of public libraries
+
+Rendered by `make compat` from `tools/compat/results.json`. It installs the libraries, registers each op with the library's own launcher, and compiles it for sm_90, once with static and once with dynamic shapes. No line of a library is changed: a wrapper names the tensors, and `tools/compat/cases` holds all of them. The list was made from the libraries' public forward functions before any was tried, and what is refused stays on it.
+
+*yes* means that a tactic compiles, and its replays and effects agree with the launcher; *3 of 4* says that other tactics of the op do not compile. Where the op ran on a GPU, *executed* says how many tactics gave what the library's own launch gives. At most {configs} configs of an autotuner are tried.
+
+Without a GPU, torch, Triton and CuTe DSL answer a library's questions about the device as on an H100.
+"""  # noqa: E501
+
+WHY = """## Why ops are refused
+
+Each op counts once, for the first reason that is found. *steps*: the launcher does more than one launch, or writes its inputs. *hardware*: it asks for more than a plain launch has. *never*: TensorRT has no such launch. *library*: it has no kernel for this GPU. *not yet*: this project could take it, and does not.
+"""  # noqa: E501
+
+
+def document(cases: Sequence[Case], results: Results, configs: int) -> str:
+    parts = [HEAD.format(configs=configs), _summary(cases, results)]
+    parts += [WHY, _causes(cases, results)]
+    for library, version in packages.LIBRARIES.items():
+        if own := [case for case in cases if case.library == library]:
+            parts += [f"## {library} {version}\n", _library(own, results)]
+    return "\n".join(parts)
+
+
+def counts(cases: Sequence[Case], results: Results) -> str:
+    """What `make compat` prints."""
+    lines = [f"{'':32}{'ops':>5}{'static':>8}{'dynamic':>9}{'executed':>10}"]
+    lines += [
+        f"{n[0] + ', ' + n[1]:32}{_numbers(c, results, 5, 8, 9, 10)}"
+        for n, c in _by_library(cases).items()
+    ]
+    lines.append(f"{'all':32}{_numbers(cases, results, 5, 8, 9, 10)}")
+    return "\n".join(lines)
+
+
+def _summary(cases: Sequence[Case], results: Results) -> str:
+    rows = [
+        [library, language, *_tally(own, results)]
+        for (library, language), own in _by_library(cases).items()
+    ]
+    rows.append(["all", "", *_tally(cases, results)])
+    return _table(["library", "language", "ops", *MODES, "executed"], rows)
+
+
+def _causes(cases: Sequence[Case], results: Results) -> str:
+    found: Counter[tuple[Cause, str]] = Counter()
+    for case in cases:
+        for mode in MODES:
+            outcome = results.get(case.id, {}).get(mode, {})
+            if outcome.get("status") in ("refused", "failed"):
+                found[cause_of(outcome), mode] += 1
+    rows = [
+        [cause.kind, cause.what, *(str(found[cause, mode]) for mode in MODES)]
+        for cause in CAUSES
+        if any(found[cause, mode] for mode in MODES)
+    ]
+    return _table(["", "what the launcher does", *MODES], rows)
+
+
+def _library(cases: Iterable[Case], results: Results) -> str:
+    rows = []
+    for case in sorted(cases, key=lambda case: (case.language, case.kind, case.name)):
+        result = results.get(case.id, {})
+        static, dynamic = (result.get(mode, {}) for mode in MODES)
+        errors = [r for r in (static, dynamic) if r.get("error")]
+        errors.sort(key=lambda r: r["status"] == "in")  # a refusal first
+        rows.append(
+            [
+                f"`{case.name}`",
+                LANGUAGES[case.language],
+                case.kind,
+                _cell(static),
+                _cell(dynamic),
+                _executed(result),
+                _reason(errors[0]) if errors else "",
+            ]
+        )
+    return _table(["op", "language", "kind", *MODES, "executed", "why not"], rows)
+
+
+def _cell(outcome: Mapping[str, Any]) -> str:
+    compiled, tactics = outcome.get("compiled", 0), outcome.get("tactics", 0)
+    if outcome.get("status") == "in":
+        return "yes" if compiled == tactics else f"{compiled} of {tactics}"
+    return {"refused": "no", "failed": "failed"}.get(outcome.get("status", ""), "")
+
+
+def _executed(result: Mapping[str, Any]) -> str:
+    return str(sum(result.get(m, {}).get("executed", 0) for m in MODES) or "")
+
+
+def _reason(outcome: Mapping[str, Any]) -> str:
+    text = outcome["error"].replace("|", "\\|").replace("`", "")
+    return f"{cause_of(outcome).kind}: `{text}`"
+
+
+def _by_library(cases: Iterable[Case]) -> dict[tuple[str, str], list[Case]]:
+    grouped: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        key = case.library, LANGUAGES[case.language]
+        grouped.setdefault(key, []).append(case)
+    return grouped
+
+
+def _tally(cases: Sequence[Case], results: Results) -> list[str]:
+    def share(is_so: Callable[[Mapping[str, Any]], Any], mode: str) -> str:
+        outcomes = [results.get(case.id, {}).get(mode, {}) for case in cases]
+        tried = [o for o in outcomes if o.get("status") != "none"]
+        number = sum(bool(is_so(outcome)) for outcome in tried)
+        return f"{number} ({number / max(len(tried), 1):.0%})"
+
+    compiled = [share(lambda o: o.get("status") == "in", mode) for mode in MODES]
+    return [str(len(cases)), *compiled, share(lambda o: o.get("executed"), "static")]
+
+
+def _numbers(cases: Sequence[Case], results: Results, *widths: int) -> str:
+    tally = _tally(cases, results)
+    return "".join(f"{t:>{w + 4}}" for t, w in zip(tally, widths, strict=True))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
