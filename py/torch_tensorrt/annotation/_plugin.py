@@ -26,6 +26,7 @@ from ._compile.job import Job, compile_all
 from ._fingerprint import fingerprint
 from ._record import Call, record
 from ._record.program import Program
+from ._record.recording import Setting
 from ._record.replay import MOST_SHAPES, PlainInputs
 from ._specs import Config, CustomPluginSpec, KernelSpec
 from ._target import Target
@@ -205,6 +206,7 @@ class Plugin:
     def _record(self, tactic: Tactic, request: Request, plain: PlainInputs) -> Tactic:
         attributes, spec = request.attributes, tactic.spec
         keywords = dict(self.spec.attributes) | attributes
+        options = spec.compiler_options(tactic.config)
         overrides = spec.kernel_keywords(tactic.config) or None
         call = Call(
             keywords | spec.launch_keywords(tactic.config),
@@ -213,6 +215,7 @@ class Plugin:
             spec.input_formats,
             spec.output_formats,
             len(self.spec.weights),
+            Setting(request.target, self.spec.aligned, options),
         )
         try:
             program = record(

@@ -648,7 +648,7 @@ def test_work_for_another_thread_is_refused(start: Callable[..., Any]) -> None:
 
 def test_a_refusal_that_the_function_swallows_stands() -> None:
     with pytest.raises(ArgumentError, match="address"):
-        launched(try_to(lambda x, out: out.data_ptr()))
+        launched(try_to(lambda x, out: int(out.data_ptr())))
     again = try_to(lambda x, out: add_kernel[(1.5,)](x, x, 8, out, BLOCK=256))
     with pytest.raises(AnnotationError):
         launched(again)

@@ -16,6 +16,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from .._tensors import MAX_RANK, Formats, TensorInfo, empty_buffers, formats_of
 from ..errors import ArgumentError, DataDependentError, LaunchCountError
+from .address import Address
 from .branches import ShapesRejected, trace, trace_somewhere
 from .program import (
     Argument,
@@ -30,8 +31,9 @@ from .program import (
     are_equal,
     scalar,
 )
+from .recording import Setting, raise_refusals, recorded_for
 from .replay import PlainInputs, numbers_in
-from .tracing import Operators, Trace, raise_refusals
+from .tracing import Operators, Trace
 from .tracing import as_tensors as as_tensors
 
 _FEW_SHAPES = 8
@@ -84,6 +86,7 @@ class Call:
             outputs; None for a function that is handed its outputs.
         input_formats, output_formats: of the tensors, as a spec names them.
         weights: how many of the inputs are constants.
+        setting: what the function is recorded for.
     """
 
     keywords: Mapping[str, Any] = field(default_factory=dict)
@@ -92,6 +95,7 @@ class Call:
     input_formats: Formats = None
     output_formats: Formats = None
     weights: int = 0
+    setting: Setting = field(default_factory=Setting)
 
 
 def record(
@@ -160,7 +164,10 @@ def record(
                 choices=caught.choices,
             )
 
-    with interceptor.intercept(launches.append, call.overrides):
+    with (
+        recorded_for(call.setting),
+        interceptor.intercept(launches.append, call.overrides),
+    ):
         plain = plain or PlainInputs(inputs)
         program = trace(run, inputs, what, plain, numbers_in(launch_fn, meta))
     program = replace(program, inputs=tuple(inputs))
@@ -351,6 +358,11 @@ def _read_arguments(
             shape, strides = (tuple(map(run.expr, sizes)) for sizes in layout)
             owner, offset = _owner(value, owners, where), value.storage_offset()
             yield Pointer(name, owner, value.dtype, shape, strides, run.expr(offset))
+        elif type(value) is Address:
+            raise ArgumentError(
+                f"{where}: the launch function asks for a tensor's address and passes "
+                "it on. An engine knows it when it runs: pass the tensor itself."
+            )
         elif isinstance(value, torch.SymInt | torch.SymBool) and not is_constant:
             yield scalar(name, run.expr(value))
         elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):

@@ -14,7 +14,6 @@ import builtins
 import contextlib
 import logging
 import operator
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,7 +42,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .._sizes.canonical import cancelled
 from .._sizes.expressions import on_ints
 from .._tensors import Range, TensorInfo, ranges_of, symbol
-from ..errors import AnnotationError, ArgumentError, DataDependentError, RecordError
+from ..errors import ArgumentError, DataDependentError, RecordError
+from .address import Address
+from .recording import forget_refusals, in_torch, refuse, running
 
 T = TypeVar("T")
 Modes: TypeAlias = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
@@ -153,7 +154,7 @@ class Trace:
 
     def run(self, function: Callable[[Trace], T]) -> T:
         """``function`` of this trace, within :func:`tracing`."""
-        _tracing.refusals = []
+        forget_refusals()
         with self._around(), self._modes[0], self._modes[1]:
             return function(self)
 
@@ -215,18 +216,13 @@ def _where(frame: FrameSummary | str | None) -> str:
 
 
 def _is_torchs(frame: FrameSummary | str | None) -> bool:
-    return not isinstance(frame, FrameSummary) or _in_torch(frame.filename)
-
-
-def _in_torch(filename: str) -> bool:
-    return filename.startswith(f"{torch.__path__[0]}{os.sep}")
+    return not isinstance(frame, FrameSummary) or in_torch(frame.filename)
 
 
 # --- What the function sees while it is traced ----------------------------------------
 
 _THREADS = ((threading.Thread, "start"), (ThreadPoolExecutor, "submit"))
 _lock = threading.RLock()
-_tracing = threading.local()
 
 
 @contextlib.contextmanager
@@ -236,12 +232,8 @@ def tracing() -> Iterator[None]:
     Raises:
         RecordError: this thread is tracing already.
     """
-    if getattr(_tracing, "entered", False):
-        raise RecordError(
-            "a launch function, or fake kernel, records another while it is recorded "
-            "itself. Register ops, and dry-run them, outside of it."
-        )
     with contextlib.ExitStack() as stack:
+        stack.enter_context(running())
         stack.enter_context(_lock)
         uninteresting_files().add(__file__)  # a guard is at the line that calls this
         # torch asks of a dynamic size whether it is 1 only where the code asks that.
@@ -253,29 +245,10 @@ def tracing() -> Iterator[None]:
         for owner, name in _THREADS:
             refuse = _in_this_thread(_refuse_thread, getattr(owner, name))
             stack.enter_context(_patched(owner, name, refuse))
+        address = _in_this_thread(_storage_address, torch.UntypedStorage.data_ptr)
+        stack.enter_context(_patched(torch.UntypedStorage, "data_ptr", address))
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
-        _tracing.entered = True
-        try:
-            yield
-        finally:
-            _tracing.entered = False
-
-
-@contextlib.contextmanager
-def remembering_refusals() -> Iterator[None]:
-    """Around what may refuse while the user's function runs, which may swallow it."""
-    try:
         yield
-    except AnnotationError as error:
-        if getattr(_tracing, "entered", False):
-            _tracing.refusals.append(error)
-        raise
-
-
-def raise_refusals() -> None:
-    """Raise the first refusal that the function swallowed."""
-    for error in _tracing.refusals:
-        raise error
 
 
 @contextlib.contextmanager
@@ -369,16 +342,23 @@ def _mod(original: Callable[..., Any], a: Any, b: Any) -> Any:
 
 def _hash(original: Callable[..., Any], size: Any) -> int:
     """What a table asks first; torch raises. Asking for the int makes a guard."""
-    is_torchs = _in_torch(sys._getframe(2).f_code.co_filename)
+    is_torchs = in_torch(sys._getframe(2).f_code.co_filename)
     return int(original(size)) if is_torchs else hash(int(size))
 
 
+def _storage_address(original: Callable[..., Any], storage: Any) -> Any:
+    """``untyped_storage().data_ptr()``, which is 0 of every fake."""
+    is_torchs = in_torch(sys._getframe(2).f_code.co_filename)
+    return original(storage) if is_torchs else Address(storage)
+
+
 def _refuse_thread(*_: Any, **__: Any) -> None:
-    with remembering_refusals():
-        raise RecordError(
+    refuse(
+        RecordError(
             "the launch function hands work to another thread. A launch there would "
             "not be recorded: launch the kernel in the function itself."
         )
+    )
 
 
 # What stands for what of sizes' own and of Python's while sizes are symbols.
@@ -414,12 +394,7 @@ class FakeTensors(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func is torch.Tensor.data_ptr:
-            with remembering_refusals():
-                raise ArgumentError(
-                    "the launch function asks for a tensor's address, which an engine "
-                    "does not know before it runs. Pass the tensor itself to the "
-                    "kernel."
-                )
+            return Address.of(args[0])
         if func is torch.Tensor.__getitem__ and torch.version.cuda is None:
             # A build of torch without CUDA cannot index a CUDA tensor, even a fake one.
             key = args[1] if isinstance(args[1], tuple) else (args[1],)
@@ -502,11 +477,12 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
 
     def _refuse_write(self, writer: str) -> None:
-        with remembering_refusals():
-            raise RecordError(
+        refuse(
+            RecordError(
                 f"{self._what} writes a tensor with {writer} outside its kernel. An "
                 "engine runs the kernel alone: do it in the kernel."
             )
+        )
 
 
 def _tensors_of(value: Any) -> list[torch.Tensor]:

@@ -18,12 +18,11 @@ from dataclasses import dataclass, replace
 import sympy
 
 from .._code.ptx import Kind, Slot
+from .._record.address import ALIGNMENT as ALIGNMENT
 from .._record.program import Grid, Pointer, Program
 from .._sizes.facts import Facts, bounds, facts
 from .._target import Target
 from ..errors import ArgumentError, UnsupportedKernelError
-
-ALIGNMENT = 16  # bytes; what `aligned` promises of every tensor's start
 
 # "Technical Specifications per Compute Capability", CUDA C++ programming guide.
 MOST_THREADS = (1024, 1024, 64)  # along x, y and z; and as many as along x together

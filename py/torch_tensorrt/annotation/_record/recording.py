@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""The recording in progress on this thread: what it is for, and what it refused."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from .._target import Target
+from ..errors import AnnotationError, RecordError
+
+_PACKAGE = f"{Path(__file__).parent.parent}{os.sep}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a function is recorded for.
+
+    Attributes:
+        target: the GPU; None where none is known.
+        aligned: every tensor starts at a multiple of 16 bytes.
+        options: compiler options of the config, which go before those of the launch.
+    """
+
+    target: Target | None = None
+    aligned: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Recording(threading.local):
+    def __init__(self) -> None:  # in each thread
+        self.is_running = False
+        self.setting = Setting()
+        self.refusals: list[AnnotationError] = []
+
+
+_recording = _Recording()
+
+
+def setting() -> Setting:
+    """What this thread records for."""
+    return _recording.setting
+
+
+@contextlib.contextmanager
+def recorded_for(setting: Setting) -> Iterator[None]:
+    """Around a recording: what it is for."""
+    before, _recording.setting = _recording.setting, setting
+    try:
+        yield
+    finally:
+        _recording.setting = before
+
+
+@contextlib.contextmanager
+def running() -> Iterator[None]:
+    """Around the runs of a function.
+
+    Raises:
+        RecordError: this thread is within another.
+    """
+    if _recording.is_running:
+        raise RecordError(
+            "a launch function, or fake kernel, records another while it is recorded "
+            "itself. Register ops, and dry-run them, outside of it."
+        )
+    _recording.is_running = True
+    try:
+        yield
+    finally:
+        _recording.is_running = False
+
+
+def is_running() -> bool:
+    """Whether this thread runs a function to record it."""
+    return _recording.is_running
+
+
+# --- Refusals -------------------------------------------------------------------------
+
+
+def forget_refusals() -> None:
+    """Another run begins."""
+    _recording.refusals = []
+
+
+def refuse(error: AnnotationError) -> NoReturn:
+    """Raise an error within the user's function, which may swallow it."""
+    if _recording.is_running:
+        _recording.refusals.append(error)
+    raise error
+
+
+def raise_refusals() -> None:
+    """Raise the first refusal that the function swallowed."""
+    for error in _recording.refusals:
+        raise error
+
+
+def users_line() -> str:
+    """``file:line in function`` of the innermost call that is the user's own."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and not is_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def is_users(filename: str) -> bool:
+    """Whether a file is neither torch's nor this package's."""
+    return not (in_torch(filename) or filename.startswith(_PACKAGE))
+
+
+def in_torch(filename: str) -> bool:
+    """Whether a file is torch's."""
+    return filename.startswith(f"{torch.__path__[0]}{os.sep}")
