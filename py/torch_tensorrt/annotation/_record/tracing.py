@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import gc
+import itertools
 import logging
 import operator
 import sys
@@ -154,6 +156,18 @@ class Trace:
 
     def run(self, function: Callable[[Trace], T]) -> T:
         """``function`` of this trace, within :func:`tracing`."""
+        _keys.begin(next(_number))
+        try:
+            result = self._run(function)
+            if _keys.are_kept():
+                return result
+        except Exception:
+            if not _keys.asked:
+                raise
+        _keys.begin(None)  # once more: it looked up a size, and did not store it
+        return self._run(function)
+
+    def _run(self, function: Callable[[Trace], T]) -> T:
         forget_refusals()
         with self._around(), self._modes[0], self._modes[1]:
             return function(self)
@@ -340,10 +354,74 @@ def _mod(original: Callable[..., Any], a: Any, b: Any) -> Any:
     return original(a, b)
 
 
+class _Keys(threading.local):
+    """The sizes that a run used as keys of tables.
+
+    A function looks a size up for one of two reasons. Its table may hold values that it
+    chooses by the size: then the size must be the int that Python looks for, which
+    makes a guard. Or it is a cache, which holds what it made for the sizes that it met:
+    then the size is as good a key as any, and a new one in each run. The two can be
+    told apart afterwards: a cache has kept the key.
+    """
+
+    def __init__(self) -> None:  # in each thread
+        self.begin(None)
+
+    def begin(self, number: int | None) -> None:
+        """A run begins.
+
+        Args:
+            number: no other run's; None where a size is to be the int.
+        """
+        self.number = number
+        self.asked: dict[int, list[torch.SymInt]] = {}
+
+    def hash_of(self, size: torch.SymInt) -> int:
+        """The hash of a size that the user's code asks for."""
+        if self.number is None:
+            return hash(int(size))
+        key = hash((self.number, str(size.node.expr)))
+        self.asked.setdefault(key, []).append(size)
+        return key
+
+    def are_kept(self) -> bool:
+        """Whether each of the keys is now in a table."""
+        if not self.asked:
+            return True
+        kept = _in_tables([size for sizes in self.asked.values() for size in sizes])
+        return all(kept & set(map(id, sizes)) for sizes in self.asked.values())
+
+
+_keys, _number = _Keys(), itertools.count()
+_DEEPEST_KEY = 4  # a size in a tuple in a tuple
+
+
+def _in_tables(sizes: list[torch.SymInt]) -> set[int]:
+    """The identities of those that are in a key of a dict or set."""
+    kept: set[int] = set()
+    inside = {id(size): {id(size)} for size in sizes}  # what holds which of them
+    holders: list[Any] = list(sizes)
+    for _ in range(_DEEPEST_KEY):
+        referrers = gc.get_referrers(*holders)
+        outer: dict[int, set[int]] = {}
+        for holder in referrers:
+            if type(holder) in (dict, set, frozenset):
+                kept.update(*(inside.get(id(key), set()) for key in holder))
+            is_key = isinstance(holder, tuple | frozenset)
+            if is_key and holder is not referrers:
+                found = (inside.get(id(item), set()) for item in holder)
+                outer.setdefault(id(holder), set()).update(*found)
+        holders = [r for r in referrers if id(r) in outer]
+        inside = outer
+        if not holders:
+            break
+    return kept
+
+
 def _hash(original: Callable[..., Any], size: Any) -> int:
-    """What a table asks first; torch raises. Asking for the int makes a guard."""
+    """What a table asks first; torch raises."""
     is_torchs = in_torch(sys._getframe(2).f_code.co_filename)
-    return int(original(size)) if is_torchs else hash(int(size))
+    return int(original(size)) if is_torchs else _keys.hash_of(size)
 
 
 def _storage_address(original: Callable[..., Any], storage: Any) -> Any:

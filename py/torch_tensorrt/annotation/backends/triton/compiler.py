@@ -19,6 +19,7 @@ from triton._C.libtriton import get_cache_invalidating_env_vars
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas, ptx_get_version
 from triton.compiler import ASTSource
+from triton.compiler import CompiledKernel as TritonKernel
 from triton.compiler import compile as triton_compile
 from triton.runtime.autotuner import Autotuner, Heuristics
 from triton.runtime.jit import JITFunction
@@ -28,8 +29,9 @@ from ..._code.ptxas import output_of
 from ...errors import CompileError, TargetError
 from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
 from ..abi import unlaunchable
+from .compiled import drop_compiled, recompiled
 from .interpret import interpret
-from .launch import read_launch
+from .launch import read_launch, returned
 from .signature import Signature
 
 _recording = threading.RLock()
@@ -65,30 +67,49 @@ class TritonBackend(Backend):
     ) -> Iterator[None]:
         """Report the launches of this thread; other threads launch as usual."""
         thread = threading.get_ident()
-        original = {cls: cls.run for cls in (JITFunction, Autotuner, Heuristics)}
 
-        def replacement(cls: type) -> Callable[..., Any]:
-            def run(
-                kernel: Any, *args: Any, grid: Any, warmup: bool, **keywords: Any
-            ) -> Any:
-                if threading.get_ident() != thread:
-                    run = original[cls]
-                    return run(kernel, *args, grid=grid, warmup=warmup, **keywords)
-                if not warmup:
-                    on_launch(read_launch(kernel, args, grid, keywords, overrides))
-                return None
+        def run(
+            original: Callable[..., Any],
+            kernel: Any,
+            *args: Any,
+            grid: Any,
+            warmup: bool,
+            **keywords: Any,
+        ) -> Any:
+            if threading.get_ident() != thread:
+                return original(kernel, *args, grid=grid, warmup=warmup, **keywords)
+            if not warmup:
+                on_launch(read_launch(kernel, args, grid, keywords, overrides))
+            return returned(kernel, keywords, overrides)
 
-            return run
+        def again(original: Any, compiled: TritonKernel, grid: Any) -> Any:
+            if threading.get_ident() != thread:
+                return original(compiled, grid)
+            return recompiled(compiled)[grid]
+
+        def again_low_level(original: Any, compiled: TritonKernel) -> Any:
+            if threading.get_ident() != thread:
+                return original.fget(compiled)
+            return recompiled(compiled).run
+
+        def initialize(original: Any, compiled: TritonKernel) -> None:
+            if threading.get_ident() != thread:
+                original(compiled)
 
         # In the body of a torch.library.triton_op, wrap_triton is to call Triton.
-        with _recording, set_wrap_triton_enabled(False):
-            for cls in original:
-                cls.run = replacement(cls)
-            try:
-                yield
-            finally:
-                for cls, run in original.items():
-                    cls.run = run
+        with (
+            _recording,
+            set_wrap_triton_enabled(False),
+            contextlib.ExitStack() as stack,
+        ):
+            # Other autotuners derive from Triton's: TensorRT's takes their place, too.
+            for cls in _deriving(JITFunction, Autotuner, Heuristics):
+                _replace(stack, cls, "run", run)
+            _replace(stack, TritonKernel, "__getitem__", again)
+            _replace(stack, TritonKernel, "run", again_low_level)
+            _replace(stack, TritonKernel, "_init_handles", initialize)
+            stack.callback(drop_compiled)
+            yield
 
     def compile(
         self, program: Program, target: Target, options: Options, aligned: bool
@@ -123,6 +144,29 @@ class TritonBackend(Backend):
 
 
 BACKEND = TritonBackend
+
+
+def _deriving(*classes: type) -> list[type]:
+    """The classes, and those that derive from them, with a ``run`` of their own."""
+    found: list[Any] = list(classes)
+    for cls in found:
+        found += [c for c in cls.__subclasses__() if c not in found]
+    return [cls for cls in found if "run" in vars(cls)]
+
+
+def _replace(
+    stack: contextlib.ExitStack, cls: Any, name: str, method: Callable[..., Any]
+) -> None:
+    """Put ``method``, which gets the original first, in its place."""
+    original = vars(cls)[name]
+
+    def replacement(*args: Any, **keywords: Any) -> Any:
+        return method(original, *args, **keywords)
+
+    is_property = isinstance(original, property)
+    setattr(cls, name, property(replacement) if is_property else replacement)
+    stack.callback(setattr, cls, name, original)
+
 
 # The oldest PTX ISA that has an architecture as Triton emits it, from 9.0 on with the
 # architecture-specific instructions ("Target", PTX ISA manual).

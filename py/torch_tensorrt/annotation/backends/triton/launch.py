@@ -4,18 +4,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from triton import knobs
 from triton.backends.nvidia.compiler import CUDAOptions
 from triton.runtime.autotuner import Autotuner
+from triton.runtime.autotuner import Config as TritonConfig
 from triton.runtime.jit import JITFunction
 
 from ..._specs import Config
 from ...errors import ArgumentError
 from .. import CaughtLaunch
 from ..abi import unsupported
+from .compiled import Compiled
 
 
 def read_launch(
@@ -34,7 +37,7 @@ def read_launch(
         ArgumentError: the arguments do not fit the kernel.
         UnsupportedKernelError: an engine cannot do what a decorator asks for.
     """
-    kernel, choices, heuristics = _unwrapped(kernel)
+    kernel, choices, heuristics = _unwrapped(kernel, overrides)
     if overrides is None:
         overrides = dict(choices[0]) if choices else {}
     arguments, options, changed = _bind(kernel, args, keywords, overrides)
@@ -73,8 +76,22 @@ def read_launch(
     )
 
 
+def returned(
+    kernel: Any, keywords: Mapping[str, Any], overrides: Mapping[str, Any] | None
+) -> Compiled:
+    """What launching, or compiling, the kernel returns."""
+    launched = kernel
+    kernel, choices, _ = _unwrapped(kernel, overrides)
+    if overrides is None:
+        overrides = dict(choices[0]) if choices else {}
+    options = {**keywords, **overrides}
+    parameters = kernel.signature.parameters
+    options = {k: v for k, v in options.items() if k not in parameters}
+    return Compiled(launched, kernel, options)
+
+
 def _unwrapped(
-    kernel: Any,
+    kernel: Any, overrides: Mapping[str, Any] | None
 ) -> tuple[JITFunction[Any], tuple[Config, ...], list[Mapping[str, Any]]]:
     """The kernel under its decorators, the autotuner's configs, and the heuristics."""
     choices: tuple[Config, ...] = ()
@@ -82,6 +99,7 @@ def _unwrapped(
     while not isinstance(kernel, JITFunction):
         if isinstance(kernel, Autotuner):
             choices = _choices(kernel)
+            kernel.best_config = _best(kernel, overrides)
         else:
             heuristics.append(kernel.values)
         kernel = kernel.fn
@@ -113,6 +131,17 @@ def _choices(tuner: Autotuner) -> tuple[Config, ...]:
                 "tta.triton(..., configs=[...]).",
             )
     return tuple(_as_config(config) for config in tuner.configs)
+
+
+def _best(tuner: Autotuner, overrides: Mapping[str, Any] | None) -> Any:
+    """The config that is recorded, which wrappers ask an autotuner for."""
+    for config in tuner.configs:
+        if overrides is None or dict(_as_config(config)) == dict(overrides):
+            return config
+    own = inspect.signature(TritonConfig).parameters
+    options = {k: v for k, v in (overrides or {}).items() if k in own}
+    others = {k: v for k, v in (overrides or {}).items() if k not in own}
+    return TritonConfig(others, **options)
 
 
 def _as_config(config: Any) -> Config:

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What ``kernel[grid](...)`` returns while it is recorded, and launches of it.
+
+Wrappers keep what a launch returned, and launch that the next time: without the binding
+of arguments, a launch costs less. It is a launch of the same ``JITFunction``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import WeakSet
+
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import CUDAOptions
+from triton.compiler import ASTSource, CompiledKernel
+from triton.runtime.jit import JITFunction
+
+from ..._record.recording import is_running, refuse, setting, users_line
+from ...errors import UnsupportedKernelError
+from ..abi import unsupported
+
+# Of the launch, and not of the compiler's state: a compiled kernel has all of them.
+_OPTIONS = (
+    *("num_warps", "num_stages", "num_ctas", "maxnreg", "enable_fp_fusion"),
+    *("launch_cooperative_grid", "launch_pdl"),
+)
+_DEFAULTS = {
+    name: field.default
+    for name, field in CUDAOptions.__dataclass_fields__.items()
+    if name in _OPTIONS
+}
+_MOST_HOLDERS = 4  # from a compiled kernel to the table that holds it
+_LOW_LEVEL = 9  # arguments of CompiledKernel.run before the kernel's own
+
+
+class Compiled:
+    """A kernel that an engine will compile, once for each tactic.
+
+    Outside of a recording it launches the kernel as Triton does: a table of the user's
+    may still hold it.
+    """
+
+    def __init__(
+        self, launched: Any, kernel: JITFunction[Any], options: Mapping[str, Any]
+    ) -> None:
+        """
+        Args:
+            launched: the kernel, or what decorates it.
+            options: of the launch.
+        """
+        self.__launched = launched
+        self.__kernel = kernel
+        self.__options = dict(options)
+        _alive.add(self)
+
+    @property
+    def name(self) -> str:
+        """The name of the kernel."""
+        return str(self.__kernel.__name__)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What is known before it is compiled."""
+        return Metadata(self.name, self.__options)
+
+    def _init_handles(self) -> None:
+        """Nothing is loaded before the engine runs."""
+
+    def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        # An autotuner's choices belong to the launch; otherwise Triton has made one.
+        launched = self.__launched if is_running() else self.__kernel
+        return launcher(launched, self.__options, grid)
+
+    @property
+    def run(self) -> Callable[..., Any]:
+        """The launch with everything that Triton has looked up before."""
+        return lambda x, y, z, *args: self[x, y, z](*args[_LOW_LEVEL - 3 :])
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.metadata, name)
+
+
+class Metadata:
+    """The part of a compiled kernel's metadata that does not take a compiler."""
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        self.name = name
+        self.warp_size = 32
+        given = {**options, **setting().options}
+        for option, default in _DEFAULTS.items():
+            setattr(self, option, given.get(option, default))
+        if (target := setting().target) is not None:
+            self.target = GPUTarget("cuda", target.capability, 32)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        known = ", ".join(sorted(vars(self)))
+        refuse(
+            UnsupportedKernelError(
+                f"kernel {self.name}: `{name}` of what its launch returned, at "
+                f"{users_line()}, is not known before the kernel is compiled for the "
+                f"target; {known} are. Decide by them, or pass the choices as "
+                "configs, which TensorRT times."
+            )
+        )
+
+
+_alive: WeakSet[Compiled] = WeakSet()
+
+
+def launcher(kernel: Any, options: Mapping[str, Any], grid: Any) -> Callable[..., Any]:
+    """``compiled[grid]``: it takes all the kernel's arguments, in order."""
+
+    def launch(*args: Any, stream: Any = None) -> Any:
+        return kernel.run(*args, grid=grid, warmup=False, **options)
+
+    return launch
+
+
+def recompiled(compiled: CompiledKernel) -> Compiled:
+    """What stands for a kernel that Triton compiled before the recording.
+
+    Raises:
+        UnsupportedKernelError: it was not compiled from a function.
+    """
+    if not isinstance(compiled.src, ASTSource):
+        refuse(
+            unsupported(
+                compiled.name,
+                "the launch function launches code that was not compiled from a "
+                "function. Launch a @triton.jit function.",
+            )
+        )
+    known = {option: getattr(compiled.metadata, option) for option in _DEFAULTS}
+    options = {o: value for o, value in known.items() if value != _DEFAULTS[o]}
+    return Compiled(compiled.src.fn, compiled.src.fn, options)
+
+
+def drop_compiled() -> None:
+    """Remove what was returned while recording from the tables that keep it.
+
+    Another recording takes another config, and a table would hand out that of the first
+    one. Names, of variables and attributes, are left alone.
+    """
+    holders: list[Any] = list(_alive)
+    for _ in range(_MOST_HOLDERS if holders else 0):
+        held = {id(holder) for holder in holders}
+        referrers = gc.get_referrers(*holders)
+        for table in [r for r in referrers if isinstance(r, dict)]:
+            _drop(table, held)
+        holders = [r for r in referrers if type(r) is tuple]
+
+
+def _drop(table: dict[Any, Any], values: set[int]) -> None:
+    """Remove values, by identity; and symbolic sizes as keys: recordings made them."""
+    items = list(table.items())
+    if any(id(value) in values and not isinstance(key, str) for key, value in items):
+        table.clear()
+        for key, value in items:
+            if id(value) not in values or isinstance(key, str):
+                with contextlib.suppress(
+                    TypeError
+                ):  # sizes are keys in recordings only
+                    table[key] = value

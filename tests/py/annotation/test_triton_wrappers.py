@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What people put around a Triton kernel: caches of what it compiled, autotuners."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import triton
+from kernels import add_kernel, info
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime import KernelInterface
+from triton.runtime.autotuner import Autotuner, Heuristics
+from triton.runtime.jit import JITFunction
+
+from torch_tensorrt.annotation._record import Call, record
+from torch_tensorrt.annotation._record.program import Launch, Program, Scalar
+from torch_tensorrt.annotation._record.recording import Setting
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
+from torch_tensorrt.annotation.backends import backend
+from torch_tensorrt.annotation.errors import (
+    DynamicControlFlowError,
+    LaunchCountError,
+    RecordError,
+    UnsupportedKernelError,
+)
+
+X = info(Range(1, 8, 64_000), 48)
+STATIC = info(64, 48)
+SETTING = Setting(Target("sm_90"))
+N = Scalar("n", 48 * symbol(0, 0))
+
+
+def program(launch_fn: Callable[..., Any], *inputs: TensorInfo, **call: Any) -> Program:
+    def meta(x: Any, y: Any) -> Any:
+        return torch.empty_like(x)
+
+    how = Call(**{"setting": SETTING, **call})
+    return record(backend("triton"), launch_fn, meta, inputs or (X, X), how)
+
+
+def recorded(launch_fn: Callable[..., Any], *inputs: TensorInfo, **call: Any) -> Launch:
+    return program(launch_fn, *inputs, **call).launch
+
+
+def launch(kernel: Any, x: Any, y: Any, out: Any, **options: Any) -> Any:
+    n = x.numel()
+
+    def grid(meta: Any) -> tuple[int]:
+        return (triton.cdiv(n, meta["BLOCK"]),)
+
+    return kernel[grid](x, y, n, out, **options)
+
+
+# --- What a launch returns ------------------------------------------------------------
+
+
+def told(ask: Callable[[Any], Any], **call: Any) -> Any:
+    """What a function learns from the kernel that its launch returned."""
+    answers = []
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        compiled = launch(add_kernel, x, y, out, BLOCK=256, num_warps=8)
+        answers.append(ask(compiled))
+
+    recorded(launch_fn, **call)
+    assert len(set(answers)) == 1
+    return answers[0]
+
+
+def test_a_launch_returns_what_is_known_before_compiling() -> None:
+    assert told(lambda k: k.name) == "add_kernel"
+    assert told(lambda k: k.metadata.name) == "add_kernel"
+    assert told(lambda k: k.metadata.num_warps) == 8
+    assert told(lambda k: k.num_warps) == 8
+    assert told(lambda k: (k.metadata.num_stages, k.metadata.num_ctas)) == (3, 1)
+    assert told(lambda k: k.metadata.warp_size) == 32
+    assert told(lambda k: k.metadata.target.arch) == 90
+    assert told(lambda k: k._init_handles()) is None
+
+
+def test_options_of_the_config_go_before_those_of_the_launch() -> None:
+    setting = Setting(options={"num_warps": 2})
+    assert told(lambda k: k.metadata.num_warps, setting=setting) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["n_regs", "n_spills", "n_max_threads", "asm", "hash", "shared"]
+)
+def test_what_takes_a_compiler_is_refused_by_name(name: str) -> None:
+    why = rf"`{name}` .* test_triton_wrappers.py:.*num_stages, num_warps, target"
+    why = why.replace(" test", ".*test")
+    with pytest.raises(UnsupportedKernelError, match=why):
+        told(lambda k: getattr(k, name))
+    with pytest.raises(UnsupportedKernelError, match=why):
+        told(lambda k: getattr(k.metadata, name, None) or 1)
+
+
+def test_warming_up_is_no_launch() -> None:
+    def only_warm(x: Any, y: Any, out: Any) -> None:
+        kernel = add_kernel.warmup(x, y, x.numel(), out, BLOCK=256, grid=(1,))
+        kernel._init_handles()
+
+    with pytest.raises(LaunchCountError, match="launched no kernel"):
+        recorded(only_warm)
+
+
+def test_what_was_warmed_up_can_be_launched() -> None:
+    def warmed(x: Any, y: Any, out: Any) -> None:
+        n = x.numel()
+        kernel = add_kernel.warmup(
+            torch.float16, y, n, out, BLOCK=256, num_warps=8, grid=(1,)
+        )
+        kernel._init_handles()
+        blocks = triton.cdiv(n, 32 * kernel.metadata.num_warps)
+        kernel[(blocks, 1, 1)](x, y, n, out, 256)
+
+    result = recorded(warmed)
+    assert (result.kernel, result.arguments[2]) == (add_kernel, N)
+    assert dict(result.options) == {"num_warps": 8}
+
+
+def test_the_low_level_launch_is_a_launch() -> None:
+    def low(x: Any, y: Any, out: Any) -> None:
+        n = x.numel()
+        kernel = add_kernel.warmup(x, y, n, out, BLOCK=256, grid=(1,))
+        kernel.run(n, 1, 1, 0, None, None, None, None, None, x, y, n, out, 256)
+
+    assert recorded(low).arguments[2] == N
+
+
+def test_a_partial_of_a_launch_is_one() -> None:
+    def partial(x: Any, y: Any, out: Any) -> None:
+        run = functools.partial(add_kernel[(1,)], x, y, BLOCK=256)
+        run(x.numel(), out)
+
+    assert recorded(partial).arguments[2] == N
+
+
+# --- Caches ---------------------------------------------------------------------------
+
+
+class Entry(KernelInterface[Any]):
+    """A wrapper that launches a compiled kernel past Triton's binding of arguments."""
+
+    def __init__(self, fn: Any) -> None:
+        self.fn = fn
+        self.compiled: dict[Any, Any] = {}
+        self.jit = fn
+        while not isinstance(self.jit, JITFunction):
+            self.jit = self.jit.fn
+
+    def key(self, arguments: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(
+            (a.dtype, a.data_ptr() % 16 == 0)
+            if hasattr(a, "data_ptr")
+            else (type(a), a)
+            for a in arguments.values()
+        )
+
+    def run(self, *args: Any, **keywords: Any) -> Any:
+        grid = keywords["grid"]
+        named = dict(zip(self.jit.arg_names, args, strict=False))
+        named |= {k: v for k, v in keywords.items() if k in self.jit.arg_names}
+        key = self.key(named)
+        if key not in self.compiled:
+            kernel = self.fn.run(*args, **keywords)
+            constants: dict[str, Any] = {}
+            fn = self.fn
+            while not isinstance(fn, JITFunction):
+                if isinstance(fn, Autotuner):
+                    constants |= fn.best_config.kwargs
+                else:
+                    for name, function in fn.values.items():
+                        constants[name] = function({**named, **constants})
+                fn = fn.fn
+            self.compiled[key] = kernel, constants
+            return kernel
+        kernel, constants = self.compiled[key]
+        meta = {**named, **constants}
+        if callable(grid):
+            grid = grid(meta)
+        kernel[(*grid, 1, 1)[:3]](*(meta[name] for name in self.jit.arg_names))
+        return kernel
+
+
+def tuned(cls: type = Autotuner) -> Any:
+    configs = [
+        triton.Config({"BLOCK": 128}, num_warps=2),
+        triton.Config({"BLOCK": 512}, num_warps=8),
+    ]
+    return cls(add_kernel, add_kernel.arg_names, configs, ["n"], None, None)
+
+
+def by_size() -> Any:
+    return Heuristics(add_kernel, add_kernel.arg_names, {"BLOCK": lambda args: 64})
+
+
+@pytest.mark.parametrize("inputs", [(X, X), (STATIC, STATIC)], ids=["dynamic", "st"])
+@pytest.mark.parametrize(
+    ("make", "keywords", "block"),
+    [
+        (lambda: add_kernel, {"BLOCK": 256}, 256),
+        (tuned, {}, 128),
+        (by_size, {}, 64),
+    ],
+    ids=["kernel", "autotuned", "heuristics"],
+)
+def test_a_cache_of_compiled_kernels_is_looked_through(
+    inputs: tuple[TensorInfo, ...],
+    make: Callable[[], Any],
+    keywords: dict[str, Any],
+    block: int,
+) -> None:
+    entry = Entry(make())
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(entry, x, y, out, **keywords)
+
+    for _ in range(2):
+        result = recorded(launch_fn, *inputs)
+        assert result.kernel is add_kernel
+        assert result.arguments[4].value == block  # type: ignore[union-attr]
+        assert (result.arguments[2] == N) == (inputs[0] is X)
+        assert result.grid is not None
+        assert entry.compiled == {}
+
+
+@pytest.mark.parametrize("inputs", [(X, X), (STATIC, STATIC)], ids=["dynamic", "st"])
+def test_each_choice_of_an_autotuner_in_a_cache_is_recorded(
+    inputs: tuple[TensorInfo, ...],
+) -> None:
+    entry = Entry(tuned())
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(entry, x, y, out)
+
+    choices = program(launch_fn, *inputs).choices
+    assert len(choices) == 2
+    for choice in choices:
+        result = recorded(launch_fn, *inputs, overrides=dict(choice))
+        assert result.arguments[4].value == dict(choice)["BLOCK"]  # type: ignore
+        assert dict(result.options)["num_warps"] == dict(choice)["num_warps"]
+
+
+def test_a_second_launch_within_one_run_is_seen() -> None:
+    entry = Entry(add_kernel)
+
+    def twice(x: Any, y: Any, out: Any) -> None:
+        launch(entry, x, y, out, BLOCK=256)
+        launch(entry, x, y, out, BLOCK=256)
+
+    with pytest.raises(LaunchCountError, match="launched 2 kernels"):
+        recorded(twice)
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Iterator[Any]:
+    """A kernel as Triton compiles it, with a GPU or without."""
+    types = {"x_ptr": "*fp16", "y_ptr": "*fp16", "n": "i32", "out_ptr": "*fp16"}
+    source = ASTSource(add_kernel, {**types, "BLOCK": "constexpr"}, {(4,): 256})
+    options = {"num_warps": 8, "enable_fp_fusion": True}
+    yield triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+
+
+def test_what_triton_compiled_before_is_launched_by_its_function(compiled: Any) -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        n = x.numel()
+        compiled[(triton.cdiv(n, 256), 1, 1)](x, y, n, out, 256)
+
+    result = recorded(launch_fn)
+    assert (result.kernel, result.arguments[2]) == (add_kernel, N)
+    assert dict(result.options) == {"num_warps": 8, "enable_fp_fusion": True}
+
+    def low(x: Any, y: Any, out: Any) -> None:
+        n = x.numel()
+        compiled._init_handles()
+        compiled.run(n, 1, 1, 0, 0, 0, 0, 0, 0, x, y, n, out, 256)
+
+    assert recorded(low).arguments[2] == N
+
+
+# --- Autotuners of one's own ----------------------------------------------------------
+
+
+class Tuner(Autotuner):
+    """Times configs in a way of its own."""
+
+    def run(self, *args: Any, **keywords: Any) -> Any:
+        raise AssertionError("there is no GPU to time on")
+
+
+def test_the_configs_of_an_autotuner_of_ones_own_are_choices() -> None:
+    kernel = tuned(Tuner)
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(kernel, x, y, out)
+
+    choices = [dict(choice)["BLOCK"] for choice in program(launch_fn).choices]
+    assert choices == [128, 512]
+
+
+def test_the_kernel_under_its_decorators_can_be_launched() -> None:
+    kernel = tuned(Tuner)
+    result = recorded(lambda x, y, out: launch(kernel.fn, x, y, out, BLOCK=64))
+    assert result.arguments[4].value == 64  # type: ignore[union-attr]
+
+
+# --- Sizes as keys --------------------------------------------------------------------
+
+
+def test_a_cache_by_size_keeps_the_size() -> None:
+    @functools.lru_cache(1000)
+    def rows(n: Any, dtype: torch.dtype) -> Any:
+        return n * 2
+
+    seen: set[Any] = set()
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        seen.add((x.shape[0], ("a", x.shape[0])))
+        add_kernel[(1,)](x, y, rows(x.shape[0], x.dtype), out, BLOCK=256)
+
+    assert recorded(launch_fn).arguments[2] == Scalar("n", 2 * symbol(0, 0))
+
+
+def test_a_table_by_size_chooses() -> None:
+    table = {8: 128, 9: 256}
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        add_kernel[(1,)](x, y, table.get(x.shape[0], 512), out, BLOCK=256)
+
+    with pytest.raises((DynamicControlFlowError, RecordError)):
+        recorded(launch_fn)
+
+
+def test_a_table_of_few_rows_is_explored() -> None:
+    table = {0: 5, 1: 5}
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        add_kernel[(1,)](x, y, table[x.shape[0] // 40_000], out, BLOCK=256)
+
+    assert recorded(launch_fn).arguments[2] == Scalar("n", 5)
