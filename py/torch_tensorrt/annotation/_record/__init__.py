@@ -14,6 +14,7 @@ import sympy
 import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from .._sizes.values import describe_values, only_value
 from .._tensors import MAX_RANK, Formats, TensorInfo, empty_buffers, formats_of
 from ..errors import ArgumentError, DataDependentError, LaunchCountError
 from .address import Address
@@ -406,10 +407,16 @@ def _read_symbolic_constant(
         return Constant(name, int(known))
     if isinstance(value, torch.SymBool) and known in (sympy.true, sympy.false):
         return Constant(name, bool(known))
+    is_float = isinstance(value, torch.SymFloat)
+    only = None if is_float else only_value(known, run.ranges)
+    if only is not None:
+        return Constant(name, only)
     if is_constant:
+        values = "" if is_float else f"{describe_values(known, run.ranges)} "
         raise ArgumentError(
-            f"{where}: a compile-time constant that follows a dynamic size ({shown}). "
-            "It would need a kernel for each size: make that dimension static."
+            f"{where}: a compile-time constant that follows a dynamic size ({shown}), "
+            f"and would need a kernel for each value. {values}Narrow the profile, or "
+            "make that dimension static."
         )
     raise ArgumentError(
         f"{where}: a {type(value).__name__.removeprefix('Sym').lower()} that is not "

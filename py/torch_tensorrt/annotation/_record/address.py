@@ -3,9 +3,9 @@
 """What ``data_ptr()`` answers while a function is recorded.
 
 An engine decides where its tensors are when it runs. Until then three things are known
-of an address: whether it is that of another tensor of the function, whether it is 0,
-and the remainders that the promised alignment leaves. Nothing else may be asked, or the
-answer would be one of this process and not of the engine.
+of an address: whether another tensor of the function has it, too; whether it is 0; and
+the remainders that the promised alignment leaves. Nothing else may be asked, or the
+answer would describe this process and not the engine.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from ...errors import ArgumentError
 from .. import CaughtLaunch
 from ..abi import unsupported
 from .compiled import Compiled
+from .unread import unread
 
 
 def read_launch(
@@ -63,12 +64,17 @@ def read_launch(
         )
     if kernel.debug or knobs.runtime.debug:
         options.setdefault("debug", True)
+    dropped = {p.name for p in kernel.params if p.is_constexpr} & unread(kernel)
     return CaughtLaunch(
         kernel=kernel,
         name=kernel.__name__,
         grid=tuple(grid),
         arguments=tuple(
-            (parameter.name, arguments[parameter.name], parameter.is_constexpr)
+            (
+                parameter.name,
+                None if parameter.name in dropped else arguments[parameter.name],
+                parameter.is_constexpr,
+            )
             for parameter in kernel.params
         ),
         options=options,

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""Compile-time constants that follow a dynamic size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from kernels import add_kernel, info
+
+from torch_tensorrt.annotation._record import record
+from torch_tensorrt.annotation._record.program import Constant, Launch, Scalar
+from torch_tensorrt.annotation._tensors import Range, symbol
+from torch_tensorrt.annotation.backends import backend
+from torch_tensorrt.annotation.backends.triton.unread import unread
+from torch_tensorrt.annotation.errors import ArgumentError
+
+
+@triton.jit
+def ignoring(x, M: tl.constexpr):
+    return x * 2
+
+
+@triton.jit
+def reading(x, M: tl.constexpr):
+    return x * M
+
+
+@triton.jit
+def recursive(x, M: tl.constexpr):
+    return recursive(x, M)
+
+
+@triton.jit
+def copy_kernel(
+    x_ptr,
+    out_ptr,
+    n,
+    key: tl.constexpr,
+    passed_on: tl.constexpr,
+    by_name: tl.constexpr,
+    read: tl.constexpr,
+    read_there: tl.constexpr,
+    asserted: tl.constexpr,
+    called: tl.constexpr,
+    in_recursion: tl.constexpr,
+    in_list: tl.constexpr,
+    BLOCK: tl.constexpr = 128,
+):
+    tl.static_assert(asserted >= 0)
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, mask=offsets < n)
+    x = ignoring(x, passed_on)
+    x = ignoring(x, M=by_name)
+    if read > 5:
+        x = reading(x, read_there) + called(x, in_list)
+        x = recursive(x, in_recursion) + ignoring(*(x, in_list))
+    tl.store(out_ptr + offsets, x, mask=offsets < n)
+
+
+UNREAD = {"key", "passed_on", "by_name"}
+NAMES = [p.name for p in copy_kernel.params if p.is_constexpr and p.name != "BLOCK"]
+
+
+def recorded(
+    number: Callable[[Any], Any], rows: Range, name: str = "read", kernel: Any = None
+) -> Launch:
+    """The launch that passes ``number(rows)`` as the constant ``name``."""
+
+    def launch(x: Any, out: Any) -> None:
+        constants = {**dict.fromkeys(NAMES, 1), name: number(x.shape[0])}
+        copy_kernel[(1,)](x, out, 8, **constants)
+
+    def meta(x: Any) -> Any:
+        return torch.empty_like(x)
+
+    return record(backend("triton"), launch, meta, [info(rows, 48)]).launch
+
+
+def test_what_the_body_never_reads_is_known() -> None:
+    assert unread(copy_kernel) == UNREAD
+    assert unread(add_kernel) == frozenset()
+
+
+@pytest.mark.parametrize("name", sorted(UNREAD))
+@pytest.mark.parametrize("number", [lambda n: n, lambda n: n / 2, lambda n: n > 8])
+def test_a_constant_that_the_body_never_reads_is_dropped(
+    name: str, number: Callable[[Any], Any]
+) -> None:
+    result = recorded(number, Range(1, 8, 64_000), name)
+    assert Constant(name, None) in result.arguments
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - UNREAD))
+def test_a_constant_that_the_body_reads_is_refused(name: str) -> None:
+    with pytest.raises(ArgumentError, match=f"`{name}`: a compile-time constant"):
+        recorded(lambda n: n, Range(1, 8, 64_000), name)
+
+
+def test_a_dropped_constant_still_counts_in_the_grid() -> None:
+    def launch(x: Any, out: Any) -> None:
+        constants = {**dict.fromkeys(NAMES, 1), "key": x.shape[0]}
+        copy_kernel[lambda meta: (meta["key"],)](x, out, 8, **constants)
+
+    def meta(x: Any) -> Any:
+        return torch.empty_like(x)
+
+    inputs = [info(Range(1, 8, 64), 48)]
+    assert record(backend("triton"), launch, meta, inputs).launch.grid == (
+        symbol(0, 0),
+        1,
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "rows", "value"),
+    [
+        (triton.next_power_of_2, Range(33, 40, 64), 64),
+        (lambda n: triton.cdiv(n, 64) * 64, Range(1, 8, 64), 64),
+        (lambda n: min(n, 16), Range(16, 40, 64_000_000), 16),
+        (lambda n: triton.next_power_of_2(n) > 32, Range(33, 40, 64), True),
+    ],
+)
+def test_a_constant_with_one_value_over_the_profile_is_it(
+    number: Callable[[Any], Any], rows: Range, value: Any
+) -> None:
+    assert Constant("read", value) in recorded(number, rows).arguments
+
+
+def test_the_refusal_names_the_values_and_the_bounds_that_make_it_one() -> None:
+    with pytest.raises(
+        ArgumentError,
+        match=r"13 values within the profile \(1 <= d0_0 <= 4096\): 1, 2, 4, 8, 16, "
+        r"32, \.\.\.\. It is 64 for 33 <= d0_0 <= 64\. Narrow",
+    ):
+        recorded(triton.next_power_of_2, Range(1, 40, 4096))
+    with pytest.raises(
+        ArgumentError,
+        match=r"3 values or more within .*: 64, 128, 1000000. It is 128 for 65 <= "
+        r"d0_0 <= 128\.",
+    ):
+        recorded(lambda n: triton.cdiv(n, 64) * 64, Range(1, 100, 1_000_000))
+
+
+def test_a_run_time_number_is_none_of_this() -> None:
+    def launch(x: Any, out: Any) -> None:
+        add_kernel[(1,)](x, x, x.shape[0], out, BLOCK=16)
+
+    def meta(x: Any) -> Any:
+        return torch.empty_like(x)
+
+    inputs = [info(Range(1, 8, 64), 48)]
+    result = record(backend("triton"), launch, meta, inputs).launch
+    assert result.arguments[2] == Scalar("n", symbol(0, 0))
