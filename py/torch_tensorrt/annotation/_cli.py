@@ -287,8 +287,8 @@ def read_attributes(options: argparse.Namespace, plugin: Plugin) -> dict[str, An
         if kind.element is bool and text in ("true", "false"):
             literal = text.capitalize()
         try:
-            is_text = kind.element is str
-            values[name] = text if is_text else kind.convert(ast.literal_eval(literal))
+            is_text = kind.element is str or kind.is_torchs
+            values[name] = kind.convert(text if is_text else ast.literal_eval(literal))
         except (ValueError, SyntaxError, TypeError) as error:
             what = f"--attribute {name}={text}: it must be of type {kind}."
             raise UsageError(what) from error

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 
 from ._fingerprint import describe_language, fingerprint
@@ -51,7 +52,7 @@ class KernelSpec(Fingerprinted):
     Attributes:
         launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
             it launches exactly one kernel. None: the op's own body.
-        configs: each is a tactic: sorted (name, value) pairs.
+        configs: each is a tactic: sorted (name, value) pairs. Equal ones are one.
         input_formats: names of TensorRT tensor formats, one for each tensor or one for
             all; None is LINEAR.
         output_formats: as ``input_formats``.
@@ -135,14 +136,15 @@ class KernelSpec(Fingerprinted):
                 f"empty, of tuples of (name, value) pairs, as tta.{self.backend}() "
                 "makes it."
             )
-        seen: set[str] = set()
         for number, config in enumerate(self.configs):
             self._check_config(number, config)
-            if (digest := fingerprint(config)) in seen:
-                raise SpecError(
-                    f"{self.backend}: configs[{number}] {dict(config)} is there twice."
-                )
-            seen.add(digest)
+        distinct = {fingerprint(config): config for config in self.configs}
+        object.__setattr__(self, "configs", tuple(distinct.values()))
+        if type(self.returns_outputs) is not bool:
+            raise SpecError(
+                f"{self.backend}: returns_outputs is {self.returns_outputs!r}; it must "
+                "be True or False."
+            )
         if self.is_packed and (self.launch_fn is None or self.returns_outputs):
             raise SpecError(
                 f"{self.backend}: the op's own body takes row-major tensors. Pass the "
@@ -293,6 +295,10 @@ class CustomPluginSpec(Fingerprinted):
                 f"custom_plugin: {self.specs!r} is not a kernel spec, or a list of "
                 "them. Make one with tta.triton(launch_fn)."
             )
+        if type(self.aligned) is not bool:
+            raise SpecError(
+                f"custom_plugin: aligned is {self.aligned!r}; it must be True or False."
+            )
         if self.meta_impl is not None and not callable(self.meta_impl):
             raise SpecError(
                 f"custom_plugin: meta_impl is {self.meta_impl!r}; it must be a "
@@ -329,9 +335,9 @@ def custom_plugin(
             already knows.
         aligned: promise that every tensor starts at a multiple of 16 bytes, as
             TensorRT's own and torch's do. False gives up vector loads.
-        **attributes: tensors are weights: constants of the engine, passed to every
-            launch function between the inputs and the outputs, in this order; they must
-            not change afterwards. Everything else is passed by name.
+        **attributes: tensors, and NumPy arrays, are weights: constants of the engine,
+            passed to every launch function between the inputs and the outputs, in this
+            order; they must not change afterwards. Everything else is passed by name.
 
     Returns:
         The plugin, for ``custom_op(op, impl=...)``.
@@ -340,9 +346,23 @@ def custom_plugin(
         SpecError: an argument is of the wrong kind.
     """
     specs = tuple(spec) if isinstance(spec, Sequence) else (spec,)
-    weights = {n: v for n, v in attributes.items() if isinstance(v, torch.Tensor)}
+    given = {n: _as_weight(n, v) for n, v in attributes.items()}
+    weights = {n: v for n, v in given.items() if isinstance(v, torch.Tensor)}
     scalars = tuple((n, attributes[n]) for n in sorted({*attributes} - {*weights}))
     return CustomPluginSpec(specs, meta_impl, scalars, tuple(weights.items()), aligned)
+
+
+def _as_weight(name: str, value: Any) -> Any:
+    """A NumPy array as the tensor that it is a weight by; anything else as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    try:
+        return torch.tensor(value)
+    except TypeError as error:
+        raise SpecError(
+            f"custom_plugin: weight {name!r}: torch has no tensor for an array of "
+            f"dtype {value.dtype}. Convert it."
+        ) from error
 
 
 def normalize_impl_to_spec(impl: Any) -> CustomPluginSpec:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,9 @@ from torch_tensorrt.annotation._attributes import AttributeKind
 
 INTS = st.integers(-(2**63), 2**63 - 1)
 FLOATS = st.floats(allow_nan=False)
+DTYPES = st.sampled_from([v for v in vars(torch).values() if type(v) is torch.dtype])
+MEMORY_FORMATS = [v for v in vars(torch).values() if type(v) is torch.memory_format]
+DEVICES = st.sampled_from(["cuda", "cuda:0", "cuda:7", "cpu"]).map(torch.device)
 
 
 def lists(values: Any) -> Any:
@@ -33,6 +37,12 @@ KINDS: list[tuple[AttributeKind, Any]] = [
     (AttributeKind(float, is_optional=True), st.none() | FLOATS),
     (AttributeKind(bool, is_optional=True), st.none() | st.booleans()),
     (AttributeKind(int, True, True), st.none() | lists(INTS)),
+    (AttributeKind(torch.dtype), DTYPES),
+    (AttributeKind(torch.dtype, is_optional=True), st.none() | DTYPES),
+    (AttributeKind(torch.dtype, is_list=True), lists(DTYPES)),
+    (AttributeKind(torch.device), DEVICES),
+    (AttributeKind(torch.device, is_optional=True), st.none() | DEVICES),
+    (AttributeKind(torch.memory_format), st.sampled_from(MEMORY_FORMATS)),
 ]
 
 
@@ -61,6 +71,11 @@ def test_what_is_encoded_is_decoded(
         (AttributeKind(int), np.array([3]), 3),
         (AttributeKind(int, is_list=True), np.array([3, 4]), [3, 4]),
         (AttributeKind(int, is_list=True), (3, 4), [3, 4]),
+        (AttributeKind(torch.dtype), "float16", torch.float16),
+        (AttributeKind(torch.dtype), "torch.float16", torch.float16),
+        (AttributeKind(torch.dtype, is_list=True), (5,), [torch.float16]),
+        (AttributeKind(torch.memory_format), "channels_last", torch.channels_last),
+        (AttributeKind(torch.device), "cuda:1", torch.device("cuda", 1)),
     ],
     ids=repr,
 )
@@ -83,6 +98,13 @@ def test_what_a_graph_may_hold_is_converted(
         (AttributeKind(int, is_list=True), 3),
         (AttributeKind(int, is_list=True), [1, 2.5]),
         (AttributeKind(int, is_list=True), None),
+        (AttributeKind(torch.dtype), None),
+        (AttributeKind(torch.dtype), "float17"),
+        (AttributeKind(torch.dtype), 4096),
+        (AttributeKind(torch.dtype), True),
+        (AttributeKind(torch.dtype), torch.channels_last),
+        (AttributeKind(torch.device), "gpu"),
+        (AttributeKind(torch.memory_format), "float16"),
     ],
     ids=repr,
 )
@@ -95,3 +117,18 @@ def test_one_is_neither_a_float_nor_a_bool() -> None:
     assert not AttributeKind(float).holds(1)
     assert not AttributeKind(bool).holds(1)
     assert not AttributeKind(int).holds(True)
+
+
+def test_torchs_numbers_are_those_of_its_schemas() -> None:
+    kind = AttributeKind(torch.dtype)
+    for value in (v for v in vars(torch).values() if type(v) is torch.dtype):
+        name = str(value).removeprefix("torch.")
+        schema = torch._C.parse_schema(f"t::op(ScalarType x={name}) -> ()")
+        number = schema.arguments[0].default_value
+        assert kind.encode(value).tolist() == [number]
+        assert kind.convert(number) == value
+
+
+def test_a_value_to_try_is_of_its_kind() -> None:
+    for kind, _ in KINDS:
+        assert kind.holds(kind.neutral())

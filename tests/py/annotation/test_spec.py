@@ -8,12 +8,15 @@ import dataclasses
 import functools
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorrt as trt
+import torch
 from kernels import launch_silu, silu_kernel
+from triton import Config
 
 import torch_tensorrt.annotation as tta
-from torch_tensorrt.annotation import TritonSpec, cutile, triton
+from torch_tensorrt.annotation import TritonSpec, custom_plugin, cutile, triton
 from torch_tensorrt.annotation.errors import AnnotationError, SpecError
 
 
@@ -94,15 +97,41 @@ def test_an_empty_list_of_configs_is_refused() -> None:
         triton(launch, [])
 
 
-def test_a_config_that_is_there_twice_is_refused() -> None:
+def test_equal_configs_are_one() -> None:
     configs = [{"BLOCK": 64, "num_warps": 4}, {"num_warps": 4, "BLOCK": 64}]
-    with pytest.raises(SpecError, match=r"configs\[1\] \{.*\} is there twice"):
-        triton(launch, configs)
+    assert triton(launch, configs) == triton(launch, configs[:1])
+    assert triton(launch, [{}, {}]).configs == ((),)
+    assert triton(launch, [{}, {"BLOCK": 64}], BLOCK=64).configs == ((("BLOCK", 64),),)
+    mixed = [{"BLOCK": 64}, {"BLOCK": 128}, {"BLOCK": 64}]
+    assert triton(launch, mixed) == triton(launch, mixed[:2])
 
 
-def test_a_config_that_keywords_make_equal_to_another_is_refused() -> None:
-    with pytest.raises(SpecError, match="is there twice"):
-        triton(launch, [{}, {"BLOCK": 64}], BLOCK=64)
+def test_values_of_other_types_make_other_configs() -> None:
+    def flagged(x: Any, out: Any, flag: Any = 1) -> None: ...
+
+    values: list[Any] = [1, True, 1.0]
+    assert len(triton(flagged, [{"flag": value} for value in values]).configs) == 3
+
+
+def test_a_config_of_tritons_is_a_config() -> None:
+    config = Config({"BLOCK": 64}, num_warps=8, num_stages=2)
+    alone = triton(launch, [{"BLOCK": 64, "num_warps": 8, "num_stages": 2}])
+    assert triton(launch, [config]) == alone
+    assert triton(launch, (config, {"BLOCK": 32}), BLOCK=16).configs == (
+        *alone.configs,
+        (("BLOCK", 32),),
+    )
+
+
+def test_a_config_of_tritons_with_a_hook_is_refused() -> None:
+    config = Config({"BLOCK": 64}, pre_hook=lambda args: None)
+    with pytest.raises(SpecError, match=r"configs\[1\] has a pre_hook"):
+        triton(launch, [{}, config])
+
+
+def test_a_config_of_tritons_in_clusters_is_refused_by_its_name() -> None:
+    with pytest.raises(SpecError, match="names 'num_ctas'"):
+        triton(launch, [Config({"BLOCK": 64}, num_ctas=2)])
 
 
 def test_an_unknown_name_is_refused_with_the_valid_ones() -> None:
@@ -304,3 +333,31 @@ def test_a_cutile_kernel_in_place_of_its_launch_function_is_refused() -> None:
 
 def test_a_cutile_spec_is_not_a_triton_spec() -> None:
     assert cutile(launch) != triton(launch)
+
+
+@pytest.mark.parametrize("aligned", ["no", None, 0, 1])
+def test_a_promise_that_is_no_bool_is_refused(aligned: Any) -> None:
+    with pytest.raises(SpecError, match=r"aligned is .*True or False"):
+        custom_plugin(triton(launch), aligned=aligned)
+
+
+def test_a_numpy_array_is_a_weight() -> None:
+    values = np.arange(4, dtype=np.float16)
+    plugin = custom_plugin(triton(launch), table=values, scale=np.float32(2))
+    ((name, weight),) = plugin.weights
+    assert (name, weight.dtype, weight.tolist()) == (
+        "table",
+        torch.float16,
+        [0, 1, 2, 3],
+    )
+    assert [name for name, _ in plugin.attributes] == ["scale"]
+    values[0] = 5
+    assert weight[0] == 0
+    assert plugin == custom_plugin(
+        triton(launch), table=torch.arange(4).half(), scale=np.float32(2)
+    )
+
+
+def test_an_array_without_a_tensor_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"weight 'table': torch has no tensor .* <U1"):
+        custom_plugin(triton(launch), table=np.array(["a"]))

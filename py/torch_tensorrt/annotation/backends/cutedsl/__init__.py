@@ -82,7 +82,7 @@ def cutedsl(
         The spec, for ``custom_op(op, impl=...)`` or :func:`custom_plugin`.
 
     Raises:
-        SpecError: a config is not a dict, names something unknown, or is there twice.
+        SpecError: a config is not a dict, or names something unknown.
 
     Example::
 

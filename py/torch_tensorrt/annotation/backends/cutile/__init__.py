@@ -126,8 +126,8 @@ def cutile(
         The spec, for ``custom_op(op, impl=...)`` or :func:`custom_plugin`.
 
     Raises:
-        SpecError: a config is not a dict, names something unknown, or is there twice; a
-            fact set is unknown, or is there twice.
+        SpecError: a config is not a dict, or names something unknown; a fact set is
+            unknown, or is there twice.
 
     Example::
 

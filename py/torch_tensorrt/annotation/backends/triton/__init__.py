@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..._specs import KernelSpec
+from ...errors import SpecError
 
 # What decides a kernel's code beside its text; of the kernel and of its decorators.
 _SETTINGS = (
@@ -49,7 +50,7 @@ class TritonSpec(KernelSpec):
 
 def triton(
     launch_fn: Callable[..., Any] | None = None,
-    configs: Sequence[Mapping[str, Any]] | None = None,
+    configs: Sequence[Any] | None = None,
     input_formats: Any = None,
     output_formats: Any = None,
     **keywords: Any,
@@ -61,10 +62,11 @@ def triton(
             it launches exactly one ``@triton.jit`` kernel on the tensors it is given.
             None: the op is defined with ``torch.library.custom_op`` or ``triton_op``,
             and its own body launches the kernel.
-        configs: one dict for each tactic that TensorRT times. ``num_warps``,
-            ``num_stages`` and ``maxnreg`` go to Triton, other keys to ``launch_fn``
-            (without one, they override keywords of the launch). None: the configs of
-            ``@triton.autotune``, or one tactic with the defaults.
+        configs: one dict, or ``triton.Config``, for each tactic that TensorRT times.
+            ``num_warps``, ``num_stages`` and ``maxnreg`` go to Triton, other keys to
+            ``launch_fn`` (without one, they override keywords of the launch). Equal
+            configs are one. None: the configs of ``@triton.autotune``, or one tactic
+            with the defaults.
         input_formats, output_formats: names of ``trt.TensorFormat`` (``"CHW32"``), one
             for all tensors or one for each; None is LINEAR (row-major). A launch
             function gets a packed tensor as it lies in memory, ``[N][(C + 31) // 32]
@@ -76,10 +78,32 @@ def triton(
         The spec, for ``custom_op(op, impl=...)`` or :func:`custom_plugin`.
 
     Raises:
-        SpecError: a config is not a dict, names something unknown, or is there twice.
+        SpecError: a config is not a dict, names something unknown, or has a hook.
 
     Example::
 
         tta.triton(launch, configs=[{"BLOCK": 256}, {"BLOCK": 1024, "num_warps": 8}])
     """
+    if isinstance(configs, list | tuple):
+        configs = [_as_dict(number, config) for number, config in enumerate(configs)]
     return TritonSpec.of(launch_fn, configs, input_formats, output_formats, keywords)
+
+
+def _as_dict(number: int, config: Any) -> Any:
+    """A ``triton.Config`` as a dict; anything else as it is.
+
+    Such an object exists only where Triton was imported, which this does not.
+    """
+    if not TritonSpec.is_kernel(config) or not hasattr(config, "all_kwargs"):
+        return config
+    if config.pre_hook is not None:
+        raise SpecError(
+            f"triton: configs[{number}] has a pre_hook, which an engine does not run. "
+            "Remove the hook, or do its work in the kernel."
+        )
+    return without_defaults(config.all_kwargs())
+
+
+def without_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a ``triton.Config`` says; a cluster of one block is not a cluster."""
+    return {k: v for k, v in values.items() if (k, v) != ("num_ctas", 1)}

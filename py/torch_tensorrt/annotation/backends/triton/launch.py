@@ -18,6 +18,7 @@ from ..._specs import Config
 from ...errors import ArgumentError
 from .. import CaughtLaunch
 from ..abi import unsupported
+from . import without_defaults
 from .compiled import Compiled
 from .unread import unread
 
@@ -151,9 +152,8 @@ def _best(tuner: Autotuner, overrides: Mapping[str, Any] | None) -> Any:
 
 
 def _as_config(config: Any) -> Config:
-    """A ``triton.Config`` as pairs; a cluster of one block is not a cluster."""
-    values = {k: v for k, v in config.all_kwargs().items() if (k, v) != ("num_ctas", 1)}
-    return tuple(sorted(values.items()))
+    """A ``triton.Config`` as pairs."""
+    return tuple(sorted(without_defaults(config.all_kwargs()).items()))
 
 
 def _bind(

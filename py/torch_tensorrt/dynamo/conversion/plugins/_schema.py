@@ -216,19 +216,25 @@ def _overload(op: str) -> Any:
 
 _NAME = r"([A-Za-z]\w*)::([A-Za-z]\w*)"
 _TENSOR = torch._C.TensorType.get()
-_ELEMENTS = {"FloatType": float, "IntType": int, "BoolType": bool, "StringType": str}
+_ELEMENTS: dict[str, type] = {
+    **{"FloatType": float, "IntType": int, "BoolType": bool, "StringType": str},
+    **{"SymIntType": int, "SymBoolType": bool, "ScalarTypeType": torch.dtype},
+    "DeviceObjType": torch.device,
+    "MemoryFormatType": torch.memory_format,
+}
 
 
 def _attribute_kind(op: str, argument: Any) -> AttributeKind:
-    inner, shape = argument.type, {}
+    inner, shape = argument.real_type, {}  # `type` calls a dtype an int
     for kind, name in (("OptionalType", "is_optional"), ("ListType", "is_list")):
         if inner.kind() == kind:
             inner, shape[name] = inner.getElementType(), True
     element = _ELEMENTS.get(inner.kind())
     if element is None or (element is str and shape):
         raise RegistrationError(
-            f"{op}, argument `{argument.name}`: type {argument.type} cannot be a "
-            "plugin attribute. Use Tensor, float, int, bool or str, or a list or "
-            "optional of the numbers."
+            f"{op}, argument `{argument.name}`: type {argument.real_type} cannot be a "
+            "plugin attribute. Use Tensor, float, int, bool or str, or a torch.dtype, "
+            "torch.device or torch.memory_format; or a list or optional of these, but "
+            "not of str. Pass an enum by its value, or as a keyword of custom_plugin."
         )
     return AttributeKind(element, **shape)

@@ -92,7 +92,7 @@ def parameters_of(op: str, meta: Callable[..., Any] | None) -> str:
         raise SpecError(
             f"{op}: the meta function's signature {signature} has no place in a "
             f"schema: {reason}. Use tensors; and float, int, bool, lists and optionals "
-            "of them, or str, with an annotation."
+            "of them, or str, torch.dtype or torch.device, with an annotation."
         ) from error
     declarations = inferred.removesuffix(" -> ()")[1:-1].split(", ")
     return f"({', '.join(d + _default(d, parameters) for d in declarations)})"
@@ -106,6 +106,10 @@ def _default(declaration: str, parameters: Mapping[str, inspect.Parameter]) -> s
     value = parameter.default
     if isinstance(value, str):  # torch's parser does not know JSON's \\u
         return f"={json.dumps(value, ensure_ascii=False)}"
+    if isinstance(value, torch.device):
+        return f'="{value}"'
+    if isinstance(value, torch.dtype):
+        return f"={str(value).removeprefix('torch.')}"
     return f"={list(value) if isinstance(value, tuple) else value!r}"
 
 
