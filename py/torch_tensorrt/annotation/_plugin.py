@@ -26,10 +26,10 @@ from ._compile.job import Job, compile_all
 from ._fingerprint import fingerprint
 from ._record import Call, record
 from ._record.program import Program
-from ._record.recording import Setting
+from ._record.recording import Purpose, noticing_target
 from ._record.replay import MOST_SHAPES, PlainInputs
 from ._specs import Config, CustomPluginSpec, KernelSpec
-from ._target import Target
+from ._target import Target, known_target
 from ._tensors import DType, TensorInfo
 from .backends import backend
 from .errors import AnnotationError, as_ours
@@ -155,13 +155,20 @@ class Plugin:
 
         A spec without configs has those of the autotuned kernel that it launches.
         """
-        request = replace(request, target=None)
+        anywhere = replace(request, target=None)
+        here = replace(request, target=request.target or known_target())
         with self._lock:
-            if request not in self._programs:
-                recorded = enumerate(self._recorded(request), start=1)
-                numbered = (replace(t, number=number) for number, t in recorded)
-                self._programs[request] = tuple(numbered)
-            return self._programs[request]
+            for known in (anywhere, here):
+                if known in self._programs:
+                    return self._programs[known]
+            with noticing_target() as notice:
+                recorded = enumerate(self._recorded(here), start=1)
+                tactics = tuple(replace(t, number=number) for number, t in recorded)
+            if not notice.was_asked:
+                self._programs[anywhere] = tactics
+            elif here.target is not None:
+                self._programs[here] = tactics
+            return tactics
 
     def kernels(self, request: Request) -> tuple[Tactic, ...]:
         """Every tactic with its kernel, or with the error that leaves it out.
@@ -215,7 +222,7 @@ class Plugin:
             spec.input_formats,
             spec.output_formats,
             len(self.spec.weights),
-            Setting(request.target, self.spec.aligned, options),
+            Purpose(request.target, self.spec.aligned, options),
         )
         try:
             program = record(

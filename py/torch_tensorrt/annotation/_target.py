@@ -27,6 +27,20 @@ _PTX_ISA = {
 }
 
 
+# Product -> its architecture and number of multiprocessors (NVIDIA's data sheets and
+# architecture white papers), under a name as `_product` writes it.
+_PRODUCTS = {
+    **{"T4": ("sm_75", 40), "A100": ("sm_80", 108), "A30": ("sm_80", 56)},
+    **{"A10": ("sm_86", 72), "A10G": ("sm_86", 80), "A40": ("sm_86", 84)},
+    **{"RTX A6000": ("sm_86", 84), "RTX 3090": ("sm_86", 82)},
+    **{"L4": ("sm_89", 58), "L40": ("sm_89", 142), "L40S": ("sm_89", 142)},
+    **{"RTX 6000 ADA": ("sm_89", 142), "RTX 4090": ("sm_89", 128)},
+    **{"H100 SXM": ("sm_90", 132), "H100 PCIE": ("sm_90", 114)},
+    **{"H100 NVL": ("sm_90", 132), "H200": ("sm_90", 132), "GH200": ("sm_90", 132)},
+    **{"B200": ("sm_100", 148), "RTX 5090": ("sm_120", 170)},
+}
+
+
 @dataclass(frozen=True)
 class Target:
     """A GPU architecture, and the limits of its code.
@@ -39,6 +53,8 @@ class Target:
             PTX ISA manual); None for the toolchain's own.
         max_shared_memory: dynamic shared memory a block may ask for, in bytes. TensorRT
             does not document its limit; CUDA gives 49152 without opting in.
+        sm_count: the number of multiprocessors, for launch functions that ask for it,
+            as those of persistent kernels do; None where it is not known.
 
     Raises:
         TargetError: a field is malformed.
@@ -47,11 +63,13 @@ class Target:
     arch: str
     ptx_isa: str | None = None
     max_shared_memory: int = 49152
+    sm_count: int | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"sm_[0-9]{2,3}[af]?", str(self.arch)):
             raise TargetError(
-                f"target {self.arch!r}: not an architecture. Write one as 'sm_90'."
+                f"target {self.arch!r}: not an architecture. Write one as 'sm_90'. "
+                f"Products that are known: {', '.join(_PRODUCTS)}."
             )
         isa = self.ptx_isa
         if isa is not None and not re.fullmatch(r"[0-9]+\.[0-9]", str(isa)):
@@ -59,6 +77,13 @@ class Target:
                 f"target {self.arch}: PTX ISA {self.ptx_isa!r} is not a version. "
                 "Write it as '8.5'."
             )
+        for name in ("max_shared_memory", "sm_count"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise TargetError(
+                    f"target {self.arch}: {name} is {value!r}; it must be an int, and "
+                    "above 0."
+                )
 
     @property
     def capability(self) -> int:
@@ -75,25 +100,34 @@ class Target:
         """A target from text, as ``TTA_TARGET`` holds it.
 
         Args:
-            text: ``"sm_90"``, or with settings ``"sm_90,ptx_isa=8.5"``.
+            text: ``"sm_90"``, or with settings ``"sm_90,ptx_isa=8.5"``; or a product,
+                ``"H100 SXM"``, which also says ``sm_count``.
 
         Raises:
             TargetError: it cannot be read.
         """
         arch, *settings = (part.strip() for part in text.split(","))
-        target = cls(arch)
+        arch, sm_count = _PRODUCTS.get(_product(arch), (arch, None))
+        target = cls(arch, sm_count=sm_count)
         for setting in settings:
             name, _, value = setting.partition("=")
             if name == "ptx_isa":
                 target = replace(target, ptx_isa=value)
             elif name == "max_shared_memory" and value.isascii() and value.isdigit():
                 target = replace(target, max_shared_memory=int(value))
+            elif name == "sm_count" and value.isascii() and value.isdigit():
+                target = replace(target, sm_count=int(value))
             else:
                 raise TargetError(
                     f"target {text!r}: cannot read {setting!r}. Known settings: "
-                    "ptx_isa=8.5, max_shared_memory=49152."
+                    "ptx_isa=8.5, max_shared_memory=49152, sm_count=132."
                 )
         return target
+
+
+def _product(name: str) -> str:
+    """A product's name as its driver, or a person, may write it."""
+    return " ".join(re.sub("NVIDIA|GEFORCE|[-_]", " ", name.upper()).split())
 
 
 def as_target(target: Target | str) -> Target:
@@ -126,13 +160,24 @@ def current_target() -> Target:
     if text := _settings.TARGET.text():
         return Target.parse(text)
     if torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        return Target(f"sm_{major}{minor}", ptx_isa=_driver_ptx_isa())
+        gpu = torch.cuda.get_device_properties()
+        return Target(
+            f"sm_{gpu.major}{gpu.minor}",
+            ptx_isa=_driver_ptx_isa(),
+            sm_count=gpu.multi_processor_count,
+        )
     raise TargetError(
         "no target to compile for: there is no GPU here. Name one: "
         f"dry_run(..., target='sm_90'), or {_settings.TARGET.name}=sm_90 in the "
         "environment."
     )
+
+
+def known_target() -> Target | None:
+    """:func:`current_target`; None where there is none."""
+    with contextlib.suppress(TargetError):
+        return current_target()
+    return None
 
 
 def runs_here(target: Target) -> bool:

@@ -15,7 +15,7 @@ from kernels import add_kernel, info
 
 from torch_tensorrt.annotation._record import Call, record
 from torch_tensorrt.annotation._record.program import Launch
-from torch_tensorrt.annotation._record.recording import Setting
+from torch_tensorrt.annotation._record.recording import Purpose
 from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import ArgumentError, DynamicControlFlowError
@@ -35,7 +35,7 @@ def recorded(
     def meta(x: Any, y: Any) -> Any:
         return torch.empty_like(x)
 
-    call = Call(setting=Setting(aligned=aligned))
+    call = Call(purpose=Purpose(aligned=aligned))
     return record(backend("triton"), launch, meta, inputs or (X, X), call).launch
 
 

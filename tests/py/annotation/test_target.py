@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from torch_tensorrt.annotation import _target
 from torch_tensorrt.annotation._target import (
     Target,
     as_target,
@@ -67,6 +68,23 @@ def test_a_malformed_ptx_isa_is_refused(ptx_isa: str) -> None:
         Target("sm_90", ptx_isa=ptx_isa)
 
 
+@pytest.mark.parametrize("name", ["sm_count", "max_shared_memory"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "132"])
+def test_a_number_that_is_no_count_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(TargetError, match=f"{name} is .*must be an int"):
+        Target("sm_90", **{name: value})
+
+
+def test_an_unknown_product_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(TargetError, match=r"'GTX 1080'.*known: T4, .*H100 SXM"):
+        Target.parse("GTX 1080")
+
+
+def test_every_product_is_a_target() -> None:
+    for name, (arch, count) in _target._PRODUCTS.items():
+        assert Target.parse(name) == Target(arch, sm_count=count)
+
+
 def test_equal_targets_are_one_key() -> None:
     assert {Target("sm_90", "8.5"): 1}[Target("sm_90", ptx_isa="8.5")] == 1
 
@@ -81,6 +99,11 @@ def test_equal_targets_are_one_key() -> None:
         (" sm_90a ", Target("sm_90a")),
         ("sm_90,ptx_isa=8.5", Target("sm_90", ptx_isa="8.5")),
         ("sm_90, max_shared_memory=1024", Target("sm_90", max_shared_memory=1024)),
+        ("sm_90,sm_count=132", Target("sm_90", sm_count=132)),
+        ("H100 SXM", Target("sm_90", sm_count=132)),
+        ("NVIDIA L4", Target("sm_89", sm_count=58)),
+        ("nvidia-geforce_rtx 4090", Target("sm_89", sm_count=128)),
+        ("l4, ptx_isa=8.5", Target("sm_89", ptx_isa="8.5", sm_count=58)),
         (
             "sm_80 , max_shared_memory=99 , ptx_isa=8.0",
             Target("sm_80", ptx_isa="8.0", max_shared_memory=99),
@@ -99,6 +122,7 @@ def test_the_text_of_a_target_is_read(text: str, target: Target) -> None:
         ("sm_90,ptx=8.5", "ptx=8.5"),
         ("sm_90,max_shared_memory=much", "max_shared_memory=much"),
         ("sm_90,max_shared_memory=-1", "max_shared_memory=-1"),
+        ("sm_90,sm_count=all", "sm_count=all"),
         ("sm_90,max_shared_memory=\u00b2", "max_shared_memory=\u00b2"),
     ],
 )

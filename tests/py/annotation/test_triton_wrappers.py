@@ -20,7 +20,7 @@ from triton.runtime.jit import JITFunction
 
 from torch_tensorrt.annotation._record import Call, record
 from torch_tensorrt.annotation._record.program import Launch, Program, Scalar
-from torch_tensorrt.annotation._record.recording import Setting
+from torch_tensorrt.annotation._record.recording import Purpose
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
 from torch_tensorrt.annotation.backends import backend
@@ -33,7 +33,7 @@ from torch_tensorrt.annotation.errors import (
 
 X = info(Range(1, 8, 64_000), 48)
 STATIC = info(64, 48)
-SETTING = Setting(Target("sm_90"))
+PURPOSE = Purpose(Target("sm_90"))
 N = Scalar("n", 48 * symbol(0, 0))
 
 
@@ -41,7 +41,7 @@ def program(launch_fn: Callable[..., Any], *inputs: TensorInfo, **call: Any) -> 
     def meta(x: Any, y: Any) -> Any:
         return torch.empty_like(x)
 
-    how = Call(**{"setting": SETTING, **call})
+    how = Call(**{"purpose": PURPOSE, **call})
     return record(backend("triton"), launch_fn, meta, inputs or (X, X), how)
 
 
@@ -86,8 +86,8 @@ def test_a_launch_returns_what_is_known_before_compiling() -> None:
 
 
 def test_options_of_the_config_go_before_those_of_the_launch() -> None:
-    setting = Setting(options={"num_warps": 2})
-    assert told(lambda k: k.metadata.num_warps, setting=setting) == 2
+    purpose = Purpose(options={"num_warps": 2})
+    assert told(lambda k: k.metadata.num_warps, purpose=purpose) == 2
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ class Job:
     def __post_init__(self) -> None:
         inputs = tuple(map(_without_optimum, self.program.inputs))
         object.__setattr__(self, "program", replace(self.program, inputs=inputs))
+        # What follows from it is in the program.
+        object.__setattr__(self, "target", replace(self.target, sm_count=None))
 
     @cached_property
     def toolchain(self) -> Toolchain:

@@ -15,6 +15,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from .._sizes.values import describe_values, only_value
+from .._target import known_target
 from .._tensors import MAX_RANK, Formats, TensorInfo, empty_buffers, formats_of
 from ..errors import ArgumentError, DataDependentError, LaunchCountError
 from .address import Address
@@ -32,7 +33,7 @@ from .program import (
     are_equal,
     scalar,
 )
-from .recording import Setting, raise_refusals, recorded_for
+from .recording import Purpose, raise_refusals, recorded_for
 from .replay import PlainInputs, numbers_in
 from .tracing import Operators, Trace
 from .tracing import as_tensors as as_tensors
@@ -69,10 +70,12 @@ def infer_outputs(
     def run(run: Trace) -> Program:
         return Program((), _read_outputs(run, _fake_outputs(run, meta, what)))
 
-    if not sizes_matter:
-        return trace_somewhere(run, inputs, what).outputs
-    # What is compiled is replayed in full; this is asked for often, and for any size.
-    return trace(run, inputs, what, PlainInputs(inputs, _FEW_SHAPES)).outputs
+    with recorded_for(Purpose(known_target())):
+        if not sizes_matter:
+            return trace_somewhere(run, inputs, what).outputs
+        # What is compiled is replayed in full; this is asked for often, and for any
+        # size.
+        return trace(run, inputs, what, PlainInputs(inputs, _FEW_SHAPES)).outputs
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Call:
             outputs; None for a function that is handed its outputs.
         input_formats, output_formats: of the tensors, as a spec names them.
         weights: how many of the inputs are constants.
-        setting: what the function is recorded for.
+        purpose: what the function is recorded for.
     """
 
     keywords: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +99,7 @@ class Call:
     input_formats: Formats = None
     output_formats: Formats = None
     weights: int = 0
-    setting: Setting = field(default_factory=Setting)
+    purpose: Purpose = field(default_factory=Purpose)
 
 
 def record(
@@ -166,7 +169,7 @@ def record(
             )
 
     with (
-        recorded_for(call.setting),
+        recorded_for(call.purpose),
         interceptor.intercept(launches.append, call.overrides),
     ):
         plain = plain or PlainInputs(inputs)

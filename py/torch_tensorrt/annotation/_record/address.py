@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import torch
 
 from ..errors import ArgumentError
-from .recording import refuse, setting, users_line
+from .recording import purpose, refuse, users_line
 
 ALIGNMENT = 16  # bytes; what `aligned` promises of every tensor's start
 
@@ -73,7 +73,7 @@ class Address:
         return hash(0) if self._is_empty() else hash((Address, self._storage._cdata))
 
     def __mod__(self, divisor: Any) -> Any:
-        promised = ALIGNMENT if setting().aligned else 1
+        promised = ALIGNMENT if purpose().aligned else 1
         if type(divisor) is not int or divisor <= 0 or promised % divisor:
             _refuse(f"takes a tensor's address modulo {divisor!r}")
         if type(self._bytes) is int and self._bytes % divisor == 0:
@@ -87,7 +87,7 @@ class Address:
 
 
 def _refuse(what: str) -> NoReturn:
-    if setting().aligned:
+    if purpose().aligned:
         known = f"% {ALIGNMENT}, which the engine promises to be 0 at a tensor's start"
     else:
         known = "% 1, because the spec says aligned=False"

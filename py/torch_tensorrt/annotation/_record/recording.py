@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 import torch
 
 from .._target import Target
-from ..errors import AnnotationError, RecordError
+from ..errors import AnnotationError, RecordError, TargetError
 
 _PACKAGE = f"{Path(__file__).parent.parent}{os.sep}"
 
 
 @dataclass(frozen=True)
-class Setting:
+class Purpose:
     """What a function is recorded for.
 
     Attributes:
@@ -39,26 +39,67 @@ class Setting:
 class _Recording(threading.local):
     def __init__(self) -> None:  # in each thread
         self.is_running = False
-        self.setting = Setting()
+        self.asked_target = False
+        self.purpose = Purpose()
         self.refusals: list[AnnotationError] = []
 
 
 _recording = _Recording()
 
 
-def setting() -> Setting:
+def purpose() -> Purpose:
     """What this thread records for."""
-    return _recording.setting
+    return _recording.purpose
 
 
 @contextlib.contextmanager
-def recorded_for(setting: Setting) -> Iterator[None]:
+def recorded_for(purpose: Purpose) -> Iterator[None]:
     """Around a recording: what it is for."""
-    before, _recording.setting = _recording.setting, setting
+    before, _recording.purpose = _recording.purpose, purpose
     try:
         yield
     finally:
-        _recording.setting = before
+        _recording.purpose = before
+
+
+def target(what: str) -> Target:
+    """The GPU that this thread records for.
+
+    Args:
+        what: the user's code asks for, for the error.
+
+    Raises:
+        TargetError: none is known.
+    """
+    _recording.asked_target = True
+    if _recording.purpose.target is None:
+        refuse(
+            TargetError(
+                f"the launch function asks for {what} at {users_line()}, and there is "
+                "no target to answer for. Name one: dry_run(..., target='sm_90'), or "
+                "TTA_TARGET=sm_90 in the environment."
+            )
+        )
+    return _recording.purpose.target
+
+
+@dataclass
+class Notice:
+    """Whether some of the recordings within a block asked for the target."""
+
+    was_asked: bool = False
+
+
+@contextlib.contextmanager
+def noticing_target() -> Iterator[Notice]:
+    """Around recordings: the notice is right once the block is over."""
+    before, _recording.asked_target = _recording.asked_target, False
+    notice = Notice()
+    try:
+        yield notice
+    finally:
+        notice.was_asked = _recording.asked_target
+        _recording.asked_target |= before
 
 
 @contextlib.contextmanager

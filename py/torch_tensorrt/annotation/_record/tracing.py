@@ -46,6 +46,7 @@ from .._sizes.expressions import on_ints
 from .._tensors import Range, TensorInfo, ranges_of, symbol
 from ..errors import ArgumentError, DataDependentError, RecordError
 from .address import Address
+from .device import QUESTIONS
 from .recording import forget_refusals, in_torch, refuse, running
 
 T = TypeVar("T")
@@ -256,6 +257,9 @@ def tracing() -> Iterator[None]:
         if not torch.cuda.is_available():
             stack.enter_context(_patched(torch.cuda, "device", _NoDevice))
             stack.enter_context(_patched(torch.cuda, "current_stream", _no_stream))
+        for owner, name, answer in QUESTIONS:
+            answer = _in_this_thread(answer, getattr(owner, name, None))
+            stack.enter_context(_patched(owner, name, answer))
         for owner, name in _THREADS:
             refuse = _in_this_thread(_refuse_thread, getattr(owner, name))
             stack.enter_context(_patched(owner, name, refuse))

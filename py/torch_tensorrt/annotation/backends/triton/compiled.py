@@ -19,7 +19,7 @@ from triton.backends.nvidia.compiler import CUDAOptions
 from triton.compiler import ASTSource, CompiledKernel
 from triton.runtime.jit import JITFunction
 
-from ..._record.recording import is_running, refuse, setting, users_line
+from ..._record.recording import is_running, purpose, refuse, target, users_line
 from ...errors import UnsupportedKernelError
 from ..abi import unsupported
 
@@ -92,16 +92,19 @@ class Metadata:
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
         self.warp_size = 32
-        given = {**options, **setting().options}
+        given = {**options, **purpose().options}
         for option, default in _DEFAULTS.items():
             setattr(self, option, given.get(option, default))
-        if (target := setting().target) is not None:
-            self.target = GPUTarget("cuda", target.capability, 32)
+
+    @property
+    def target(self) -> GPUTarget:
+        """Triton's name of the target."""
+        return GPUTarget("cuda", target("a kernel's target").capability, 32)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        known = ", ".join(sorted(vars(self)))
+        known = ", ".join(sorted([*vars(self), "target"]))
         refuse(
             UnsupportedKernelError(
                 f"kernel {self.name}: `{name}` of what its launch returned, at "

@@ -30,6 +30,7 @@ from ...errors import CompileError, TargetError
 from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
 from ..abi import unlaunchable
 from .compiled import drop_compiled, recompiled
+from .driver import answering_for_target
 from .interpret import interpret
 from .launch import read_launch, returned
 from .signature import Signature
@@ -100,6 +101,7 @@ class TritonBackend(Backend):
         with (
             _recording,
             set_wrap_triton_enabled(False),
+            answering_for_target(),
             contextlib.ExitStack() as stack,
         ):
             # Other autotuners derive from Triton's: TensorRT's takes their place, too.

@@ -9,7 +9,6 @@ what the plugin is made of.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import operator
 import os
@@ -26,7 +25,7 @@ from torch.fx.node import Node, map_aggregate
 from torch_tensorrt.annotation import _fingerprint, _tensors, errors
 from torch_tensorrt.annotation._compile.job import CODE_GENERATION, toolchain_of
 from torch_tensorrt.annotation._plugin import Plugin, Request, errors_of
-from torch_tensorrt.annotation._target import Target, current_target
+from torch_tensorrt.annotation._target import known_target
 from torch_tensorrt.dynamo._settings import CompilationSettings
 
 from . import _generate_plugin_converter as nodes
@@ -49,7 +48,9 @@ def capability_of(
     def require(node: Node) -> None:
         values, attributes = schema.bind(node.args, node.kwargs)
         inputs = [_info(schema, value) for value in values]
-        request = Request.of((*inputs, *plugin.weight_infos), attributes, _target())
+        request = Request.of(
+            (*inputs, *plugin.weight_infos), attributes, known_target()
+        )
         # Without a target nothing can be compiled; autotune will report that.
         ask = plugin.programs if request.target is None else plugin.kernels
         tactics = ask(request)
@@ -85,12 +86,6 @@ def _extent(size: int | torch.SymInt) -> _tensors.Extent:
     high = int(min(known.upper, _tensors.INT32_MAX))
     hint = node.hint if node.has_hint() else low
     return low if low == high else _tensors.Range(low, min(max(hint, low), high), high)
-
-
-def _target() -> Target | None:
-    with contextlib.suppress(errors.TargetError):
-        return current_target()
-    return None
 
 
 # --- The engine cache -----------------------------------------------------------------
@@ -151,7 +146,7 @@ def digesting(
 def content_of(plugin: Plugin) -> tuple[Any, ...]:
     """All that decides the kernels of ``plugin``, and its constants as they are now."""
     toolchains = [toolchain_of(kernel.backend) for kernel in plugin.spec.specs]
-    return plugin.spec, toolchains, _target()
+    return plugin.spec, toolchains, known_target()
 
 
 def closure_of(function: Callable[..., Any] | None) -> tuple[Any, ...]:
