@@ -25,6 +25,7 @@ from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (
+    ArgumentError,
     DynamicControlFlowError,
     LaunchCountError,
     RecordError,
@@ -133,6 +134,15 @@ def test_the_low_level_launch_is_a_launch() -> None:
         kernel.run(n, 1, 1, 0, None, None, None, None, None, x, y, n, out, 256)
 
     assert recorded(low).arguments[2] == N
+
+
+def test_what_was_compiled_takes_all_arguments() -> None:
+    def constants_left_out(x: Any, y: Any, out: Any) -> None:
+        kernel = add_kernel.warmup(x, y, 5, out, BLOCK=256, grid=(1,))
+        kernel[(1, 1, 1)](x, y, 5, out)
+
+    with pytest.raises(ArgumentError, match=r"with 4 arguments\. It takes all 5, .*BL"):
+        recorded(constants_left_out)
 
 
 def test_a_partial_of_a_launch_is_one() -> None:

@@ -20,7 +20,7 @@ from triton.compiler import ASTSource, CompiledKernel
 from triton.runtime.jit import JITFunction
 
 from ..._record.recording import is_running, purpose, refuse, target, users_line
-from ...errors import UnsupportedKernelError
+from ...errors import ArgumentError, UnsupportedKernelError
 from ..abi import unsupported
 
 # Of the launch, and not of the compiler's state: a compiled kernel has all of them.
@@ -71,9 +71,24 @@ class Compiled:
         """Nothing is loaded before the engine runs."""
 
     def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        """A launch, which takes all the kernel's arguments, in order."""
         # An autotuner's choices belong to the launch; otherwise Triton has made one.
         launched = self.__launched if is_running() else self.__kernel
-        return launcher(launched, self.__options, grid)
+
+        def launch(*args: Any, stream: Any = None) -> Any:
+            names = self.__kernel.arg_names
+            if len(args) != len(names):
+                refuse(
+                    ArgumentError(
+                        f"kernel {self.name}: what an earlier launch returned is "
+                        f"launched at {users_line()} with {len(args)} arguments. It "
+                        f"takes all {len(names)}, the constants too: "
+                        f"{', '.join(names)}."
+                    )
+                )
+            return launched.run(*args, grid=grid, warmup=False, **self.__options)
+
+        return launch
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -116,15 +131,6 @@ class Metadata:
 
 
 _alive: WeakSet[Compiled] = WeakSet()
-
-
-def launcher(kernel: Any, options: Mapping[str, Any], grid: Any) -> Callable[..., Any]:
-    """``compiled[grid]``: it takes all the kernel's arguments, in order."""
-
-    def launch(*args: Any, stream: Any = None) -> Any:
-        return kernel.run(*args, grid=grid, warmup=False, **options)
-
-    return launch
 
 
 def recompiled(compiled: CompiledKernel) -> Compiled:
