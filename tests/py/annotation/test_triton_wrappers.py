@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import triton
+import triton.language as tl
 from kernels import add_kernel, info
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -151,6 +152,43 @@ def test_a_partial_of_a_launch_is_one() -> None:
         run(x.numel(), out)
 
     assert recorded(partial).arguments[2] == N
+
+
+class Pointer:
+    """What Triton takes for a tensor: a typed pointer."""
+
+    def __init__(self, base: Any, dtype: Any = None) -> None:
+        self.base = base
+        self.dtype = dtype or base.dtype
+
+    def data_ptr(self) -> Any:
+        return self.base.data_ptr()
+
+
+def test_an_object_that_triton_takes_for_a_tensor_is_its_tensor() -> None:
+    def wrapped(x: Any, y: Any, out: Any) -> None:
+        as_bf16 = Pointer(y, torch.bfloat16)
+        add_kernel[(1,)](Pointer(x), as_bf16, 5, Pointer(out), BLOCK=256)
+
+    def reinterpreted(x: Any, y: Any, out: Any) -> None:
+        as_bf16 = triton.reinterpret(y, tl.bfloat16)
+        add_kernel[(1,)](x, as_bf16, 5, out, BLOCK=256)
+
+    def plain(x: Any, y: Any, out: Any) -> None:
+        add_kernel[(1,)](x, y.view(torch.bfloat16), 5, out, BLOCK=256)
+
+    expected = recorded(plain).arguments
+    assert recorded(wrapped).arguments == expected
+    assert recorded(reinterpreted).arguments == expected
+
+
+def test_an_object_with_another_address_is_refused() -> None:
+    class Elsewhere(Pointer):
+        def data_ptr(self) -> Any:
+            return 4096
+
+    with pytest.raises(ArgumentError, match=r"Elsewhere .* is neither an input"):
+        recorded(lambda x, y, out: add_kernel[(1,)](Elsewhere(x), y, 5, out, BLOCK=16))
 
 
 # --- Caches ---------------------------------------------------------------------------

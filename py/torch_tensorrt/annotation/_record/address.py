@@ -22,9 +22,13 @@ ALIGNMENT = 16  # bytes; what `aligned` promises of every tensor's start
 
 
 class Address:
-    """The address of a tensor's first element, as far as it is known."""
+    """The address of a tensor's first element, as far as it is known.
 
-    __slots__ = ("_bytes", "_is_empty", "_storage")
+    Attributes:
+        tensor: that starts there; None where a storage was asked.
+    """
+
+    __slots__ = ("_bytes", "_is_empty", "_storage", "tensor")
 
     # Code asks what kind of argument it has, and must get the answer that it gets
     # outside: no replay can see the difference.
@@ -35,6 +39,7 @@ class Address:
         storage: torch.UntypedStorage,
         offset: int | torch.SymInt = 0,
         is_empty: Callable[[], bool] = lambda: False,
+        tensor: torch.Tensor | None = None,
     ) -> None:
         """
         Args:
@@ -45,12 +50,14 @@ class Address:
         self._storage = storage
         self._bytes = offset
         self._is_empty = is_empty
+        self.tensor = tensor
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Address:
         """That of a fake tensor."""
         offset = tensor.storage_offset() * tensor.element_size()
-        return cls(tensor.untyped_storage(), offset, lambda: bool(tensor.numel() == 0))
+        storage = tensor.untyped_storage()
+        return cls(storage, offset, lambda: bool(tensor.numel() == 0), tensor)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is Address:

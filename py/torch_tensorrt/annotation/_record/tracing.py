@@ -44,7 +44,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .._sizes.canonical import cancelled
 from .._sizes.expressions import on_ints
 from .._tensors import Range, TensorInfo, ranges_of, symbol
-from ..errors import ArgumentError, DataDependentError, RecordError
+from ..errors import (
+    AnnotationError,
+    ArgumentError,
+    DataDependentError,
+    RecordError,
+)
 from .address import Address
 from .device import QUESTIONS
 from .recording import forget_refusals, in_torch, refuse, running
@@ -162,6 +167,8 @@ class Trace:
             result = self._run(function)
             if _keys.are_kept():
                 return result
+        except AnnotationError:
+            raise
         except Exception:
             if not _keys.asked:
                 raise

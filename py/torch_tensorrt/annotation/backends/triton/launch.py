@@ -8,13 +8,17 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from triton import knobs
+from triton._utils import canonicalize_dtype
 from triton.backends.nvidia.compiler import CUDAOptions
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.autotuner import Config as TritonConfig
 from triton.runtime.jit import JITFunction
 
+from ..._record.address import Address
 from ..._specs import Config
+from ..._tensors import DTYPES
 from ...errors import ArgumentError
 from .. import CaughtLaunch
 from ..abi import unsupported
@@ -73,7 +77,9 @@ def read_launch(
         arguments=tuple(
             (
                 parameter.name,
-                None if parameter.name in dropped else arguments[parameter.name],
+                None
+                if parameter.name in dropped
+                else _as_tensor(arguments[parameter.name]),
                 parameter.is_constexpr,
             )
             for parameter in kernel.params
@@ -81,6 +87,25 @@ def read_launch(
         options=options,
         choices=choices,
     )
+
+
+def _as_tensor(value: Any) -> Any:
+    """The tensor behind an object that Triton takes for one; other values as they are.
+
+    Such an object has a ``dtype``, torch's or Triton's, and a ``data_ptr()``.
+    """
+    if isinstance(value, torch.Tensor) or not hasattr(value, "data_ptr"):
+        return value
+    address = value.data_ptr()
+    if type(address) is not Address or address.tensor is None:
+        return value
+    named = {canonicalize_dtype(row.name): row.torch for row in DTYPES}
+    dtype, tensor = value.dtype, address.tensor
+    if not isinstance(dtype, torch.dtype):
+        dtype = named.get(canonicalize_dtype(dtype))
+    if dtype is None:
+        return value
+    return tensor if dtype == tensor.dtype else tensor.view(dtype)
 
 
 def returned(
