@@ -382,7 +382,7 @@ class _Keys(threading.local):
         """A run begins.
 
         Args:
-            number: no other run's; None where a size is to be the int.
+            number: no other run's; None: a size is looked up as the int.
         """
         self.number = number
         self.asked: dict[int, list[torch.SymInt]] = {}
