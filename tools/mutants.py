@@ -90,7 +90,12 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             "tests/py/annotation/test_effects*.py",
             "tests/py/annotation/test_plugin.py",
+            "tests/py/annotation/test_hidden_outputs.py",
         ),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_hidden.py",
+        ("tests/py/annotation/test_hidden_outputs.py",),
     ),
     (
         "py/torch_tensorrt/annotation/_code/*.py",

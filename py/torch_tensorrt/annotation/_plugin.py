@@ -20,17 +20,19 @@ import torch
 
 from . import errors
 from ._attributes import AttributeKind
-from ._code.effects import LOADED, STORED
+from ._code.effects import COMPARED, LOADED, STORED
 from ._code.kernel import Kernel
 from ._compile.job import Job, compile_all
 from ._fingerprint import fingerprint
+from ._hidden import Room, Shape, any_extents, in_words, shortage, widest
 from ._record import Call, record
-from ._record.program import Program
+from ._record.program import Pointer, Program
 from ._record.recording import Purpose, noticing_target
 from ._record.replay import MOST_SHAPES, PlainInputs
+from ._sizes.to_tensorrt import require_expressible
 from ._specs import Config, CustomPluginSpec, KernelSpec
 from ._target import Target, known_target
-from ._tensors import DType, TensorInfo
+from ._tensors import DType, TensorInfo, of_any_size, ranges_of
 from .backends import backend
 from .errors import AnnotationError, as_ours
 
@@ -97,6 +99,11 @@ class Tactic:
     error: AnnotationError | None = None
 
     @property
+    def identity(self) -> str:
+        """The same for what a config gives at any inputs."""
+        return fingerprint(self.spec.fingerprint, self.config, self.choice)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Config and choice, for people."""
         return dict((*self.config, *(self.choice or ())))
@@ -121,6 +128,8 @@ class Plugin:
         optional: of those, the ones that may be None.
         attributes: names and kinds of the op's other arguments.
         defaults: values of those that have one.
+        prepare: lets the next plugin object of TensorRT's have the outputs in
+            :attr:`hidden`; what registers the plugin sets it.
     """
 
     op: str
@@ -130,11 +139,14 @@ class Plugin:
     attributes: Mapping[str, AttributeKind]
     optional: Collection[str] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
         self._programs: dict[Request, tuple[Tactic, ...]] = {}
         self._kernels: dict[Request, tuple[Tactic, ...]] = {}
+        self._hidden: dict[str, tuple[Tactic, frozenset[int]]] = {}
+        self._room: dict[tuple[Request, str], Room] = {}
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -149,6 +161,13 @@ class Plugin:
     def weight_infos(self) -> tuple[TensorInfo, ...]:
         """What TensorRT knows of the weights."""
         return tuple(TensorInfo(tuple(w.shape), w.dtype) for _, w in self.spec.weights)
+
+    @property
+    def hidden(self) -> HiddenOutputs:
+        """The hidden outputs that serve every kernel compiled so far."""
+        with self._lock:
+            kept = ((t, tuple(sorted(which))) for t, which in self._hidden.values())
+            return HiddenOutputs(self, tuple(kept))
 
     def programs(self, request: Request) -> tuple[Tactic, ...]:
         """Every config of every kernel spec, recorded and numbered from 1.
@@ -210,7 +229,13 @@ class Plugin:
             for choice in choices[1:]:
                 yield self._record(Tactic(0, spec, config, choice), request, plain)
 
-    def _record(self, tactic: Tactic, request: Request, plain: PlainInputs) -> Tactic:
+    def _record(
+        self,
+        tactic: Tactic,
+        request: Request,
+        plain: PlainInputs | None,
+        only_buffers: bool = False,
+    ) -> Tactic:
         attributes, spec = request.attributes, tactic.spec
         keywords = dict(self.spec.attributes) | attributes
         options = spec.compiler_options(tactic.config)
@@ -232,6 +257,7 @@ class Plugin:
                 request.inputs,
                 call,
                 plain,
+                only_buffers,
             )
             for output in program.outputs:
                 DType.of(output.dtype)  # or TensorRT has no such outputs
@@ -261,7 +287,11 @@ class Plugin:
         for tactic in tactics:
             outcome = outcomes.get(tactic.number)
             if isinstance(outcome, Kernel) and tactic.program is not None:
-                outcome = self._objection(tactic.program, outcome) or outcome
+                outcome = (
+                    self._objection(tactic.program, outcome)
+                    or self._without_room(tactic, request, outcome.hidden)
+                    or outcome
+                )
             if isinstance(outcome, AnnotationError):
                 yield replace(tactic, error=outcome)
             elif outcome is None or tactic.program is None:
@@ -271,6 +301,7 @@ class Plugin:
                 if launch not in launches:
                     launches.add(launch)
                     entry = self._entry(tactic, tactic.program, outcome)
+                    self._keep(tactic, outcome.hidden)
                     yield replace(tactic, kernel=outcome.named(entry))
 
     def _objection(self, program: Program, kernel: Kernel) -> AnnotationError | None:
@@ -280,14 +311,18 @@ class Plugin:
             for i, n in enumerate((*self.tensors, *dict(self.spec.weights)))
         }
         empty = {f"output {i}" for i, o in enumerate(program.outputs) if 0 in o.shape}
+        hidden = {f"hidden {i}": buffer for i, buffer in enumerate(program.hidden)}
         for tensor, effect in kernel.effects.items():
-            if tensor in inputs and STORED in effect:
+            if tensor in hidden:
+                if not (why := self._misuse(program, tensor, effect)):
+                    continue
+            elif tensor in inputs and STORED in effect:
                 why = (
                     f"stores to input `{inputs[tensor]}`, which an engine does not let "
                     "it change. Store to an output. A launch function takes the op's "
                     "inputs first, and its outputs last."
                 )
-            elif tensor not in inputs.keys() | empty and effect in ("", LOADED):
+            elif tensor not in inputs.keys() | empty and effect in _NEVER_STORED:
                 why = (
                     f"never stores to {tensor}, which would hold whatever was in its "
                     "memory before. Store to it, or do not return it."
@@ -299,12 +334,151 @@ class Plugin:
             )
         return None
 
+    @staticmethod
+    def _misuse(program: Program, tensor: str, effect: str) -> str:
+        """What is wrong with how a kernel uses ``"hidden 0"``, where something is."""
+        index = int(tensor.split()[1])
+        number = len(program.inputs) + len(program.outputs) + index
+        pointers = (a for a in program.launch.arguments if isinstance(a, Pointer))
+        what = f"argument `{next(p.name for p in pointers if p.tensor == number)}`"
+        if 0 not in program.hidden[index].shape:
+            if effect != LOADED:
+                return ""
+            return (
+                f"loads from {what}, a buffer from torch.empty that nothing stores to. "
+                "Store to it first, or pass an input."
+            )
+        if effect != COMPARED:
+            return ""
+        return (
+            f"compares the address of {what}, a buffer without elements: it is null "
+            "in eager mode, and not in an engine. Pass None, or a flag."
+        )
+
+    # --- Hidden outputs ---------------------------------------------------------------
+
+    def _keep(self, tactic: Tactic, which: Collection[int]) -> None:
+        """Let these hidden buffers of a tactic be outputs of the plugin."""
+        if which:
+            bare = Tactic(0, tactic.spec, tactic.config, tactic.choice)
+            _, known = self._hidden.get(bare.identity, (bare, frozenset[int]()))
+            self._hidden[bare.identity] = bare, known.union(which)
+
+    def room(self, tactic: Tactic, request: Request) -> Room:
+        """What TensorRT allocates for the hidden buffers of a tactic.
+
+        It asks for the sizes of outputs before it has a profile, so this does not know
+        one either. The launch function runs at a few sizes, and each expression that
+        one of these runs has for a buffer counts. What a program needs in its profile
+        is compared with the result.
+        """
+        inputs = tuple(map(of_any_size, request.inputs))
+        spec, config = tactic.spec, tactic.config
+        # Configs that differ for the compiler alone allocate the same.
+        keywords = spec.launch_keywords(config), spec.kernel_keywords(config)
+        call = fingerprint(spec.fingerprint, *keywords, tactic.choice)
+        key = replace(request, inputs=inputs, target=None), call
+        with self._lock:
+            if key not in self._room:
+                self._room[key] = self._find_room(tactic, key[0])
+            return self._room[key]
+
+    def _find_room(self, tactic: Tactic, request: Request) -> Room:
+        ranges, failure = any_extents(ranges_of(request.inputs)), ""
+        found: dict[int, list[Shape]] = {}
+        for size in _ANY_SIZES if ranges else _ANY_SIZES[:1]:
+            inputs = tuple(of_any_size(info, size) for info in request.inputs)
+            ran = self._record(tactic, replace(request, inputs=inputs), None, True)
+            failure = failure or str(ran.error or "")
+            for index, buffer in enumerate(ran.program.hidden if ran.program else ()):
+                try:
+                    require_expressible(shape := in_words(buffer), ranges, True)
+                    found.setdefault(index, []).append(shape)
+                except errors.ArgumentError as error:
+                    failure = failure or str(error)
+        return Room({index: widest(shapes) for index, shapes in found.items()}, failure)
+
+    def _without_room(
+        self, tactic: Tactic, request: Request, which: Collection[int]
+    ) -> AnnotationError | None:
+        """The error for a hidden buffer that is larger than what TensorRT allocates.
+
+        Only a branch on a size that the profile decides can make it so.
+        """
+        if not which or (program := tactic.program) is None:
+            return None
+        room = self.room(tactic, request)
+        for index in which:
+            buffer, given = program.hidden[index], room.shapes.get(index)
+            why = room.failure or "it is not allocated at every size."
+            if given is not None:
+                try:
+                    where = shortage(buffer, given, program.ranges)
+                except errors.ArgumentError as error:
+                    return error
+                if not where:
+                    continue
+                why = f"it would be {list(given)} words of 32 bits, too few {where}."
+            return errors.UnsupportedKernelError(
+                f"{self.op}: kernel {program.launch.name} needs a buffer of shape "
+                f"{list(buffer.shape)} that the op does not return. TensorRT asks for "
+                f"its size before it has a profile, where it is not known: {why} "
+                "Return the buffer from the op, or make the dimensions static."
+            )
+        return None
+
     def _entry(self, tactic: Tactic, program: Program, kernel: Kernel) -> str:
         """Unique to op, tactic, dtypes and code: TensorRT confuses equal names."""
         dtypes = [t and t.dtype for t in (*program.inputs, *program.outputs)]
         digest = fingerprint(self.op, dtypes, kernel.digest)
         op = re.sub(r"\W", "_", self.op)
         return f"{op}_t{tactic.number}_{digest[:12]}"
+
+
+_NEVER_STORED = ("", COMPARED, LOADED)  # effects
+_ANY_SIZES = (192, 8, 1 << 16)  # of dynamic extents, where no profile is known
+
+
+@dataclass(frozen=True)
+class HiddenOutputs:
+    """The outputs of a plugin object that the op does not return.
+
+    TensorRT fixes a plugin's outputs before it asks for tactics, so all tactics share
+    these. Each is a row-major tensor of 32-bit words, as large as the largest buffer
+    that some tactic has there.
+
+    Attributes:
+        kept: by tactic, the hidden buffers that a kernel of it needs.
+    """
+
+    plugin: Plugin
+    kept: tuple[tuple[Tactic, tuple[int, ...]], ...] = ()
+
+    @property
+    def count(self) -> int:
+        return max((len(which) for _, which in self.kept), default=0)
+
+    def shapes(self, request: Request) -> list[Shape]:
+        """The shape of each in words, whatever the profile of the request is."""
+        places: list[list[Shape]] = [[] for _ in range(self.count)]
+        for tactic, which in self.kept:
+            room = self.plugin.room(tactic, request).shapes
+            for place, index in zip(places, which, strict=False):
+                place += [room[index]] if index in room else []
+        return list(map(widest, places))
+
+    def places(self, tactic: Tactic) -> dict[int, int] | None:
+        """For each hidden buffer that a tactic's kernel needs, which output it is.
+
+        None: it needs a buffer that no kernel of this tactic needed when the plugin
+        object was made.
+        """
+        assert tactic.kernel is not None, "only tactics with a kernel are offered"
+        known = {kept.identity: which for kept, which in self.kept}
+        which, needed = known.get(tactic.identity, ()), tactic.kernel.hidden
+        if not set(needed) <= set(which):
+            return None
+        return {index: which.index(index) for index in needed}
 
 
 def errors_of(tactics: Sequence[Tactic]) -> str:

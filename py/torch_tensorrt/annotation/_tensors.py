@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import sympy
@@ -34,6 +34,10 @@ class Range:
 
 
 Extent: TypeAlias = int | Range
+# An extent that TensorRT does not tell a plugin's descriptor. Like torch.export, this
+# assumes that a dynamic dimension does not broadcast (2 or more). Usual numbers of
+# heads and groups divide the hint.
+UNKNOWN = Range(2, 192, INT32_MAX)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,15 @@ class TensorInfo:
     @property
     def is_dynamic(self) -> bool:
         return any(isinstance(extent, Range) for extent in self.shape)
+
+
+def of_any_size(info: TensorInfo | None, hint: int = UNKNOWN.opt) -> TensorInfo | None:
+    """``info`` as a plugin's descriptor knows it: without the profile."""
+    if info is None:
+        return None
+    any_extent = replace(UNKNOWN, opt=hint)
+    shape = (any_extent if isinstance(e, Range) else e for e in info.shape)
+    return TensorInfo(tuple(shape), info.dtype)
 
 
 Ranges: TypeAlias = Mapping[sympy.Symbol, Range]

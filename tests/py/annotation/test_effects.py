@@ -91,7 +91,7 @@ def of(*lines: str, before: str = "", after: str = "") -> tuple[str, ...]:
          " [%rd3], [%r9], 64;", ("", "", "loaded, stored")),
         ("cp.async.bulk.prefetch.L2.global [%rd1], 64;", ("loaded", "", "")),
         ("prefetch.global.L2 [%rd1];", ("", "", "")),
-        ("setp.eq.s64 %p1, %rd1, %rd3;", ("", "", "")),
+        ("setp.eq.s64 %p1, %rd1, %rd3;", ("compared", "", "compared")),
         ("mov.b32 %r2, %tid.x;", ("", "", "")),
     ],
 )  # fmt: skip

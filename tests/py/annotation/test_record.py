@@ -133,9 +133,9 @@ def test_a_launch_function_that_launches_twice_is_refused_by_the_kernels_names()
         recorded(twice)
 
 
-def test_a_tensor_made_by_the_launch_function_is_refused() -> None:
+def test_a_tensor_filled_by_the_launch_function_is_refused() -> None:
     with pytest.raises(ArgumentError, match=r"argument `y_ptr`: a tensor of shape"):
-        recorded(lambda x, y, out: launch(x, torch.empty_like(y), out, 5))
+        recorded(lambda x, y, out: launch(x, torch.ones_like(y), out, 5))
 
 
 def test_a_slice_that_starts_at_the_base_is_its_tensors_pointer() -> None:

@@ -27,6 +27,7 @@ Base: TypeAlias = "frozenset[tuple[str, int | None]]"
 Bases: TypeAlias = "frozenset[Base]"  # what a register may hold; none: not read yet
 
 LOADED, STORED, UNKNOWN = "loaded", "stored", "unknown"
+COMPARED = "compared"
 _NOT_READ: Bases = frozenset()
 _NO_ADDRESS: Bases = frozenset([frozenset()])
 _MOST_BASES = 16  # of one register; more become one of unknown factors
@@ -41,6 +42,7 @@ _ACCESSES = {
 }
 # What gives no address, whatever it is made from.
 _NUMBERS = frozenset({"ld", "ldu", "atom", "setp", "call", "isspacep", "ldmatrix"})
+_COMPARISONS = frozenset({"setp", "set", "slct"})
 # What gives one of its operands, perhaps with other low bits.
 _COPIES = frozenset({"mov", "cvta", "cvt", "selp", "min", "max", "and", "or"})
 _SUMS = {"add": 1, "addc": 1, "sub": -1, "subc": -1}
@@ -50,8 +52,9 @@ _HARMLESS = frozenset({"prefetch", "prefetchu", "applypriority", "createpolicy"}
 def effects(text: str) -> dict[str, str]:
     """For each pointer that the entry takes, by name, what is done behind it.
 
-    That is ``LOADED`` and ``STORED`` in the order of the first of each, none of these,
-    or ``UNKNOWN``. An atomic operation does both.
+    That is ``LOADED`` and ``STORED`` in the order of the first of each, or ``UNKNOWN``.
+    An atomic operation does both. Where nothing is done behind it, it is ``COMPARED``
+    if the kernel compares its address, and empty if the address makes no difference.
     """
     plain = without_debug_info(text)
     entry = parse(plain)
@@ -64,7 +67,9 @@ def effects(text: str) -> dict[str, str]:
         if reading.stores_anywhere and STORED not in done:
             done[UNKNOWN] = None
     return {
-        name: UNKNOWN if UNKNOWN in done else ", ".join(done)
+        name: UNKNOWN
+        if UNKNOWN in done
+        else ", ".join(done) or (COMPARED if name in reading.compared else "")
         for name, done in reading.done.items()
     }
 
@@ -89,11 +94,13 @@ class _Reading:
     Attributes:
         instructions: those that have to do with addresses.
         done: by pointer, what is done behind it, in order.
+        compared: pointers whose address a comparison sees.
         stores_anywhere: whether it stores to an address that is not understood.
     """
 
     def __init__(self, pointers: list[str], found: list[tuple[str, str]]) -> None:
         self.done: dict[str, dict[str, None]] = {name: {} for name in pointers}
+        self.compared: set[str] = set()
         self.stores_anywhere = False
         self._may_hold = set(pointers)  # names that may hold an address
         # The name of a parameter is an address of its own, in another state space.
@@ -152,6 +159,9 @@ class _Reading:
         kind, sources = instruction.kind, instruction.sources
         if instruction.is_parameter or kind in _HARMLESS:
             return
+        if kind in _COMPARISONS:
+            held = (self._value(names) for _, names in sources)
+            self.compared.update(n for bases in held for base in bases for n, _ in base)
         count = sum(is_address for is_address, _ in sources)
         accesses = [_ACCESSES[kind]] if kind in _ACCESSES else []
         if kind == "cp" and "tensor" not in instruction.modifiers:

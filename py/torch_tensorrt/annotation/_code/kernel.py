@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -23,6 +24,9 @@ _NOTES = {
 class Kernel:
     """What TensorRT gets: code whose entry takes inputs, extras and outputs.
 
+    Its hidden buffers are its last parameters, all of them, until it is :meth:`placed`
+    among the outputs of a plugin.
+
     Attributes:
         entry: name of the kernel in the code; unique once it is :meth:`named`.
         code: PTX.
@@ -36,7 +40,8 @@ class Kernel:
         spills: bytes spilled to local memory, loads and stores.
         facts: what the compiler knew about the arguments, for people.
         retargeted: the PTX ISA that the code was lowered from, where it was.
-        effects: by ``"input 0"`` and ``"output 0"``, what :mod:`.effects` finds.
+        effects: by ``"input 0"``, ``"output 0"`` and ``"hidden 0"``, what
+            :mod:`.effects` finds.
     """
 
     entry: str
@@ -56,6 +61,38 @@ class Kernel:
     def named(self, entry: str) -> Kernel:
         """The same kernel under a name of its own: TensorRT confuses equal ones."""
         return replace(self, entry=entry, code=ptx.rename(self.code, self.entry, entry))
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """The hidden buffers that it needs; any address is good enough for others."""
+        named = (name.split() for name, does in self.effects.items() if does)
+        return tuple(sorted(int(index) for kind, index in named if kind == "hidden"))
+
+    def placed(self, places: Mapping[int, int], count: int) -> Kernel:
+        """The kernel of a plugin that has ``count`` hidden outputs.
+
+        A buffer without a place gets the address of the first input.
+
+        Args:
+            places: for a hidden buffer, which of the hidden outputs it is.
+        """
+        kinds = [name.split()[0] for name in self.effects]
+        inputs, outputs, hidden = map(kinds.count, ("input", "output", "hidden"))
+        if not count and not hidden:
+            return self
+        slots = [ptx.Slot(ptx.Kind.INPUT, index) for index in range(inputs)]
+        slots += [ptx.Slot(ptx.Kind.EXTRA, index) for index in range(len(self.extras))]
+        slots += [ptx.Slot(ptx.Kind.OUTPUT, index) for index in range(outputs)]
+        for index in range(hidden):
+            place = places.get(index)
+            nowhere = ptx.Slot(ptx.Kind.INPUT, 0)
+            somewhere = ptx.Slot(ptx.Kind.OUTPUT, outputs + (place or 0))
+            slots.append(nowhere if place is None else somewhere)
+        taken = "_".join(str(places.get(index, "x")) for index in range(hidden))
+        entry = f"{self.entry}_h{count}_{taken}".rstrip("_")  # as unique as the code
+        counts = inputs, len(self.extras), outputs + count
+        code = ptx.reorder(self.code, slots, counts, entry)
+        return replace(self, entry=entry, code=code)
 
     @property
     def launched_as(self) -> tuple[Any, ...]:

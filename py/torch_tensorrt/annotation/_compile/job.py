@@ -75,11 +75,13 @@ class Job:
         )
         require_launchable(self.program, compiled, self.target)
         inputs, outputs = len(self.program.inputs), len(self.program.outputs)
-        counts = inputs, len(compiled.extras), outputs
+        hidden = len(self.program.hidden)
+        counts = inputs, len(compiled.extras), outputs + hidden
         code = ptx.reorder(compiled.code, compiled.slots, counts, _UNNAMED)
         code, assembled = settle(code, self.target.arch, compiled.ptxas)
         pointers = [f"input {index}" for index in range(inputs)]
         pointers += [f"output {index}" for index in range(outputs)]
+        pointers += [f"hidden {index}" for index in range(hidden)]
         return Kernel(
             entry=_UNNAMED,
             code=code,

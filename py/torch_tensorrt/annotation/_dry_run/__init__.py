@@ -165,8 +165,10 @@ def _compile(
     failures = [tactic.error for tactic in tactics if tactic.error is not None]
     if failures and (strict or len(failures) == len(tactics)):
         raise errors.to_raise(failures[0])
+    plugin.prepare()
     with errors.collecting() as said:  # the report has them
-        offered = {tactic.tactic: tactic for tactic in build(plugin, request)}
+        built = build(plugin, request, plugin.hidden.count)
+    offered = {tactic.tactic: tactic for tactic in built}
     if unseen := {t.number for t in tactics if t.kernel} - {*offered}:
         raise DryRunError(
             f"{plugin.op}: autotune leaves out tactics {sorted(unseen)}, which have "

@@ -26,20 +26,25 @@ if TYPE_CHECKING:
     from .._plugin import Plugin, Request
 
 
-def build(plugin: Plugin, request: Request) -> list[TacticReport]:
+def build(plugin: Plugin, request: Request, hidden: int = 0) -> list[TacticReport]:
     """What TensorRT gets of each tactic that a plugin offers for a request, in order.
+
+    Args:
+        hidden: how many outputs the plugin has and the op does not return.
 
     Raises:
         DryRunError: TensorRT does not have the plugin, or one of its rules is broken.
     """
     with compiling_for(request.target):
-        return sorted(_Build(plugin, request).launches(), key=lambda t: t.tactic)
+        return sorted(
+            _Build(plugin, request, hidden).launches(), key=lambda t: t.tactic
+        )
 
 
 class _Build:
     """One build's calls, in the order in which TensorRT makes them."""
 
-    def __init__(self, plugin: Plugin, request: Request) -> None:
+    def __init__(self, plugin: Plugin, request: Request, hidden: int) -> None:
         self._op, self._request = plugin.op, request
         inputs = list(map(to_plugin, request.inputs))
         self._plugin = _create(plugin, request)
@@ -52,6 +57,7 @@ class _Build:
 
         self._plugin.aot_impl_function = noted
         num_outputs = self._plugin.get_num_outputs()
+        self._num_returned = num_outputs - hidden
         types = [DType.of(info.dtype).to_tensorrt() for info in inputs]
         ranks = [len(info.shape) for info in inputs]
         output_types = self._plugin.get_output_data_types(types, ranks)
@@ -100,7 +106,8 @@ class _Build:
         descs = ([desc.desc for desc in ds] for ds in (self._inputs, self._outputs))
         entry, code = self._plugin.get_kernel(*descs)
         _, _, params, extras = self._returned
-        outputs = self._plugin.output_descs
+        outputs, returned = self._plugin.output_descs, self._num_returned
+        visible = combination[: len(self._inputs) + returned]
 
         def at(*shapes: Any) -> ShapeReport:
             dims = _in_profile(self._op, self._request.inputs, shapes)
@@ -114,14 +121,15 @@ class _Build:
                 grid=values(params.grid_x, params.grid_y, params.grid_z),
                 block=values(params.block_x, params.block_y, params.block_z),
                 extras=values(*extras),
-                outputs=tuple(values(*desc.shape_expr) for desc in outputs),
+                outputs=tuple(values(*desc.shape_expr) for desc in outputs[:returned]),
+                hidden=tuple(values(*desc.shape_expr) for desc in outputs[returned:]),
                 shared_memory=params.shared_mem._expr.value(dims),
             )
 
         return TacticReport(
             tactic,
-            dtypes=tuple(DType.of_tensorrt(type_).token for type_, _ in combination),
-            formats=tuple(format_.name for _, format_ in combination),
+            dtypes=tuple(DType.of_tensorrt(type_).token for type_, _ in visible),
+            formats=tuple(format_.name for _, format_ in visible),
             entry=entry,
             code=code.decode(),
             _launch=at,

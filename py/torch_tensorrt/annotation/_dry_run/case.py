@@ -59,21 +59,32 @@ class Case:
         self._originals = [absent().to(device) if t is None else t for t in tensors]
 
     def tensors(
-        self, tactic: TacticReport, shape: ShapeReport, poison: int
-    ) -> tuple[list[GuardedTensor], list[GuardedTensor]]:
-        """The inputs as a tactic gets them, and its outputs: new ones, in poison."""
+        self,
+        tactic: TacticReport,
+        shape: ShapeReport,
+        hidden: Sequence[tuple[Sequence[int], torch.dtype]],
+        poison: int,
+    ) -> tuple[list[GuardedTensor], list[GuardedTensor], list[GuardedTensor]]:
+        """The inputs as a tactic gets them; and its outputs and hidden buffers, new
+        ones in poison.
+
+        Args:
+            hidden: extents and dtypes of the hidden buffers.
+        """
         extents = (*(t.shape for t in self._originals), *shape.outputs)
         kinds = zip(extents, tactic.torch_dtypes, tactic.formats, strict=True)
         made = [GuardedTensor(*kind, poison, self._device) for kind in kinds]
         count = len(self._originals)
         for tensor, original in zip(made[:count], self._originals, strict=True):
             tensor.write(original)
-        return made[:count], made[count:]
+        buffers = [GuardedTensor(*b, "LINEAR", poison, self._device) for b in hidden]
+        return made[:count], made[count:], buffers
 
     def check(
         self,
         inputs: Sequence[GuardedTensor],
         outputs: Sequence[GuardedTensor],
+        hidden: Sequence[GuardedTensor],
         tolerance: float | None,
     ) -> tuple[float | None, list[str]]:
         """The largest error, if there is a reference, and everything that is wrong."""
@@ -86,7 +97,8 @@ class Case:
         for index, tensor in enumerate(inputs):
             if not tensor.holds(self._originals[index]):
                 problems.append(f"input {index}: the kernel writes into it")
-        for what, tensors in (("output", outputs), ("input", inputs)):
+        buffers = (("output", outputs), ("input", inputs), ("hidden buffer", hidden))
+        for what, tensors in buffers:
             for index, tensor in enumerate(tensors):
                 if not tensor.is_intact:
                     problems.append(f"{what} {index}: the kernel writes outside of it")

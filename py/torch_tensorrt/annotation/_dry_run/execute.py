@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from .._compile.pool import progress
+from .._hidden import WORD
 from .._record import describe
 from ..errors import DryRunError
 from .case import Case, MakeInputs
 from .memory import POISONS
-from .report import DryRunReport, ShapeReport, TacticReport, bytes_moved
+from .report import DryRunReport, ShapeReport, TacticReport, bytes_held
 
 
 def execute(
@@ -116,7 +117,7 @@ def _too_large(tactic: TacticReport, shape: ShapeReport) -> ShapeReport:
     free, total = torch.cuda.mem_get_info()
     failure = (
         f"not run: out of GPU memory. Inputs and outputs of {list(shape.dims)} take "
-        f"{bytes_moved(tactic, shape) / 1e9:.1f} GB, checking them several times as "
+        f"{bytes_held(tactic, shape) / 1e9:.1f} GB, checking them several times as "
         f"much; {free / 1e9:.1f} of {total / 1e9:.1f} GB are free. Give the profile a "
         "smaller max for the dry run, or run nothing (execute=False)"
     )
@@ -134,10 +135,13 @@ def _run(
     """Launch a kernel with each poison around its tensors; check and time it."""
     errors, problems = list[float](), list[str]()
     for poison in POISONS:
-        tensors: tuple[Any, Any] = (), ()  # free the ones before: both may not fit
-        tensors = case.tensors(tactic, shape, poison)
-        pointers = ([t.buffer.data_ptr() for t in each] for each in tensors)
-        launch = partial(kernel.launch, shape, *pointers)
+        tensors: tuple[Any, ...] = ()  # free the ones before: both may not fit
+        hidden = [(extents, WORD) for extents in shape.hidden]
+        tensors = case.tensors(tactic, shape, hidden, poison)
+        inputs, outputs, buffers = (
+            [tensor.buffer.data_ptr() for tensor in each] for each in tensors
+        )
+        launch = partial(kernel.launch, shape, inputs, [*outputs, *buffers])
         try:
             launch()
         except DryRunError as error:  # a block needs too many registers
@@ -198,7 +202,7 @@ class LoadedKernel:
         """
         kernel, shape = cls(tactic.code, tactic.entry), tactic.shapes[0]
         passed = [8] * len(shape.dims) + [4] * len(shape.extras)
-        passed += [8] * len(shape.outputs)
+        passed += [8] * (len(shape.outputs) + len(shape.hidden))
         if (sizes := list(kernel._parameter_sizes())) != passed:
             raise DryRunError(
                 f"{tactic.entry}: its parameters take {sizes} bytes; TensorRT would "
@@ -220,7 +224,8 @@ class LoadedKernel:
         """Launch for ``shape`` on torch's current stream with TensorRT's arguments.
 
         Args:
-            inputs, outputs: their addresses; the shape's extras go between them.
+            inputs, outputs: their addresses, those of hidden outputs last; the shape's
+                extras go between them.
 
         Raises:
             DryRunError: the driver does not launch it.

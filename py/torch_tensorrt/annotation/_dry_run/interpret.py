@@ -25,11 +25,13 @@ import torch
 from .._compile.pool import Job, run_in_workers, worker_count
 from .._record import describe
 from .._record.program import Program
+from .._sizes.expressions import on_ints
+from .._tensors import symbol
 from ..backends import Backend, backend
 from ..errors import AnnotationError, DryRunError
 from .case import Case, MakeInputs
 from .memory import POISONS, GuardedTensor, located
-from .report import DryRunReport, ShapeReport, TacticReport, bytes_moved
+from .report import Dims, DryRunReport, ShapeReport, TacticReport, bytes_held
 
 _CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT")
 _POISONS = POISONS[1:]  # a large number and its negative, for maxima and minima
@@ -76,7 +78,7 @@ def interpret(
     for shape, number, index in sorted(asked, key=lambda a: _ORDER.index(a[0].name)):
         tactic, runs = tactics[number], len(_POISONS) * math.prod(shape.grid)
         try:
-            if runs > left or bytes_moved(tactic, shape) > _MOST_BYTES:
+            if runs > left or bytes_held(tactic, shape) > _MOST_BYTES:
                 raise TimeoutError("it would take long")
             if shape.name not in cases:
                 how = list(weights.values()), make_inputs, expected, "cpu"
@@ -133,17 +135,18 @@ def _run(
         signal.signal(fault, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, _give_up)
     left = max(deadline - time.monotonic(), _LEAST_SECONDS)
+    hidden = _hidden_buffers(program, shape.dims)
     found, problems = [], list[str]()
     try:
         signal.setitimer(signal.ITIMER_REAL, left)
         for poison in _POISONS:
-            inputs, outputs = case.tensors(tactic, shape, poison)
-            buffers = [tensor.buffer for tensor in (*inputs, *outputs)]
+            tensors = case.tensors(tactic, shape, hidden, poison)
+            buffers = [tensor.buffer for each in tensors for tensor in each]
             launch = program, shape.grid, shape.extras, buffers, aligned
             backend(tactic.backend).interpret(*launch)
-            max_error, wrong = case.check(inputs, outputs, tolerance)
+            max_error, wrong = case.check(*tensors, tolerance)
             problems = problems or wrong
-            found.append(outputs)
+            found.append(tensors[1])
         for index, pair in enumerate(zip(*found, strict=True)):
             if difference := _difference(*pair):
                 problems.insert(0, f"output {index}: {difference}")
@@ -153,6 +156,18 @@ def _run(
         signal.setitimer(signal.ITIMER_REAL, 0)
     shape = replace(shape, ok=not problems, failure="; ".join(problems))
     return replace(shape, max_error=max_error)
+
+
+def _hidden_buffers(
+    program: Program, dims: Dims
+) -> list[tuple[list[int], torch.dtype]]:
+    """The launch function's own, as small as they are: an engine's may be larger."""
+    extents = {
+        symbol(tensor, axis): extent
+        for tensor, shape in enumerate(dims)
+        for axis, extent in enumerate(shape or ())
+    }
+    return [([on_ints(e)(extents) for e in b.shape], b.dtype) for b in program.hidden]
 
 
 def _give_up(*_: Any) -> None:

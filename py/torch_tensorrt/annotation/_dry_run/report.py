@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from .._hidden import WORD
 from .._tensors import DType
 from ..errors import DryRunError
 
@@ -32,6 +33,8 @@ class ShapeReport:
         block: threads a block along x, y and z.
         extras: the 32-bit arguments between the inputs and the outputs.
         outputs: extents of each output.
+        hidden: extents, in 32-bit words, of each buffer that the kernel gets as an
+            output of the plugin and the op does not return.
         shared_memory: dynamic, in bytes a block.
         ok: whether the kernel did what it should; None if it was not run.
         failure: what it did wrong, or why it could not be run.
@@ -48,6 +51,7 @@ class ShapeReport:
     block: tuple[int, ...]
     extras: tuple[int, ...]
     outputs: tuple[tuple[int, ...], ...] = ()
+    hidden: tuple[tuple[int, ...], ...] = ()
     shared_memory: int = 0
     ok: bool | None = None
     failure: str = ""
@@ -139,7 +143,10 @@ class TacticReport:
     def tensors(self) -> str:
         """Dtype and format of each tensor, for people; LINEAR is not shown."""
         each = zip(self.dtypes, self.formats, strict=True)
-        return " ".join(d if f == "LINEAR" else f"{d}:{f}" for d, f in each)
+        names = [d if f == "LINEAR" else f"{d}:{f}" for d, f in each]
+        if hidden := max((len(shape.hidden) for shape in self.shapes), default=0):
+            names.append(f"+{hidden} hidden")
+        return " ".join(names)
 
 
 @dataclass(frozen=True)
@@ -313,6 +320,12 @@ def bytes_moved(tactic: TacticReport, shape: ShapeReport) -> int:
     """The bytes of all inputs and outputs at ``shape``, each counted once."""
     tensors = zip((*shape.dims, *shape.outputs), tactic.torch_dtypes, strict=True)
     return sum(math.prod(e) * dtype.itemsize for e, dtype in tensors if e is not None)
+
+
+def bytes_held(tactic: TacticReport, shape: ShapeReport) -> int:
+    """The bytes of all inputs and outputs at ``shape``, hidden ones among them."""
+    hidden = sum(map(math.prod, shape.hidden)) * WORD.itemsize
+    return bytes_moved(tactic, shape) + hidden
 
 
 def _frozen(value: Any) -> Any:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -17,7 +17,12 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from .._sizes.values import describe_values, only_value
 from .._target import known_target
 from .._tensors import MAX_RANK, Formats, TensorInfo, empty_buffers, formats_of
-from ..errors import ArgumentError, DataDependentError, LaunchCountError
+from ..errors import (
+    AnnotationError,
+    ArgumentError,
+    DataDependentError,
+    LaunchCountError,
+)
 from .address import Address
 from .branches import ShapesRejected, trace, trace_somewhere
 from .program import (
@@ -109,6 +114,7 @@ def record(
     inputs: Sequence[TensorInfo | None],
     call: Call = Call(),
     plain: PlainInputs | None = None,
+    only_buffers: bool = False,
 ) -> Program:
     """The program of ``launch_fn``: the one launch that it makes.
 
@@ -117,6 +123,8 @@ def record(
         meta: gives the outputs for the inputs.
         plain: inputs to replay on, where several functions with this ``meta`` share
             them.
+        only_buffers: read the outputs and the hidden buffers and no launch, of one run
+            somewhere in the profile. What that finds is a proposal, and needs a check.
 
     Raises:
         RecordError: see its subclasses.
@@ -139,7 +147,7 @@ def record(
         )
         tensors = empty_buffers(formats, (*run.inputs, *outputs))
         operators = Operators((t for t in tensors if t is not None), what)
-        with operators:
+        with operators, _rejecting(what) if only_buffers else nullcontext():
             if call.names is None:
                 if (count := len(outputs)) not in keywords:
                     keywords[count] = _keywords(launch_fn, what, tensors, count, call)
@@ -153,6 +161,11 @@ def record(
         # What follows only reads tensors, which is faster past torch's modes.
         with torch._C.DisableTorchFunction():
             caught = _only(launches, what)
+            buffers = _hidden_buffers(caught, tensors, operators)
+            tensors = (*tensors, *buffers)
+            hidden = _read_outputs(run, buffers, "hidden buffer")
+            if only_buffers:
+                return Program((), _read_outputs(run, outputs), hidden=hidden)
             launch = Launch(
                 kernel=caught.kernel,
                 name=caught.name,
@@ -166,17 +179,31 @@ def record(
                 steps=(launch,),
                 formats=tuple(fmt.name for fmt in formats),
                 choices=caught.choices,
+                hidden=hidden,
             )
 
     with (
         recorded_for(call.purpose),
         interceptor.intercept(launches.append, call.overrides),
     ):
+        if only_buffers:
+            return trace_somewhere(run, inputs, what)
         plain = plain or PlainInputs(inputs)
         program = trace(run, inputs, what, plain, numbers_in(launch_fn, meta))
     program = replace(program, inputs=tuple(inputs))
     _require_outputs_written(program)
     return program
+
+
+@contextmanager
+def _rejecting(what: str) -> Iterator[None]:
+    """Around a function that may run at other sizes than those that it raises at."""
+    try:
+        yield
+    except AnnotationError:
+        raise
+    except Exception as error:
+        raise ShapesRejected(what) from error
 
 
 def _require_outputs_written(program: Program) -> None:
@@ -310,10 +337,30 @@ def _only(launches: list[CaughtLaunch], what: str) -> CaughtLaunch:
     return launch
 
 
-def _read_outputs(run: Trace, tensors: Iterable[torch.Tensor]) -> tuple[Output, ...]:
+def _read_outputs(
+    run: Trace, tensors: Iterable[torch.Tensor], what: str = "output"
+) -> tuple[Output, ...]:
     outputs = [Output(tuple(map(run.expr, t.shape)), t.dtype) for t in tensors]
-    _require_ranks("output", [len(output.shape) for output in outputs])
+    _require_ranks(what, [len(output.shape) for output in outputs])
     return tuple(outputs)
+
+
+def _hidden_buffers(
+    launch: CaughtLaunch,
+    tensors: Sequence[torch.Tensor | None],
+    operators: Operators,
+) -> tuple[torch.Tensor, ...]:
+    """What the launch is passed beside the plugin's ``tensors``, in its order."""
+    known = {t.untyped_storage()._cdata for t in tensors if t is not None}
+    found: list[torch.Tensor] = []
+    for name, value, _ in launch.arguments:
+        if not isinstance(value, torch.Tensor):
+            continue
+        if (storage := value.untyped_storage()._cdata) not in known:
+            known.add(storage)
+            where = f"kernel {launch.name}, argument `{name}`"
+            found.append(operators.allocated(value, where))
+    return tuple(found)
 
 
 def _require_ranks(what: str, ranks: Sequence[int]) -> None:
@@ -360,8 +407,9 @@ def _read_arguments(
                 (value.shape, value.stride()) if launch.passes_layouts else ((), ())
             )
             shape, strides = (tuple(map(run.expr, sizes)) for sizes in layout)
-            owner, offset = _owner(value, owners, where), value.storage_offset()
-            yield Pointer(name, owner, value.dtype, shape, strides, run.expr(offset))
+            owner = owners[value.untyped_storage()._cdata]
+            offset = run.expr(value.storage_offset())
+            yield Pointer(name, owner, value.dtype, shape, strides, offset)
         elif type(value) is Address:
             raise ArgumentError(
                 f"{where}: the launch function asks for a tensor's address and passes "
@@ -381,18 +429,6 @@ def _read_arguments(
                 "output, an int, nor a constant that can be compiled in. Pass the "
                 "tensors the launch function was given, and sizes computed from them."
             )
-
-
-def _owner(tensor: torch.Tensor, owners: Mapping[int, int], where: str) -> int:
-    """The number of the plugin's tensor that ``tensor`` is a view of."""
-    owner = owners.get(tensor.untyped_storage()._cdata)
-    if owner is None:
-        raise ArgumentError(
-            f"{where}: a tensor of shape {list(tensor.shape)} that is neither an input "
-            "nor an output. An engine passes no other buffers: let the kernel write "
-            "the output it was given, and copy nothing on the way."
-        )
-    return owner
 
 
 def _read_symbolic_constant(

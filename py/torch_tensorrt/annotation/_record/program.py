@@ -47,9 +47,10 @@ class CaughtLaunch:
 
 @dataclass(frozen=True)
 class Pointer:
-    """An address in one of the program's tensors: inputs are counted first.
+    """An address in one of the program's tensors.
 
     Attributes:
+        tensor: its number; inputs come first, then outputs, then hidden buffers.
         shape, strides: of the view that was passed, in elements; empty where the
             kernel gets nothing but the address.
         offset: of the view's start in the tensor, in elements of ``dtype``.
@@ -113,7 +114,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Output:
-    """The shape, as expressions of the inputs' extents, and dtype of one output."""
+    """The shape, as expressions of the inputs' extents, and dtype of a new buffer."""
 
     shape: tuple[sympy.Expr, ...]
     dtype: torch.dtype
@@ -126,6 +127,7 @@ class Program:
     Attributes:
         inputs: the plugin's inputs, weights last; None for one that is not given.
         outputs: the plugin's outputs.
+        hidden: buffers that the function allocates for its kernel, and does not return.
         steps: its launches, in order. A fake kernel has none, a launch function one.
         formats: TensorRT's names of the tensors' formats, inputs first.
         choices: what the launch's autotuner would choose from; the first was taken.
@@ -136,6 +138,7 @@ class Program:
     steps: tuple[Launch, ...] = ()
     formats: tuple[str, ...] = ()
     choices: tuple[Keywords, ...] = field(default=(), compare=False)
+    hidden: tuple[Output, ...] = ()
 
     @property
     def launch(self) -> Launch:

@@ -237,7 +237,8 @@ def _taken_apart(program: Program) -> tuple[tuple[Any, ...], list[sympy.Basic]]:
     """What must be the same at every shape, and what follows the shape."""
     launch = program.launch if program.steps else None
     structure: list[Any] = [program.formats, program.choices]
-    structure += [("output", len(o.shape), o.dtype) for o in program.outputs]
+    for what, buffers in (("output", program.outputs), ("hidden", program.hidden)):
+        structure += [(what, len(b.shape), b.dtype) for b in buffers]
     if launch is not None:
         structure += [launch.kernel, launch.options, launch.grid is None]
         structure += map(_role, launch.arguments)
@@ -260,6 +261,8 @@ def _expressions(program: Program) -> Iterator[tuple[str, Any]]:
     """Every size of a program, with a name for messages, in a fixed order."""
     for index, output in enumerate(program.outputs):
         yield from _numbered(f"output {index}, extent", output.shape)
+    for index, buffer in enumerate(program.hidden):
+        yield from _numbered(f"hidden buffer {index}, extent", buffer.shape)
     for launch in program.steps:
         yield from _numbered("the grid's axis", launch.grid or ())
         for argument in launch.arguments:

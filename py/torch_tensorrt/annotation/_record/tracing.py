@@ -524,8 +524,8 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._what = what
         self._guarded = {_storage(tensor) for tensor in tensors}
         self._writers: dict[int, str] = {}
-        self._makers: dict[int, str] = {}
-        self._alive: list[torch.Tensor] = []  # or a storage's address would come again
+        # The tensors are kept: or a storage's address would come again.
+        self._made: dict[int, tuple[str, torch.Tensor]] = {}
 
     def __torch_dispatch__(
         self,
@@ -548,8 +548,7 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         if all(r.alias_info is None for r in func._schema.returns):
             for tensor in _tensors_of(result):
-                self._makers[_storage(tensor)] = str(func)
-                self._alive.append(tensor)
+                self._made[_storage(tensor)] = str(func), tensor
         return result
 
     def require_only_allocated(self, outputs: Iterable[torch.Tensor]) -> None:
@@ -557,13 +556,39 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for index, output in enumerate(outputs):
             if writer := self._writers.get(_storage(output)):
                 self._refuse_write(writer)
-            maker = self._makers.get(_storage(output), "an input")
+            maker, _ = self._made.get(_storage(output), ("an input", output))
             if "empty" not in maker:
                 raise RecordError(
                     f"{self._what}: output {index} comes from {maker}. An engine's "
                     "outputs are not initialized: allocate it with torch.empty and let "
                     "the kernel write all of it."
                 )
+
+    def allocated(self, tensor: torch.Tensor, where: str) -> torch.Tensor:
+        """All of the uninitialized buffer that ``tensor`` is a part of.
+
+        Raises:
+            RecordError: an operator wrote to it.
+            ArgumentError: it is not the function's own, or not uninitialized.
+        """
+        if writer := self._writers.get(_storage(tensor)):
+            self._refuse_write(writer)
+        outside = "outside of the function", tensor
+        maker, buffer = self._made.get(_storage(tensor), outside)
+        if "empty" not in maker or tensor.device.type != "cuda":
+            raise ArgumentError(
+                f"{where}: a tensor of shape {list(tensor.shape)} that is neither an "
+                f"input nor an output; it comes from {maker}, on {tensor.device}. An "
+                "engine runs the kernel alone: it copies and initializes nothing. Pass "
+                "the tensors that the function was given, or buffers from torch.empty "
+                "on their device."
+            )
+        if not buffer.is_contiguous():
+            raise ArgumentError(
+                f"{where}: a buffer with strides {list(buffer.stride())}. An engine's "
+                "buffers are contiguous: allocate it so, and pass a view of it."
+            )
+        return buffer
 
     def _refuse_write(self, writer: str) -> None:
         refuse(

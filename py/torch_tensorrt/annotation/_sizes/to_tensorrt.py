@@ -32,7 +32,10 @@ _MOST_SHOWN = 200  # characters of an expression in a message
 
 
 def to_tensorrt(
-    expr: sympy.Basic, shape_exprs: Mapping[sympy.Symbol, Any], ranges: Ranges
+    expr: sympy.Basic,
+    shape_exprs: Mapping[sympy.Symbol, Any],
+    ranges: Ranges,
+    may_overflow: bool = False,
 ) -> Any:
     """``expr`` as a ``trtp.ShapeExpr``; call it only inside a callback of TensorRT.
 
@@ -40,13 +43,15 @@ def to_tensorrt(
         expr: an integer, or a condition, which is 0 or 1.
         shape_exprs: TensorRT's extents.
         ranges: the profile.
+        may_overflow: ``ranges`` are wider than the profile, in which
+            :func:`require_expressible` rules out that a value passes 64 bits.
 
     Raises:
         ArgumentError: TensorRT's operations cannot express ``expr``.
     """
     import tensorrt.plugin as trtp
 
-    return _Translator(trtp, shape_exprs, ranges).visit(expr)
+    return _Translator(trtp, shape_exprs, ranges, may_overflow).visit(expr)
 
 
 def compiled(
@@ -69,6 +74,20 @@ def compiled(
 
     functions = list(map(function, exprs))
     return lambda point: [int(at(point)) for at in functions]
+
+
+def require_expressible(
+    exprs: Iterable[sympy.Basic], ranges: Ranges, may_overflow: bool = False
+) -> None:
+    """Raise where :func:`to_tensorrt` would, and can be called anywhere.
+
+    Raises:
+        ArgumentError: TensorRT's operations cannot express one of ``exprs``.
+    """
+    extents = dict.fromkeys(ranges, _Computed(0))
+    translator = _Translator(_ALGEBRA, extents, ranges, may_overflow)
+    for expr in exprs:
+        translator.visit(expr)
 
 
 def _operation(
@@ -110,11 +129,16 @@ class _Translator:
     """Translates expressions into TensorRT's, or into those of ``_ALGEBRA``."""
 
     def __init__(
-        self, algebra: Any, shape_exprs: Mapping[sympy.Symbol, Any], ranges: Ranges
+        self,
+        algebra: Any,
+        shape_exprs: Mapping[sympy.Symbol, Any],
+        ranges: Ranges,
+        may_overflow: bool = False,
     ) -> None:
         self._algebra = algebra
         self._shape_exprs = shape_exprs
         self._ranges = ranges
+        self._may_overflow = may_overflow
         # What combines the operands from left to right. Keys here and below are names
         # of sympy's functions; torch has functions of its own under the same names.
         self._folds = {
@@ -173,6 +197,8 @@ class _Translator:
 
     def _require_64_bits(self, expr: sympy.Basic) -> None:
         """Whatever the order of the operands, no sum or product of some overflows."""
+        if self._may_overflow:
+            return
         base, exponent = expr.as_base_exp()
         operands = [base] * int(exponent) if isinstance(expr, sympy.Pow) else expr.args
         sizes = [max(map(abs, bounds(a, self._ranges))) for a in operands]

@@ -104,14 +104,19 @@ def custom_op(
             schema, plugin = _plugin_of(op_name, spec, undo)
             with _qdp.registering(op_name):
                 undo.append(functools.partial(_qdp.forget, op_name))
-                register_descriptor(schema)
-                if plugin is not None:
-                    register_aot(schema, plugin)
+                if plugin is None:
+                    register_descriptor(schema)
+                else:
+                    _register(schema, plugin)
             if _aot_register is not None:
                 _aot_register()
             accepts = capability_validator
             if plugin is not None:
                 accepts = _validators.capability_of(plugin, schema, accepts, strict)
+
+            def prepare() -> None:
+                if plugin is not None:
+                    plugin.prepare()  # which changes
 
             def content() -> tuple[Any, ...]:
                 """What an engine with this plugin is made of."""
@@ -121,7 +126,8 @@ def custom_op(
             accepts = _validators.digesting(schema, content, accepts)
             undo.append(restoring(schema.overload))
             weights = plugin.weights if plugin else {}
-            generate_plugin_converter(op_name, accepts, priority, *flags, weights)
+            how = (accepts, priority, *flags, weights, prepare)
+            generate_plugin_converter(op_name, *how)
             registered[op_name] = RegisteredOp(
                 plugin, supports_dynamic_shapes, identify(), location, undo, carry_out
             )
@@ -142,6 +148,25 @@ def custom_op(
                 f"{op_name}: registered at {earlier.location}, and now otherwise at "
                 f"{location}. Pass replace=True to put the new one in its place."
             )
+
+
+def _register(schema: OpSchema, plugin: Plugin) -> None:
+    """Register ``plugin``, which registers itself anew when its outputs change.
+
+    A plugin object that TensorRT has keeps the outputs that it was made with.
+    """
+    hidden = plugin.hidden
+    register_descriptor(schema, hidden)
+    register_aot(schema, plugin, hidden)
+
+    def prepare() -> None:
+        with _plugin.lock:
+            if plugin.hidden != hidden:
+                _qdp.forget(schema.op)
+                with _qdp.registering(schema.op):
+                    _register(schema, plugin)
+
+    plugin.prepare = prepare
 
 
 class _Undo(list[Callable[[], None]]):

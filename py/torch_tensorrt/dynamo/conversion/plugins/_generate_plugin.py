@@ -13,19 +13,16 @@ import sympy
 import torch
 
 from torch_tensorrt.annotation import _attributes, _tensors
+from torch_tensorrt.annotation._hidden import WORD, any_extents
+from torch_tensorrt.annotation._plugin import HiddenOutputs, Request
 from torch_tensorrt.annotation._record import as_tensors, infer_outputs
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
-from torch_tensorrt.annotation._tensors import DType, Range, TensorInfo
+from torch_tensorrt.annotation._tensors import UNKNOWN, DType, TensorInfo
 
 from . import _qdp
 from ._schema import OpSchema
 
 np_scalar_attr_annotation = _attributes.np_scalar_attr_annotation  # for .kernels
-
-# An extent that TensorRT does not tell the descriptor. Like torch.export, this assumes
-# that a dynamic dimension does not broadcast (2 or more). Usual numbers of heads and
-# groups divide the hint.
-_UNKNOWN = Range(2, 192, _tensors.INT32_MAX)
 
 
 def generate_plugin(plugin_name: str) -> None:
@@ -42,8 +39,12 @@ def generate_plugin(plugin_name: str) -> None:
         register_descriptor(schema)
 
 
-def register_descriptor(schema: OpSchema) -> None:
-    """Register shapes and dtypes (from the fake kernel) and the implementation."""
+def register_descriptor(schema: OpSchema, hidden: HiddenOutputs | None = None) -> None:
+    """Register shapes and dtypes (from the fake kernel) and the implementation.
+
+    Args:
+        hidden: outputs that follow those of the op.
+    """
     import tensorrt.plugin as trtp
 
     _qdp.require_attributes(schema.op, schema.attributes)
@@ -60,6 +61,14 @@ def register_descriptor(schema: OpSchema) -> None:
             shape = tuple(to_tensorrt(size, symbols, ranges) for size in output.shape)
             dtype = DType.of(output.dtype).to_tensorrt()
             result.append(trtp.from_shape_expr(shape, dtype))
+        shapes: Any = [(1,)] * count
+        if hidden is not None and count and are_known:
+            shapes = hidden.shapes(Request.of(inputs, attributes, None))
+        for extents in shapes:
+            how = symbols, any_extents(ranges), True
+            exprs = (to_tensorrt(sympy.sympify(extent), *how) for extent in extents)
+            word = DType.of(WORD).to_tensorrt()
+            result.append(trtp.from_shape_expr(tuple(exprs), word))
         return tuple(result)
 
     def run(tensors: Any, attributes: Any, outputs: Any, stream: int) -> None:
@@ -71,10 +80,12 @@ def register_descriptor(schema: OpSchema) -> None:
             )
             named = dict(zip(schema.tensors, given, strict=False))
             results = as_tensors(schema.overload(**named, **attributes), schema.op)
-            for output, result in zip(outputs, results, strict=True):
+            returned = outputs[: schema.num_outputs]
+            for output, result in zip(returned, results, strict=True):
                 _as_torch(output).copy_(result)
 
-    tensors, descs = schema.outputs(trtp.Tensor), schema.outputs(trtp.TensorDesc)
+    count = hidden.count if hidden else 0
+    tensors, descs = (schema.outputs(t, count) for t in (trtp.Tensor, trtp.TensorDesc))
     trtp.register(schema.op)(schema.adapter(describe, trtp.TensorDesc, descs))
     adapted = schema.adapter(run, trtp.Tensor, None, outputs=tensors, stream=int)
     trtp.impl(schema.op)(adapted)
@@ -91,7 +102,7 @@ def shape_symbols(descs: Sequence[Any]) -> dict[sympy.Symbol, Any]:
 
 def _tensor_info(desc: Any) -> TensorInfo:
     shape = (
-        _UNKNOWN if expr.is_fake or not expr.is_constant else expr.constant_value()
+        UNKNOWN if expr.is_fake or not expr.is_constant else expr.constant_value()
         for expr in desc.shape_expr
     )
     return TensorInfo(tuple(shape), DType.of_tensorrt(desc.dtype).torch)

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch_tensorrt.annotation import _tensors, errors
-from torch_tensorrt.annotation._plugin import Plugin, Request
+from torch_tensorrt.annotation._hidden import in_words
+from torch_tensorrt.annotation._plugin import HiddenOutputs, Plugin, Request, Tactic
+from torch_tensorrt.annotation._sizes.expressions import on_ints
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._target import current_target
 from torch_tensorrt.annotation._tensors import DType, TensorInfo
@@ -17,8 +20,12 @@ from ._generate_plugin import shape_symbols
 from ._schema import OpSchema
 
 
-def register_aot(schema: OpSchema, plugin: Plugin) -> None:
-    """Register the autotune function and ahead-of-time implementation of a plugin."""
+def register_aot(schema: OpSchema, plugin: Plugin, hidden: HiddenOutputs) -> None:
+    """Register the autotune function and ahead-of-time implementation of a plugin.
+
+    Args:
+        hidden: outputs of the plugin that follow those of the op.
+    """
     import tensorrt.plugin as trtp
 
     op, desc = schema.op, trtp.TensorDesc
@@ -26,20 +33,23 @@ def register_aot(schema: OpSchema, plugin: Plugin) -> None:
     def autotune(descs: Any, attributes: Any, outputs: Any) -> list[Any]:
         """TensorRT calls this twice, and ends the process if it raises."""
         try:
-            return _combinations(plugin, descs, attributes, outputs)
+            return _combinations(plugin, hidden, descs, attributes, outputs)
         except Exception as error:  # there is no target, or something unexpected
             errors.warn(f"{op}: {errors.as_ours('autotune', error)}")
             return []
 
     def aot_impl(descs: Any, attributes: Any, outputs: Any, tactic: int) -> Any:
         found = plugin.tactic(tactic, _request(descs, attributes))
-        kernel, program = found.kernel, found.program
-        assert kernel is not None and program is not None
+        if obstacle := _obstacle(found, hidden, descs, outputs):
+            raise errors.UnsupportedKernelError(f"{op}, tactic {tactic}: {obstacle}")
+        places, program = hidden.places(found), found.program
+        assert found.kernel is not None and program is not None and places is not None
+        kernel = found.kernel.placed(places, hidden.count)
         formats = tuple(desc.format.name for desc in (*descs, *outputs))
-        if formats != program.formats:
+        if formats != (wanted := _formats(found, hidden)):
             raise errors.UnsupportedKernelError(
                 f"{op}, tactic {tactic}: TensorRT asks for the formats {formats}, and "
-                f"the kernel is for {program.formats}."
+                f"the kernel is for {wanted}."
             )
         symbols, params = shape_symbols(descs), trtp.KernelLaunchParams()
         grid, extras = (
@@ -52,15 +62,66 @@ def register_aot(schema: OpSchema, plugin: Plugin) -> None:
         extras = trtp.SymIntExprs.from_tuple(map(trtp.SymInt32, extras))
         return kernel.entry, kernel.code, params, extras
 
-    outputs, combinations = schema.outputs(desc), list[trtp.AutoTuneCombination]
+    outputs = schema.outputs(desc, hidden.count)
+    combinations = list[trtp.AutoTuneCombination]
     trtp.autotune(op)(schema.adapter(autotune, desc, combinations, outputs=outputs))
     launch = tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymIntExprs]
     adapted = schema.adapter(aot_impl, desc, launch, outputs=outputs, tactic=int)
     trtp.aot_impl(op)(adapted)
 
 
+_LATE = (
+    "its kernel needs a buffer that the op does not return, and did not need it at the "
+    "inputs that the plugin was made for. Compile the model once more in this process."
+)
+
+
+def _obstacle(
+    tactic: Tactic, hidden: HiddenOutputs, descs: Sequence[Any], outputs: Sequence[Any]
+) -> str:
+    """Why a plugin object cannot launch a tactic; empty where it can.
+
+    TensorRT's own sizes of the hidden outputs are compared with what the launch needs,
+    in case it knows other extents now than when it asked for the outputs.
+    """
+    if (places := hidden.places(tactic)) is None:
+        return _LATE
+    assert tactic.program is not None, "it was compiled"
+    given = outputs[len(outputs) - hidden.count :]
+    for corner in ("min", "opt", "max"):
+        extents = {
+            _tensors.symbol(i, axis): extent
+            for i, desc in enumerate(descs)
+            for axis, extent in enumerate(_extents(desc.shape, corner))
+        }
+        for index, place in places.items():
+            shape = in_words(tactic.program.hidden[index])
+            needed = math.prod(on_ints(extent)(extents) for extent in shape)
+            if needed > math.prod(_extents(given[place].shape, corner)):
+                return (
+                    f"its kernel needs a buffer of {needed} words at the profile's "
+                    f"{corner}, and TensorRT allocates less. Make the dimensions "
+                    "static."
+                )
+    return ""
+
+
+def _extents(shape: Any, corner: str) -> list[int]:
+    return list(map(int, getattr(shape, corner) if shape.is_dynamic else shape))
+
+
+def _formats(tactic: Tactic, hidden: HiddenOutputs) -> tuple[str, ...]:
+    """Of all tensors of the plugin; hidden outputs are row-major."""
+    assert tactic.program is not None, "it was compiled"
+    return (*tactic.program.formats, *["LINEAR"] * hidden.count)
+
+
 def _combinations(
-    plugin: Plugin, descs: Any, attributes: Mapping[str, Any], outputs: Any
+    plugin: Plugin,
+    hidden: HiddenOutputs,
+    descs: Any,
+    attributes: Mapping[str, Any],
+    outputs: Any,
 ) -> list[Any]:
     """The network's own dtypes, with every tactic that has a kernel for them.
 
@@ -70,11 +131,12 @@ def _combinations(
 
     numbers: dict[tuple[str, ...], list[int]] = {}
     for tactic in plugin.kernels(_request(descs, attributes)):
-        if tactic.kernel is not None and tactic.program is not None:
-            numbers.setdefault(tactic.program.formats, []).append(tactic.number)
+        why = tactic.error or _obstacle(tactic, hidden, descs, outputs)
+        if not why:
+            numbers.setdefault(_formats(tactic, hidden), []).append(tactic.number)
         else:
             text = f"tactic {tactic.number} ({tactic.description}) is left out"
-            errors.warn(f"{plugin.op}: {text}: {tactic.error}")
+            errors.warn(f"{plugin.op}: {text}: {why}")
     tokens = [DType.of_tensorrt(d.dtype).token for d in (*descs, *outputs)]
     return [
         trtp.AutoTuneCombination(", ".join(tokens), ", ".join(formats), tactics)

@@ -36,6 +36,7 @@ def generate_plugin_converter(
     requires_output_allocator: bool = False,
     use_aot_if_available: bool = True,
     weights: Mapping[str, torch.Tensor] | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> Callable[..., Any]:
     """Register the converter of an op whose plugin is registered.
 
@@ -47,6 +48,7 @@ def generate_plugin_converter(
         requires_output_allocator: the plugin's output sizes depend on data.
         use_aot_if_available: embed the ahead-of-time kernel where the plugin has one.
         weights: constants that the plugin takes after the op's tensors.
+        prepare: is called before TensorRT makes a plugin object.
 
     Returns:
         The converter.
@@ -69,6 +71,8 @@ def generate_plugin_converter(
     def convert(
         ctx: ConversionContext, target: Target, args: Any, kwargs: Any, name: str
     ) -> Any:
+        if prepare is not None:
+            prepare()
         plugin = getattr(getattr(trtp.op, namespace), op_name)
         values, attributes = schema.bind(args, kwargs)
         given = dict(zip(schema.tensors, values, strict=True)) | dict(weights or {})
@@ -84,6 +88,7 @@ def generate_plugin_converter(
                 "own log says why."
             )
         layer.name = f"[{schema.overload}]-[{name}]"
+        # What follows them is hidden: only the kernel needs it.
         outputs = tuple(layer.get_output(i) for i in range(schema.num_outputs))
         return outputs[0] if len(outputs) == 1 else outputs
 

@@ -127,9 +127,13 @@ class OpSchema:
     def num_outputs(self) -> int:
         return len(self.overload._schema.returns)
 
-    def outputs(self, kind: Any) -> Any:
-        """The annotation of the outputs: a tuple of exactly as many of ``kind``."""
-        return tuple[(kind,) * self.num_outputs]  # type: ignore[misc]
+    def outputs(self, kind: Any, hidden: int = 0) -> Any:
+        """The annotation of the outputs: a tuple of exactly as many of ``kind``.
+
+        Args:
+            hidden: how many the plugin has and the op does not return.
+        """
+        return tuple[(kind,) * (self.num_outputs + hidden)]  # type: ignore[misc]
 
     def meta(self, /, *tensors: torch.Tensor | None, **attributes: Any) -> Any:
         """The op's outputs for the plugin's (fake) inputs, and attributes by name."""
