@@ -132,6 +132,12 @@ FEATURES = {
         lambda x: (x + x, -x.float()),
         meta=two_meta,
     ),
+    "hidden_output": Feature(
+        "a buffer that the op does not return",
+        "hidden",
+        (info(ROWS, 48),),
+        double,
+    ),
     "bias": Feature(
         "a tensor that may be None, given",
         "biased",

@@ -105,3 +105,7 @@ def packed(x, out):
 
 def stacked(x, out):
     launch_flat(two_kernel, (x, out[0], out[1]))
+
+
+def hidden(x, total):
+    two(x, total, torch.empty_like(x, dtype=torch.float32))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
@@ -104,3 +105,7 @@ def packed(x, out):
 
 def stacked(x, out):
     two_kernel[grid(x)](x, out[0], out[1], x.numel())
+
+
+def hidden(x, total):
+    two(x, total, torch.empty_like(x, dtype=torch.float32))

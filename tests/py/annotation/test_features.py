@@ -81,10 +81,12 @@ def test_a_feature_works(backend: str, name: str) -> None:
     dtypes = [DType.of(d).token for d in (*given, *(m.dtype for m in made))]
     for tactic in report.tactics:
         assert tactic.dtypes == tuple(dtypes)
-        extras = tactic.shapes[0].extras
+        extras, hidden = tactic.shapes[0].extras, tactic.shapes[0].hidden
+        outputs_taken = len(made) + len(hidden)
         assert parameters(tactic) == (
-            ["u64"] * len(given) + ["u32"] * len(extras) + ["u64"] * len(made)
+            ["u64"] * len(given) + ["u32"] * len(extras) + ["u64"] * outputs_taken
         )
+        assert len(hidden) == (feature.launch == "hidden")
         # Without a GPU, what can be is interpreted.
         right = {True} if torch.cuda.is_available() else {True, None}
         assert {shape.ok for shape in tactic.shapes} <= right
