@@ -204,9 +204,12 @@ def test_the_form_has_the_same_value() -> None:
     "expr",
     [
         CeilToInt(IntTrueDiv(2**20 * N, 3)),  # floats round above 2**53
-        CeilToInt(IntTrueDiv(N - 5, 3)),
-        FloorDiv(N, M - 1),
-        Mod(N - 5, 3),
+        CeilToInt(IntTrueDiv(2**13 * N, 3)),
+        CeilToInt(IntTrueDiv(N - 1, 3)),
+        CeilToInt(IntTrueDiv(N, M - 1)),
+        FloorDiv(-N, M - 1),
+        Mod(N - 1, 3),
+        Mod(N, M - 1),
     ],
     ids=str,
 )
