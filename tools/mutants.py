@@ -54,6 +54,7 @@ MODULES = (
     "py/torch_tensorrt/annotation/_sizes/*.py",
     "py/torch_tensorrt/annotation/_code/*.py",
     "py/torch_tensorrt/annotation/backends/*/signature*.py",
+    "py/torch_tensorrt/annotation/backends/triton/unread.py",
     "py/torch_tensorrt/annotation/backends/cutedsl/arguments.py",
     # The key of a cached kernel, and whether an entry is what was written.
     "py/torch_tensorrt/annotation/_fingerprint.py",
@@ -66,11 +67,29 @@ MODULES = (
 # fastest tests first, because pytest stops at the first failure.
 TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
+        "py/torch_tensorrt/annotation/_record/address.py",
+        ("tests/py/annotation/test_addresses.py",),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_record/device.py",
+        ("tests/py/annotation/test_devices.py",),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_sizes/values.py",
+        ("tests/py/annotation/test_constants.py",),
+    ),
+    (
+        "py/torch_tensorrt/annotation/backends/triton/unread.py",
+        ("tests/py/annotation/test_constants.py",),
+    ),
+    (
         "py/torch_tensorrt/annotation/_record/*.py",
         (
             "tests/py/annotation/test_record*.py",
             "tests/py/annotation/test_replay*.py",
             "tests/py/annotation/test_views.py",
+            "tests/py/annotation/test_addresses.py",
+            "tests/py/annotation/test_triton_wrappers.py",
         ),
     ),
     (

@@ -14,7 +14,7 @@ import torch
 from kernels import add_kernel, info
 
 from torch_tensorrt.annotation._record import Call, record
-from torch_tensorrt.annotation._record.program import Launch
+from torch_tensorrt.annotation._record.program import Launch, Scalar
 from torch_tensorrt.annotation._record.recording import Purpose
 from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.annotation.backends import backend
@@ -110,6 +110,37 @@ def test_an_empty_tensor_has_the_address_0() -> None:
     empty = info(Range(0, 8, 64), 48)
     with pytest.raises(DynamicControlFlowError, match="branches on"):
         passed(lambda x, y, out: 3 if x.data_ptr() == 0 else 4, empty, empty)
+
+
+EMPTY: dict[str, tuple[Callable[..., Any], int]] = {
+    "two empty ones": (lambda x, y, out: x.data_ptr() == y.data_ptr(), 1),
+    "an empty one and another": (lambda x, y, out: x.data_ptr() == out.data_ptr(), 0),
+    "another and an empty one": (lambda x, y, out: out.data_ptr() == x.data_ptr(), 0),
+    "an empty view": (lambda x, y, out: out[:0].data_ptr() == out.data_ptr(), 0),
+    "of an empty view": (lambda x, y, out: out.data_ptr() == out[:0].data_ptr(), 0),
+    "two empty views": (
+        lambda x, y, out: out[:0].data_ptr() == out[1:1].data_ptr(),
+        1,
+    ),
+    "a set": (lambda x, y, out: len({x.data_ptr(), y.data_ptr(), 0}), 1),
+    "truth": (lambda x, y, out: bool(x.data_ptr()), 0),
+    "% 16 inside": (lambda x, y, out: out.view(-1)[3:3].data_ptr() % 16, 0),
+}
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_every_empty_tensor_is_at_0(what: str) -> None:
+    number, expected = EMPTY[what]
+
+    def launch(x: Any, y: Any, out: Any) -> None:
+        add_kernel[(1,)](x, y, int(number(x, y, out)), out, BLOCK=256)
+
+    def meta(x: Any, y: Any) -> Any:
+        return x.new_empty(4, 8)
+
+    empty = info(0, 48)
+    result = record(backend("triton"), launch, meta, (empty, empty)).launch
+    assert result.arguments[2] == Scalar("n", expected)
 
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {

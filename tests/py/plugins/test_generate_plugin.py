@@ -184,7 +184,7 @@ def test_a_fake_kernel_is_never_run_on_another_ops_behalf() -> None:
     assert shapes == [[(3,)], [(5,)]]
 
 
-@pytest.mark.parametrize("type_", ["str[]", "Tensor?[]", "str?", "Tensor[]", "Device"])
+@pytest.mark.parametrize("type_", ["str[]", "Tensor?[]", "str?", "Tensor[]", "Layout"])
 def test_a_type_without_counterpart_is_refused_by_name(type_: str) -> None:
     with (
         torch_op(f"g(Tensor x, {type_} other) -> Tensor", lambda x, other: x) as op,
