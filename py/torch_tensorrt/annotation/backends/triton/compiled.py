@@ -33,7 +33,7 @@ _DEFAULTS = {
     for name, field in CUDAOptions.__dataclass_fields__.items()
     if name in _OPTIONS
 }
-_MOST_HOLDERS = 4  # from a compiled kernel to the table that holds it
+_MOST_TUPLES = 3  # from a table to the compiled kernel that it holds
 _LOW_LEVEL = 9  # arguments of CompiledKernel.run before the kernel's own
 
 
@@ -158,23 +158,26 @@ def drop_compiled() -> None:
     Another recording takes another config, and a table would hand out that of the first
     one. Names, of variables and attributes, are left alone.
     """
-    holders: list[Any] = list(_alive)
-    for _ in range(_MOST_HOLDERS if holders else 0):
-        held = {id(holder) for holder in holders}
-        referrers = gc.get_referrers(*holders)
-        for table in [r for r in referrers if isinstance(r, dict)]:
-            _drop(table, held)
-        holders = [r for r in referrers if type(r) is tuple]
+    made = {id(compiled) for compiled in _alive}
+    for table in gc.get_objects() if made else ():
+        if issubclass(type(table), dict):  # isinstance runs some objects' own code
+            _drop(table, made)
 
 
-def _drop(table: dict[Any, Any], values: set[int]) -> None:
-    """Remove values, by identity; and symbolic sizes as keys: recordings made them."""
+def _holds(value: Any, made: set[int], depth: int = 0) -> bool:
+    """Whether it is one of the compiled kernels, or a tuple with one."""
+    if type(value) is tuple and depth < _MOST_TUPLES:
+        return any(_holds(item, made, depth + 1) for item in value)
+    return id(value) in made
+
+
+def _drop(table: dict[Any, Any], made: set[int]) -> None:
+    """Remove compiled kernels, and symbolic sizes as keys: recordings made them."""
     items = list(table.items())
-    if any(id(value) in values and not isinstance(key, str) for key, value in items):
-        table.clear()
-        for key, value in items:
-            if id(value) not in values or isinstance(key, str):
-                with contextlib.suppress(
-                    TypeError
-                ):  # sizes are keys in recordings only
-                    table[key] = value
+    if not any(_holds(v, made) and not isinstance(key, str) for key, v in items):
+        return
+    table.clear()
+    for key, value in items:
+        if isinstance(key, str) or not _holds(value, made):
+            with contextlib.suppress(TypeError):  # as symbolic sizes raise
+                table[key] = value
