@@ -33,7 +33,12 @@ import torch_tensorrt.annotation as tta
 from torch_tensorrt.annotation._record.program import Constant, Pointer, Program
 from torch_tensorrt.annotation._tensors import symbol
 from torch_tensorrt.annotation.backends import Kind, Slot
-from torch_tensorrt.annotation.errors import ArgumentError, RecordError, UserCodeError
+from torch_tensorrt.annotation.errors import (
+    ArgumentError,
+    RecordError,
+    UnsupportedKernelError,
+    UserCodeError,
+)
 from torch_tensorrt.dynamo.conversion import plugins as trt_plugins
 
 TVM_FFI = {"options": "--enable-tvm-ffi"}
@@ -278,6 +283,14 @@ def test_what_a_library_keeps_is_called_with_other_tensors() -> None:
     with pytest.raises(UserCodeError, match="extent 1 is compiled for 8, and is 16"):
         recorded(launch_fn, info(ROWS, 16), info(ROWS, 16))
     assert compile_for.cache_info().currsize == 1
+
+
+def test_a_launcher_that_a_library_keeps_in_a_file_is_refused() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        cute.runtime.load_module("kept.o", enable_tvm_ffi=True)["launcher"](x, out)
+
+    with pytest.raises(UnsupportedKernelError, match=r"before.* empty its cache"):
+        recorded(launch_fn, X)
 
 
 def test_a_tensor_that_no_parameter_takes_is_refused() -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -62,11 +63,17 @@ def intercepting(
         init = Numeric.__init__ if isinstance(value, torch.SymInt) else original_init
         init(self, value, **keywords)
 
-    compiled = (CudaDialectJitCompiledFunction, JitCompiledFunction, JitExecutor)
+    compiled = [CudaDialectJitCompiledFunction, JitCompiledFunction, JitExecutor]
+    if provider := sys.modules.get("cutlass.cutlass_dsl.tvm_ffi_provider"):
+        compiled += [
+            provider.TVMFFIJitCompiledFunction,
+            provider.TVMFFIJitCompiledFunctionWithKwargs,
+        ]
     replacements: list[tuple[Any, str, Callable[..., Any]]] = [
         (BaseDSL, "_func", run),
         (CompileCallable, "_compile", compile_later),
         *((cls, "__call__", _refuse_compiled) for cls in compiled),
+        (runtime, "load_module", _Loaded),
         (runtime, "_Tensor", launch.FakeTensor),
         (Integer, "__init__", make_integer),
     ]
@@ -95,5 +102,18 @@ def _refuse_compiled(*args: Any, **keywords: Any) -> None:
     raise UnsupportedKernelError(
         "the launch function calls a launcher that was compiled before, and only its "
         "binary is left. Call the @cute.jit function itself, or call cute.compile in "
-        "the launch function."
+        "the launch function. Where a library keeps what it compiled, in memory or in "
+        "files, empty its cache, and register the op before it is called."
     )
+
+
+class _Loaded:
+    """A module of compiled launchers, which a library loads from a file."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        pass
+
+    def __getitem__(self, name: str) -> Callable[..., None]:
+        return _refuse_compiled
+
+    __getattr__ = __getitem__
