@@ -24,6 +24,7 @@ from cutlass.cute.runtime import (
     from_dlpack,
     make_fake_stream,
     make_fake_tensor,
+    make_ptr,
     nullptr,
 )
 from cutlass.cute.testing import autotune_jit
@@ -364,6 +365,22 @@ def test_the_pointer_of_a_tensor_is_its_address() -> None:
         Slot(Kind.OUTPUT, 0),
         Slot(Kind.EXTRA, 0),
     }
+
+
+def test_make_ptr_of_a_tensors_address_is_its_pointer() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        gmem = cute.AddressSpace.gmem
+        pointers = [
+            make_ptr(cutlass.Int16, tensor.data_ptr(), gmem, assumed_align=16)
+            for tensor in (x, out)
+        ]
+        launch_pointers(*pointers, x.numel())
+
+    program = recorded(launch_fn, X)
+    assert bound(program) == {"x": 0, "out": 1}
+    (_, template), *_ = program.launch.kernel.parameters
+    assert template.kind is cutlass.Int16
+    assert "ld.global" in compiled(launch_fn, X).code
 
 
 def test_an_address_that_is_no_tensors_is_refused() -> None:

@@ -18,6 +18,7 @@ from cutlass.base_dsl.typing import Integer, Numeric
 from cutlass.cute import runtime, testing
 from cutlass.cutlass_dsl.cuda_jit_executor import CudaDialectJitCompiledFunction
 
+from ..._record.address import Address
 from ...errors import UnsupportedKernelError
 from .. import OnLaunch
 from . import launch
@@ -63,6 +64,14 @@ def intercepting(
         init = Numeric.__init__ if isinstance(value, torch.SymInt) else original_init
         init(self, value, **keywords)
 
+    original_pointer = runtime._Pointer
+
+    def make_pointer(address: Any, dtype: Any, *args: Any, **keywords: Any) -> Any:
+        """``_Pointer``, of which ``make_ptr`` makes one, of a tensor's address too."""
+        if type(address) is Address and address.tensor is not None:
+            return launch.FakePointer(address.tensor, dtype)
+        return original_pointer(address, dtype, *args, **keywords)
+
     compiled = [CudaDialectJitCompiledFunction, JitCompiledFunction, JitExecutor]
     if provider := sys.modules.get("cutlass.cutlass_dsl.tvm_ffi_provider"):
         compiled += [
@@ -74,6 +83,7 @@ def intercepting(
         (CompileCallable, "_compile", compile_later),
         *((cls, "__call__", _refuse_compiled) for cls in compiled),
         (runtime, "load_module", _Loaded),
+        (runtime, "_Pointer", make_pointer),
         (runtime, "_Tensor", launch.FakeTensor),
         (Integer, "__init__", make_integer),
     ]

@@ -172,7 +172,7 @@ class FakeTensor(cute.Tensor):  # type: ignore[misc]
     shape = property(lambda self: tuple(self.tensor.shape))
     stride = property(lambda self: tuple(self.tensor.stride()))
     leading_dim = property(lambda self: cute.leading_dim(self.shape, self.stride))
-    iterator = property(lambda self: FakePointer(self))
+    iterator = property(lambda self: FakePointer(self.tensor, self.element_type))
     # Which raises, and says what to do.
     data_ptr = property(lambda self: self.tensor.data_ptr())
 
@@ -189,13 +189,14 @@ class FakeTensor(cute.Tensor):  # type: ignore[misc]
 
 
 class FakePointer(cute.Pointer):  # type: ignore[misc]
-    """The address of a tensor, as ``iterator`` gives it while a launch is recorded."""
+    """The address of a tensor, as ``iterator`` and ``make_ptr`` give it while a launch
+    is recorded."""
 
     memspace = cute.AddressSpace.gmem
     dtype = value_type = property(lambda self: self._dtype)
 
-    def __init__(self, of: FakeTensor) -> None:
-        self.tensor, self._dtype = of.tensor, of.element_type
+    def __init__(self, tensor: torch.Tensor, dtype: type[Numeric]) -> None:
+        self.tensor, self._dtype = tensor, dtype
 
     def _refuse(self, *args: Any) -> Any:
         raise ArgumentError(
@@ -306,7 +307,7 @@ def read_launch(
         if isinstance(value, cute.Pointer):
             raise ArgumentError(
                 f"launcher {name}, argument `{key}`: an address, which an engine does "
-                "not know before it runs. Pass the tensor, or from_dlpack(x).iterator."
+                "not know before it runs. Pass the tensor, or its pointer."
             )
     _require_all_bound(name, passed, reader.leaves)
     return CaughtLaunch(
