@@ -281,7 +281,7 @@ def _check(case: Case) -> None:
             f"an input, and {sorted(case.sizes)} have a range"
         )
     if unknown := {*case.mutates} - {*case.inputs}:
-        raise ValueError(f"{case.id}: mutates {sorted(unknown)}, which are no inputs")
+        raise ValueError(f"{case.id}: mutates {sorted(unknown)}, which are not inputs")
 
 
 def all_cases() -> Iterator[Case]:

@@ -135,6 +135,7 @@ CAUSES = (
     ),
     Cause(YET, "passes a view that starts inside a tensor", r"a view that starts"),
     Cause(YET, "returns a transposed tensor", r"output \d+ has strides"),
+    Cause(YET, "returns a part of what it allocates", r"a part of a larger tensor"),
     Cause(YET, "asks for a tensor's address", r"asks for a tensor's address"),
     Cause(
         YET,
@@ -146,7 +147,8 @@ CAUSES = (
     Cause(
         YET,
         "calls what CuTe DSL compiled, in CuTe DSL's own convention",
-        r"cute\.compile made|missing a required argument|Expected IntTuple",
+        r"cute\.compile made|missing a required argument|Expected IntTuple"
+        r"|it is compiled for",
     ),
     Cause(YET, "launches nothing on fake tensors", r"launched no kernel"),
     Cause(YET, "tunes cuTile's kernel when it is called", r"No valid config found"),
