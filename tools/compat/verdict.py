@@ -136,7 +136,11 @@ CAUSES = (
     Cause(YET, "passes a view that starts inside a tensor", r"a view that starts"),
     Cause(YET, "returns a transposed tensor", r"output \d+ has strides"),
     Cause(YET, "returns a part of what it allocates", r"a part of a larger tensor"),
-    Cause(YET, "asks for a tensor's address", r"asks for a tensor's address"),
+    Cause(
+        YET, "launches what an earlier launch returned", r"an earlier launch returned"
+    ),
+    Cause(YET, "asks for the GPU", r"of the GPU at"),
+    Cause(YET, "asks for a tensor's address", r"a tensor's address"),
     Cause(
         YET,
         "makes a dynamic size a compile-time constant",
@@ -170,5 +174,7 @@ def first_sentence(text: str) -> str:
     """On one line, without the op's name and where files lie on this machine."""
     text = re.sub(r"^compat::\w+(, |: )?", "", " ".join(text.split()))
     text = re.sub(r"launch function [\w.]+<locals>\.\S+ \(\S+\)", "the launcher", text)
-    text = re.sub(r"(?<![\w/])/[\w./-]*?/(site|site-packages|compat)/", "", text)
+    text = re.sub(
+        r"(?<![\w/])/[\w./-]*?/(site|site-packages|compat|python3\.\d+)/", "", text
+    )
     return re.split(r"(?<=[^.]\.) (?=[A-Z`])", text, maxsplit=1)[0][:400]
