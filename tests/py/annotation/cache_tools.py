@@ -48,6 +48,8 @@ KERNEL = """
             offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
             x = tl.load(x_ptr + offsets, mask=offsets < n)
             x = helper(x) + GLOBAL + closed
+            if K is None:
+                x = -x
             tl.store(out_ptr + offsets, x, mask=offsets < n)
         return kernel
 

@@ -33,6 +33,9 @@ CASES = list(all_cases())
 RESULTS = packages.PROJECT / "tools" / "compat" / "results.json"
 DOCUMENT = packages.PROJECT / "docsrc" / "compatibility.md"
 
+without_gpu = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="a forked process cannot ask a GPU"
+)
 forks = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
 
 
@@ -104,6 +107,7 @@ def body(x: torch.Tensor) -> torch.Tensor:
 
 
 @forks
+@without_gpu
 def test_an_op_is_compiled_static_and_dynamic() -> None:
     results = run.run(case_of(lambda: body), 100, executes=False)
     assert {mode: r["status"] for mode, r in results.items()} == {
@@ -114,6 +118,7 @@ def test_an_op_is_compiled_static_and_dynamic() -> None:
 
 
 @forks
+@without_gpu
 def test_a_library_that_ends_the_process_is_a_failure() -> None:
     results = run.run(case_of(lambda: os._exit(3)), 100, executes=False)
     assert results["static"]["status"] == "failed"
@@ -121,6 +126,7 @@ def test_a_library_that_ends_the_process_is_a_failure() -> None:
 
 
 @forks
+@without_gpu
 def test_an_op_that_takes_too_long_is_a_failure() -> None:
     results = run.run(case_of(lambda: time.sleep(60)), 0.2, executes=False)
     assert results["static"]["error"] == "it took more than 0 seconds"
@@ -128,6 +134,7 @@ def test_an_op_that_takes_too_long_is_a_failure() -> None:
 
 
 @forks
+@without_gpu
 def test_a_refusal_is_not_a_failure() -> None:
     refused = run.run(case_of(lambda: lambda x: x * 2), 100, executes=False)
     assert {r["status"] for r in refused.values()} == {"refused"}

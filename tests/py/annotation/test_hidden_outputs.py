@@ -233,7 +233,7 @@ def test_a_buffer_that_is_filled_after_the_launch_is_refused() -> None:
 def test_a_size_that_is_another_on_plain_ints_is_found_by_the_replay() -> None:
     def launch(x: Any, out: Any) -> None:
         rows = x.shape[0]
-        normalize(x, out, x.new_empty(rows + isinstance(rows, int)), x)
+        normalize(x, out, x.new_empty(rows + int(isinstance(rows, int))), x)
 
     with pytest.raises(RecordError, match=r"hidden buffer 0, extent 0 is 2, .* as 1"):
         recorded(launch)
@@ -661,7 +661,7 @@ def test_a_kernel_with_a_hidden_output_is_right_on_the_gpu() -> None:
 
 @on_a_gpu
 def test_a_hidden_output_that_is_too_small_is_found_on_the_gpu() -> None:
-    register(sized(lambda rows: rows // 2))
+    register(sized(lambda rows: rows - rows // 2))
     report = tta.dry_run("hid::op", [X])
     assert not report.ok
     assert "hidden buffer 0: the kernel writes outside of it" in str(report)

@@ -324,7 +324,8 @@ def test_what_triton_compiled_before_is_launched_by_its_function(compiled: Any) 
 
     result = recorded(launch_fn)
     assert (result.kernel, result.arguments[2]) == (add_kernel, N)
-    assert dict(result.options) == {"num_warps": 8, "enable_fp_fusion": True}
+    fused = {"enable_fp_fusion": True}  # some releases do so by default
+    assert {**fused, **dict(result.options)} == {"num_warps": 8, **fused}
 
     def low(x: Any, y: Any, out: Any) -> None:
         n = x.numel()

@@ -125,6 +125,9 @@ def test_views_of_an_output_are_recorded() -> None:
     assert pointers(found)[2] == (1, 8 * D)
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.12", reason="this torch does not know how long a slice is"
+)
 def test_a_slice_past_the_end_is_clamped_and_narrow_is_refused() -> None:
     columns = Range(4, 30, 99)
     view: Callable[[Any], Any] = lambda x: x[:, 5:]  # noqa: E731

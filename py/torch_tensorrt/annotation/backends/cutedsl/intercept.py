@@ -67,7 +67,7 @@ def intercepting(
     original_pointer = runtime._Pointer
 
     def make_pointer(address: Any, dtype: Any, *args: Any, **keywords: Any) -> Any:
-        """``_Pointer``, of which ``make_ptr`` makes one, of a tensor's address too."""
+        """``_Pointer``, which ``make_ptr`` returns, also of a tensor's address."""
         if type(address) is Address and address.tensor is not None:
             return launch.FakePointer(address.tensor, dtype)
         return original_pointer(address, dtype, *args, **keywords)
