@@ -19,7 +19,6 @@ from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation.backends.cutile import FACT_SETS
 from torch_tensorrt.annotation.errors import (
     CompileError,
-    DTypeError,
     PTXError,
     TargetError,
     UnsupportedKernelError,
@@ -119,11 +118,6 @@ def test_a_kernel_that_cutile_refuses_is_named_with_target_and_options() -> None
 
     with pytest.raises(CompileError, match=r"relu_kernel: .* sm_90 with .*opt_level=3"):
         compiled(launch_fn, info(8, 30))
-
-
-def test_a_dtype_that_tensorrt_lacks_is_refused() -> None:
-    with pytest.raises(DTypeError, match=r"torch\.float64 has no counterpart"):
-        compiled(kernels.launch_relu, info(8, 30, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("arch", ["sm_75", "sm_99", "sm_80a", "sm_90f"])
