@@ -663,3 +663,12 @@ def test_a_value_that_cannot_be_read_counts_as_itself(
     assert lasting_fingerprint(1, value).obstacle.endswith(obstacle)
     assert fingerprint(value) == fingerprint(value)
     assert fingerprint(value) != fingerprint(1)
+
+
+def test_code_inside_of_code_without_a_source_counts() -> None:
+    def made(number: int) -> Any:
+        names: dict[str, Any] = {}
+        exec(f"def outer(x):\n    return (lambda y: y + {number})(x)", names)
+        return names["outer"]
+
+    assert fingerprint(made(2)) == fingerprint(made(2)) != fingerprint(made(3))
