@@ -24,6 +24,8 @@ Rendered by `make compat` from `tools/compat/results.json`. It installs the libr
 *yes* means that a tactic compiles, and its replays and effects agree with the launcher; *3 of 4* says that other tactics of the op do not compile. Where the op ran on a GPU, *executed* says how many tactics gave what the library's own launch gives. At most {configs} configs of an autotuner are tried.
 
 Without a GPU, torch, Triton and CuTe DSL answer a library's questions about the device as on an H100.
+
+A partial run (`--only`) updates its own ops, so rows may come from different commits, and an op may be accepted by now.
 """  # noqa: E501
 
 WHY = """## Why ops are refused
