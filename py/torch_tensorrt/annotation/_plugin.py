@@ -25,12 +25,13 @@ from ._code.kernel import Kernel
 from ._compile.job import Job, compile_all
 from ._fingerprint import fingerprint
 from ._hidden import Room, Shape, any_extents, in_words, shortage, widest
-from ._record import Call, record
+from ._record import Call, as_tensors, buffers, record
 from ._record.program import Pointer, Program
 from ._record.recording import Purpose, noticing_target
 from ._record.replay import MOST_SHAPES, PlainInputs
 from ._sizes.to_tensorrt import require_expressible
 from ._specs import Config, CustomPluginSpec, KernelSpec
+from ._steps import Step, Structure, have_same_steps, layout
 from ._target import Target, known_target
 from ._tensors import DType, TensorInfo, of_any_size, ranges_of
 from .backends import backend
@@ -85,6 +86,7 @@ class Tactic:
 
     Attributes:
         choice: the autotuner's config, where the spec has none of its own.
+        launch: which launch the choice is of, where there are several.
         program: what the launch function does; None where it could not be recorded.
         kernel: what TensorRT gets; None where it was not compiled, or is refused.
         error: why it is left out; None where it is not.
@@ -94,6 +96,7 @@ class Tactic:
     spec: KernelSpec
     config: Config
     choice: Config | None = None
+    launch: int | None = None
     program: Program | None = None
     kernel: Kernel | None = None
     error: AnnotationError | None = None
@@ -101,7 +104,8 @@ class Tactic:
     @property
     def identity(self) -> str:
         """The same for what a config gives at any inputs."""
-        return fingerprint(self.spec.fingerprint, self.config, self.choice)
+        spec = self.spec.fingerprint
+        return fingerprint(spec, self.config, self.choice, self.launch)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -128,6 +132,7 @@ class Plugin:
         optional: of those, the ones that may be None.
         attributes: names and kinds of the op's other arguments.
         defaults: values of those that have one.
+        writable: of the tensors, those that the op says it writes, by number.
         prepare: lets the next plugin object of TensorRT's have the outputs in
             :attr:`hidden`; what registers the plugin sets it.
     """
@@ -139,12 +144,14 @@ class Plugin:
     attributes: Mapping[str, AttributeKind]
     optional: Collection[str] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    writable: frozenset[int] = frozenset()
     prepare: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
         self._programs: dict[Request, tuple[Tactic, ...]] = {}
         self._kernels: dict[Request, tuple[Tactic, ...]] = {}
+        self._structures: dict[Request, Structure | None] = {}
         self._hidden: dict[str, tuple[Tactic, frozenset[int]]] = {}
         self._room: dict[tuple[Request, str], Room] = {}
 
@@ -223,41 +230,35 @@ class Plugin:
         plain = PlainInputs(request.inputs, request.replay)
         for spec, config in ((s, c) for s in self.spec.specs for c in s.configs):
             tactic = self._record(Tactic(0, spec, config), request, plain)
-            choices = tactic.program.choices if tactic.program else ()
-            choices = () if spec.chooses(config) else choices
-            yield replace(tactic, choice=choices[0]) if choices else tactic
-            for choice in choices[1:]:
-                yield self._record(Tactic(0, spec, config, choice), request, plain)
+            launches = tactic.program.launches if tactic.program else ()
+            tuned = [(i, launch.choices) for i, launch in enumerate(launches)]
+            tuned = [] if spec.chooses(config) else [t for t in tuned if t[1]]
+            if len(launches) == 1:
+                tactic = replace(tactic, choice=tuned[0][1][0] if tuned else None)
+            yield tactic
+            for index, choices in tuned:
+                for choice in choices[1:]:
+                    which = None if len(launches) == 1 else index
+                    other = Tactic(0, spec, config, choice, which)
+                    yield self._record(other, request, plain)
 
     def _record(
         self,
         tactic: Tactic,
         request: Request,
         plain: PlainInputs | None,
-        only_buffers: bool = False,
+        somewhere: bool = False,
     ) -> Tactic:
-        attributes, spec = request.attributes, tactic.spec
-        keywords = dict(self.spec.attributes) | attributes
-        options = spec.compiler_options(tactic.config)
-        overrides = spec.kernel_keywords(tactic.config) or None
-        call = Call(
-            keywords | spec.launch_keywords(tactic.config),
-            overrides if tactic.choice is None else dict(tactic.choice),
-            self.tensors if spec.returns_outputs else None,
-            spec.input_formats,
-            spec.output_formats,
-            len(self.spec.weights),
-            Purpose(request.target, self.spec.aligned, options),
-        )
+        spec, call = tactic.spec, self._call(tactic, request.attributes, request.target)
         try:
             program = record(
                 backend(spec.backend),
                 spec.function,
-                partial(self.meta, **attributes),
+                partial(self.meta, **request.attributes),
                 request.inputs,
                 call,
                 plain,
-                only_buffers,
+                somewhere,
             )
             for output in program.outputs:
                 DType.of(output.dtype)  # or TensorRT has no such outputs
@@ -266,20 +267,63 @@ class Plugin:
             return replace(tactic, error=as_ours(what, error, errors.RecordError))
         return replace(tactic, program=program)
 
+    def _call(
+        self, tactic: Tactic, attributes: Mapping[str, Any], target: Target | None
+    ) -> Call:
+        """How the launch function of a tactic is called."""
+        spec = tactic.spec
+        options = spec.compiler_options(tactic.config)
+        overrides = spec.kernel_keywords(tactic.config) or None
+        return Call(
+            {**dict(self.spec.attributes), **attributes}
+            | spec.launch_keywords(tactic.config),
+            overrides if tactic.choice is None else dict(tactic.choice),
+            self.tensors if spec.returns_outputs else None,
+            spec.input_formats,
+            spec.output_formats,
+            len(self.spec.weights),
+            self.writable,
+            Purpose(target, self.spec.aligned, options, tactic.launch),
+        )
+
+    def buffers_of(
+        self,
+        step: Step,
+        tensors: Sequence[torch.Tensor | None],
+        between: Sequence[torch.Tensor],
+        attributes: Mapping[str, Any],
+    ) -> tuple[torch.Tensor, ...]:
+        """What the plugin of a launch returns, within a recording.
+
+        Args:
+            tensors: of the op, fake.
+            between: what the launch reads beside them.
+        """
+        weights = (
+            torch.empty(w.shape, dtype=w.dtype, device="cuda")
+            for _, w in self.spec.weights
+        )
+        given, spec = (*tensors, *weights), self.spec.specs[0]
+        made = buffers(
+            backend(spec.backend),
+            spec.function,
+            as_tensors(self.meta(*tensors, **attributes), self.op),
+            given,
+            self._call(Tactic(0, spec, spec.configs[0]), attributes, known_target()),
+        )
+        outputs = [made[number - len(given)] for number in step.outputs]
+        read = dict(zip(step.reads, between, strict=True))
+        aliased = [read[number] for number in step.aliased]
+        return tuple(map(torch.empty_like, (*outputs, *aliased)))
+
     def _compiled(self, request: Request) -> Iterator[Tactic]:
         assert request.target is not None, "kernels are compiled for a target"
         tactics = self.programs(request)
+        tactics = tuple(map(self._unless_steps, tactics))
         jobs = {
-            tactic.number: Job(
-                f"{self.op}, tactic {tactic.number}",
-                tactic.spec.backend,
-                tactic.program,
-                request.target,
-                tactic.spec.compiler_options(tactic.config),
-                self.spec.aligned,
-            )
+            tactic.number: self.job(tactic, tactic.program, request.target)
             for tactic in tactics
-            if tactic.program is not None
+            if tactic.program is not None and tactic.error is None
         }
         compiled = compile_all(list(jobs.values()), self.op)
         outcomes = dict(zip(jobs, compiled, strict=True))
@@ -304,18 +348,100 @@ class Plugin:
                     self._keep(tactic, outcome.hidden)
                     yield replace(tactic, kernel=outcome.named(entry))
 
+    def job(self, tactic: Tactic, program: Program, target: Target) -> Job:
+        """What compiles a launch of a tactic."""
+        return Job(
+            f"{self.op}, tactic {tactic.number}",
+            tactic.spec.backend,
+            program,
+            target,
+            tactic.spec.compiler_options(tactic.config),
+            self.spec.aligned,
+        )
+
+    def _unless_steps(self, tactic: Tactic) -> Tactic:
+        """The tactic; with an error, if it is no single launch into new outputs."""
+        if tactic.program is None or tactic.program.is_plugin:
+            return tactic
+        steps = ", ".join(step.name for step in tactic.program.steps)
+        error = errors.UnsupportedKernelError(
+            f"{self.op}: it is several steps, {steps}. Each launch becomes a plugin of "
+            "its own when a model is compiled."
+        )
+        return replace(tactic, error=error)
+
+    def structure(self, request: Request) -> Structure | None:
+        """The steps that the op is taken apart into; None where it is one plugin.
+
+        Raises:
+            AnnotationError: it cannot be taken apart.
+        """
+        with self._lock:
+            if request not in self._structures:
+                self._structures[request] = self._taken_apart(request)
+            return self._structures[request]
+
+    def _taken_apart(self, request: Request) -> Structure | None:
+        tactics = [t for t in self.programs(request) if t.program is not None]
+        if not tactics:
+            raise errors.UnsupportedKernelError(
+                f"{self.op}: no config can be recorded."
+                f"{errors_of(self.programs(request))}"
+            )
+        first = tactics[0].program
+        assert first is not None, "those without were left out"
+        if first.is_plugin:
+            return None
+        if (target := request.target) is None:
+            raise errors.TargetError(
+                f"{self.op}: to take it apart, its kernels must be compiled, and there "
+                "is no target. Set TTA_TARGET=sm_90, or compile on a machine with a "
+                "GPU."
+            )
+        alike = [t for t in tactics if have_same_steps(first, t.program)]
+        count = len(self.tensors)
+        steps = layout(first, count, None)
+        for _ in range(_MOST_LAYOUTS):
+            each = [
+                (step, self.job(tactic, step.part(tactic.program), target))
+                for step in steps
+                for tactic in alike
+                if tactic.program and tactic.launch in (None, step.index)
+            ]
+            jobs = [job for _, job in each]
+            outcomes = compile_all(jobs, self.op)
+            stored: dict[int, set[int]] = {}
+            for (step, _), outcome in zip(each, outcomes, strict=True):
+                if isinstance(outcome, Kernel):
+                    stored.setdefault(step.index, set()).update(step.stored(outcome))
+            for step in steps:
+                if step.index not in stored:
+                    pairs = zip(each, outcomes, strict=True)
+                    why = (outcome for (s, _), outcome in pairs if s is step)
+                    raise errors.UnsupportedKernelError(
+                        f"{self.op}: launch {step.index}, of kernel {step.name}, has "
+                        f"no tactic. {' '.join(map(str, why))}"
+                    )
+            before, steps = steps, layout(first, count, stored)
+            if _codes(before) == _codes(steps):
+                break
+        return Structure(first, steps, frozenset(t.number for t in alike))
+
     def _objection(self, program: Program, kernel: Kernel) -> AnnotationError | None:
         """The error for a kernel that writes an input, or no element of an output."""
         inputs = {
             f"input {i}": n
             for i, n in enumerate((*self.tensors, *dict(self.spec.weights)))
         }
+        aliased = {f"input {i}" for i in program.aliased}
         empty = {f"output {i}" for i, o in enumerate(program.outputs) if 0 in o.shape}
         hidden = {f"hidden {i}": buffer for i, buffer in enumerate(program.hidden)}
         for tensor, effect in kernel.effects.items():
             if tensor in hidden:
                 if not (why := self._misuse(program, tensor, effect)):
                     continue
+            elif tensor in aliased:
+                continue
             elif tensor in inputs and STORED in effect:
                 why = (
                     f"stores to input `{inputs[tensor]}`, which an engine does not let "
@@ -360,7 +486,7 @@ class Plugin:
     def _keep(self, tactic: Tactic, which: Collection[int]) -> None:
         """Let these hidden buffers of a tactic be outputs of the plugin."""
         if which:
-            bare = Tactic(0, tactic.spec, tactic.config, tactic.choice)
+            bare = Tactic(0, tactic.spec, tactic.config, tactic.choice, tactic.launch)
             _, known = self._hidden.get(bare.identity, (bare, frozenset[int]()))
             self._hidden[bare.identity] = bare, known.union(which)
 
@@ -376,7 +502,8 @@ class Plugin:
         spec, config = tactic.spec, tactic.config
         # Configs that differ for the compiler alone allocate the same.
         keywords = spec.launch_keywords(config), spec.kernel_keywords(config)
-        call = fingerprint(spec.fingerprint, *keywords, tactic.choice)
+        choice = tactic.choice, tactic.launch
+        call = fingerprint(spec.fingerprint, *keywords, choice)
         key = replace(request, inputs=inputs, target=None), call
         with self._lock:
             if key not in self._room:
@@ -435,7 +562,12 @@ class Plugin:
         return f"{op}_t{tactic.number}_{digest[:12]}"
 
 
+def _codes(steps: Sequence[Step]) -> list[Step]:
+    return [step.without_aliases for step in steps]
+
+
 _NEVER_STORED = ("", COMPARED, LOADED)  # effects
+_MOST_LAYOUTS = 3  # until what kernels store agrees with what was expected
 _ANY_SIZES = (192, 8, 1 << 16)  # of dynamic extents, where no profile is known
 
 
@@ -481,6 +613,82 @@ class HiddenOutputs:
         return {index: which.index(index) for index in needed}
 
 
+@dataclass(eq=False)
+class StepPlugin(Plugin):
+    """The plugin of one launch of an op that is several steps.
+
+    Attributes:
+        of: the op's plugin.
+        step: which launch.
+    """
+
+    of: Plugin = None  # type: ignore[assignment]
+    step: Step = None  # type: ignore[assignment]
+
+    def whole(self, request: Request) -> Request:
+        """The request for the op that one for this plugin belongs to."""
+        count = len(self.of.tensors)
+        inputs = request.inputs[:count], request.inputs[count + len(self.step.reads) :]
+        return replace(request, inputs=sum(inputs, ()))
+
+    def programs(self, request: Request) -> tuple[Tactic, ...]:
+        """This launch of each config that has the same steps, and of each choice."""
+        with self._lock:
+            if request not in self._programs:
+                self._programs[request] = tuple(self._parts(request))
+            return self._programs[request]
+
+    def _parts(self, request: Request) -> Iterator[Tactic]:
+        whole = self.whole(request)
+        structure = self.of.structure(whole)
+        if structure is None or self.step not in structure.steps:
+            raise errors.UnsupportedKernelError(
+                f"{self.op}: {self.of.op} has other steps for inputs {whole.inputs} "
+                "than it was taken apart into. Compile the model once more."
+            )
+        number = 0
+        for tactic in self.of.programs(whole):
+            if tactic.launch not in (None, self.step.index):
+                continue
+            number += 1
+            known, tactic = tactic.number, replace(tactic, number=number)
+            if tactic.program is None:
+                yield tactic
+            elif known in structure.numbers:
+                program = self.step.part(tactic.program)
+                choices = program.launch.choices
+                if choices and not tactic.choice and not tactic.config:
+                    first, index = choices[0], self.step.index
+                    tactic = replace(tactic, choice=first, launch=index)
+                yield replace(tactic, program=program)
+            else:
+                yield replace(tactic, program=None, error=self._other_steps(tactic))
+
+    def _other_steps(self, tactic: Tactic) -> AnnotationError:
+        return errors.UnsupportedKernelError(
+            f"{self.of.op}, {tactic.description}: its steps, or the tensors between "
+            "them, differ from those of the first config. TensorRT times each launch "
+            "alone: register an op for each kind of config."
+        )
+
+    def _record(
+        self,
+        tactic: Tactic,
+        request: Request,
+        plain: PlainInputs | None,
+        somewhere: bool = False,
+    ) -> Tactic:
+        """The launch somewhere in the profile; :meth:`_parts` has it everywhere."""
+        ran = self.of._record(tactic, self.whole(request), plain, somewhere)
+        if ran.program is None:
+            return ran
+        try:
+            return replace(ran, program=self.step.part(ran.program))
+        except LookupError:
+            where = f"{self.op}: at sizes outside of the profile it has other steps"
+            return replace(ran, program=None, error=errors.RecordError(f"{where}."))
+
+
 def errors_of(tactics: Sequence[Tactic]) -> str:
     """Why each of these tactics is left out, in sentences."""
     return "".join(f" Tactic {t.number}: {t.error}" for t in tactics if t.error)
@@ -501,6 +709,7 @@ class RegisteredOp:
         location: ``file:line`` of the call.
         undo: removes it from every registry; may be called again.
         redo: puts it into ``registered``, and every registry, again after that.
+        steps: takes it apart, where its kernels are its own.
     """
 
     plugin: Plugin | None
@@ -509,6 +718,7 @@ class RegisteredOp:
     location: str
     undo: Callable[[], None]
     redo: Callable[[], None]
+    steps: Any = None
 
 
 registered: dict[str, RegisteredOp] = {}

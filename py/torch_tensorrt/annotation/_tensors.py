@@ -58,6 +58,17 @@ class TensorInfo:
         return any(isinstance(extent, Range) for extent in self.shape)
 
 
+def extent_of(size: int | torch.SymInt) -> Extent:
+    """A size of a graph's tensor: known, or the range that the graph knows of it."""
+    if isinstance(size, int):
+        return size
+    node = size.node
+    known = node.shape_env.bound_sympy(node.expr)
+    low, high = max(0, int(known.lower)), int(min(known.upper, INT32_MAX))
+    hint = node.hint if node.has_hint() else low
+    return low if low == high else Range(low, min(max(hint, low), high), high)
+
+
 def of_any_size(info: TensorInfo | None, hint: int = UNKNOWN.opt) -> TensorInfo | None:
     """``info`` as a plugin's descriptor knows it: without the profile."""
     if info is None:

@@ -15,7 +15,7 @@ import pytest
 import sympy
 import torch
 import triton
-from kernels import add_kernel, info, launch_add, multiply_kernel, scale_kernel
+from kernels import add_kernel, info, launch_add, scale_kernel
 from values import evaluate
 
 from torch_tensorrt.annotation._record import Call, infer_outputs, record
@@ -120,22 +120,6 @@ def test_outputs_are_contiguous_whatever_the_fake_kernel_says() -> None:
 def test_a_launch_function_that_launches_nothing_is_refused() -> None:
     with pytest.raises(LaunchCountError, match=r"<lambda> .* launched no kernel"):
         recorded(lambda x, y, out: None)
-
-
-def test_a_launch_function_that_launches_twice_is_refused_by_the_kernels_names() -> (
-    None
-):
-    def twice(x: Any, y: Any, out: Any) -> None:
-        launch(x, y, out, 5)
-        multiply_kernel[(1,)](x, y, out, 5, BLOCK=16)
-
-    with pytest.raises(LaunchCountError, match="2 kernels: add_kernel, multiply_kern"):
-        recorded(twice)
-
-
-def test_a_tensor_filled_by_the_launch_function_is_refused() -> None:
-    with pytest.raises(ArgumentError, match=r"argument `y_ptr`: a tensor of shape"):
-        recorded(lambda x, y, out: launch(x, torch.ones_like(y), out, 5))
 
 
 def test_a_slice_that_starts_at_the_base_is_its_tensors_pointer() -> None:
@@ -326,22 +310,6 @@ def test_a_launch_function_that_remembers_is_refused() -> None:
 
     with pytest.raises(RecordError, match="must depend on nothing but its arguments"):
         recorded(launch_fn, info(8), info(8))
-
-
-def test_an_operator_that_writes_a_tensor_beside_the_kernel_is_refused() -> None:
-    for write in (
-        lambda x, out: out.zero_(),
-        lambda x, out: x.mul_(2),
-        lambda x, out: torch.neg(x, out=out),
-        lambda x, out: out.view(-1).fill_(1),
-    ):
-
-        def launch_fn(x: Any, y: Any, out: Any, write: Any = write) -> None:
-            write(x, out)
-            launch(x, y, out, 5)
-
-        with pytest.raises(RecordError, match=r"writes a tensor with .* outside"):
-            recorded(launch_fn)
 
 
 def test_operators_may_write_tensors_that_the_launch_function_made() -> None:
@@ -724,10 +692,7 @@ def test_what_a_body_allocates_and_returns_is_the_output() -> None:
     [
         (lambda x: x.new_empty(x.shape[0], 9), "fake kernel .*One of them is wrong"),
         (lambda x: torch.empty_like(x, dtype=torch.int8), "One of them is wrong"),
-        (lambda x: x.new_empty(8, x.shape[0]).t(), r"output 0 has strides \[1, "),
-        (lambda x: x.new_empty(x.shape[0] + 1, 8)[1:], r"output 0 has strides \[8, 1"),
         (lambda x: x, "output 0 comes from an input"),
-        (lambda x: x.clone(), "output 0 comes from .*clone"),
     ],
 )
 def test_a_body_that_returns_something_else_is_refused(make: Any, message: str) -> None:
@@ -736,7 +701,7 @@ def test_a_body_that_returns_something_else_is_refused(make: Any, message: str) 
 
 
 def test_a_body_that_returns_no_tensor_is_refused() -> None:
-    with pytest.raises(ArgumentError, match=r"<lambda> .* returned NoneType; it must"):
+    with pytest.raises(ArgumentError, match=r"returns \(\), and the op's fake"):
         of_body(lambda x: None)
 
 

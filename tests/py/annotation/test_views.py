@@ -147,16 +147,6 @@ def test_an_offset_that_only_tracing_sees_is_found_by_the_replay() -> None:
         program(launch, info(ROWS, 50))
 
 
-def test_an_output_that_is_a_part_of_what_was_allocated_is_refused() -> None:
-    def body(x: torch.Tensor) -> torch.Tensor:
-        both = x.new_empty(2, x.shape[0], x.shape[1] // 2)
-        difference(*x.chunk(2, -1), both[1])
-        return both[0]
-
-    with pytest.raises(ArgumentError, match="output 0 is a part of a larger tensor"):
-        program(body, info(ROWS, 50), names=("x",))
-
-
 # --- told to the compiler -------------------------------------------------------------
 
 

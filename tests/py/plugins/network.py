@@ -57,10 +57,15 @@ class RecordingNetwork:
     def __init__(self) -> None:
         self.layers: list[RecordedLayer] = []
         self.constants: list[RecordedConstant] = []
+        self.copies: list[RecordedLayer] = []
 
     def add_constant(self, shape: Any, weights: Any) -> RecordedConstant:
         self.constants.append(RecordedConstant(shape, weights))
         return self.constants[-1]
+
+    def add_identity(self, tensor: Any) -> RecordedLayer:
+        self.copies.append(RecordedLayer([tensor], None, False))
+        return self.copies[-1]
 
     def add_plugin(self, create: Any, aot: bool) -> RecordedLayer:
         kind = trt.QuickPluginCreationRequest

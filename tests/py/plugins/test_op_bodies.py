@@ -11,7 +11,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from kernels import add_kernel, launch_silu, silu_kernel
+from kernels import add_kernel, silu_kernel
 from torch.library import custom_op, register_fake, triton_op, wrap_triton
 
 import torch_tensorrt
@@ -20,7 +20,6 @@ import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._plugin import registered
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
-    RecordError,
     SpecError,
     UnsupportedKernelError,
 )
@@ -141,31 +140,6 @@ def test_an_op_whose_body_cannot_be_reached_asks_for_a_launch_function() -> None
             trt_plugins.custom_op("body::hidden", impl=tta.triton())
     finally:
         library._destroy()
-
-
-def test_an_output_that_is_initialized_by_torch_is_refused(
-    op: Callable[..., str],
-) -> None:
-    def body(x: Tensor) -> Tensor:
-        out = torch.zeros_like(x)
-        launch_silu(x, out)
-        return out
-
-    with pytest.raises(RecordError, match=r"output 0 comes from aten\.zeros_like"):
-        trt_plugins.custom_op(op(body), impl=tta.triton())
-
-
-def test_an_output_whose_layout_is_not_the_engines_is_refused(
-    op: Callable[..., str],
-) -> None:
-    def body(x: Tensor) -> Tensor:
-        out = torch.empty_like(x)
-        launch_silu(x, out)
-        return out.t()
-
-    name = op(body, fake=lambda x: x.new_empty(x.shape[1], x.shape[0]))
-    with pytest.raises(ArgumentError, match=r"output 0 has strides \[1, 256\]"):
-        trt_plugins.custom_op(name, impl=tta.triton())
 
 
 def test_a_body_that_contradicts_its_fake_kernel_is_refused(

@@ -68,17 +68,18 @@ class Kernel:
         named = (name.split() for name, does in self.effects.items() if does)
         return tuple(sorted(int(index) for kind, index in named if kind == "hidden"))
 
-    def placed(self, places: Mapping[int, int], count: int) -> Kernel:
+    def placed(self, places: Mapping[int, int], count: int, aliased: int = 0) -> Kernel:
         """The kernel of a plugin that has ``count`` hidden outputs.
 
         A buffer without a place gets the address of the first input.
 
         Args:
+            aliased: outputs before them that are inputs, too; it takes their inputs.
             places: for a hidden buffer, which of the hidden outputs it is.
         """
         kinds = [name.split()[0] for name in self.effects]
         inputs, outputs, hidden = map(kinds.count, ("input", "output", "hidden"))
-        if not count and not hidden:
+        if not count and not hidden and not aliased:
             return self
         slots = [ptx.Slot(ptx.Kind.INPUT, index) for index in range(inputs)]
         slots += [ptx.Slot(ptx.Kind.EXTRA, index) for index in range(len(self.extras))]
@@ -86,11 +87,12 @@ class Kernel:
         for index in range(hidden):
             place = places.get(index)
             nowhere = ptx.Slot(ptx.Kind.INPUT, 0)
-            somewhere = ptx.Slot(ptx.Kind.OUTPUT, outputs + (place or 0))
+            somewhere = ptx.Slot(ptx.Kind.OUTPUT, outputs + aliased + (place or 0))
             slots.append(nowhere if place is None else somewhere)
         taken = "_".join(str(places.get(index, "x")) for index in range(hidden))
-        entry = f"{self.entry}_h{count}_{taken}".rstrip("_")  # as unique as the code
-        counts = inputs, len(self.extras), outputs + count
+        made = f"a{aliased}_h{count}" if aliased else f"h{count}"
+        entry = f"{self.entry}_{made}_{taken}".rstrip("_")  # as unique as the code
+        counts = inputs, len(self.extras), outputs + aliased + count
         code = ptx.reorder(self.code, slots, counts, entry)
         return replace(self, entry=entry, code=code)
 

@@ -21,26 +21,30 @@ from ..errors import (
     AnnotationError,
     ArgumentError,
     DataDependentError,
+    FormatError,
     LaunchCountError,
 )
 from .address import Address
 from .branches import ShapesRejected, trace, trace_somewhere
+from .operations import CaughtOperation, Operations, read_operation, storage_of
 from .program import (
     Argument,
     CaughtLaunch,
     Constant,
     Grid,
     Launch,
+    Operation,
     Output,
     Pointer,
     Program,
     Scalar,
+    View,
     are_equal,
     scalar,
 )
-from .recording import Purpose, raise_refusals, recorded_for
+from .recording import Purpose, count_launch, raise_refusals, recorded_for
 from .replay import PlainInputs, numbers_in
-from .tracing import Operators, Trace
+from .tracing import Trace
 from .tracing import as_tensors as as_tensors
 
 _FEW_SHAPES = 8
@@ -95,6 +99,7 @@ class Call:
             outputs; None for a function that is handed its outputs.
         input_formats, output_formats: of the tensors, as a spec names them.
         weights: how many of the inputs are constants.
+        writable: the inputs that the op says it writes, by number.
         purpose: what the function is recorded for.
     """
 
@@ -104,6 +109,7 @@ class Call:
     input_formats: Formats = None
     output_formats: Formats = None
     weights: int = 0
+    writable: frozenset[int] = frozenset()
     purpose: Purpose = field(default_factory=Purpose)
 
 
@@ -114,85 +120,143 @@ def record(
     inputs: Sequence[TensorInfo | None],
     call: Call = Call(),
     plain: PlainInputs | None = None,
-    only_buffers: bool = False,
+    somewhere: bool = False,
 ) -> Program:
-    """The program of ``launch_fn``: the one launch that it makes.
+    """The program of ``launch_fn``.
 
     Args:
-        interceptor: catches the launch.
+        interceptor: catches its launches.
         meta: gives the outputs for the inputs.
         plain: inputs to replay on, where several functions with this ``meta`` share
             them.
-        only_buffers: read the outputs and the hidden buffers and no launch, of one run
-            somewhere in the profile. What that finds is a proposal, and needs a check.
+        somewhere: of one run somewhere in the profile. What that finds is a proposal,
+            and needs a check.
 
     Raises:
         RecordError: see its subclasses.
     """
-    what = f"launch function {describe(launch_fn)}"
     _require_ranks("input", [len(info.shape) if info else 0 for info in inputs])
-    launches: list[CaughtLaunch] = []
-    keywords: dict[int, Mapping[str, Any]] = {}  # by the number of outputs
+    function = _Function(launch_fn, call)
+    what = function.what
 
     def run(run: Trace) -> Program:
-        # An engine's outputs are contiguous and their own, whatever the fake kernel's.
-        outputs = tuple(
-            torch.empty(o.shape, dtype=o.dtype, device="cuda")
-            for o in _fake_outputs(run, meta, "the fake kernel")
-        )
-        launches.clear()
-        formats = (
-            *formats_of(call.input_formats, run.inputs, call.weights, "input"),
-            *formats_of(call.output_formats, outputs, 0, "output"),
-        )
-        tensors = empty_buffers(formats, (*run.inputs, *outputs))
-        operators = Operators((t for t in tensors if t is not None), what)
-        with operators, _rejecting(what) if only_buffers else nullcontext():
-            if call.names is None:
-                if (count := len(outputs)) not in keywords:
-                    keywords[count] = _keywords(launch_fn, what, tensors, count, call)
-                launch_fn(*tensors, **keywords[count])
-            else:
-                named = dict(zip(call.names, run.inputs, strict=True))
-                result = launch_fn(**named, **call.keywords)
-                outputs = _own_outputs(run, result, outputs, operators, what)
-                tensors = (*run.inputs, *outputs)
-        raise_refusals()
+        expected = _fake_outputs(run, meta, "the fake kernel")
+        with _rejecting(what) if somewhere else nullcontext():
+            ran = function.run(run.inputs, expected)
+        if call.names is not None:
+            _require_as_declared(run, ran.outputs, expected, what)
         # What follows only reads tensors, which is faster past torch's modes.
         with torch._C.DisableTorchFunction():
-            caught = _only(launches, what)
-            buffers = _hidden_buffers(caught, tensors, operators)
-            tensors = (*tensors, *buffers)
-            hidden = _read_outputs(run, buffers, "hidden buffer")
-            if only_buffers:
-                return Program((), _read_outputs(run, outputs), hidden=hidden)
-            launch = Launch(
-                kernel=caught.kernel,
-                name=caught.name,
-                grid=_read_grid(run, caught),
-                arguments=tuple(_read_arguments(run, caught, tensors)),
-                options=tuple(sorted(caught.options.items())),
-            )
-            return Program(
-                inputs=(),
-                outputs=_read_outputs(run, outputs),
-                steps=(launch,),
-                formats=tuple(fmt.name for fmt in formats),
-                choices=caught.choices,
-                hidden=hidden,
-            )
+            return _Reader(run, ran, what).program(call.writable)
 
     with (
         recorded_for(call.purpose),
-        interceptor.intercept(launches.append, call.overrides),
+        interceptor.intercept(function.catch, call.overrides),
     ):
-        if only_buffers:
-            return trace_somewhere(run, inputs, what)
+        if somewhere:
+            program = trace_somewhere(run, inputs, what)
+            return replace(program, inputs=tuple(inputs))
         plain = plain or PlainInputs(inputs)
         program = trace(run, inputs, what, plain, numbers_in(launch_fn, meta))
     program = replace(program, inputs=tuple(inputs))
-    _require_outputs_written(program)
+    _require_outputs_written(program, what)
     return program
+
+
+def buffers(
+    interceptor: Interceptor,
+    launch_fn: Callable[..., Any],
+    expected: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor | None],
+    call: Call,
+) -> list[torch.Tensor]:
+    """The tensors that a launch function makes, within a recording of another function.
+
+    Args:
+        expected: what the fake kernel returns.
+        inputs: fake tensors of the recording.
+
+    Returns:
+        Those of ``record(...).hidden``, if the program is no plugin.
+    """
+    function = _Function(launch_fn, call)
+    with (
+        recorded_for(call.purpose),
+        interceptor.intercept(function.catch, call.overrides),
+    ):
+        ran = function.run(inputs, expected)
+    with torch._C.DisableTorchFunction():
+        return _Reader(None, ran, function.what).buffers()
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """One run of a launch function.
+
+    Attributes:
+        inputs: as the function got them.
+        outputs: as torch sees them.
+        returned: their memory.
+        formats: of all.
+    """
+
+    operations: Operations
+    inputs: tuple[torch.Tensor | None, ...]
+    outputs: tuple[torch.Tensor, ...]
+    returned: tuple[torch.Tensor, ...]
+    formats: tuple[str, ...]
+
+
+class _Function:
+    """A launch function, and how it is called; each run is noted."""
+
+    def __init__(self, launch_fn: Callable[..., Any], call: Call) -> None:
+        self.what = f"launch function {describe(launch_fn)}"
+        self._launch_fn, self._call = launch_fn, call
+        self._keywords: dict[int, Mapping[str, Any]] = {}  # by the number of outputs
+        self._operations = Operations(self.what)
+
+    def catch(self, launch: CaughtLaunch) -> None:
+        """Note a launch of the current run."""
+        self._operations.steps.append(launch)
+        count_launch()
+
+    def run(
+        self,
+        inputs: Sequence[torch.Tensor | None],
+        expected: Sequence[torch.Tensor],
+    ) -> _Ran:
+        """Call it with fake tensors, and outputs as the fake kernel expects them."""
+        launch_fn, call, what = self._launch_fn, self._call, self.what
+        self._operations = operations = Operations(what)
+        with operations:
+            # An engine's outputs are contiguous and their own, whatever the fake
+            # kernel's.
+            outputs = tuple(
+                torch.empty(o.shape, dtype=o.dtype, device="cuda") for o in expected
+            )
+            formats = (
+                *formats_of(call.input_formats, inputs, call.weights, "input"),
+                *formats_of(call.output_formats, outputs, 0, "output"),
+            )
+            tensors = empty_buffers(formats, (*inputs, *outputs))
+        given = tensors[: len(inputs)]
+        operations.begin(given, call.writable)
+        with operations:
+            if call.names is None:
+                if (count := len(outputs)) not in self._keywords:
+                    self._keywords[count] = _keywords(
+                        launch_fn, what, tensors, count, call
+                    )
+                launch_fn(*tensors, **self._keywords[count])
+                returned = tuple(t for t in tensors[len(inputs) :] if t is not None)
+            else:
+                named = dict(zip(call.names, inputs, strict=True))
+                returned = as_tensors(launch_fn(**named, **call.keywords), what)
+                outputs = returned
+        raise_refusals()
+        names = tuple(fmt.name for fmt in formats)
+        return _Ran(operations, given, outputs, returned, names)
 
 
 @contextmanager
@@ -206,18 +270,28 @@ def _rejecting(what: str) -> Iterator[None]:
         raise ShapesRejected(what) from error
 
 
-def _require_outputs_written(program: Program) -> None:
-    """Every output must reach the kernel: nothing else in an engine fills it."""
-    arguments = program.launch.arguments
-    passed = {
-        argument.tensor for argument in arguments if isinstance(argument, Pointer)
-    }
-    for index in range(len(program.outputs)):
-        if len(program.inputs) + index not in passed:
+def _require_outputs_written(program: Program, what: str) -> None:
+    """Every output must reach a step: nothing else in an engine fills it."""
+    reached = {p.tensor for launch in program.launches for p in launch.pointers}
+    for step in program.steps:
+        if isinstance(step, Operation):
+            reached |= {*step.results, *(view.tensor for view in step.written)}
+    first = len(program.inputs)
+    own = range(first, first + len(program.outputs))
+    for index, tensor in enumerate(
+        v.tensor for v in program.returned or map(View, own)
+    ):
+        if tensor < first:
             raise ArgumentError(
-                f"kernel {program.launch.name}: output {index} of the meta function is "
-                "not an argument of the launch, so nothing would write it. Let the "
-                "meta function return what the launch function takes after the inputs."
+                f"{what}: output {index} comes from an input. An engine's outputs are "
+                "memory of their own: return a tensor that the op allocates."
+            )
+        if tensor not in reached:
+            where = f"kernel {program.launch.name}" if program.is_plugin else what
+            raise ArgumentError(
+                f"{where}: output {index} of the meta function is not an argument of "
+                "the launch, so nothing would write it. Let the meta function return "
+                "what the launch function takes after the inputs."
             )
 
 
@@ -271,36 +345,19 @@ def _instead(
     )
 
 
-def _own_outputs(
+def _require_as_declared(
     run: Trace,
-    result: Any,
+    returned: Sequence[torch.Tensor],
     expected: Sequence[torch.Tensor],
-    operators: Operators,
     what: str,
-) -> tuple[torch.Tensor, ...]:
-    """What an op's body returned, if an engine can stand in for its allocations."""
-    outputs = as_tensors(result, what)
-    found, wanted = _read_outputs(run, outputs), _read_outputs(run, expected)
+) -> None:
+    """Raise unless an op's body returned what its fake kernel says."""
+    found, wanted = _read_outputs(run, returned), _read_outputs(run, expected)
     if not are_equal(found, wanted, run.ranges):
         raise ArgumentError(
             f"{what} returns {found}, and the op's fake kernel {wanted}. One of them "
             "is wrong."
         )
-    for index, output in enumerate(outputs):
-        if not output.is_contiguous() or output.storage_offset() != 0:
-            raise ArgumentError(
-                f"{what}: output {index} has strides {list(output.stride())}. An "
-                "engine's outputs are contiguous: return the tensor as allocated."
-            )
-        size = run.expr(output.numel()) * output.dtype.itemsize
-        more = run.expr(output.untyped_storage().nbytes()) - size
-        if more.is_number and more != 0:  # of a symbol, plain ints decide
-            raise ArgumentError(
-                f"{what}: output {index} is a part of a larger tensor. An engine's "
-                "outputs are memory of their own: allocate each, and return it."
-            )
-    operators.require_only_allocated(outputs)
-    return outputs
 
 
 def _fake_outputs(
@@ -322,20 +379,114 @@ def describe(function: Callable[..., Any]) -> str:
     return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
 
 
-def _only(launches: list[CaughtLaunch], what: str) -> CaughtLaunch:
-    if not launches:
-        raise LaunchCountError(
-            f"{what} launched no kernel. It must launch exactly one, "
-            "whatever the sizes are, in the language of its spec."
+class _Reader:
+    """Reads the program of one run, which is over.
+
+    Args:
+        run: None where only the buffers are wanted.
+    """
+
+    def __init__(self, run: Trace | None, ran: _Ran, what: str) -> None:
+        self._trace, self._ran, self._what = run, ran, what
+        self._operations = ran.operations
+        numbered = enumerate(ran.inputs)
+        self._numbers = {storage_of(t): i for i, t in numbered if t is not None}
+        self._buffers: list[torch.Tensor] = []  # numbered from there on
+
+    @property
+    def _run(self) -> Trace:
+        assert self._trace is not None, "it was made to read a program"
+        return self._trace
+
+    def program(self, writable: frozenset[int]) -> Program:
+        """The program, without what is known of its inputs."""
+        ran, steps = self._ran, self._live()
+        if not self._operations.launches:
+            raise LaunchCountError(
+                f"{self._what} launched no kernel. It must launch one or more, "
+                "whatever the sizes are, in the language of its spec."
+            )
+        storages = set(map(storage_of, ran.returned))
+        is_plugin = len(steps) == 1 and not writable
+        is_plugin &= all(map(self._operations.is_whole, ran.returned))
+        is_plugin &= len(storages) == len(ran.returned)
+        if is_plugin:
+            for tensor in ran.returned:
+                self._number(tensor)
+        elif {*ran.formats} - {"LINEAR"}:
+            raise FormatError(
+                f"{self._what}: formats of a function that does more than one launch "
+                f"into new outputs: {', '.join(ran.formats)}. Leave the formats out."
+            )
+        read = tuple(map(self._step, steps))
+        views = tuple(map(self._view, () if is_plugin else ran.returned))
+        hidden = self._buffers[len(ran.outputs) :] if is_plugin else self._buffers
+        return Program(
+            inputs=(),
+            outputs=_read_outputs(self._run, ran.outputs),
+            steps=read,
+            formats=ran.formats,
+            hidden=_read_outputs(self._run, hidden, "hidden buffer"),
+            returned=views,
+            writable=tuple(sorted(writable)),
         )
-    launch, *others = launches
-    if others:
-        seen = ", ".join(launch.name for launch in launches)
-        raise LaunchCountError(
-            f"{what} launched {len(launches)} kernels: {seen}. A plugin is one launch: "
-            "register an op for each kernel, or fuse them."
-        )
-    return launch
+
+    def buffers(self) -> list[torch.Tensor]:
+        """The tensors that the function makes, in the order of a program's steps."""
+        for step in self._live():
+            if isinstance(step, CaughtLaunch):
+                tensors = [v for _, v, _ in step.arguments if torch.is_tensor(v)]
+            else:
+                tensors = [*step.tensors, *step.results]
+            for tensor in tensors:
+                self._number(tensor)
+        for tensor in self._ran.returned:
+            self._number(tensor)
+        return self._buffers
+
+    def _live(self) -> list[CaughtLaunch | CaughtOperation]:
+        """The launches, and the operations that one of them or the result needs."""
+        needed = self._numbers.keys() | set(map(storage_of, self._ran.returned))
+        live: list[CaughtLaunch | CaughtOperation] = []
+        for step in reversed(self._operations.steps):
+            if isinstance(step, CaughtLaunch):
+                tensors = (value for _, value, _ in step.arguments)
+                needed |= {storage_of(t) for t in tensors if torch.is_tensor(t)}
+            elif needed & {*step.written, *map(storage_of, step.results)}:
+                needed |= set(map(storage_of, step.tensors))
+            else:
+                continue
+            live.append(step)
+        return live[::-1]
+
+    def _step(self, step: CaughtLaunch | CaughtOperation) -> Launch | Operation:
+        if isinstance(step, CaughtLaunch):
+            return Launch(
+                kernel=step.kernel,
+                name=step.name,
+                grid=_read_grid(self._run, step),
+                arguments=tuple(_read_arguments(self._run, step, self._pointed)),
+                options=tuple(sorted(step.options.items())),
+                choices=step.choices,
+            )
+        how = self._view, self._number, self._run.expr, self._what
+        return read_operation(step, *how)
+
+    def _pointed(self, tensor: torch.Tensor, where: str) -> int:
+        """The number of a tensor that a kernel gets."""
+        self._operations.require_dense(tensor, where)
+        return self._number(tensor)
+
+    def _number(self, tensor: torch.Tensor) -> int:
+        storage = storage_of(tensor)
+        if storage not in self._numbers:
+            whole = self._operations.made(tensor, self._what).tensor
+            self._numbers[storage] = len(self._ran.inputs) + len(self._buffers)
+            self._buffers.append(whole)
+        return self._numbers[storage]
+
+    def _view(self, tensor: torch.Tensor) -> View:
+        return self._operations.view(tensor, self._number(tensor), self._run.expr)
 
 
 def _read_outputs(
@@ -344,24 +495,6 @@ def _read_outputs(
     outputs = [Output(tuple(map(run.expr, t.shape)), t.dtype) for t in tensors]
     _require_ranks(what, [len(output.shape) for output in outputs])
     return tuple(outputs)
-
-
-def _hidden_buffers(
-    launch: CaughtLaunch,
-    tensors: Sequence[torch.Tensor | None],
-    operators: Operators,
-) -> tuple[torch.Tensor, ...]:
-    """What the launch is passed beside the plugin's ``tensors``, in its order."""
-    known = {t.untyped_storage()._cdata for t in tensors if t is not None}
-    found: list[torch.Tensor] = []
-    for name, value, _ in launch.arguments:
-        if not isinstance(value, torch.Tensor):
-            continue
-        if (storage := value.untyped_storage()._cdata) not in known:
-            known.add(storage)
-            where = f"kernel {launch.name}, argument `{name}`"
-            found.append(operators.allocated(value, where))
-    return tuple(found)
 
 
 def _require_ranks(what: str, ranks: Sequence[int]) -> None:
@@ -393,14 +526,9 @@ def _read_grid(run: Trace, launch: CaughtLaunch) -> Grid | None:
 
 
 def _read_arguments(
-    run: Trace, launch: CaughtLaunch, tensors: Sequence[torch.Tensor | None]
+    run: Trace, launch: CaughtLaunch, number: Callable[[torch.Tensor, str], int]
 ) -> Iterator[Argument]:
-    """Each argument in its role: a tensor of the plugin's, a number, or a constant."""
-    owners = {
-        tensor.untyped_storage()._cdata: index
-        for index, tensor in enumerate(tensors)
-        if tensor is not None
-    }
+    """Each argument in its role: a tensor of the program's, a number, or a constant."""
     for name, value, is_constant in launch.arguments:
         where = f"kernel {launch.name}, argument `{name}`"
         if isinstance(value, torch.Tensor):
@@ -408,9 +536,9 @@ def _read_arguments(
                 (value.shape, value.stride()) if launch.passes_layouts else ((), ())
             )
             shape, strides = (tuple(map(run.expr, sizes)) for sizes in layout)
-            owner = owners[value.untyped_storage()._cdata]
             offset = run.expr(value.storage_offset())
-            yield Pointer(name, owner, value.dtype, shape, strides, offset)
+            tensor = number(value, where)
+            yield Pointer(name, tensor, value.dtype, shape, strides, offset)
         elif type(value) is Address:
             raise ArgumentError(
                 f"{where}: the launch function asks for a tensor's address and passes "

@@ -4,18 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import sympy
 import torch
+from torch._ops import OpOverload as _OpOverload
 
 from .._sizes.canonical import canonical
 from .._tensors import Range, Ranges, TensorInfo, ranges_of
 
 Keywords: TypeAlias = tuple[tuple[str, Any], ...]  # sorted (name, value) pairs
+OpOverload: TypeAlias = _OpOverload[..., Any]
 Rule: TypeAlias = Mapping[sympy.Basic, sympy.Basic]
 Grid: TypeAlias = tuple[sympy.Expr, sympy.Expr, sympy.Expr]
 
@@ -43,6 +45,62 @@ class CaughtLaunch:
     options: Mapping[str, Any]
     choices: tuple[Keywords, ...] = ()
     passes_layouts: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor as torch's code has it: a part of one of the program's tensors.
+
+    Attributes:
+        tensor: its number, as in :class:`Pointer`.
+        path: the view operations that lead to it from the whole tensor, each with its
+            other arguments by name.
+    """
+
+    tensor: int
+    path: tuple[tuple[OpOverload, Keywords], ...] = ()
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A torch operation beside the launches, which stays one in the network.
+
+    Attributes:
+        op: as torch dispatched it; no view operation, and no allocation.
+        arguments: by name. Tensors are :class:`View`, integers are expressions, lists
+            are tuples, and anything else is a :class:`Constant`.
+        results: the tensors that it makes; empty where it writes one of its arguments.
+    """
+
+    op: OpOverload
+    arguments: Keywords
+    results: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """torch's: ``"aten.sum.dim_IntList"``."""
+        return str(self.op)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Its tensors."""
+        return tuple(_views_in(self.arguments))
+
+    @property
+    def written(self) -> tuple[View, ...]:
+        """Those that it writes."""
+        given = dict(self.arguments)
+        infos = ((a.name, a.alias_info) for a in self.op._schema.arguments)
+        names = [name for name, info in infos if info is not None and info.is_write]
+        return tuple(_views_in(tuple(given[name] for name in names)))
+
+
+def _views_in(value: Any) -> Iterator[View]:
+    if isinstance(value, View):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _views_in(item)
 
 
 @dataclass(frozen=True)
@@ -103,6 +161,7 @@ class Launch:
         grid: blocks along x, y and z; None where only the compiled kernel says it.
         arguments: in the kernel's own parameter order.
         options: compiler options given at the launch.
+        choices: what its autotuner would choose from; the first was taken.
     """
 
     kernel: Any
@@ -110,6 +169,12 @@ class Launch:
     grid: Grid | None
     arguments: tuple[Argument, ...]
     options: Keywords
+    choices: tuple[Keywords, ...] = field(default=(), compare=False)
+
+    @property
+    def pointers(self) -> tuple[Pointer, ...]:
+        """Those of its arguments that are tensors."""
+        return tuple(a for a in self.arguments if isinstance(a, Pointer))
 
 
 @dataclass(frozen=True)
@@ -124,27 +189,46 @@ class Output:
 class Program:
     """What a function does with its inputs, for every shape in the profile.
 
+    A program of one launch, whose outputs are new buffers, becomes one plugin. Any
+    other is several steps, each launch a plugin of its own (see :meth:`is_plugin`).
+
     Attributes:
         inputs: the plugin's inputs, weights last; None for one that is not given.
-        outputs: the plugin's outputs.
-        hidden: buffers that the function allocates for its kernel, and does not return.
-        steps: its launches, in order. A fake kernel has none, a launch function one.
+        outputs: what the function returns.
+        hidden: buffers that it allocates, or torch makes, and does not return as such.
+        steps: launches and torch operations, in order. A fake kernel has none.
         formats: TensorRT's names of the tensors' formats, inputs first.
-        choices: what the launch's autotuner would choose from; the first was taken.
+        returned: for each output, which part of which tensor it is; empty where outputs
+            are buffers of their own, whose numbers follow those of the inputs.
+        writable: the inputs that the op says it writes.
+        aliased: inputs that the launch writes, and that its plugin therefore returns
+            after its outputs.
     """
 
     inputs: tuple[TensorInfo | None, ...]
     outputs: tuple[Output, ...]
-    steps: tuple[Launch, ...] = ()
+    steps: tuple[Launch | Operation, ...] = ()
     formats: tuple[str, ...] = ()
-    choices: tuple[Keywords, ...] = field(default=(), compare=False)
     hidden: tuple[Output, ...] = ()
+    returned: tuple[View, ...] = ()
+    writable: tuple[int, ...] = ()
+    aliased: tuple[int, ...] = ()
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """The steps that are launches."""
+        return tuple(step for step in self.steps if isinstance(step, Launch))
 
     @property
     def launch(self) -> Launch:
-        """The only step of a launch function's program."""
-        (launch,) = self.steps
+        """The only step of a plugin's program."""
+        (launch,) = self.launches
         return launch
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether it is one launch, which writes new outputs."""
+        return len(self.steps) == 1 and not self.returned and not self.writable
 
     @cached_property
     def ranges(self) -> dict[sympy.Symbol, Range]:
@@ -174,7 +258,7 @@ def _mapped(value: Any, function: Callable[[sympy.Basic], Any]) -> Any:
         return function(value)
     if isinstance(value, tuple):
         return tuple(_mapped(item, function) for item in value)
-    if not isinstance(value, Program | Output | Launch | Pointer):
+    if not isinstance(value, Program | Output | Launch | Operation | View | Pointer):
         return value
     names = [field.name for field in fields(value)]
     return replace(value, **{n: _mapped(getattr(value, n), function) for n in names})

@@ -29,11 +29,13 @@ class Purpose:
         target: the GPU; None where none is known.
         aligned: every tensor starts at a multiple of 16 bytes.
         options: compiler options of the config, which go before those of the launch.
+        launch: the one that an autotuner's choice is of; None for the only one.
     """
 
     target: Target | None = None
     aligned: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    launch: int | None = None
 
 
 class _Recording(threading.local):
@@ -42,6 +44,7 @@ class _Recording(threading.local):
         self.asked_target = False
         self.purpose = Purpose()
         self.refusals: list[AnnotationError] = []
+        self.launches = 0
 
 
 _recording = _Recording()
@@ -129,9 +132,19 @@ def is_running() -> bool:
 # --- Refusals -------------------------------------------------------------------------
 
 
-def forget_refusals() -> None:
+def begin_run() -> None:
     """Another run begins."""
-    _recording.refusals = []
+    _recording.refusals, _recording.launches = [], 0
+
+
+def count_launch() -> None:
+    """The run has made a launch."""
+    _recording.launches += 1
+
+
+def is_chosen_for() -> bool:
+    """Whether an autotuner's choice, if there is one, is of the run's next launch."""
+    return _recording.purpose.launch in (None, _recording.launches)
 
 
 def refuse(error: AnnotationError) -> NoReturn:

@@ -35,7 +35,16 @@ from .._sizes.expressions import on_ints
 from .._sizes.facts import is_condition
 from .._sizes.to_tensorrt import compiled
 from .._tensors import Ranges, TensorInfo, ranges_of, symbol
-from .program import Constant, Pointer, Program, Scalar
+from .program import (
+    Constant,
+    Keywords,
+    Operation,
+    OpOverload,
+    Pointer,
+    Program,
+    Scalar,
+    View,
+)
 from .tracing import FakeTensors, Modes, Trace
 
 MOST_SHAPES = 500
@@ -235,14 +244,40 @@ class Recorded:
 
 def _taken_apart(program: Program) -> tuple[tuple[Any, ...], list[sympy.Basic]]:
     """What must be the same at every shape, and what follows the shape."""
-    launch = program.launch if program.steps else None
-    structure: list[Any] = [program.formats, program.choices]
+    structure: list[Any] = [program.formats, program.writable]
+    structure += [("returned", v.tensor, *map(_op, v.path)) for v in program.returned]
     for what, buffers in (("output", program.outputs), ("hidden", program.hidden)):
         structure += [(what, len(b.shape), b.dtype) for b in buffers]
-    if launch is not None:
-        structure += [launch.kernel, launch.options, launch.grid is None]
-        structure += map(_role, launch.arguments)
+    for step in program.steps:
+        if isinstance(step, Operation):
+            structure += [step.name, step.results, _shape_of(step.arguments)]
+        else:
+            structure += [step.kernel, step.options, step.choices, step.grid is None]
+            structure += map(_role, step.arguments)
     return tuple(structure), [expr for _, expr in _expressions(program)]
+
+
+def _op(step: tuple[OpOverload, Keywords]) -> tuple[Any, ...]:
+    return str(step[0]), _shape_of(step[1])
+
+
+def _shape_of(value: Any) -> Any:
+    """What an operation is given, without its numbers."""
+    if isinstance(value, tuple):
+        return tuple(map(_shape_of, value))
+    if isinstance(value, View):
+        return value.tensor, *map(_op, value.path)
+    return "a number" if isinstance(value, sympy.Basic) else value
+
+
+def _numbers_of(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _numbers_of(item)
+    elif isinstance(value, View):
+        yield from _numbers_of(value.path)
+    elif isinstance(value, sympy.Basic):
+        yield value
 
 
 def _role(argument: Pointer | Scalar | Constant) -> tuple[Any, ...]:
@@ -263,9 +298,15 @@ def _expressions(program: Program) -> Iterator[tuple[str, Any]]:
         yield from _numbered(f"output {index}, extent", output.shape)
     for index, buffer in enumerate(program.hidden):
         yield from _numbered(f"hidden buffer {index}, extent", buffer.shape)
-    for launch in program.steps:
-        yield from _numbered("the grid's axis", launch.grid or ())
-        for argument in launch.arguments:
+    for index, view in enumerate(program.returned):
+        yield from _numbered(f"output {index}, number", list(_numbers_of(view)))
+    for step in program.steps:
+        if isinstance(step, Operation):
+            numbers = list(_numbers_of(step.arguments))
+            yield from _numbered(f"{step.name}, number", numbers)
+            continue
+        yield from _numbered("the grid's axis", step.grid or ())
+        for argument in step.arguments:
             what = f"argument `{argument.name}`"
             if isinstance(argument, Pointer):
                 yield from _numbered(f"{what}, extent", argument.shape)

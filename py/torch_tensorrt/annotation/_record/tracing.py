@@ -18,7 +18,7 @@ import logging
 import operator
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -39,20 +39,14 @@ from torch.fx.experimental.symbolic_shapes import (
     uninteresting_files,
 )
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._sizes.canonical import cancelled
 from .._sizes.expressions import on_ints
 from .._tensors import Range, TensorInfo, ranges_of, symbol
-from ..errors import (
-    AnnotationError,
-    ArgumentError,
-    DataDependentError,
-    RecordError,
-)
+from ..errors import AnnotationError, ArgumentError, DataDependentError, RecordError
 from .address import Address
 from .device import QUESTIONS
-from .recording import forget_refusals, in_torch, refuse, running
+from .recording import begin_run, in_torch, refuse, running
 
 T = TypeVar("T")
 Modes: TypeAlias = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
@@ -176,7 +170,7 @@ class Trace:
         return self._run(function)
 
     def _run(self, function: Callable[[Trace], T]) -> T:
-        forget_refusals()
+        begin_run()
         with self._around(), self._modes[0], self._modes[1]:
             return function(self)
 
@@ -216,11 +210,13 @@ class Trace:
 
 
 def as_tensors(value: Any, what: str) -> tuple[torch.Tensor, ...]:
-    """What an op, or its fake kernel, returned, as a tuple of tensors.
+    """What an op, or its fake kernel, returned, as a tuple of tensors; None is none.
 
     Raises:
         ArgumentError: it is not a tensor, or tensors.
     """
+    if value is None:
+        return ()
     tensors = tuple(value) if isinstance(value, tuple | list) else (value,)
     for tensor in tensors:
         if not isinstance(tensor, torch.Tensor):
@@ -484,15 +480,53 @@ class FakeTensors(TorchFunctionMode):
     ) -> Any:
         if func is torch.Tensor.data_ptr:
             return Address.of(args[0])
-        if func is torch.Tensor.__getitem__ and torch.version.cuda is None:
-            # A build of torch without CUDA cannot index a CUDA tensor, even a fake one.
-            key = args[1] if isinstance(args[1], tuple) else (args[1],)
-            if all(k is None or isinstance(k, _BASIC_INDEX) for k in key):
-                return _index(args[0], list(key))
+        if torch.version.cuda is None and (how := _WITHOUT_CUDA.get(func)):
+            result = how(*args, **(kwargs or {}))
+            if result is not NotImplemented:
+                return result
         return func(*args, **(kwargs or {}))
 
 
+# --- What a torch without CUDA cannot do with a CUDA tensor, not even a fake one ------
+
 _BASIC_INDEX = (int, torch.SymInt, slice, type(Ellipsis))
+
+
+def _getitem(tensor: torch.Tensor, key: Any) -> Any:
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if all(k is None or isinstance(k, _BASIC_INDEX) for k in keys):
+        return _index(tensor, keys)
+    return NotImplemented
+
+
+def _setitem(tensor: torch.Tensor, key: Any, value: Any) -> Any:
+    view = _getitem(tensor, key)
+    if view is NotImplemented:
+        return NotImplemented
+    if isinstance(value, torch.Tensor):
+        return _copy(view, value)
+    return torch.ops.aten.fill_.Scalar(view, value)
+
+
+def _copy(tensor: torch.Tensor, source: torch.Tensor, *_: Any, **__: Any) -> Any:
+    return torch.ops.aten.copy_.default(tensor, source)
+
+
+def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    device, dtype, _, memory_format = torch._C._nn._parse_to(*args, **kwargs)
+    if device is None or device.type == tensor.device.type:
+        return NotImplemented
+    options = {"device": device, "dtype": dtype, "memory_format": memory_format}
+    return torch.ops.aten._to_copy.default(tensor, **options)
+
+
+_WITHOUT_CUDA: dict[Any, Callable[..., Any]] = {
+    torch.Tensor.__getitem__: _getitem,
+    torch.Tensor.__setitem__: _setitem,
+    torch.Tensor.copy_: _copy,
+    torch.Tensor.to: _to,
+    torch.Tensor.cuda: lambda tensor, *_, **__: _to(tensor, torch.device("cuda")),
+}
 
 
 def _index(tensor: torch.Tensor, key: list[Any]) -> torch.Tensor:
@@ -511,99 +545,3 @@ def _index(tensor: torch.Tensor, key: list[Any]) -> torch.Tensor:
             continue
         axis += 1
     return tensor
-
-
-class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers which operators wrote tensors, and which made them, while entered.
-
-    An engine runs the kernel alone: it does nothing before, and initializes nothing.
-    """
-
-    def __init__(self, tensors: Iterable[torch.Tensor], what: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._what = what
-        self._guarded = {_storage(tensor) for tensor in tensors}
-        self._writers: dict[int, str] = {}
-        # The tensors are kept: or a storage's address would come again.
-        self._made: dict[int, tuple[str, torch.Tensor]] = {}
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        values = dict(kwargs or {})
-        arguments = func._schema.arguments
-        values |= dict(zip((a.name for a in arguments), args, strict=False))
-        for argument in arguments:
-            info, value = argument.alias_info, values.get(argument.name)
-            if info is None or not info.is_write:
-                continue
-            for tensor in _tensors_of(value):
-                self._writers[_storage(tensor)] = str(func)
-                if _storage(tensor) in self._guarded:
-                    self._refuse_write(str(func))
-        result = func(*args, **(kwargs or {}))
-        if all(r.alias_info is None for r in func._schema.returns):
-            for tensor in _tensors_of(result):
-                self._made[_storage(tensor)] = str(func), tensor
-        return result
-
-    def require_only_allocated(self, outputs: Iterable[torch.Tensor]) -> None:
-        """Raise unless each output was allocated while entered, and left alone."""
-        for index, output in enumerate(outputs):
-            if writer := self._writers.get(_storage(output)):
-                self._refuse_write(writer)
-            maker, _ = self._made.get(_storage(output), ("an input", output))
-            if "empty" not in maker:
-                raise RecordError(
-                    f"{self._what}: output {index} comes from {maker}. An engine's "
-                    "outputs are not initialized: allocate it with torch.empty and let "
-                    "the kernel write all of it."
-                )
-
-    def allocated(self, tensor: torch.Tensor, where: str) -> torch.Tensor:
-        """All of the uninitialized buffer that ``tensor`` is a part of.
-
-        Raises:
-            RecordError: an operator wrote to it.
-            ArgumentError: it is not the function's own, or not uninitialized.
-        """
-        if writer := self._writers.get(_storage(tensor)):
-            self._refuse_write(writer)
-        outside = "outside of the function", tensor
-        maker, buffer = self._made.get(_storage(tensor), outside)
-        if "empty" not in maker or tensor.device.type != "cuda":
-            raise ArgumentError(
-                f"{where}: a tensor of shape {list(tensor.shape)} that is neither an "
-                f"input nor an output; it comes from {maker}, on {tensor.device}. An "
-                "engine runs the kernel alone: it copies and initializes nothing. Pass "
-                "the tensors that the function was given, or buffers from torch.empty "
-                "on their device."
-            )
-        if not buffer.is_contiguous():
-            raise ArgumentError(
-                f"{where}: a buffer with strides {list(buffer.stride())}. An engine's "
-                "buffers are contiguous: allocate it so, and pass a view of it."
-            )
-        return buffer
-
-    def _refuse_write(self, writer: str) -> None:
-        refuse(
-            RecordError(
-                f"{self._what} writes a tensor with {writer} outside its kernel. An "
-                "engine runs the kernel alone: do it in the kernel."
-            )
-        )
-
-
-def _tensors_of(value: Any) -> list[torch.Tensor]:
-    """A tensor, or the tensors of a list."""
-    values = value if isinstance(value, tuple | list) else [value]
-    return [item for item in values if isinstance(item, torch.Tensor)]
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)

@@ -26,6 +26,7 @@ from triton.runtime.jit import JITFunction
 
 from ..._code.ptx import Kind, Slot, parse
 from ..._code.ptxas import output_of
+from ..._record.recording import is_chosen_for
 from ...errors import CompileError, TargetError
 from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
 from ..abi import unlaunchable
@@ -79,9 +80,10 @@ class TritonBackend(Backend):
         ) -> Any:
             if threading.get_ident() != thread:
                 return original(kernel, *args, grid=grid, warmup=warmup, **keywords)
+            chosen = overrides if is_chosen_for() else None
             if not warmup:
-                on_launch(read_launch(kernel, args, grid, keywords, overrides))
-            return returned(kernel, keywords, overrides)
+                on_launch(read_launch(kernel, args, grid, keywords, chosen))
+            return returned(kernel, keywords, chosen)
 
         def again(original: Any, compiled: TritonKernel, grid: Any) -> Any:
             if threading.get_ident() != thread:

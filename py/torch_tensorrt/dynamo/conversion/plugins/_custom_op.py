@@ -30,6 +30,7 @@ from . import _qdp, _torch_op, _validators
 from ._generate_plugin import register_descriptor
 from ._generate_plugin_aot import register_aot
 from ._generate_plugin_converter import Validator, generate_plugin_converter, restoring
+from ._program import StepOps, take_apart_in_graphs
 from ._schema import OpSchema, split_name
 
 _NO_FAKE = (UnsupportedOperatorException, NotImplementedError)
@@ -97,40 +98,53 @@ def custom_op(
     identify = functools.partial(fingerprint, spec, *options)
     location = _caller()
 
+    def register(
+        schema: OpSchema, plugin: Plugin | None, undo: list[Callable[[], None]]
+    ) -> None:
+        """Register a plugin and its converter, with the steps back."""
+        with _qdp.registering(schema.op):
+            undo.append(functools.partial(_qdp.forget, schema.op))
+            if plugin is None:
+                schema.require_functional()
+                register_descriptor(schema)
+            else:
+                _register(schema, plugin)
+        if _aot_register is not None:
+            _aot_register()
+        accepts = capability_validator
+        if plugin is not None:
+            accepts = _validators.capability_of(plugin, schema, accepts, strict)
+
+        def prepare() -> None:
+            if plugin is not None:
+                plugin.prepare()  # which changes
+
+        def content() -> tuple[Any, ...]:
+            """What an engine with this plugin is made of."""
+            kernels = _validators.content_of(plugin) if plugin else ()
+            return (use_aot_if_available, *own_aot(), *kernels)
+
+        accepts = _validators.digesting(schema, content, accepts)
+        undo.append(restoring(schema.overload))
+        weights = plugin.weights if plugin else {}
+        how = (accepts, priority, *flags, weights, schema.aliased, prepare)
+        generate_plugin_converter(schema.op, *how)
+
     def carry_out() -> None:
         """All steps; what was done is undone if one fails."""
         undo = _Undo()
         try:
             schema, plugin = _plugin_of(op_name, spec, undo)
-            with _qdp.registering(op_name):
-                undo.append(functools.partial(_qdp.forget, op_name))
-                if plugin is None:
-                    register_descriptor(schema)
-                else:
-                    _register(schema, plugin)
-            if _aot_register is not None:
-                _aot_register()
-            accepts = capability_validator
+            if plugin is None or not schema.writable:
+                register(schema, plugin, undo)
+            steps = None
             if plugin is not None:
-                accepts = _validators.capability_of(plugin, schema, accepts, strict)
-
-            def prepare() -> None:
-                if plugin is not None:
-                    plugin.prepare()  # which changes
-
-            def content() -> tuple[Any, ...]:
-                """What an engine with this plugin is made of."""
-                kernels = _validators.content_of(plugin) if plugin else ()
-                return (use_aot_if_available, *own_aot(), *kernels)
-
-            accepts = _validators.digesting(schema, content, accepts)
-            undo.append(restoring(schema.overload))
-            weights = plugin.weights if plugin else {}
-            how = (accepts, priority, *flags, weights, prepare)
-            generate_plugin_converter(op_name, *how)
-            registered[op_name] = RegisteredOp(
-                plugin, supports_dynamic_shapes, identify(), location, undo, carry_out
-            )
+                steps = StepOps(schema, plugin, strict, register)
+                undo.append(steps.undo)
+                take_apart_in_graphs()
+            known = supports_dynamic_shapes, identify(), location
+            op = RegisteredOp(plugin, *known, undo, carry_out, steps)
+            registered[op_name] = op
         except BaseException:
             undo()
             registered.pop(op_name, None)
@@ -223,7 +237,7 @@ def _plugin_of(
         count = len(schema.tensors)
         _tensors.names_of_formats(kernel.input_formats, count, len(weights), "input")
     arguments = schema.tensors, schema.attributes, schema.optional, schema.defaults
-    plugin = Plugin(op, spec, schema.meta, *arguments)
+    plugin = Plugin(op, spec, schema.meta, *arguments, schema.writable)
     num_outputs = _try_out(plugin, schema)
     if parameters is not None:
         _torch_op.define(schema, spec, parameters, num_outputs, undo)
@@ -376,7 +390,7 @@ def _outputs(
                 f"Register one: torch.library.register_fake({op!r})."
             ) from error
         return error
-    if not found:
+    if not found and not schema.writable:
         raise SpecError(f"{op}: the fake kernel returns no tensor; one is needed.")
     return found
 

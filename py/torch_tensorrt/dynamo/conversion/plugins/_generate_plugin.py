@@ -35,6 +35,7 @@ def generate_plugin(plugin_name: str) -> None:
         RegistrationError: there is no such op, or there is such a plugin already.
     """
     schema = OpSchema.of(plugin_name)
+    schema.require_functional()
     with _qdp.registering(plugin_name):
         register_descriptor(schema)
 
@@ -57,10 +58,12 @@ def register_descriptor(schema: OpSchema, hidden: HiddenOutputs | None = None) -
         what = f"{schema.op}: the fake kernel"
         symbols, ranges = shape_symbols(descs), _tensors.ranges_of(inputs)
         result = []
-        for output in infer_outputs(meta, inputs, what, are_known):
+        made = infer_outputs(meta, inputs, what, are_known)
+        for output in made[: len(made) - len(schema.aliased)]:
             shape = tuple(to_tensorrt(size, symbols, ranges) for size in output.shape)
             dtype = DType.of(output.dtype).to_tensorrt()
             result.append(trtp.from_shape_expr(shape, dtype))
+        result += [descs[index].aliased() for index in schema.aliased]
         shapes: Any = [(1,)] * count
         if hidden is not None and count and are_known:
             shapes = hidden.shapes(Request.of(inputs, attributes, None))

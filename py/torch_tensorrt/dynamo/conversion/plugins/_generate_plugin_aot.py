@@ -44,7 +44,7 @@ def register_aot(schema: OpSchema, plugin: Plugin, hidden: HiddenOutputs) -> Non
             raise errors.UnsupportedKernelError(f"{op}, tactic {tactic}: {obstacle}")
         places, program = hidden.places(found), found.program
         assert found.kernel is not None and program is not None and places is not None
-        kernel = found.kernel.placed(places, hidden.count)
+        kernel = found.kernel.placed(places, hidden.count, len(program.aliased))
         formats = tuple(desc.format.name for desc in (*descs, *outputs))
         if formats != (wanted := _formats(found, hidden)):
             raise errors.UnsupportedKernelError(

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -22,7 +22,7 @@ from torch_tensorrt.dynamo.conversion._ConverterRegistry import (
 )
 from torch_tensorrt.dynamo.conversion.converter_utils import get_trt_tensor
 
-from . import _qdp
+from . import _aliased_io, _qdp
 from ._schema import OpSchema, split_name
 
 Validator: TypeAlias = Callable[[Node, CompilationSettings], bool]
@@ -36,6 +36,7 @@ def generate_plugin_converter(
     requires_output_allocator: bool = False,
     use_aot_if_available: bool = True,
     weights: Mapping[str, torch.Tensor] | None = None,
+    aliased: Sequence[int] = (),
     prepare: Callable[[], None] | None = None,
 ) -> Callable[..., Any]:
     """Register the converter of an op whose plugin is registered.
@@ -48,6 +49,7 @@ def generate_plugin_converter(
         requires_output_allocator: the plugin's output sizes depend on data.
         use_aot_if_available: embed the ahead-of-time kernel where the plugin has one.
         weights: constants that the plugin takes after the op's tensors.
+        aliased: inputs that the plugin writes; it gets copies of them.
         prepare: is called before TensorRT makes a plugin object.
 
     Returns:
@@ -80,6 +82,8 @@ def generate_plugin_converter(
             get_trt_tensor(ctx, absent() if v is None else v, f"{name}_{argument}")
             for argument, v in given.items()
         ]
+        for index in aliased:
+            tensors[index] = _copied(ctx, tensors[index], name)
         encoded = {n: schema.attributes[n].encode(v) for n, v in attributes.items()}
         layer = ctx.net.add_plugin(plugin(*tensors, **encoded), aot=aot)
         if layer is None:
@@ -105,6 +109,14 @@ def generate_plugin_converter(
         requires_output_allocator=requires_output_allocator,
     )(convert)
     return convert
+
+
+def _copied(ctx: ConversionContext, tensor: Any, node: str) -> Any:
+    """A copy for a plugin to write, so that the tensor stays as it is for others."""
+    _aliased_io.allow(ctx)
+    layer = ctx.net.add_identity(tensor)
+    layer.name = f"[copy]-[{node}]"
+    return layer.get_output(0)
 
 
 def restoring(overload: Any) -> Callable[[], None]:

@@ -28,12 +28,14 @@ class OpSchema:
         weights: names of the constants that follow the op's tensors among the plugin's
             inputs.
         fake: the fake kernel, where this package defines the op.
+        aliased: inputs of the plugin that it writes, and returns after its outputs.
     """
 
     op: str
     arguments: tuple[Any, ...]
     weights: tuple[str, ...] = ()
     fake: Callable[..., Any] | None = None
+    aliased: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, op: str, parameters: str | None = None, **fields: Any) -> OpSchema:
@@ -41,7 +43,7 @@ class OpSchema:
 
         Args:
             parameters: of an op that is not defined yet, as ``"(Tensor x)"``.
-            **fields: ``weights`` and ``fake``.
+            **fields: ``weights``, ``fake`` and ``aliased``.
 
         Raises:
             SpecError: ``op`` is not a name, or torch cannot parse the parameters.
@@ -56,21 +58,19 @@ class OpSchema:
             except RuntimeError as error:
                 raise SpecError(f"{op}: torch rejects the schema: {error}") from error
         returned = [str(result.type) for result in declared.returns]
-        if parameters is None and {*returned} != {"Tensor"}:
+        schema = cls(op, tuple(declared.arguments), **fields)
+        if any(result.alias_info is not None for result in declared.returns):
+            raise RegistrationError(
+                f"{op}: the op returns one of its arguments. Return nothing in its "
+                "place: who calls the op has the argument."
+            )
+        is_fixed = {*returned} <= {"Tensor"} and (returned or schema.writable)
+        if parameters is None and not is_fixed:
             raise RegistrationError(
                 f"{op}: the op returns {', '.join(returned) or 'nothing'}, and a "
                 "plugin returns a fixed number of tensors. Return a Tensor, or a tuple "
                 "of them."
             )
-        schema = cls(op, tuple(declared.arguments), **fields)
-        for argument in schema.arguments:
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                raise RegistrationError(
-                    f"{op}, argument `{argument.name}`: the op writes it in place. "
-                    "TensorRT lets a plugin do so only as a preview feature, "
-                    "ALIASED_PLUGIN_IO_10_03, which Torch-TensorRT does not turn on. "
-                    "Return a new tensor instead."
-                )
         if len(schema.attributes) + len(schema.optional) == len(schema.arguments):
             raise RegistrationError(
                 f"{op}: a plugin needs at least one tensor input that is not optional."
@@ -93,6 +93,26 @@ class OpSchema:
         """Those of the tensors that may be None."""
         required = (a.name for a in self.arguments if a.type.isSubtypeOf(_TENSOR))
         return frozenset(self.tensors) - {*required}
+
+    @cached_property
+    def writable(self) -> frozenset[int]:
+        """The tensors that the op says it writes, by number."""
+        infos = {a.name: a.alias_info for a in self.arguments}
+        named = ((i, infos[name]) for i, name in enumerate(self.tensors))
+        return frozenset(i for i, info in named if info is not None and info.is_write)
+
+    def require_functional(self) -> None:
+        """Raise unless the op leaves its inputs alone.
+
+        Raises:
+            RegistrationError: it writes one of them.
+        """
+        for index in sorted(self.writable):
+            raise RegistrationError(
+                f"{self.op}, argument `{self.tensors[index]}`: the op writes it in "
+                "place, which takes a kernel that is compiled ahead of time. Pass "
+                "impl=, or return a new tensor instead."
+            )
 
     @cached_property
     def attributes(self) -> dict[str, AttributeKind]:

@@ -161,18 +161,39 @@ def define(
     def fake(*args: Any, **kwargs: Any) -> Any:
         return _as_returned(as_tensors(meta(*args, **kwargs), "the meta function"))
 
+    returns = ", ".join(["Tensor"] * num_outputs)
+    eager = _eager(schema, spec, meta)
+    define_op(op, f"{parameters} -> ({returns})", fake, eager, undo)
+
+
+def define_op(
+    op: str,
+    declaration: str,
+    fake: Callable[..., Any],
+    eager: Callable[..., Any],
+    undo: list[Callable[[], None]],
+) -> None:
+    """Define an op that torch does not have.
+
+    Args:
+        declaration: ``"(Tensor x) -> (Tensor)"``.
+        eager: runs it on CUDA.
+        undo: gets the step that removes it.
+
+    Raises:
+        SpecError: torch does not take it.
+    """
     namespace, name = split_name(op)
-    definition = f"{name}{parameters} -> ({', '.join(['Tensor'] * num_outputs)})"
     try:
         library = torch.library.Library(namespace, "FRAGMENT")  # type: ignore[no-untyped-call]
         undo.append(functools.partial(_destroy, library))
-        library.define(definition)  # type: ignore[no-untyped-call]
-        library.impl(name, _eager(schema, spec, meta), "CUDA")  # type: ignore[no-untyped-call]
+        library.define(f"{name}{declaration}")  # type: ignore[no-untyped-call]
+        library.impl(name, eager, "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(op, fake, lib=library)
         getattr(getattr(torch.ops, namespace), name).default  # noqa: B018
     except (RuntimeError, ValueError, AttributeError) as error:
         raise SpecError(
-            f"{op}: torch does not take an op {definition}: {error}"
+            f"{op}: torch does not take an op {name}{declaration}: {error}"
         ) from error
 
 

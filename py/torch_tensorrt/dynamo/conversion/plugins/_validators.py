@@ -73,19 +73,7 @@ def _info(schema: OpSchema, value: Any) -> _tensors.TensorInfo | None:
             f"{schema.op}: an argument is {known!r}; the graph does not say what "
             "tensor it is."
         )
-    return _tensors.TensorInfo(tuple(map(_extent, known.shape)), known.dtype)
-
-
-def _extent(size: int | torch.SymInt) -> _tensors.Extent:
-    """A size, or the range that the graph knows of it."""
-    if isinstance(size, int):
-        return size
-    node = size.node
-    known = node.shape_env.bound_sympy(node.expr)
-    low = max(0, int(known.lower))
-    high = int(min(known.upper, _tensors.INT32_MAX))
-    hint = node.hint if node.has_hint() else low
-    return low if low == high else _tensors.Range(low, min(max(hint, low), high), high)
+    return _tensors.TensorInfo(tuple(map(_tensors.extent_of, known.shape)), known.dtype)
 
 
 # --- The engine cache -----------------------------------------------------------------
@@ -186,5 +174,5 @@ def _facts(node: Node) -> Any:
 def _described(known: Any) -> Any:
     if not hasattr(known, "shape"):
         return type(known).__name__
-    ranges = list(map(_extent, known.shape))
+    ranges = list(map(_tensors.extent_of, known.shape))
     return str(known.dtype), repr(ranges), str(list(known.shape))

@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What a launch function does with torch while it is recorded, beside its launches.
+
+Views cost nothing in an engine, and allocations are TensorRT's. Every other operation
+is a step of its own between the launches, and stays a torch operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..errors import ArgumentError, DataDependentError, RecordError
+from .program import CaughtLaunch, Constant, Keywords, Operation, OpOverload, View
+from .recording import refuse, users_line
+
+_Geometry: TypeAlias = tuple[Any, ...]  # equal for tensors that are the same memory
+
+
+@dataclass(frozen=True)
+class CaughtOperation:
+    """An operation as torch dispatched it, while the function is still running.
+
+    Attributes:
+        arguments: by name; those that were not given are left out.
+        written: the storages that it writes.
+        results: the tensors that it makes.
+        where: ``file:line in function`` of the user's that calls it.
+    """
+
+    op: OpOverload
+    arguments: Mapping[str, Any]
+    written: tuple[int, ...]
+    results: tuple[torch.Tensor, ...]
+    where: str
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Its arguments, in the order of a program's :class:`Operation`."""
+        return _tensors_of(dict(sorted(self.arguments.items())))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Where a storage comes from.
+
+    Attributes:
+        maker: the operation.
+        tensor: all of it, as it was made; it keeps the storage, or its identity would
+            come again.
+    """
+
+    maker: str
+    tensor: torch.Tensor
+
+    @property
+    def is_uninitialized(self) -> bool:
+        return "empty" in self.maker
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the steps of a function while entered: launches, and torch's operations.
+
+    Attributes:
+        steps: in order.
+    """
+
+    def __init__(self, what: str) -> None:
+        """
+        Args:
+            what: how errors name the function.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._what = what
+        self._guarded: set[int] = set()
+        self._made: dict[int, _Made] = {}
+        self._views: dict[_Geometry, tuple[torch.Tensor, OpOverload, Any]] = {}
+        self.steps: list[CaughtLaunch | CaughtOperation] = []
+
+    def begin(
+        self, inputs: Sequence[torch.Tensor | None], writable: frozenset[int]
+    ) -> None:
+        """The function is called now.
+
+        Args:
+            writable: the inputs that it may write, by number.
+        """
+        for index, tensor in enumerate(inputs):
+            if tensor is not None:
+                self._made[storage_of(tensor)] = _Made(f"input {index}", tensor)
+                if index not in writable:
+                    self._guarded.add(storage_of(tensor))
+        self.steps.clear()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        declared = func._schema.arguments
+        given = dict(zip((a.name for a in declared), args, strict=False))
+        given |= kwargs or {}
+        infos = ((a.name, a.alias_info) for a in declared)
+        writes = [n for n, info in infos if info and info.is_write and n in given]
+        written = [storage_of(t) for n in writes for t in _tensors_of(given[n])]
+        for storage in written:
+            if storage in self._guarded:
+                self._refuse_write(func)
+        result = func(*args, **(kwargs or {}))
+        results = _tensors_of(result)
+        are_known = all(storage_of(result) in self._made for result in results)
+        if not writes and results and are_known:
+            self._note_views(func, given, results)
+            return result
+        made = () if writes else tuple(results)
+        for tensor in made:
+            self._made[storage_of(tensor)] = _Made(str(func), tensor)
+        if writes or not all(self._made[storage_of(t)].is_uninitialized for t in made):
+            step = func, given, tuple(written), made, users_line()
+            self.steps.append(CaughtOperation(*step))
+        return result
+
+    def _note_views(
+        self, func: Any, given: Mapping[str, Any], results: Sequence[torch.Tensor]
+    ) -> None:
+        """Keep how a tensor came to be a view of another, for the first such way."""
+        arguments = func._schema.arguments
+        name = arguments[0].name
+        base = given.get(name)
+        if not isinstance(base, torch.Tensor):
+            return  # nothing reads such a view without being refused
+        others = {n: value for n, value in given.items() if n != name}
+        if len(results) > 1:
+            func = _Nth(func)
+        for index, result in enumerate(results):
+            if _geometry(result) != _geometry(base):
+                how = base, func, (others, index)
+                self._views.setdefault(_geometry(result), how)
+
+    @property
+    def launches(self) -> list[CaughtLaunch]:
+        """The steps that are launches."""
+        return [step for step in self.steps if isinstance(step, CaughtLaunch)]
+
+    def made(self, tensor: torch.Tensor, where: str) -> _Made:
+        """Where the storage of ``tensor`` comes from.
+
+        Raises:
+            ArgumentError: from outside of the function.
+        """
+        found = self._made.get(storage_of(tensor))
+        if found is None:
+            raise self._foreign(tensor, where)
+        return found
+
+    def require_dense(self, tensor: torch.Tensor, where: str) -> None:
+        """Raise unless a kernel of an engine would find ``tensor`` as it is here.
+
+        Raises:
+            ArgumentError: it is not the function's own, or not as an engine has it.
+        """
+        if tensor.device.type != "cuda":
+            raise self._foreign(tensor, where)
+        buffer = self.made(tensor, where).tensor
+        if not buffer.is_contiguous() or buffer.storage_offset() != 0:
+            raise ArgumentError(
+                f"{where}: a buffer with strides {list(buffer.stride())}. An engine's "
+                "buffers are contiguous: allocate it so, and pass a view of it; or "
+                "call contiguous() on what torch made."
+            )
+
+    def is_whole(self, tensor: torch.Tensor) -> bool:
+        """Whether ``tensor`` is all of a buffer that torch did not initialize."""
+        made = self._made.get(storage_of(tensor))
+        if made is None or not made.is_uninitialized:
+            return False
+        whole = made.tensor
+        is_dense = whole.is_contiguous() and whole.storage_offset() == 0
+        return is_dense and _geometry(tensor) == _geometry(whole)
+
+    def view(
+        self, tensor: torch.Tensor, number: int, read: Callable[[Any], Any]
+    ) -> View:
+        """``tensor``, of the program's tensor ``number``, as a view of the whole of it.
+
+        Args:
+            read: what an integer is in a program.
+
+        Raises:
+            ArgumentError: nobody saw how it was made.
+        """
+        made = self.made(tensor, self._what)
+        path: list[tuple[OpOverload, Keywords]] = []
+        while _geometry(tensor) != _geometry(made.tensor):
+            found = self._views.get(_geometry(tensor))
+            if found is None:
+                raise ArgumentError(
+                    f"{self._what}: a tensor of shape {list(tensor.shape)} and strides "
+                    f"{list(tensor.stride())} shares the memory of {made.maker}, in a "
+                    "way that torch does not tell. Use torch's view operations."
+                )
+            tensor, func, (others, index) = found
+            arguments = _keywords(others, read, _no_tensor)
+            if isinstance(func, _Nth):
+                func, arguments = func.op, (*arguments, (_NTH, Constant(_NTH, index)))
+            path.append((func, arguments))
+        return View(number, tuple(reversed(path)))
+
+    def _foreign(self, tensor: torch.Tensor, where: str) -> ArgumentError:
+        found = self._made.get(storage_of(tensor))
+        maker = found.maker if found else "outside of the function"
+        return ArgumentError(
+            f"{where}: a tensor of shape {list(tensor.shape)} that is neither an "
+            f"input nor an output; it comes from {maker}, on {tensor.device}. An "
+            "engine has what its plugins are given. Pass the tensors that the "
+            "function was given, or tensors that torch makes from them on their "
+            "device."
+        )
+
+    def _refuse_write(self, writer: Any) -> None:
+        refuse(
+            RecordError(
+                f"{self._what} writes an input with {writer} at {users_line()}. The op "
+                "does not say so: declare it (mutates_args of torch.library.custom_op),"
+                " or write a copy."
+            )
+        )
+
+
+_NTH = "nth of the results"
+
+
+@dataclass(frozen=True)
+class _Nth:
+    """A view operation that returns several tensors."""
+
+    op: OpOverload
+
+
+# --- Reading operations ---------------------------------------------------------------
+
+
+def read_operation(
+    caught: CaughtOperation,
+    view: Callable[[torch.Tensor], View],
+    number: Callable[[torch.Tensor], int],
+    read: Callable[[Any], Any],
+    what: str,
+) -> Operation:
+    """The step of a program.
+
+    Args:
+        view: what a tensor is in the program.
+        number: that of a tensor which the operation makes.
+        read: what an integer is in the program.
+
+    Raises:
+        RecordError: an engine could not do the same.
+        DataDependentError: its result, or an argument, depends on values of tensors.
+    """
+    where = f"{what}, {caught.op} at {caught.where}"
+    if torch.Tag.nondeterministic_seeded in caught.op.tags:
+        raise RecordError(
+            f"{where}: random numbers, which are others in an engine. Pass them in."
+        )
+    if torch.Tag.data_dependent_output in caught.op.tags:
+        raise DataDependentError(
+            f"{where}: it reads the values of a tensor, which an engine does not know "
+            "before it runs."
+        )
+
+    def known(value: Any) -> Any:
+        if isinstance(value, torch.SymFloat):
+            expr = read(value)
+            if not expr.is_number:
+                raise RecordError(
+                    f"{where}: a float that follows a dynamic size ({expr}). Compute "
+                    "it in the kernel, or make the dimension static."
+                )
+            return Constant("", float(expr))
+        return read(value)
+
+    arguments = _keywords(caught.arguments, known, view)
+    return Operation(caught.op, arguments, tuple(map(number, caught.results)))
+
+
+# Every tensor of an engine is on its GPU, in the layout that it has.
+_OF_DEVICES = frozenset({"device", "layout", "pin_memory", "non_blocking"})
+
+
+def _keywords(
+    arguments: Mapping[str, Any],
+    read: Callable[[Any], Any],
+    view: Callable[[torch.Tensor], Any],
+) -> Keywords:
+    def known(name: str, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return view(value)
+        if isinstance(value, list | tuple):
+            return tuple(known(name, item) for item in value)
+        if isinstance(value, bool) or not isinstance(
+            value, int | torch.SymInt | torch.SymFloat | torch.SymBool
+        ):
+            return Constant(name, value)
+        return read(value)
+
+    return tuple(
+        (name, known(name, value))
+        for name, value in sorted(arguments.items())
+        if name not in _OF_DEVICES
+    )
+
+
+def _no_tensor(tensor: torch.Tensor) -> Any:
+    raise ArgumentError(
+        f"a view that is indexed by a tensor of shape {list(tensor.shape)}"
+    )
+
+
+def called(
+    op: OpOverload,
+    arguments: Keywords,
+    size: Callable[[Any], Any],
+    tensor: Callable[[View], torch.Tensor],
+    device: torch.device,
+    first: torch.Tensor | None = None,
+) -> Any:
+    """What an operation returns.
+
+    Args:
+        size: the value of an expression.
+        tensor: the value of a view.
+        device: of the tensors.
+        first: the tensor that a view operation is of.
+    """
+
+    def value(item: Any) -> Any:
+        if isinstance(item, View):
+            return tensor(item)
+        if isinstance(item, Constant):
+            return item.value
+        if isinstance(item, tuple):
+            return [value(each) for each in item]
+        return size(item)
+
+    named = {name: value(item) for name, item in arguments}
+    nth = named.pop(_NTH, None)
+    declared = [a.name for a in op._schema.arguments]
+    if first is not None:
+        named[declared[0]] = first
+    if "device" in declared and not any(
+        isinstance(v, torch.Tensor) for v in named.values()
+    ):
+        named["device"] = device
+    result = op(**named)
+    return result if nth is None else result[nth]
+
+
+# --- Tensors --------------------------------------------------------------------------
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """The identity of a tensor's memory."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _geometry(tensor: torch.Tensor) -> _Geometry:
+    sizes = (*tensor.shape, *tensor.stride(), tensor.storage_offset())
+    known = (s if isinstance(s, int) else str(s.node.expr) for s in sizes)
+    return storage_of(tensor), tensor.dtype, tensor.dim(), *known
+
+
+def _tensors_of(value: Any) -> list[torch.Tensor]:
+    """A tensor, or the tensors of a list, or of named arguments."""
+    return list(_each_tensor(value))
+
+
+def _each_tensor(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _each_tensor(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _each_tensor(item)

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""A program of several steps: which tensors each of its launches takes and makes.
+
+Each launch becomes a plugin of its own. It is given the op's own tensors, in whose
+extents all sizes are expressed; then those of the program's other tensors that it
+reads; then the weights. A tensor that already holds something when the launch writes it
+is *aliased*: the plugin is given it, and returns it, and both are one buffer.
+
+What a launch writes is known once it is compiled. Until then, it is taken to write
+everything that is not the op's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import sympy
+import torch
+
+from ._code.effects import STORED, UNKNOWN
+from ._code.kernel import Kernel
+from ._record.program import (
+    Launch,
+    Operation,
+    Output,
+    Pointer,
+    Program,
+    are_equal,
+)
+from ._sizes.expressions import on_ints
+from ._sizes.facts import bounds
+from ._tensors import Extent, Range, Ranges, TensorInfo
+
+
+@dataclass(frozen=True)
+class Step:
+    """One launch of a program as a plugin. Tensors are numbers of the program's.
+
+    Attributes:
+        index: of the launch among the program's.
+        name: of its kernel.
+        reads: what it is given beside the op's tensors.
+        outputs: what it makes for later steps, or for the op to return.
+        hidden: what it makes for itself.
+        aliased: of ``reads``, those that it writes, which it returns after the outputs.
+        tensors: how many of the program's inputs are the op's, and no weights.
+    """
+
+    index: int
+    name: str
+    reads: tuple[int, ...]
+    outputs: tuple[int, ...]
+    hidden: tuple[int, ...]
+    aliased: tuple[int, ...]
+    tensors: int
+
+    @cached_property
+    def without_aliases(self) -> Step:
+        """What decides the code."""
+        return replace(self, aliased=())
+
+    @property
+    def returned(self) -> tuple[int, ...]:
+        """What its plugin returns."""
+        return self.outputs + self.aliased
+
+    def part(self, program: Program) -> Program:
+        """The program of the plugin."""
+        tensors = self.tensors
+        inputs, weights = program.inputs[:tensors], program.inputs[tensors:]
+        given = (*inputs, *(_info(program, number) for number in self.reads), *weights)
+        order = (*range(tensors), *self.reads, *range(tensors, len(program.inputs)))
+        order = (*order, *self.outputs, *self.hidden)
+        # The last counts: a written input is read as it is now, not as it was given.
+        numbers = {number: place for place, number in enumerate(order)}
+        launch = program.launches[self.index]
+        arguments = tuple(
+            replace(a, tensor=numbers[a.tensor]) if a in launch.pointers else a
+            for a in launch.arguments
+        )
+        outputs = _buffers(program, self.outputs)
+        return Program(
+            inputs=given,
+            outputs=outputs,
+            steps=(replace(launch, arguments=arguments),),
+            formats=("LINEAR",) * (len(given) + len(self.returned)),
+            hidden=_buffers(program, self.hidden),
+            aliased=tuple(numbers[number] for number in self.aliased),
+        )
+
+    def stored(self, kernel: Kernel) -> set[int]:
+        """The tensors that a kernel of :meth:`part`, without its aliases, may write."""
+        places = {"output": self.outputs, "hidden": self.hidden}
+        found = set()
+        for tensor, effect in kernel.effects.items():
+            kind, place = tensor.split()[0], int(tensor.split()[1])
+            if STORED in effect or effect == UNKNOWN:
+                if kind in places:
+                    found.add(places[kind][place])
+                elif self.tensors <= place < self.tensors + len(self.reads):
+                    found.add(self.reads[place - self.tensors])
+        return found
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How an op is taken apart.
+
+    Attributes:
+        program: of the first config.
+        steps: its launches.
+        numbers: the tactics whose programs have the same steps.
+    """
+
+    program: Program
+    steps: tuple[Step, ...]
+    numbers: frozenset[int]
+
+
+def layout(
+    program: Program, tensors: int, stored: Mapping[int, Set[int]] | None
+) -> tuple[Step, ...]:
+    """The launches of a program as plugins.
+
+    Args:
+        stored: by launch, the tensors that it writes; None: it is not known yet.
+    """
+    first, writable = len(program.inputs), set(program.writable)
+    uses = list(map(_uses, program.steps))
+    returned = {*(view.tensor for view in program.returned), *writable}
+    written: set[int] = set()  # what holds something that a step made
+    steps: list[Step] = []
+    for place, step in enumerate(program.steps):
+        if isinstance(step, Operation):
+            written |= {*step.results, *(view.tensor for view in step.written)}
+            continue
+        own = dict.fromkeys(uses[place])
+        stores = {n for n in own if n >= first or n in writable}
+        if stored is not None:
+            stores &= stored[len(steps)]
+        reads = [n for n in own if n in written or (n < first and n in stores)]
+        fresh = [n for n in own if n >= first and n not in written]
+        later = returned.union(*uses[place + 1 :])
+        outputs = [n for n in fresh if n in later and n in stores]
+        steps.append(
+            Step(
+                index=len(steps),
+                name=step.name,
+                reads=tuple(reads),
+                outputs=tuple(outputs),
+                hidden=tuple(n for n in fresh if n not in outputs),
+                aliased=tuple(n for n in reads if n in stores),
+                tensors=tensors,
+            )
+        )
+        written |= stores
+    return tuple(steps)
+
+
+def _uses(step: Launch | Operation) -> tuple[int, ...]:
+    if isinstance(step, Operation):
+        return tuple(view.tensor for view in step.views)
+    return tuple(pointer.tensor for pointer in step.pointers)
+
+
+def have_same_steps(first: Program, other: Program | None) -> bool:
+    """Whether launches of one program can take the place of the other's.
+
+    They may differ in what the kernels compute, but not in the tensors between them.
+    """
+    if first is other:
+        return True
+    if other is None or len(first.steps) != len(other.steps):
+        return False
+    return are_equal(_between(first), _between(other), first.ranges)
+
+
+def _between(program: Program) -> Program:
+    """The program without what is of its launches alone."""
+    steps = tuple(
+        Launch(None, "", None, _pointers(s), ()) if isinstance(s, Launch) else s
+        for s in program.steps
+    )
+    return replace(program, steps=steps)
+
+
+def _pointers(launch: Launch) -> tuple[Pointer, ...]:
+    """Which tensors it takes, whatever parts of them."""
+    numbers = dict.fromkeys(_uses(launch))
+    return tuple(Pointer("", number, torch.int8) for number in numbers)
+
+
+def _buffers(program: Program, numbers: tuple[int, ...]) -> tuple[Output, ...]:
+    return tuple(program.hidden[n - len(program.inputs)] for n in numbers)
+
+
+def _info(program: Program, number: int) -> TensorInfo | None:
+    """What TensorRT will know of a tensor of the program."""
+    if number < len(program.inputs):
+        return program.inputs[number]
+    (buffer,) = _buffers(program, (number,))
+    extents = (_extent(size, program.ranges) for size in buffer.shape)
+    return TensorInfo(tuple(extents), buffer.dtype)
+
+
+def _extent(size: sympy.Expr, ranges: Ranges) -> Extent:
+    if size.is_Integer:
+        return int(size)
+    low, high = bounds(size, ranges)
+    opt = int(on_ints(size)({symbol: extent.opt for symbol, extent in ranges.items()}))
+    return low if low == high else Range(max(low, 0), min(max(opt, low), high), high)

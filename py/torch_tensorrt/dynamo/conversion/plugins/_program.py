@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""An op of several steps: a plugin for each launch, and torch's operations between.
+
+TensorRT's plugin is one launch. So before Torch-TensorRT partitions a graph, each call
+of such an op is replaced by what the op does: a call of ``ns::op_step0`` for its first
+launch, torch's own operations, a call of ``ns::op_step1``, and so on. Each of these ops
+is functional: what its launch writes, it returns.
+
+This is a lowering pass, not a decomposition of torch's: those are applied beneath
+functionalization, which has put ``auto_functionalized`` in the place of an op that
+writes its inputs. The pass takes both apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch._dispatch.python import enable_python_dispatcher
+from torch._guards import detect_fake_mode
+from torch._higher_order_ops import auto_functionalize
+from torch.func import functionalize
+from torch.fx import GraphModule, Node, map_arg
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._sympy.interp import sympy_interp
+from torch.utils._sympy.reference import PythonReferenceAnalysis
+
+from torch_tensorrt.annotation import _plugin, errors
+from torch_tensorrt.annotation._plugin import (
+    Plugin,
+    RegisteredOp,
+    Request,
+    StepPlugin,
+    registered,
+)
+from torch_tensorrt.annotation._record.operations import called
+from torch_tensorrt.annotation._record.program import Operation, View
+from torch_tensorrt.annotation._steps import Step, Structure
+from torch_tensorrt.annotation._target import known_target
+from torch_tensorrt.annotation._tensors import TensorInfo, extent_of, symbol
+from torch_tensorrt.dynamo.lowering import get_decompositions
+from torch_tensorrt.dynamo.lowering.passes import _aten_lowering_pass as passes
+
+from . import _aliased_io, _torch_op
+from ._schema import OpSchema, split_name
+
+Values: TypeAlias = Mapping[str, Any]  # arguments of a call, by name
+RegisterStep: TypeAlias = Callable[
+    [OpSchema, StepPlugin, list[Callable[[], None]]], None
+]
+
+
+class StepOps:
+    """The ops of an op's launches, which are made when a graph first needs them.
+
+    Args:
+        schema: of the op.
+        strict: raise for a call that cannot be taken apart.
+        register: registers the plugin of a launch, and its converter, with the steps
+            back.
+    """
+
+    def __init__(
+        self, schema: OpSchema, plugin: Plugin, strict: bool, register: RegisterStep
+    ) -> None:
+        self.schema, self.plugin, self.strict = schema, plugin, strict
+        self._register = register
+        self._names: dict[Step, str] = {}
+
+    def undo(self) -> None:
+        """Remove them all."""
+        while self._names:
+            _, name = self._names.popitem()
+            if (op := registered.pop(name, None)) is not None:
+                op.undo()
+
+    def name(self, step: Step) -> str:
+        """The op of a launch, registered."""
+        with _plugin.lock:
+            if step not in self._names:
+                name = f"{self.schema.op}_step{step.index}"
+                others = sum(known.startswith(name) for known in self._names.values())
+                name += f"_{others + 1}" if others else ""
+                self._define(name, step)
+                self._names[step] = name
+            return self._names[step]
+
+    def _define(self, name: str, step: Step) -> None:
+        parameters = self._parameters(step)
+        weights = self.schema.weights
+        meta = functools.partial(_meta, self, step)
+        places = (step.reads.index(number) for number in step.aliased)
+        aliased = tuple(len(self.schema.tensors) + place for place in places)
+        fields = {"weights": weights, "fake": meta, "aliased": aliased}
+        schema = OpSchema.of(name, parameters, **fields)
+        if aliased:
+            _aliased_io.feature()  # or there is no such plugin
+            _aliased_io.install()
+        plugin = StepPlugin(
+            name,
+            self.plugin.spec,
+            schema.meta,
+            schema.tensors,
+            schema.attributes,
+            schema.optional,
+            schema.defaults,
+            of=self.plugin,
+            step=step,
+        )
+        undo: list[Callable[[], None]] = []
+
+        def back() -> None:
+            with contextlib.ExitStack() as stack:
+                for each in undo:
+                    stack.callback(each)
+
+        try:
+            returns = ", ".join(["Tensor"] * len(step.returned))
+            fake = functools.partial(self._fake, step)
+            run = functools.partial(_refuse_eager, name)
+            definition = f"{parameters} -> ({returns})"
+            _torch_op.define_op(name, definition, fake, run, undo)
+            self._register(schema, plugin, undo)
+            location = f"a launch of {self.schema.op}"
+            op = RegisteredOp(plugin, True, name, location, back, _nothing)
+            registered[name] = op
+        except BaseException:
+            back()
+            raise
+
+    def _parameters(self, step: Step) -> str:
+        """The op's own, and the tensors between the launches."""
+        declared = str(self.schema.overload._schema).partition("(")[2]
+        declared = declared.rpartition(") ->")[0]
+        declared = re.sub(r"Tensor\([^)]*\)", "Tensor", declared)
+        names = [f"Tensor {buffer_name(number)}" for number in step.reads]
+        keyword_only = [] if "*" in declared.split(", ") else ["*"]
+        return f"({', '.join([declared, *(keyword_only if names else []), *names])})"
+
+    def _fake(self, step: Step, *args: Any, **kwargs: Any) -> Any:
+        """The outputs of a launch, in the extents of fake inputs."""
+        given = {n: kwargs.pop(n) for n in map(buffer_name, step.reads)}
+        values, attributes = self.schema.bind(args, kwargs)
+        structure = self.structure(values, attributes)
+        assert structure is not None, "the op was taken apart"
+        outputs = [
+            torch.empty(
+                [size(extent) for extent in self._buffer(structure, number).shape],
+                dtype=self._buffer(structure, number).dtype,
+                device=_device(values),
+            )
+            for size in [_sizes(values)]
+            for number in step.outputs
+        ]
+        outputs += [torch.empty_like(given[buffer_name(n)]) for n in step.aliased]
+        return tuple(outputs) if len(outputs) > 1 else outputs[0]
+
+    @staticmethod
+    def _buffer(structure: Structure, number: int) -> Any:
+        return structure.program.hidden[number - len(structure.program.inputs)]
+
+    def structure(self, values: Sequence[Any], attributes: Values) -> Structure | None:
+        """How a call is taken apart; None where it is one launch.
+
+        Args:
+            values: the op's tensors, or None.
+
+        Raises:
+            AnnotationError: it cannot be.
+        """
+        inputs = tuple(None if value is None else _info_of(value) for value in values)
+        inputs = (*inputs, *self.plugin.weight_infos)
+        return self.plugin.structure(Request.of(inputs, attributes, known_target()))
+
+    # --- The op in terms of them ------------------------------------------------------
+
+    def run(
+        self, structure: Structure, values: Sequence[Any], attributes: Values
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """What the op returns, and the new values of the inputs that it writes.
+
+        It runs on fake tensors while torch traces it, with the writes of torch's
+        operations functionalized, and on real ones.
+        """
+        program, size = structure.program, _sizes(values)
+        held: dict[int, Any] = dict(enumerate(values))
+        steps, device = iter(structure.steps), _device(values)
+        named = dict(zip(self.schema.tensors, values, strict=True)) | dict(attributes)
+
+        def tensor(view: View) -> torch.Tensor:
+            value = held[view.tensor]
+            for op, arguments in view.path:
+                value = called(op, arguments, size, tensor, device, value)
+            return value  # type: ignore[no-any-return]
+
+        for number in _empty_buffers(structure):
+            buffer = self._buffer(structure, number)
+            shape = [size(extent) for extent in buffer.shape]
+            held[number] = torch.empty(shape, dtype=buffer.dtype, device=device)
+        for each in program.steps:
+            if isinstance(each, Operation):
+                for view in each.written:
+                    if view.tensor < len(values):  # the caller's own
+                        held[view.tensor] = held[view.tensor].clone()
+                made = called(each.op, each.arguments, size, tensor, device)
+                made = made if isinstance(made, tuple | list) else [made]
+                held |= dict(zip(each.results, made, strict=False))
+            else:
+                step = next(steps)
+                op = _overload(self.name(step))
+                between = {buffer_name(n): held[n] for n in step.reads}
+                made = op(**named, **between)
+                made = made if isinstance(made, tuple | list) else [made]
+                held |= dict(zip(step.returned, made, strict=True))
+        written = tuple(held[number] for number in program.writable)
+        return tuple(map(tensor, program.returned)), written
+
+
+def buffer_name(number: int) -> str:
+    """The parameter of a launch's op for a tensor of the program."""
+    return f"between{number}"
+
+
+def _empty_buffers(structure: Structure) -> list[int]:
+    """Tensors that an operation writes, and nothing before it."""
+    made = {n for step in structure.steps for n in step.returned}
+    first, found = len(structure.program.inputs), []
+    for step in structure.program.steps:
+        if isinstance(step, Operation):
+            made |= {*step.results}
+            found += [v.tensor for v in step.written if v.tensor not in made]
+    return [number for number in dict.fromkeys(found) if number >= first]
+
+
+def _sizes(values: Sequence[Any]) -> Callable[[Any], Any]:
+    """The value of an expression, in the extents of the op's tensors."""
+    extents = {
+        symbol(i, axis): extent
+        for i, value in enumerate(values)
+        if value is not None
+        for axis, extent in enumerate(value.shape)
+    }
+
+    def size(expr: Any) -> Any:
+        if expr.is_Integer:
+            return int(expr)
+        return sympy_interp(PythonReferenceAnalysis, extents, expr)
+
+    return size
+
+
+def _device(values: Sequence[Any]) -> torch.device:
+    given = (value for value in values if isinstance(value, torch.Tensor))
+    return next(given).device
+
+
+def _overload(name: str) -> Any:
+    namespace, op = split_name(name)
+    return getattr(getattr(torch.ops, namespace), op).default
+
+
+def _nothing() -> None:
+    """There is nothing to do again: a graph makes the ops anew."""
+
+
+def _refuse_eager(name: str, *_: Any, **__: Any) -> Any:
+    raise errors.RegistrationError(
+        f"{name}: a launch of a larger op runs in engines alone."
+    )
+
+
+def _meta(ops: StepOps, step: Step, **named: Any) -> Any:
+    """The outputs of a launch where TensorRT asks, which knows no profile."""
+    between = [named.pop(buffer_name(number)) for number in step.reads]
+    tensors = [named.pop(name) for name in ops.schema.tensors]
+    return ops.plugin.buffers_of(step, tensors, between, named)
+
+
+def _info_of(value: torch.Tensor) -> TensorInfo:
+    """What a graph knows of a tensor."""
+    return TensorInfo(tuple(map(extent_of, value.shape)), value.dtype)
+
+
+# --- The pass -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call of an op in a graph.
+
+    Attributes:
+        arguments: nodes and constants, by name.
+    """
+
+    node: Node
+    ops: StepOps
+    arguments: Values
+
+
+def take_apart(graph_module: GraphModule, settings: Any) -> GraphModule:
+    """Replace each call of an op of several steps by its steps."""
+    changed = False
+    for node in list(graph_module.graph.nodes):
+        if (call := _call_of(node)) is None:
+            continue
+        try:
+            changed |= _replace(graph_module, call, settings)
+        except errors.AnnotationError as error:
+            if call.ops.strict:
+                raise
+            op = call.ops.schema.op
+            errors.warn(f"{op}, node {node.name}: stays in PyTorch: {error}")
+    if changed:
+        graph_module.graph.eliminate_dead_code()
+        graph_module.graph.lint()
+        graph_module.recompile()
+    return graph_module
+
+
+_FUNCTIONALIZED = {
+    auto_functionalize.auto_functionalized,
+    auto_functionalize.auto_functionalized_v2,
+}
+
+
+def _call_of(node: Node) -> _Call | None:
+    if node.op != "call_function":
+        return None
+    is_functionalized = node.target in _FUNCTIONALIZED
+    target = node.args[0] if is_functionalized else node.target
+    schema = getattr(target, "_schema", None)
+    known = registered.get(schema.name) if schema is not None else None
+    if known is None or known.steps is None:
+        return None
+    if is_functionalized or schema is None:
+        return _Call(node, known.steps, node.kwargs)
+    names = (argument.name for argument in schema.arguments)
+    arguments = dict(zip(names, node.args, strict=False)) | node.kwargs
+    return _Call(node, known.steps, arguments)
+
+
+def _replace(graph_module: GraphModule, call: _Call, settings: Any) -> bool:
+    """Put the steps of a call in its place; whether there were several."""
+    ops, node, graph = call.ops, call.node, graph_module.graph
+    nodes = node.all_input_nodes
+    facts = {n: n.meta["val"] for n in nodes}
+
+    def known(given: Mapping[Node, Any]) -> dict[str, Any]:
+        arguments: dict[str, Any] = map_arg(dict(call.arguments), given.__getitem__)
+        return arguments
+
+    values, attributes = ops.schema.bind((), _op_arguments(call, known(facts)))
+    if (structure := ops.structure(values, attributes)) is None:
+        return False
+
+    def traced(*given: Any) -> Any:
+        return _in_steps(call, structure, known(dict(zip(nodes, given, strict=True))))
+
+    with contextlib.ExitStack() as stack:
+        if (mode := detect_fake_mode(list(facts.values()))) is not None:
+            stack.enter_context(mode)
+        stack.enter_context(enable_python_dispatcher())
+        table = get_decompositions(settings.enable_experimental_decompositions)
+        trace = make_fx(functionalize(traced, remove="mutations"), table)
+        body = trace(*facts.values())
+    body.graph.eliminate_dead_code()
+    for inner in body.graph.nodes:
+        if inner.op == "get_attr":
+            raise errors.UnsupportedKernelError(
+                f"{ops.schema.op}: one of its torch operations takes a tensor that is "
+                "no input. Pass it to the op."
+            )
+    places = (n for n in body.graph.nodes if n.op == "placeholder")
+    with graph.inserting_before(node):
+        results = graph.graph_copy(body.graph, dict(zip(places, nodes, strict=True)))
+    results = results if isinstance(results, tuple | list) else (results,)
+    users = list(node.users)
+    if all(user.target is operator.getitem for user in users):
+        for user in users:
+            index: Any = user.args[1]
+            user.replace_all_uses_with(results[index])
+            graph.erase_node(user)
+    else:
+        node.replace_all_uses_with(results[0])
+    graph.erase_node(node)
+    return True
+
+
+def _op_arguments(call: _Call, given: Values) -> dict[str, Any]:
+    """The op's own arguments of a call; views of what torch keeps, regenerated."""
+    arguments = dict(given)
+    if call.node.target is not auto_functionalize.auto_functionalized_v2:
+        return arguments
+    bases = arguments.pop("_all_bases")
+    made = _views(call, arguments)
+    return arguments | {n: v and v.regenerate_view(bases) for n, v in made.items()}
+
+
+def _views(call: _Call, arguments: dict[str, Any]) -> dict[str, Any]:
+    """How the tensors that the op writes lie in what torch keeps; drops these facts."""
+    names, types = auto_functionalize.get_mutable_args(call.ops.schema.overload)
+    views: dict[str, Any] = auto_functionalize.read_view_information_from_args(
+        names, types, arguments, []
+    )
+    return views
+
+
+def _in_steps(call: _Call, structure: Structure, given: Values) -> tuple[Any, ...]:
+    """What a call returns: the op's results, then the new values of what it writes."""
+    arguments = _op_arguments(call, given)
+    values, attributes = call.ops.schema.bind((), arguments)
+    returned, written = call.ops.run(structure, values, attributes)
+    if call.node.target not in _FUNCTIONALIZED:
+        return returned
+    results = returned or (None,)
+    if call.node.target is auto_functionalize.auto_functionalized:
+        return (*results, *written)
+    bases = list(given["_all_bases"])
+    for view, value in zip(_views(call, dict(given)).values(), written, strict=True):
+        if isinstance(view, auto_functionalize.NotView):
+            bases[view.base_index] = value
+        elif view is not None:
+            bases[view.base_index] = bases[view.base_index].clone()
+            view.regenerate_view(bases).copy_(value)
+    return (*results, *bases)
+
+
+def take_apart_in_graphs() -> None:
+    """Put :func:`take_apart` first among Torch-TensorRT's lowering passes, once."""
+    if take_apart not in passes.ATEN_POST_LOWERING_PASSES.passes:
+        passes._aten_lowering_pass(index=0)(take_apart)

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""Functions that launch several kernels, or compute with torch beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sympy
+import torch
+import triton
+import triton.language as tl
+from kernels import info
+
+from torch_tensorrt.annotation._record import Call, record
+from torch_tensorrt.annotation._record.program import (
+    Constant,
+    Launch,
+    Operation,
+    Output,
+    Program,
+    View,
+)
+from torch_tensorrt.annotation._steps import have_same_steps, layout
+from torch_tensorrt.annotation._tensors import Range, symbol
+from torch_tensorrt.annotation.backends import backend
+from torch_tensorrt.annotation.errors import (
+    ArgumentError,
+    DataDependentError,
+    FormatError,
+    RecordError,
+)
+
+ROWS = Range(1, 64, 512)
+aten = torch.ops.aten
+
+
+@triton.jit
+def add_kernel(x_ptr, y_ptr, n, out_ptr, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets, offsets < n)
+    y = tl.load(y_ptr + offsets, offsets < n)
+    tl.store(out_ptr + offsets, x + y, offsets < n)
+
+
+def add(x: Any, y: Any, out: Any, block: int = 256) -> None:
+    n = out.numel()
+    add_kernel[(triton.cdiv(n, block),)](x, y, n, out, BLOCK=block)
+
+
+def of(
+    function: Callable[..., Any],
+    *inputs: Any,
+    meta: Callable[..., Any] = lambda x, *_: torch.empty_like(x),
+    names: tuple[str, ...] | None = ("x",),
+    **call: Any,
+) -> Program:
+    infos = inputs or (info(ROWS, 8),)
+    return record(backend("triton"), function, meta, infos, Call(names=names, **call))
+
+
+def kinds(program: Program) -> list[str]:
+    return [step.name for step in program.steps]
+
+
+def test_launches_and_the_buffers_between_them_are_kept_in_order() -> None:
+    def body(x: Any) -> Any:
+        twice, out = torch.empty_like(x), torch.empty_like(x)
+        add(x, x, twice)
+        add(twice, x, out, 512)
+        return out
+
+    program = of(body)
+    assert kinds(program) == ["add_kernel", "add_kernel"]
+    assert [[p.tensor for p in s.pointers] for s in program.launches] == [
+        [0, 0, 1],
+        [1, 0, 2],
+    ]
+    assert program.returned == (View(2),)
+    assert program.hidden == 2 * (Output((symbol(0, 0), 8), torch.float16),)
+    assert not program.is_plugin
+
+
+def test_a_function_that_is_handed_its_outputs_may_launch_twice() -> None:
+    def launch(x: Any, out: Any) -> None:
+        buffer = torch.empty_like(x)
+        add(x, x, buffer)
+        add(buffer, x, out)
+
+    program = of(launch, names=None)
+    assert [[p.tensor for p in s.pointers] for s in program.launches] == [
+        [0, 0, 1],
+        [1, 0, 2],
+    ]
+    assert program.returned == (View(2),)
+
+
+def test_torch_operations_are_steps_with_their_arguments() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, x, out)
+        return (out.t() * 2).sum(1, dtype=torch.float32)
+
+    program = of(body, meta=lambda x: x.new_empty(8, dtype=torch.float32))
+    launch, multiply, total = program.steps
+    assert isinstance(launch, Launch)
+    assert isinstance(multiply, Operation)
+    assert isinstance(total, Operation)
+    assert dict(multiply.arguments)["self"] == View(1, ((aten.t.default, ()),))
+    assert dict(total.arguments)["dim"] == (sympy.Integer(1),)
+    assert dict(total.arguments)["dtype"] == Constant("dtype", torch.float32)
+    assert program.returned == (View(total.results[0]),)
+
+
+def test_operations_that_nothing_needs_are_dropped() -> None:
+    def body(x: Any) -> Any:
+        torch.empty_like(x).zero_()
+        (x + 1).relu_()
+        out = torch.empty_like(x)
+        add(x, x, out)
+        out.sum()
+        return out
+
+    assert of(body).is_plugin
+
+
+def test_a_returned_view_is_a_view_of_what_the_kernel_writes() -> None:
+    def body(x: Any) -> Any:
+        both = x.new_empty(2, x.shape[0], 8)
+        add(x, x, both)
+        return both[1].t()
+
+    program = of(body, meta=lambda x: x.new_empty(8, x.shape[0]))
+    ((select, arguments), (transpose, _)) = program.returned[0].path
+    assert (select, transpose) == (aten.select.int, aten.t.default)
+    assert dict(arguments) == {"dim": 0, "index": 1}
+
+
+FILLS: dict[str, Callable[[Any], Any]] = {
+    "zeros": lambda x: torch.zeros_like(x),
+    "full": lambda x: torch.full(x.shape, 2.0, dtype=x.dtype, device=x.device),
+    "zero_": lambda x: torch.empty_like(x).zero_(),
+    "copy_": lambda x: torch.empty_like(x).copy_(x),
+    "a view": lambda x: torch.empty_like(x).view(-1).fill_(1).view_as(x),
+    "a list": lambda x: torch._foreach_add([x], 1)[0],
+}
+
+
+@pytest.mark.parametrize("fill", FILLS.values(), ids=FILLS)
+def test_what_torch_puts_into_a_buffer_first_is_read_and_written(
+    fill: Callable[[Any], Any],
+) -> None:
+    def body(x: Any) -> Any:
+        out = fill(x)
+        add(x, out, out)
+        return out
+
+    program = of(body)
+    assert kinds(program)[-1] == "add_kernel"
+    (step,) = layout(program, 1, None)
+    (out,) = {view.tensor for view in program.returned}
+    assert (step.reads, step.outputs, step.aliased) == ((out,), (), (out,))
+    assert step.part(program).aliased == (1,)
+
+
+def test_a_buffer_that_only_one_launch_needs_stays_with_it() -> None:
+    def body(x: Any) -> Any:
+        scratch, between = torch.empty_like(x), torch.empty_like(x)
+        out = torch.empty_like(x)
+        add_kernel[(1,)](x, scratch, 8, between, BLOCK=16)
+        add(between, x, out)
+        return out
+
+    first, second = layout(of(body), 1, None)
+    assert (first.hidden, first.outputs, second.reads) == ((1,), (2,), (2,))
+    part = second.part(of(body))
+    assert part.inputs == (info(ROWS, 8), info(ROWS, 8))
+    assert [p.tensor for p in part.launch.pointers] == [1, 0, 2]
+    assert part.is_plugin
+
+
+def test_weights_come_after_the_tensors_between_launches() -> None:
+    def launch(x: Any, weight: Any, out: Any) -> None:
+        buffer = torch.empty_like(x)
+        add(x, weight, buffer)
+        add(buffer, weight, out)
+
+    inputs = info(ROWS, 8), info(4, 8)
+    program = of(launch, *inputs, names=None, weights=1)
+    _, step = layout(program, 1, None)
+    part = step.part(program)
+    assert part.inputs == (inputs[0], inputs[0], inputs[1])
+    assert [p.tensor for p in part.launch.pointers] == [1, 2, 3]
+
+
+def test_an_input_that_the_op_writes_is_read_as_it_is_now() -> None:
+    def body(x: Any) -> None:
+        add(x, x, x)
+        add(x, x, x)
+
+    program = of(body, meta=lambda x: None, writable=frozenset({0}))
+    assert program.writable == (0,)
+    first, second = layout(program, 1, None)
+    assert first.reads == first.aliased == (0,)
+    assert second.reads == second.aliased == (0,)
+    assert [p.tensor for p in first.part(program).launch.pointers] == [1, 1, 1]
+
+
+def test_what_a_kernel_only_loads_is_no_alias() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, torch.ones_like(x), out)
+        return out
+
+    program = of(body)
+    (guessed,) = layout(program, 1, None)
+    assert guessed.aliased == (1,)
+    (step,) = layout(program, 1, {0: {2}})
+    assert (step.reads, step.outputs, step.aliased) == ((1,), (2,), ())
+
+
+def test_steps_are_the_same_whatever_the_kernels_blocks() -> None:
+    def body(x: Any, block: int, extra: int = 0) -> Any:
+        buffer, out = x.new_empty(x.shape[0] + extra, 8), torch.empty_like(x)
+        add(x, x, buffer[: x.shape[0]], block)
+        add(buffer, x, out, block)
+        return out
+
+    first, second, third = (
+        of(body, keywords=keywords)
+        for keywords in ({"block": 128}, {"block": 256}, {"block": 128, "extra": 1})
+    )
+    assert have_same_steps(first, second)
+    assert not have_same_steps(first, third)
+
+
+# --- Replayed -------------------------------------------------------------------------
+
+
+def test_an_operation_that_is_another_on_plain_ints_is_found() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, x, out)
+        return out * 2 if isinstance(x.shape[0], int) else out + 2
+
+    with pytest.raises(RecordError, match=r"aten\.mul"):
+        of(body)
+
+
+def test_a_size_in_an_operation_that_is_another_on_plain_ints_is_found() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, x, out)
+        start = 1 if isinstance(x.shape[0], int) else 0
+        return torch.cumsum(out, start)
+
+    with pytest.raises(RecordError, match=r"aten\.cumsum\.default, number 0 is 1, and"):
+        of(body)
+
+
+def test_an_operation_only_in_one_branch_is_found() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, x, out)
+        return out.relu() if x.shape[0] > 7 else out
+
+    with pytest.raises(RecordError):
+        of(body)
+
+
+# --- Refused --------------------------------------------------------------------------
+
+
+def test_random_numbers_are_refused() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, torch.rand_like(x), out)
+        return out
+
+    with pytest.raises(RecordError, match=r"aten\.rand_like.* at .*: random numbers"):
+        of(body)
+
+
+def test_a_float_that_follows_a_size_is_refused() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, x, out)
+        return out * (1.0 / x.shape[0])
+
+    with pytest.raises(RecordError, match="a float that follows a dynamic size"):
+        of(body)
+
+
+def test_a_tensors_values_are_refused() -> None:
+    def body(x: Any) -> Any:
+        out = x.new_empty(int(x.sum()), 8)
+        add(x, x, out)
+        return out
+
+    with pytest.raises((DataDependentError, RecordError)):
+        of(body)
+
+
+def test_formats_of_several_steps_are_refused() -> None:
+    def launch(x: Any, out: Any) -> None:
+        add(x, x, out)
+        out.mul_(2)
+
+    shape = info(2, 8, 4, 4)
+    with pytest.raises(FormatError, match="formats of a function that does more than"):
+        of(launch, shape, names=None, input_formats=("CHW2",), output_formats=("CHW2",))
+
+
+def test_what_no_step_writes_is_refused() -> None:
+    def body(x: Any) -> Any:
+        add(x, x, torch.empty_like(x))
+        return torch.empty_like(x).t().t()[:, :]
+
+    with pytest.raises(ArgumentError, match="nothing would write it"):
+        of(body)
+
+
+def test_what_torch_made_with_gaps_is_refused_as_a_kernels_argument() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x.t() + 1, x, out)
+        return out
+
+    with pytest.raises(ArgumentError, match=r"or call contiguous\(\) on what torch"):
+        of(body)
+
+
+COPIES: dict[str, Callable[[Any, Any], Any]] = {
+    "copy_": lambda out, x: out.copy_(x),
+    "a slice": lambda out, x: out.__setitem__((slice(None), slice(0, 4)), x[:, 4:]),
+    "a row": lambda out, x: out.__setitem__(0, 1.0),
+    "the host's": lambda out, x: out.__setitem__(0, torch.arange(8).to(out.device)),
+}
+
+
+@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
+def test_copies_between_tensors_are_recorded_without_cuda_in_torch(
+    copy: Callable[[Any, Any], Any],
+) -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, x, out)
+        copy(out, x)
+        return out
+
+    program = of(body)
+    *_, last = program.steps
+    assert isinstance(last, Operation)
+    assert [view.tensor for view in last.written] == [1]
