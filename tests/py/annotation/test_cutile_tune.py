@@ -94,7 +94,7 @@ def test_a_search_under_any_name_is_not_made() -> None:
     before = exhaustive_search
     for search in (None, by_module):
         program = recorded(searching(SPACES["dicts"], search), info(DYNAMIC, 30))
-        assert len(program.choices) == 2
+        assert len(program.launch.choices) == 2
     assert ct.tune.exhaustive_search is exhaustive_search is before
 
 
@@ -107,7 +107,7 @@ def test_a_function_may_keep_what_it_found() -> None:
         return kept[0]
 
     program = recorded(searching([128, 256], search), info(DYNAMIC, 30))
-    assert program.choices == ((("config", 128),), (("config", 256),))
+    assert program.launch.choices == ((("config", 128),), (("config", 256),))
 
 
 def test_a_search_that_follows_the_shape_is_refused() -> None:
