@@ -382,12 +382,11 @@ class Plugin:
             return self._structures[request]
 
     def _taken_apart(self, request: Request) -> Structure | None:
-        tactics = [t for t in self.programs(request) if t.program is not None]
+        every = self.programs(request)
+        tactics = [tactic for tactic in every if tactic.program is not None]
         if not tactics:
-            raise errors.UnsupportedKernelError(
-                f"{self.op}: no config can be recorded."
-                f"{errors_of(self.programs(request))}"
-            )
+            errors_there = (t.error for t in every if t.error is not None)
+            raise errors.to_raise(next(errors_there))
         first = tactics[0].program
         assert first is not None, "those without were left out"
         if first.is_plugin:

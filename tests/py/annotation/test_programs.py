@@ -354,3 +354,40 @@ def test_copies_between_tensors_are_recorded_without_cuda_in_torch(
     *_, last = program.steps
     assert isinstance(last, Operation)
     assert [view.tensor for view in last.written] == [1]
+
+
+INDEXED: dict[str, Callable[[Any, Any], Any]] = {
+    "rows": lambda x, i: x[i],
+    "columns": lambda x, i: x[:, i],
+    "an axis more": lambda x, i: x[i[:, None], i],
+    "rows set": lambda x, i: torch.zeros_like(x).__setitem__(i, 1.0) or x[i],
+    "contiguous": lambda x, i: x.t().contiguous()[i],
+}
+
+
+@pytest.mark.parametrize("index", INDEXED.values(), ids=INDEXED)
+def test_a_torch_without_cuda_indexes_and_copies_as_one_with(
+    index: Callable[[Any, Any], Any],
+) -> None:
+    def body(x: Any) -> Any:
+        i = torch.arange(4, device=x.device)
+        found = index(x, i).contiguous()
+        out = torch.empty_like(found)
+        add(found, found, out)
+        return out
+
+    expected = index(torch.zeros(8, 8), torch.arange(4)).shape
+    program = of(body, info(8, 8), meta=lambda x: x.new_empty(expected))
+    assert program.outputs == (Output(tuple(expected), torch.float16),)
+
+
+def test_a_values_use_in_a_branch_is_refused_at_the_users_line() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, x, out)
+        if (x > 0).sum().item() == 1:
+            out.zero_()
+        return out
+
+    with pytest.raises(DataDependentError, match=r"at .*test_programs\.py:\d+ in body"):
+        of(body)

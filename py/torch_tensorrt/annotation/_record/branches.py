@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TypeAlias
 
 import sympy
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from .._sizes.canonical import canonical
 from .._sizes.expressions import on_ints
@@ -38,11 +39,13 @@ from .._sizes.facts import bounds
 from .._tensors import Range, Ranges, TensorInfo, ranges_of
 from ..errors import (
     AnnotationError,
+    DataDependentError,
     DynamicControlFlowError,
     RecordError,
     UserCodeError,
 )
 from .program import Program, are_equal
+from .recording import raised_at
 from .replay import (
     PlainInputs,
     Point,
@@ -154,6 +157,11 @@ def _run(run: Trace, function: Callable[[Trace], Program], what: str) -> Program
         return run.run(function)
     except AnnotationError:
         raise
+    except GuardOnDataDependentSymNode as error:
+        raise DataDependentError(
+            f"{what} asks for the values of a tensor, at {raised_at(error)}, which an "
+            "engine does not know before it runs. Ask inside the kernel."
+        ) from error
     except Exception as error:
         shapes = ", ".join(
             "None" if t is None else str(list(t.shape)) for t in run.inputs

@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,6 +167,13 @@ def users_line() -> str:
     while frame.f_back is not None and not is_users(frame.f_code.co_filename):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def raised_at(error: BaseException) -> str:
+    """``file:line in function`` of the user's where an error was raised, or passed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if is_users(frame.filename)] or frames
+    return f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}"
 
 
 def is_users(filename: str) -> bool:

@@ -493,19 +493,55 @@ _BASIC_INDEX = (int, torch.SymInt, slice, type(Ellipsis))
 
 
 def _getitem(tensor: torch.Tensor, key: Any) -> Any:
-    keys = list(key) if isinstance(key, tuple) else [key]
-    if all(k is None or isinstance(k, _BASIC_INDEX) for k in keys):
-        return _index(tensor, keys)
-    return NotImplemented
+    if (found := _viewed(tensor, key)) is None:
+        return NotImplemented
+    view, indices = found
+    return torch.ops.aten.index.Tensor(view, indices) if indices else view
 
 
 def _setitem(tensor: torch.Tensor, key: Any, value: Any) -> Any:
-    view = _getitem(tensor, key)
-    if view is NotImplemented:
+    if (found := _viewed(tensor, key)) is None:
         return NotImplemented
+    view, indices = found
+    if indices:
+        value = torch.as_tensor(value, dtype=view.dtype, device=view.device)
+        return torch.ops.aten.index_put_.default(view, indices, value)
     if isinstance(value, torch.Tensor):
         return _copy(view, value)
     return torch.ops.aten.fill_.Scalar(view, value)
+
+
+def _viewed(tensor: torch.Tensor, key: Any) -> tuple[Any, list[Any]] | None:
+    """A view, and the tensors that it is to be indexed by; None: it is not known."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    are_tensors = [isinstance(k, torch.Tensor) and k.dtype != torch.bool for k in keys]
+    is_mixed = any(are_tensors) and any(isinstance(k, int | torch.SymInt) for k in keys)
+    are_known = (
+        is_tensor or k is None or isinstance(k, _BASIC_INDEX)
+        for k, is_tensor in zip(keys, are_tensors, strict=True)
+    )
+    if is_mixed or not all(are_known):
+        return None
+    if not any(are_tensors):
+        return _index(tensor, keys), []
+    if any(k is Ellipsis for k in keys):
+        return None
+    basic = [slice(None) if isinstance(k, torch.Tensor) else k for k in keys]
+    indices = [k if isinstance(k, torch.Tensor) else None for k in keys]
+    return _index(tensor, basic), indices
+
+
+def _contiguous(tensor: torch.Tensor, **kwargs: Any) -> Any:
+    if kwargs or tensor.is_contiguous():
+        return NotImplemented
+    how = {"memory_format": torch.contiguous_format}
+    return torch.ops.aten.clone.default(tensor, **how)
+
+
+def _new_tensor(tensor: torch.Tensor, data: Any, **kwargs: Any) -> Any:
+    return torch.tensor(
+        data, **{"dtype": tensor.dtype, "device": tensor.device, **kwargs}
+    )
 
 
 def _copy(tensor: torch.Tensor, source: torch.Tensor, *_: Any, **__: Any) -> Any:
@@ -523,7 +559,9 @@ def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
 _WITHOUT_CUDA: dict[Any, Callable[..., Any]] = {
     torch.Tensor.__getitem__: _getitem,
     torch.Tensor.__setitem__: _setitem,
+    torch.Tensor.contiguous: _contiguous,
     torch.Tensor.copy_: _copy,
+    torch.Tensor.new_tensor: _new_tensor,
     torch.Tensor.to: _to,
     torch.Tensor.cuda: lambda tensor, *_, **__: _to(tensor, torch.device("cuda")),
 }
