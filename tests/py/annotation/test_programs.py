@@ -322,13 +322,71 @@ def test_what_no_step_writes_is_refused() -> None:
         of(body)
 
 
-def test_what_torch_made_with_gaps_is_refused_as_a_kernels_argument() -> None:
+def test_a_buffer_with_gaps_is_refused_as_a_kernels_argument() -> None:
     def body(x: Any) -> Any:
         out = torch.empty_like(x)
-        add(x.t() + 1, x, out)
+        add(torch.empty_strided((8, 8), (16, 1), device=x.device).zero_(), x, out)
         return out
 
     with pytest.raises(ArgumentError, match=r"or call contiguous\(\) on what torch"):
+        of(body)
+
+
+def test_what_lies_transposed_in_memory_is_a_permuted_buffer() -> None:
+    def body(x: Any) -> Any:
+        moved = x.t() + 1  # torch keeps the order of the axes in memory
+        out = torch.empty_like(moved)
+        add(moved, x, out)
+        return out
+
+    rows = Range(2, 64, 512)
+    program = of(body, info(rows, 8), meta=lambda x: x.new_empty(8, x.shape[0]))
+    plus, _ = program.steps
+    assert isinstance(plus, Operation)
+    assert plus.orders == ((1, 0),)
+    assert [buffer.shape for buffer in program.hidden] == 2 * [(symbol(0, 0), 8)]
+    assert program.returned == (
+        View(2, ((aten.permute.default, (("dims", (1, 0)),)),)),
+    )
+
+
+SMALL: dict[str, Callable[[Any], Any]] = {
+    "a number": lambda x: torch.tensor(2.0, dtype=x.dtype, device=x.device),
+    "one element": lambda x: torch.tensor([2.0], dtype=x.dtype, device=x.device),
+}
+
+
+@pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
+def test_a_tensor_of_one_number_is_filled_by_torch(make: Callable[[Any], Any]) -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, make(x), out)
+        return out
+
+    program = of(body)
+    fill, *_ = program.steps
+    assert isinstance(fill, Operation)
+    assert fill.op == aten.full.default
+    assert dict(fill.arguments)["fill_value"] == Constant("fill_value", 2.0)
+
+
+def test_a_tensor_of_no_elements_costs_nothing() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        dummy = torch.tensor([[]], dtype=torch.int32, device=x.device)
+        add_kernel[(1,)](x, dummy, 0, out, BLOCK=16)
+        return out
+
+    assert of(body).is_plugin
+
+
+def test_a_tensor_of_several_numbers_is_refused() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, torch.tensor([1.0, 2.0], device=x.device), out)
+        return out
+
+    with pytest.raises(ArgumentError, match="comes from outside of the function"):
         of(body)
 
 

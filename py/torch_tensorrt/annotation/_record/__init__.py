@@ -406,6 +406,7 @@ class _Reader:
                 f"{self._what} launched no kernel. It must launch one or more, "
                 "whatever the sizes are, in the language of its spec."
             )
+        self._settle(steps)
         storages = set(map(storage_of, ran.returned))
         is_plugin = len(steps) == 1 and not writable
         is_plugin &= all(map(self._operations.is_whole, ran.returned))
@@ -433,7 +434,9 @@ class _Reader:
 
     def buffers(self) -> list[torch.Tensor]:
         """The tensors that the function makes, in the order of a program's steps."""
-        for step in self._live():
+        steps = self._live()
+        self._settle(steps)
+        for step in steps:
             if isinstance(step, CaughtLaunch):
                 tensors = [v for _, v, _ in step.arguments if torch.is_tensor(v)]
             else:
@@ -443,6 +446,13 @@ class _Reader:
         for tensor in self._ran.returned:
             self._number(tensor)
         return self._buffers
+
+    def _settle(self, steps: Sequence[CaughtLaunch | CaughtOperation]) -> None:
+        for step in steps:
+            if isinstance(step, CaughtLaunch):
+                for _, value, _ in step.arguments:
+                    if isinstance(value, torch.Tensor):
+                        self._operations.settle(value)
 
     def _live(self) -> list[CaughtLaunch | CaughtOperation]:
         """The launches, and the operations that one of them or the result needs."""
@@ -469,7 +479,7 @@ class _Reader:
                 options=tuple(sorted(step.options.items())),
                 choices=step.choices,
             )
-        how = self._view, self._number, self._run.expr, self._what
+        how = self._view, self._number, self._run.expr, self._operations
         return read_operation(step, *how)
 
     def _pointed(self, tensor: torch.Tensor, where: str) -> int:

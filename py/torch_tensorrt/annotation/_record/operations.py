@@ -9,10 +9,11 @@ is a step of its own between the launches, and stays a torch operation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ArgumentError, DataDependentError, RecordError
@@ -51,22 +52,26 @@ class _Made:
 
     Attributes:
         maker: the operation.
-        tensor: all of it, as it was made; it keeps the storage, or its identity would
-            come again.
+        tensor: all of it, contiguous where that can be; it keeps the storage, or its
+            identity would come again.
+        order: the axes of what was made, as they lie in memory; None: in their order.
     """
 
     maker: str
     tensor: torch.Tensor
+    order: tuple[int, ...] | None = None
 
     @property
     def is_uninitialized(self) -> bool:
-        return "empty" in self.maker
+        sizes = self.tensor.shape
+        return "empty" in self.maker or any(type(s) is int and s == 0 for s in sizes)
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the steps of a function while entered: launches, and torch's operations.
 
     Attributes:
+        what: how errors name the function.
         steps: in order.
     """
 
@@ -76,7 +81,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             what: how errors name the function.
         """
         super().__init__()  # type: ignore[no-untyped-call]
-        self._what = what
+        self.what = what
         self._guarded: set[int] = set()
         self._made: dict[int, _Made] = {}
         self._views: dict[_Geometry, tuple[torch.Tensor, OpOverload, Any]] = {}
@@ -115,6 +120,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._refuse_write(func)
         result = func(*args, **(kwargs or {}))
         results = _tensors_of(result)
+        if func in _CONSTANTS and (known := _constant(args[0])) is not None:
+            func, given = known
         are_known = all(storage_of(result) in self._made for result in results)
         if not writes and results and are_known:
             self._note_views(func, given, results)
@@ -160,6 +167,17 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise self._foreign(tensor, where)
         return found
 
+    def settle(self, tensor: torch.Tensor) -> None:
+        """Let the whole of what a kernel gets be in the order of its memory."""
+        made = self._made.get(storage_of(tensor))
+        if made is None or (order := _order_of(made.tensor)) is None:
+            return
+        whole = made.tensor.permute(order)
+        self._made[storage_of(tensor)] = replace(made, tensor=whole, order=order)
+        dims = [order.index(axis) for axis in range(len(order))]
+        how = whole, torch.ops.aten.permute.default, ({"dims": dims}, 0)
+        self._views[_geometry(made.tensor)] = how
+
     def require_dense(self, tensor: torch.Tensor, where: str) -> None:
         """Raise unless a kernel of an engine would find ``tensor`` as it is here.
 
@@ -196,13 +214,13 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Raises:
             ArgumentError: nobody saw how it was made.
         """
-        made = self.made(tensor, self._what)
+        made = self.made(tensor, self.what)
         path: list[tuple[OpOverload, Keywords]] = []
         while _geometry(tensor) != _geometry(made.tensor):
             found = self._views.get(_geometry(tensor))
             if found is None:
                 raise ArgumentError(
-                    f"{self._what}: a tensor of shape {list(tensor.shape)} and strides "
+                    f"{self.what}: a tensor of shape {list(tensor.shape)} and strides "
                     f"{list(tensor.stride())} shares the memory of {made.maker}, in a "
                     "way that torch does not tell. Use torch's view operations."
                 )
@@ -227,7 +245,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _refuse_write(self, writer: Any) -> None:
         refuse(
             RecordError(
-                f"{self._what} writes an input with {writer} at {users_line()}. The op "
+                f"{self.what} writes an input with {writer} at {users_line()}. The op "
                 "does not say so: declare it (mutates_args of torch.library.custom_op),"
                 " or write a copy."
             )
@@ -252,7 +270,7 @@ def read_operation(
     view: Callable[[torch.Tensor], View],
     number: Callable[[torch.Tensor], int],
     read: Callable[[Any], Any],
-    what: str,
+    operations: Operations,
 ) -> Operation:
     """The step of a program.
 
@@ -260,12 +278,13 @@ def read_operation(
         view: what a tensor is in the program.
         number: that of a tensor which the operation makes.
         read: what an integer is in the program.
+        operations: which caught it.
 
     Raises:
         RecordError: an engine could not do the same.
         DataDependentError: its result, or an argument, depends on values of tensors.
     """
-    where = f"{what}, {caught.op} at {caught.where}"
+    where = f"{operations.what}, {caught.op} at {caught.where}"
     if torch.Tag.nondeterministic_seeded in caught.op.tags:
         raise RecordError(
             f"{where}: random numbers, which are others in an engine. Pass them in."
@@ -288,7 +307,9 @@ def read_operation(
         return read(value)
 
     arguments = _keywords(caught.arguments, known, view)
-    return Operation(caught.op, arguments, tuple(map(number, caught.results)))
+    results = tuple(map(number, caught.results))
+    orders = tuple(operations.made(t, where).order for t in caught.results)
+    return Operation(caught.op, arguments, results, orders)
 
 
 # Every tensor of an engine is on its GPU, in the layout that it has.
@@ -364,6 +385,39 @@ def called(
 
 
 # --- Tensors --------------------------------------------------------------------------
+
+
+_CONSTANTS = {
+    torch.ops.aten.lift_fresh.default,
+    torch.ops.aten.lift_fresh_copy.default,
+}
+
+
+def _constant(tensor: torch.Tensor) -> tuple[OpOverload, dict[str, Any]] | None:
+    """What makes a tensor of ``torch.tensor(...)``, if it has one element at most."""
+    size = list(tensor.shape)
+    if tensor.numel() == 0:
+        given = {"size": size, "dtype": tensor.dtype}
+        return torch.ops.aten.empty.memory_format, given
+    if tensor.numel() > 1 or tensor.is_meta:
+        return None
+    with no_dispatch():
+        value = tensor.item()
+    given = {"size": size, "fill_value": value, "dtype": tensor.dtype}
+    return torch.ops.aten.full.default, given
+
+
+def _order_of(tensor: torch.Tensor) -> tuple[int, ...] | None:
+    """The axes by falling stride, if memory is dense in that order, and in no other."""
+    if tensor.is_contiguous() or tensor.storage_offset() != 0:
+        return None
+    strides = [_hint(stride) for stride in tensor.stride()]
+    order = tuple(sorted(range(tensor.dim()), key=lambda axis: -strides[axis]))
+    return order if tensor.permute(order).is_contiguous() else None
+
+
+def _hint(size: Any) -> int:
+    return size if isinstance(size, int) else int(size.node.hint)
 
 
 def storage_of(tensor: torch.Tensor) -> int:

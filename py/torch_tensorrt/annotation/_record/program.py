@@ -70,11 +70,14 @@ class Operation:
         arguments: by name. Tensors are :class:`View`, integers are expressions, lists
             are tuples, and anything else is a :class:`Constant`.
         results: the tensors that it makes; empty where it writes one of its arguments.
+        orders: for each result, its axes as they lie in memory and in the program; None
+            where they lie in order.
     """
 
     op: OpOverload
     arguments: Keywords
     results: tuple[int, ...] = ()
+    orders: tuple[tuple[int, ...] | None, ...] = ()
 
     @property
     def name(self) -> str:

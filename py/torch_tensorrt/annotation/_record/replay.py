@@ -250,7 +250,8 @@ def _taken_apart(program: Program) -> tuple[tuple[Any, ...], list[sympy.Basic]]:
         structure += [(what, len(b.shape), b.dtype) for b in buffers]
     for step in program.steps:
         if isinstance(step, Operation):
-            structure += [step.name, step.results, _shape_of(step.arguments)]
+            structure += [step.name, step.results, step.orders]
+            structure.append(_shape_of(step.arguments))
         else:
             structure += [step.kernel, step.options, step.choices, step.grid is None]
             structure += map(_role, step.arguments)

@@ -211,7 +211,10 @@ class StepOps:
                         held[view.tensor] = held[view.tensor].clone()
                 made = called(each.op, each.arguments, size, tensor, device)
                 made = made if isinstance(made, tuple | list) else [made]
-                held |= dict(zip(each.results, made, strict=False))
+                for number, order, value in zip(
+                    each.results, each.orders, made, strict=False
+                ):
+                    held[number] = value if order is None else value.permute(order)
             else:
                 step = next(steps)
                 op = _overload(self.name(step))
