@@ -5,6 +5,9 @@
 TensorRT gives an ahead-of-time kernel no workspace, so such a buffer is an output of
 the plugin, which the converter drops. It is in 32-bit words, whatever the buffer holds:
 a dtype that TensorRT neither quantizes nor converts. It may be larger than the buffer.
+
+Scratch memory, which a toolchain asks for and the function knows nothing of, is such a
+buffer too: so many bytes for each block of the grid.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import sympy
 import torch
 from torch.utils._sympy.functions import FloorDiv, Max
 
+from ._code.ptx import SCRATCH_ALIGNMENT
 from ._record.program import Output
 from ._record.replay import points_of
 from ._sizes.to_tensorrt import compiled, require_expressible
@@ -37,6 +41,16 @@ class Room:
 
     shapes: Mapping[int, Shape]
     failure: str
+
+
+def scratch_buffer(grid: Sequence[sympy.Expr], size: int) -> Output:
+    """The buffer of a launch whose blocks have ``size`` bytes each.
+
+    The entry rounds its address up, so it is longer by the alignment.
+    """
+    words = -(-size // WORD.itemsize)
+    more = SCRATCH_ALIGNMENT // WORD.itemsize
+    return Output((sympy.Mul(*grid, words) + more,), WORD)
 
 
 def in_words(buffer: Output) -> Shape:

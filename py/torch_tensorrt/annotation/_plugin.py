@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -24,9 +25,17 @@ from ._code.effects import COMPARED, LOADED, STORED
 from ._code.kernel import Kernel
 from ._compile.job import Job, compile_all
 from ._fingerprint import fingerprint
-from ._hidden import Room, Shape, any_extents, in_words, shortage, widest
+from ._hidden import (
+    Room,
+    Shape,
+    any_extents,
+    in_words,
+    scratch_buffer,
+    shortage,
+    widest,
+)
 from ._record import Call, as_tensors, buffers, record
-from ._record.program import Pointer, Program
+from ._record.program import Grid, Output, Pointer, Program
 from ._record.recording import Purpose, noticing_target
 from ._record.replay import MOST_SHAPES, PlainInputs
 from ._sizes.to_tensorrt import require_expressible
@@ -108,6 +117,15 @@ class Tactic:
         return fingerprint(spec, self.config, self.choice, self.launch)
 
     @property
+    def buffers(self) -> tuple[Output, ...]:
+        """What its kernel gets beside the op's tensors, by the kernel's own numbers."""
+        if self.program is None or self.kernel is None:
+            return ()
+        sizes, grid = self.kernel.scratch, self.kernel.grid
+        scratch = (scratch_buffer(grid, size) for size in sizes)
+        return (*self.program.hidden, *scratch)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Config and choice, for people."""
         return dict((*self.config, *(self.choice or ())))
@@ -153,7 +171,9 @@ class Plugin:
         self._kernels: dict[Request, tuple[Tactic, ...]] = {}
         self._structures: dict[Request, Structure | None] = {}
         self._hidden: dict[str, tuple[Tactic, frozenset[int]]] = {}
-        self._room: dict[tuple[Request, str], Room] = {}
+        self._scratch: dict[str, tuple[int, ...]] = {}  # bytes a block, of any kernel
+        self._grids: dict[tuple[Request, str], dict[Grid, None]] = {}
+        self._room: dict[Any, Room] = {}
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -333,7 +353,7 @@ class Plugin:
             if isinstance(outcome, Kernel) and tactic.program is not None:
                 outcome = (
                     self._objection(tactic.program, outcome)
-                    or self._without_room(tactic, request, outcome.hidden)
+                    or self._without_room(tactic, request, outcome)
                     or outcome
                 )
             if isinstance(outcome, AnnotationError):
@@ -447,6 +467,8 @@ class Plugin:
                     "it change. Store to an output. A launch function takes the op's "
                     "inputs first, and its outputs last."
                 )
+            elif tensor.startswith("scratch"):
+                continue
             elif tensor not in inputs.keys() | empty and effect in _NEVER_STORED:
                 why = (
                     f"never stores to {tensor}, which would hold whatever was in its "
@@ -497,26 +519,44 @@ class Plugin:
         one of these runs has for a buffer counts. What a program needs in its profile
         is compared with the result.
         """
-        inputs = tuple(map(of_any_size, request.inputs))
-        spec, config = tactic.spec, tactic.config
-        # Configs that differ for the compiler alone allocate the same.
-        keywords = spec.launch_keywords(config), spec.kernel_keywords(config)
-        choice = tactic.choice, tactic.launch
-        call = fingerprint(spec.fingerprint, *keywords, choice)
-        key = replace(request, inputs=inputs, target=None), call
+        request, spec, config = _without_profile(request), tactic.spec, tactic.config
         with self._lock:
+            scratch = self._scratch.get(tactic.identity, ())
+            grids = tuple(self._grids.get((request, tactic.identity), ()))
+            # Configs that differ for the compiler alone allocate the same.
+            keywords = spec.launch_keywords(config), spec.kernel_keywords(config)
+            choice = tactic.choice, tactic.launch
+            call = fingerprint(spec.fingerprint, *keywords, choice)
+            key = request, call, scratch and (scratch, tactic.identity, grids)
             if key not in self._room:
-                self._room[key] = self._find_room(tactic, key[0])
+                self._room[key] = self._find_room(tactic, request, scratch, grids)
             return self._room[key]
 
-    def _find_room(self, tactic: Tactic, request: Request) -> Room:
+    def _find_room(
+        self,
+        tactic: Tactic,
+        request: Request,
+        scratch: Sequence[int],
+        grids: Sequence[Grid],
+    ) -> Room:
+        """
+        Args:
+            scratch: bytes a block, of each scratch buffer.
+            grids: of kernels, for programs that do not say it.
+        """
         ranges, failure = any_extents(ranges_of(request.inputs)), ""
         found: dict[int, list[Shape]] = {}
         for size in _ANY_SIZES if ranges else _ANY_SIZES[:1]:
             inputs = tuple(of_any_size(info, size) for info in request.inputs)
             ran = self._record(tactic, replace(request, inputs=inputs), None, True)
             failure = failure or str(ran.error or "")
-            for index, buffer in enumerate(ran.program.hidden if ran.program else ()):
+            if (program := ran.program) is None:
+                continue
+            known = [program.launch.grid] if program.launch.grid else grids
+            buffers = list(enumerate(program.hidden))
+            for index, size in enumerate(scratch, start=len(buffers)):
+                buffers += [(index, scratch_buffer(grid, size)) for grid in known]
+            for index, buffer in buffers:
                 try:
                     require_expressible(shape := in_words(buffer), ranges, True)
                     found.setdefault(index, []).append(shape)
@@ -525,17 +565,25 @@ class Plugin:
         return Room({index: widest(shapes) for index, shapes in found.items()}, failure)
 
     def _without_room(
-        self, tactic: Tactic, request: Request, which: Collection[int]
+        self, tactic: Tactic, request: Request, kernel: Kernel
     ) -> AnnotationError | None:
         """The error for a hidden buffer that is larger than what TensorRT allocates.
 
         Only a branch on a size that the profile decides can make it so.
         """
-        if not which or (program := tactic.program) is None:
+        if not kernel.hidden or (program := tactic.program) is None:
             return None
+        if kernel.scratch:
+            known = self._scratch.get(tactic.identity, ())
+            most = map(max, zip_longest(known, kernel.scratch, fillvalue=0))
+            self._scratch[tactic.identity] = tuple(most)
+            if program.launch.grid is None:
+                key = _without_profile(request), tactic.identity
+                self._grids.setdefault(key, {})[kernel.grid] = None
+        buffers = replace(tactic, kernel=kernel).buffers
         room = self.room(tactic, request)
-        for index in which:
-            buffer, given = program.hidden[index], room.shapes.get(index)
+        for index in kernel.hidden:
+            buffer, given = buffers[index], room.shapes.get(index)
             why = room.failure or "it is not allocated at every size."
             if given is not None:
                 try:
@@ -545,11 +593,15 @@ class Plugin:
                 if not where:
                     continue
                 why = f"it would be {list(given)} words of 32 bits, too few {where}."
+            what = f"a buffer of shape {list(buffer.shape)} that the op does not return"
+            remedy = "Return the buffer from the op, or make the dimensions static."
+            if index >= len(program.hidden):
+                what = f"scratch memory of {buffer.shape[0]} words of 32 bits"
+                remedy = "Make the dimensions static, or the grid free of branches."
             return errors.UnsupportedKernelError(
-                f"{self.op}: kernel {program.launch.name} needs a buffer of shape "
-                f"{list(buffer.shape)} that the op does not return. TensorRT asks for "
-                f"its size before it has a profile, where it is not known: {why} "
-                "Return the buffer from the op, or make the dimensions static."
+                f"{self.op}: kernel {program.launch.name} needs {what}. TensorRT asks "
+                f"for its size before it has a profile, where it is not known: {why} "
+                f"{remedy}"
             )
         return None
 
@@ -563,6 +615,12 @@ class Plugin:
 
 def _codes(steps: Sequence[Step]) -> list[Step]:
     return [step.without_aliases for step in steps]
+
+
+def _without_profile(request: Request) -> Request:
+    """What TensorRT knows when it asks for the sizes of outputs."""
+    inputs = tuple(map(of_any_size, request.inputs))
+    return replace(request, inputs=inputs, target=None)
 
 
 _NEVER_STORED = ("", COMPARED, LOADED)  # effects

@@ -388,6 +388,27 @@ def test_a_view_that_is_not_loaded_as_one_address_is_refused(body: str) -> None:
         reorder(text, [VIEW], (1, 0, 0))
 
 
+SCRATCH = Slot(Kind.OUTPUT, 0, alignment=128)
+
+
+def test_the_address_of_scratch_memory_is_rounded_up_where_it_is_loaded() -> None:
+    """And nothing tells the assembler that it is a multiple already."""
+    aligned = ".param .u64 .ptr .global .align 128 scratch"
+    result = reorder(module(aligned, reads=["scratch"]), [SCRATCH], (0, 0, 1))
+    assert (
+        "\tld.param.b64 \t%rd0, [scratch];\n\tadd.s64 %rd0, %rd0, 127;\n"
+        "\tand.b64 %rd0, %rd0, -128;\n"
+    ) in result
+    assert "(\n\t.param .u64 scratch\n)" in result
+    ptxas.assemble(result, PTXAS, "sm_90")
+
+
+def test_scratch_memory_that_is_not_loaded_as_one_address_is_refused() -> None:
+    text = module(POINTER + "scratch", body="mov.u64 %rd0, scratch;")
+    with pytest.raises(PTXError, match="or scratch memory, and is not read as one"):
+        reorder(text, [SCRATCH], (0, 0, 1))
+
+
 def test_an_offset_by_an_extra_that_tensorrt_does_not_pass_is_an_error() -> None:
     with pytest.raises(PTXError, match="no such arguments"):
         reorder(module(POINTER + "x"), [STEPS], (1, 1, 0))

@@ -19,13 +19,15 @@ _NOTES = {
     UNKNOWN: "is used in a way that cannot be read from the code",
 }
 
+_HIDDEN = ("hidden", "scratch")  # kinds of parameters that the op does not return
+
 
 @dataclass(frozen=True)
 class Kernel:
     """What TensorRT gets: code whose entry takes inputs, extras and outputs.
 
     Its hidden buffers are its last parameters, all of them, until it is :meth:`placed`
-    among the outputs of a plugin.
+    among the outputs of a plugin: those of its program, and then its scratch memory.
 
     Attributes:
         entry: name of the kernel in the code; unique once it is :meth:`named`.
@@ -40,8 +42,9 @@ class Kernel:
         spills: bytes spilled to local memory, loads and stores.
         facts: what the compiler knew about the arguments, for people.
         retargeted: the PTX ISA that the code was lowered from, where it was.
-        effects: by ``"input 0"``, ``"output 0"`` and ``"hidden 0"``, what
-            :mod:`.effects` finds.
+        scratch: bytes a block of the grid, of each scratch buffer.
+        effects: by ``"input 0"``, ``"output 0"``, ``"hidden 0"`` and ``"scratch 0"``,
+            what :mod:`.effects` finds.
     """
 
     entry: str
@@ -56,6 +59,7 @@ class Kernel:
     spills: int
     facts: str
     retargeted: str
+    scratch: tuple[int, ...]
     effects: dict[str, str]
 
     def named(self, entry: str) -> Kernel:
@@ -65,8 +69,9 @@ class Kernel:
     @property
     def hidden(self) -> tuple[int, ...]:
         """The hidden buffers that it needs; any address is good enough for others."""
-        named = (name.split() for name, does in self.effects.items() if does)
-        return tuple(sorted(int(index) for kind, index in named if kind == "hidden"))
+        named = ((n.split()[0], does) for n, does in self.effects.items())
+        hidden = (does for kind, does in named if kind in _HIDDEN)
+        return tuple(index for index, does in enumerate(hidden) if does)
 
     def placed(self, places: Mapping[int, int], count: int, aliased: int = 0) -> Kernel:
         """The kernel of a plugin that has ``count`` hidden outputs.
@@ -78,7 +83,8 @@ class Kernel:
             places: for a hidden buffer, which of the hidden outputs it is.
         """
         kinds = [name.split()[0] for name in self.effects]
-        inputs, outputs, hidden = map(kinds.count, ("input", "output", "hidden"))
+        inputs, outputs = map(kinds.count, ("input", "output"))
+        hidden = sum(map(kinds.count, _HIDDEN))
         if not count and not hidden and not aliased:
             return self
         slots = [ptx.Slot(ptx.Kind.INPUT, index) for index in range(inputs)]
@@ -106,7 +112,9 @@ class Kernel:
         """What is odd about the code, and may be right; for people."""
         found = self.effects.items()
         return tuple(
-            f"{tensor} {_NOTES[does]}" for tensor, does in found if does in _NOTES
+            f"{tensor} {_NOTES[does]}"
+            for tensor, does in found
+            if does in _NOTES and not tensor.startswith("scratch")
         )
 
 

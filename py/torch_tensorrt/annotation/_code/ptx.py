@@ -5,14 +5,15 @@
 TensorRT passes an ahead-of-time plugin its input pointers, then 32-bit extras, then its
 output pointers. PTX refers to parameters by name, so a different order is a different
 header: the body stays as its compiler wrote it. Only the loads of some parameters
-change: one that takes a view adds the view's offset to the tensor's address.
+change: one that takes a view adds the view's offset to the tensor's address, and one
+that takes scratch memory rounds the address up.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from ..errors import PTXError
@@ -31,6 +32,9 @@ _BRACE = re.compile(r"[{}]")
 _DEBUG = (".loc", ".file")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
+# Bytes that divide the address of scratch memory, whatever TensorRT aligns outputs to.
+SCRATCH_ALIGNMENT = 128  # as tensor maps need it
+
 
 class Kind(Enum):
     """What TensorRT passes for a parameter."""
@@ -39,6 +43,7 @@ class Kind(Enum):
     EXTRA = "extra"
     OUTPUT = "output"
     UNUSED = "unused"
+    SCRATCH = "scratch"  # an output that is hidden, once there is a plugin
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,14 @@ class Slot:
     Attributes:
         offset: bytes that the entry adds to a pointer.
         factor: the index of the extra that ``offset`` is multiplied by, if any.
+        alignment: the entry rounds a pointer up to a multiple of it, a power of two.
     """
 
     kind: Kind
     index: int = 0
     offset: int = 0
     factor: int | None = None
+    alignment: int = 1
 
     @property
     def passed(self) -> Slot:
@@ -169,7 +176,10 @@ def _declared(slots: Sequence[Slot], entry: Entry) -> dict[Slot, Parameter]:
                 f"{slot.kind.value} {slot.index}; it takes one of "
                 f"{', '.join(sorted(takes))}."
             )
-        declared.setdefault(slot.passed, replace(parameter, type=TYPE[slot.kind]))
+        # One that is rounded up has no alignment yet, whatever it is declared with.
+        attributes = "" if slot.alignment > 1 else parameter.attributes
+        taken = Parameter(TYPE[slot.kind], parameter.name, attributes)
+        declared.setdefault(slot.passed, taken)
     return declared
 
 
@@ -189,7 +199,7 @@ def _reading(
         return body
     if slot.kind is Kind.EXTRA and parameter.type in _64_BITS:
         body = _widen(body, parameter)
-    if slot.offset:
+    if slot.offset or slot.alignment > 1:
         body = _shift(body, slot, parameter, names)
     if (name := names[slot.passed]) != parameter.name:
         body = identifier(parameter.name).sub(name, body)
@@ -281,28 +291,34 @@ _FACTOR = "%tta_factor"  # a register of our own
 def _shift(
     body: str, slot: Slot, parameter: Parameter, names: Mapping[Slot, str]
 ) -> str:
-    """Loads of a pointer, each followed by what adds the offset of ``slot``."""
+    """Loads of a pointer, each followed by what makes it the address of ``slot``."""
     load = re.compile(
         r"(?P<guard>@\s*!?\s*%\w+\s+)?ld\.param(?:::entry)?\.[bus]64\s+(?P<to>%\w+)\s*,"
         rf"\s*\[{re.escape(parameter.name)}\];"
     )
 
     def shifted(match: re.Match[str]) -> str:
-        to = match["to"]
-        added = [f"add.s64 {to}, {to}, {slot.offset};"]
-        if slot.factor is not None:
+        to, added = match["to"], []
+        if slot.offset and slot.factor is None:
+            added = [f"add.s64 {to}, {to}, {slot.offset};"]
+        elif slot.factor is not None:
             factor = names[Slot(Kind.EXTRA, slot.factor)]
             added = [
                 f"ld.param.s32 {_FACTOR}, [{factor}];",
                 f"mad.wide.s32 {to}, {_FACTOR}, {slot.offset}, {to};",
+            ]
+        if slot.alignment > 1:
+            added += [
+                f"add.s64 {to}, {to}, {slot.alignment - 1};",
+                f"and.b64 {to}, {to}, -{slot.alignment};",
             ]
         return "\n\t".join([match[0], *((match["guard"] or "") + a for a in added)])
 
     result, loads = load.subn(shifted, body)
     if loads != len(identifier(parameter.name).findall(_without_comments(body))):
         raise PTXError(
-            f"parameter {parameter} takes a view that starts inside its tensor, and is "
-            "not read as one address."
+            f"parameter {parameter} takes a view that starts inside its tensor, or "
+            "scratch memory, and is not read as one address."
         )
     return result
 

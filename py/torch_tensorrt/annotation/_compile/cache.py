@@ -44,6 +44,7 @@ _ABANDONED = 3600.0  # seconds after which a temporary file has no writer any mo
 _LASTING = (errors.ArgumentError, errors.UnsupportedKernelError)
 _REFUSALS = {cls.__name__: cls for cls in _LASTING}
 _EXPRESSIONS = ("grid", "extras")
+_NUMBERS = ("block", "scratch")
 _TYPES = {
     name: get_origin(hint) or hint for name, hint in get_type_hints(Kernel).items()
 }
@@ -286,7 +287,8 @@ def from_json(body: dict[str, Any]) -> Outcome:
         values = dict(body["kernel"])
         for name in _EXPRESSIONS:
             values[name] = tuple(map(decode, values[name]))
-        values["block"] = tuple(map(operator.index, values["block"]))
+        for name in _NUMBERS:
+            values[name] = tuple(map(operator.index, values[name]))
         kinds = {name: type(value) for name, value in values.items()}
         if kinds != _TYPES or not len(values["grid"]) == len(values["block"]) == 3:
             raise DamagedError("it does not have the fields of a kernel")

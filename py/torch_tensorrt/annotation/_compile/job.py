@@ -18,7 +18,7 @@ from .._code.ptxas import settle
 from .._record.program import Program
 from .._target import Target
 from .._tensors import TensorInfo
-from ..backends import Toolchain, backend
+from ..backends import Kind, Slot, Toolchain, backend
 from ..backends.abi import require_launchable
 from ..errors import as_ours
 from . import pool
@@ -27,7 +27,7 @@ from .cache import kernel_cache
 # Part of every cache key. Raise it when a change here makes other code of the same
 # launch: in a backend's signature, in the PTX rewriter, or in the facts that a compiler
 # gets. tests/py/annotation/test_golden.py fails where that is forgotten.
-CODE_GENERATION = 1
+CODE_GENERATION = 2
 
 _UNNAMED = "tta_entry"  # until Kernel.named() gives it a name of its own
 _LOGGER = logging.getLogger(__name__)
@@ -75,13 +75,23 @@ class Job:
         )
         require_launchable(self.program, compiled, self.target)
         inputs, outputs = len(self.program.inputs), len(self.program.outputs)
-        hidden = len(self.program.hidden)
-        counts = inputs, len(compiled.extras), outputs + hidden
-        code = ptx.reorder(compiled.code, compiled.slots, counts, _UNNAMED)
+        hidden, scratch = len(self.program.hidden), len(compiled.scratch)
+        counts = inputs, len(compiled.extras), outputs + hidden + scratch
+
+        def placed(slot: Slot) -> Slot:
+            """Scratch memory is the last of the outputs."""
+            if slot.kind is not Kind.SCRATCH:
+                return slot
+            index = outputs + hidden + slot.index
+            return Slot(Kind.OUTPUT, index, alignment=ptx.SCRATCH_ALIGNMENT)
+
+        slots = list(map(placed, compiled.slots))
+        code = ptx.reorder(compiled.code, slots, counts, _UNNAMED)
         code, assembled = settle(code, self.target.arch, compiled.ptxas)
         pointers = [f"input {index}" for index in range(inputs)]
         pointers += [f"output {index}" for index in range(outputs)]
         pointers += [f"hidden {index}" for index in range(hidden)]
+        pointers += [f"scratch {index}" for index in range(scratch)]
         return Kernel(
             entry=_UNNAMED,
             code=code,
@@ -92,6 +102,7 @@ class Job:
             shared_memory=compiled.shared_memory,
             facts=compiled.facts,
             retargeted=compiled.retargeted,
+            scratch=compiled.scratch,
             effects=dict(zip(pointers, effects(code).values(), strict=True)),
             registers=assembled.registers,
             spills=assembled.spills,

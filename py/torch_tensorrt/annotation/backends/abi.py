@@ -44,6 +44,10 @@ class CompiledKernel:
         facts: what the compiler knew about the arguments, for people.
         retargeted: the PTX ISA that the compiler emitted, where the code was lowered
             from it to that of the driver.
+        scratch: bytes a block of the grid, of each scratch buffer. A parameter with
+            ``Slot(Kind.SCRATCH, i)`` takes the address of buffer ``i``: bytes times
+            blocks, at a multiple of ``SCRATCH_ALIGNMENT``, and this launch's alone.
+            Nothing is in it when the kernel starts.
     """
 
     code: str
@@ -55,6 +59,7 @@ class CompiledKernel:
     ptxas: str
     facts: str = ""
     retargeted: str = ""
+    scratch: tuple[int, ...] = ()
 
 
 class Parameters:
@@ -65,7 +70,7 @@ class Parameters:
         aligned: every tensor starts at a multiple of ``ALIGNMENT`` bytes.
 
     Attributes:
-        slots, extras: of :class:`CompiledKernel`.
+        slots, extras, scratch: of :class:`CompiledKernel`.
         told: the facts that the compiler gets, for people: ``"x%16"``.
     """
 
@@ -74,6 +79,7 @@ class Parameters:
         self.aligned = aligned
         self.slots: list[Slot] = []
         self.extras: list[sympy.Basic] = []
+        self.scratch: list[int] = []
         self.told: list[str] = []
 
     def slot_of(self, pointer: Pointer) -> Slot:
@@ -107,6 +113,15 @@ class Parameters:
     def add_pointer(self, pointer: Pointer) -> None:
         """A parameter that takes the address of a tensor, or of a view of it."""
         self.slots.append(self.address_of(pointer))
+
+    def add_scratch(self, size: int) -> None:
+        """A parameter that takes a buffer of ``size`` bytes for each block of the grid.
+
+        The loads of this parameter round the address up, so the code has to read it as
+        one 64-bit value: ``ld.param.u64 %rd, [name];``.
+        """
+        self.slots.append(Slot(Kind.SCRATCH, len(self.scratch)))
+        self.scratch.append(size)
 
     def add_extra(self, expr: sympy.Basic) -> None:
         """A parameter that takes a 32-bit integer, or a condition."""

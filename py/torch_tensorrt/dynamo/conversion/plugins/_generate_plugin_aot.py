@@ -95,7 +95,7 @@ def _obstacle(
             for axis, extent in enumerate(_extents(desc.shape, corner))
         }
         for index, place in places.items():
-            shape = in_words(tactic.program.hidden[index])
+            shape = in_words(tactic.buffers[index])
             needed = math.prod(on_ints(extent)(extents) for extent in shape)
             if needed > math.prod(_extents(given[place].shape, corner)):
                 return (
