@@ -41,6 +41,22 @@ _PRODUCTS = {
 }
 
 
+# The shared memory that any launch gives a block, in bytes. CUDA gives more dynamic
+# memory only to kernels with an attribute ("Technical Specifications per Compute
+# Capability", CUDA C++ programming guide, which also says what a GPU has at most).
+SHARED_MEMORY = 49152
+# What static arrays may take, by compute capability: as much as ptxas 13.4 takes for
+# the architecture-specific target (for others it takes 48 KiB, as ptxas 12 does for
+# all).
+# The driver of CUDA 13.0 was seen to load and launch that much for sm_90; older drivers
+# were not tried, nor were other GPUs.
+_STATIC_SHARED_MEMORY = {
+    **dict.fromkeys((90, 100, 103, 110), 227 * 1024),
+    **dict.fromkeys((120, 121), 99 * 1024),
+}
+STATIC_DRIVER = (13, 0)  # the oldest CUDA whose driver is known to load them
+
+
 @dataclass(frozen=True)
 class Target:
     """A GPU architecture, and the limits of its code.
@@ -51,8 +67,10 @@ class Target:
             it that set is used only where the kernel needs it.
         ptx_isa: newest PTX ISA the driver loads, as ``"8.5"`` ("Release Notes" of the
             PTX ISA manual); None for the toolchain's own.
-        max_shared_memory: dynamic shared memory a block may ask for, in bytes. TensorRT
-            does not document its limit; CUDA gives 49152 without opting in.
+        max_shared_memory: dynamic shared memory that TensorRT's launch gives a block,
+            in bytes, for people who know more of it: a kernel then keeps its dynamic
+            memory. None: 49152, which CUDA gives any launch; a kernel that asks for
+            more gets it as a static array, up to :attr:`shared_memory`.
         sm_count: the number of multiprocessors, for launch functions that ask for it,
             as those of persistent kernels do; None where it is not known.
 
@@ -62,7 +80,7 @@ class Target:
 
     arch: str
     ptx_isa: str | None = None
-    max_shared_memory: int = 49152
+    max_shared_memory: int | None = None
     sm_count: int | None = None
 
     def __post_init__(self) -> None:
@@ -89,6 +107,21 @@ class Target:
     def capability(self) -> int:
         """Compute capability as one number, 90 for ``sm_90a``."""
         return int(self.arch.removeprefix("sm_").rstrip("af"))
+
+    @property
+    def most_shared_memory(self) -> int | None:
+        """Bytes that a block's static arrays may take; None where no way is known."""
+        return _STATIC_SHARED_MEMORY.get(self.capability)
+
+    @property
+    def shared_memory(self) -> int:
+        """Bytes of shared memory that a block has in an engine."""
+        if self.max_shared_memory is not None:
+            return self.max_shared_memory
+        isa = newest_ptx_isa(STATIC_DRIVER)
+        if (self.ptx_version or 0) < int(isa.replace(".", "")):
+            return SHARED_MEMORY
+        return self.most_shared_memory or SHARED_MEMORY
 
     @property
     def ptx_version(self) -> int | None:

@@ -36,16 +36,38 @@ from torch_tensorrt.annotation.errors import (
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"cluster": (2, 1, 1)}, "launched in clusters"),
+        ({"cluster": (1, 3, 3)}, "launched in clusters of 1x3x3 blocks; 8 are"),
         ({"cooperative": True}, "a cooperative launch"),
         ({"use_pdl": True}, "a programmatic dependent launch"),
-        ({"smem": 50000}, r"asks for 50000 bytes .* limit is 49152"),
+        ({"smem": 232449}, r"asks for 232449 bytes .*; sm_90 has 232448\."),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_special_launch_is_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(UnsupportedKernelError, match=f"launch_copy.*{reason}"):
         compiled(launch_copy, info(64), **options)
+
+
+def test_the_shape_of_clusters_is_that_of_the_launch() -> None:
+    result = compiled(launch_copy, info(256), cluster=(2, 1, 1))
+    assert result.cluster == (2, 1, 1)
+    assert compiled(launch_copy, info(256)).cluster == (1, 1, 1)
+
+
+@pytest.mark.parametrize("extent", [128, 3 * 128, Range(1, 200, 500)])
+def test_a_grid_that_is_not_a_multiple_of_the_cluster_is_refused(extent: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"grid's x, .* a multiple of 2 at every"):
+        compiled(launch_copy, info(extent), cluster=(2, 1, 1))
+
+
+def test_over_48_kib_of_shared_memory_take_a_driver_of_cuda_13() -> None:
+    with pytest.raises(UnsupportedKernelError, match=r"CUDA 13\.0 .* PTX ISA 8\.8"):
+        target = Target("sm_90", ptx_isa="8.8")
+        compiled(launch_copy, info(64), smem=49153, target=target)
+    for size, isa in {49152: "8.8", 232448: "9.0"}.items():
+        target = Target("sm_90", ptx_isa=isa)
+        result = compiled(launch_copy, info(64), smem=size, target=target)
+        assert result.shared_memory == size
 
 
 def test_the_limit_of_shared_memory_can_be_raised() -> None:

@@ -600,3 +600,91 @@ def test_tritons_reordered_entry_takes_what_the_original_did(compiled: str) -> N
     arch = ptx.parse(compiled).target
     before = ptxas.assemble(compiled, PTXAS, arch)
     assert ptxas.assemble(result, PTXAS, arch) == before
+
+
+# --- Shared memory and clusters -------------------------------------------------------
+
+ARRAY = ".extern .shared .align 16 .b8 memory[];"
+
+
+def with_arrays(*arrays: str, uses: Sequence[str] = ("memory",)) -> str:
+    body = "\n".join(f"\tmov.b32 \t%r0, {name};" for name in uses)
+    text = module(POINTER + "x", body=body)
+    return text.replace("\n.visible", "\n".join(["", *arrays, ".visible"]))
+
+
+def test_dynamic_shared_memory_becomes_a_static_array_at_a_multiple_of_1024() -> None:
+    result = ptx.static_shared(with_arrays(ARRAY), 5000)
+    assert ".shared .align 1024 .b8 memory[5000];" in result
+    assert ".extern" not in result
+    assert ptxas.assemble(result, PTXAS, "sm_90").static_shared_memory == 5000
+
+
+def test_a_larger_alignment_is_kept() -> None:
+    text = with_arrays(ARRAY.replace("16", "2048"))
+    assert ".shared .align 2048 .b8 memory[64];" in ptx.static_shared(text, 64)
+
+
+def test_several_dynamic_arrays_are_one_as_they_are_the_same_memory() -> None:
+    other = ".extern .shared .align 4 .f32 other [ ] ;"
+    text = with_arrays(ARRAY, other, uses=["memory", "other", "other_one"])
+    text = text.replace(".visible", ".shared .b8 other_one[8];\n.visible", 1)
+    result = ptx.static_shared(text, 4096)
+    assert result.count("%r0, memory;") == 2
+    assert "%r0, other_one;" in result
+    assert ptxas.assemble(result, PTXAS, "sm_90").static_shared_memory >= 4104
+
+
+def test_an_array_in_a_comment_is_none() -> None:
+    with pytest.raises(PTXError, match=r"5000 bytes .* and declares none"):
+        ptx.static_shared(with_arrays(f"// {ARRAY}"), 5000)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [".extern .shared .b8 memory[64];", ".extern .shared .b32 memory;"],
+)
+def test_dynamic_memory_that_is_not_such_an_array_is_refused(array: str) -> None:
+    with pytest.raises(PTXError, match="not an array of the module"):
+        ptx.static_shared(with_arrays(array), 5000)
+
+
+def test_dynamic_memory_of_a_function_is_refused() -> None:
+    text = module(POINTER + "x", body=ARRAY)
+    with pytest.raises(PTXError, match="not an array of the module"):
+        ptx.static_shared(text, 5000)
+
+
+def test_a_kernel_that_asks_for_the_size_of_its_memory_is_refused() -> None:
+    text = with_arrays(ARRAY).replace("ret;", "mov.u32 %r0, %dynamic_smem_size;\nret;")
+    with pytest.raises(PTXError, match="reads %dynamic_smem_size"):
+        ptx.static_shared(text, 5000)
+
+
+@pytest.mark.parametrize(
+    "directives",
+    ["", ".explicitcluster\n", ".reqnctapercluster 2\n", ".reqntid 128\n"],
+)
+def test_the_shape_of_clusters_is_declared_in_the_entry(directives: str) -> None:
+    text = module(POINTER + "x", directives=directives)
+    result = ptx.in_clusters(text, (2, 1, 1))
+    assert ptx.parse(result).cluster == (2, 1, 1)
+    assert result.count(".explicitcluster") == result.count(".reqnctapercluster") == 1
+    assert ptx.parse(result).block == ptx.parse(text).block
+    ptxas.assemble(result, PTXAS, "sm_90")
+    assert ptx.in_clusters(result, (2, 1, 1)) == result
+
+
+@pytest.mark.parametrize(
+    "directives", [".reqnctapercluster 4\n", ".maxclusterrank 2\n"]
+)
+def test_an_entry_with_other_clusters_is_refused(directives: str) -> None:
+    text = module(POINTER + "x", directives=directives)
+    with pytest.raises(PTXError, match=rf"\(2, 1, 1\) blocks, .*{directives.strip()}"):
+        ptx.in_clusters(text, (2, 1, 1))
+
+
+def test_a_cluster_has_up_to_three_sizes() -> None:
+    text = module(POINTER + "x", directives=".reqnctapercluster 2, 3\n")
+    assert ptx.parse(text).cluster == (2, 3, 1)
+    assert ptx.parse(module(POINTER + "x")).cluster is None

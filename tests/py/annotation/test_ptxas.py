@@ -13,6 +13,7 @@ import pytest
 from triton.backends.nvidia.compiler import get_ptxas
 
 from torch_tensorrt.annotation._code import ptxas
+from torch_tensorrt.annotation._code.ptx import parse
 from torch_tensorrt.annotation._code.ptxas import Assembled, Assembler
 from torch_tensorrt.annotation.errors import (
     CompileError,
@@ -201,3 +202,41 @@ def test_too_much_static_shared_memory_is_refused_with_both_numbers() -> None:
         UnsupportedKernelError, match=r"needs 65536 bytes .* sm_80 has 49152 for"
     ):
         ptxas.settle(entry(SHARED, "sm_80"), "sm_80", PTXAS)
+
+
+# --- Shared memory over 48 KiB --------------------------------------------------------
+
+DYNAMIC = ".reg .b32 %r<2>;\n\tmov.u32 %r1, memory;\n\tst.shared.u32 [%r1], %r1;"
+LARGE = 232448  # what a block of Hopper has
+
+
+def with_dynamic(body: str = DYNAMIC, arch: str = "sm_90") -> str:
+    array = ".extern .shared .align 16 .b8 memory[];\n.visible"
+    return entry(body, arch).replace(".visible", array, 1)
+
+
+@pytest.mark.parametrize("arch", ["sm_90", "sm_90a"])
+def test_static_memory_is_checked_for_the_architecture_that_has_it(arch: str) -> None:
+    text, size = ptxas.with_static_shared(with_dynamic(arch=arch), LARGE, 0)
+    assert (parse(text).target, size) == ("sm_90a", LARGE)
+
+
+def test_one_byte_more_than_there_is_is_refused() -> None:
+    with pytest.raises(UnsupportedKernelError, match=r"needs 232449 .* has 232448"):
+        ptxas.with_static_shared(with_dynamic(), LARGE + 1, 0)
+
+
+def test_static_memory_alone_needs_no_other_array() -> None:
+    text = entry(SHARED, "sm_90")
+    found, size = ptxas.with_static_shared(text, 0, 65536)
+    assert (found, size) == (text.replace("sm_90", "sm_90a"), 65536)
+
+
+def test_an_assembler_that_takes_48_kib_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it would take is then a bound."""
+    monkeypatch.setattr(ptxas, "find_ptxas", lambda: ptxas.Assembler("/nowhere", 89))
+    text, size = ptxas.with_static_shared(with_dynamic(), 100_000, 100)
+    assert ".b8 memory[100000];" in text
+    assert size == 101_024

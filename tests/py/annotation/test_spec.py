@@ -129,9 +129,11 @@ def test_a_config_of_tritons_with_a_hook_is_refused() -> None:
         triton(launch, [{}, config])
 
 
-def test_a_config_of_tritons_in_clusters_is_refused_by_its_name() -> None:
-    with pytest.raises(SpecError, match="names 'num_ctas'"):
-        triton(launch, [Config({"BLOCK": 64}, num_ctas=2)])
+def test_a_config_of_tritons_may_ask_for_clusters() -> None:
+    spec = triton(launch, [Config({"BLOCK": 64}, num_ctas=2)])
+    assert dict(spec.configs[0])["num_ctas"] == 2
+    assert spec.compiler_options(spec.configs[0])["num_ctas"] == 2
+    assert "num_ctas" not in dict(triton(launch, [Config({})]).configs[0])
 
 
 def test_an_unknown_name_is_refused_with_the_valid_ones() -> None:
@@ -139,7 +141,7 @@ def test_an_unknown_name_is_refused_with_the_valid_ones() -> None:
         triton(launch, [{}, {"BLOKC": 64}])
     assert "neither launch nor the compiler takes" in str(caught.value)
     assert str(caught.value).endswith(
-        "Valid names: BLOCK, alpha, maxnreg, num_stages, num_warps."
+        "Valid names: BLOCK, alpha, maxnreg, num_ctas, num_stages, num_warps."
     )
 
 

@@ -238,3 +238,32 @@ def test_another_thread_does_not_see_the_block() -> None:
 
     with compiling_for("sm_90"), ThreadPoolExecutor(1) as thread:
         assert thread.submit(current).result() == "none"
+
+
+# --- Shared memory --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "size"),
+    [
+        (Target("sm_90"), 49152),  # no driver is named
+        (Target("sm_90", ptx_isa="8.8"), 49152),
+        (Target("sm_90", ptx_isa="9.0"), 232448),
+        (Target("sm_90a", ptx_isa="10.0"), 232448),
+        (Target("sm_103", ptx_isa="9.0"), 232448),
+        (Target("sm_120", ptx_isa="9.0"), 101376),
+        (Target("sm_89", ptx_isa="9.0"), 49152),
+        (Target("sm_89", max_shared_memory=99_000), 99_000),
+        (Target("sm_90", ptx_isa="9.0", max_shared_memory=50_000), 50_000),
+    ],
+    ids=str,
+)
+def test_a_block_has_what_the_gpu_has_where_the_driver_gives_it(
+    target: Target, size: int
+) -> None:
+    assert target.shared_memory == size
+
+
+def test_before_hopper_no_way_to_more_shared_memory_is_known() -> None:
+    assert Target("sm_89").most_shared_memory is None
+    assert Target("sm_90").most_shared_memory == 232448

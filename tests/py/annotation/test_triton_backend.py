@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,13 +14,15 @@ import triton
 import triton.language as tl
 from kernels import add_kernel, info, launch_add, launch_matmul, launch_silu
 
-from torch_tensorrt.annotation._code.ptx import parse, reorder
+from torch_tensorrt.annotation._code.ptx import Kind, parse, reorder
 from torch_tensorrt.annotation._code.ptxas import assemble, settle
 from torch_tensorrt.annotation._record import record
+from torch_tensorrt.annotation._sizes.expressions import on_ints
 from torch_tensorrt.annotation._target import Target
-from torch_tensorrt.annotation._tensors import Range, TensorInfo
+from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
 from torch_tensorrt.annotation.backends import CompiledKernel, backend
 from torch_tensorrt.annotation.backends.abi import require_launchable
+from torch_tensorrt.annotation.backends.triton import compiler
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     CompileError,
@@ -162,22 +165,51 @@ def descriptor_kernel(x_ptr, out_ptr, M, N, B: tl.constexpr):
     target.store([0, 0], source.load([0, 0]))
 
 
-def test_scratch_memory_in_use_is_refused() -> None:
-    def launch_fn(x: Any, out: Any) -> None:
-        descriptor_kernel[(1,)](x, out, 64, 64, B=64)
+def launch_descriptors(x: Any, out: Any) -> None:
+    triton.set_allocator(lambda size, alignment, stream: torch.empty(size))
+    descriptor_kernel[(1,)](x, out, 64, 64, B=64)
 
+
+def test_descriptors_that_a_kernel_makes_take_scratch_memory() -> None:
+    result = compiled(launch_descriptors, info(64, 64))
+    assert result.scratch == (2 * 128,)
+    (index,) = (i for i, s in enumerate(result.slots) if s.kind is Kind.SCRATCH)
+    names = [parameter.name for parameter in parse(result.code).parameters]
+    assert f"[{names[index]}]" in result.code
+
+
+def test_scratch_memory_of_a_larger_alignment_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compiler, "SCRATCH_ALIGNMENT", 64)
+    with pytest.raises(UnsupportedKernelError, match=r"aligned to 128 .* is to 64"):
+        compiled(launch_descriptors, info(64, 64))
+
+
+def launch_clusters(x: Any, y: Any, out: Any, num_ctas: int = 2) -> None:
+    grid = (triton.cdiv(x.numel(), 512), 3)
+    add_kernel[grid](x, y, x.numel(), out, BLOCK=512, num_ctas=num_ctas)
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_the_grid_has_a_cluster_of_blocks_for_each_program(size: int) -> None:
+    inputs = info(Range(1, 5, 9), 500)
+    result = compiled(partial(launch_clusters, num_ctas=size), inputs, inputs)
+    assert result.cluster == parse(result.code).cluster == (size, 1, 1)
+    assert [on_ints(n)({symbol(0, 0): 9}) for n in result.grid] == [9 * size, 3, 1]
+
+
+def test_a_cluster_of_more_than_8_blocks_is_refused() -> None:
     with pytest.raises(
-        UnsupportedKernelError, match="it needs 256 bytes of scratch memory"
+        UnsupportedKernelError,
+        match="add_kernel: it is launched in clusters of 16x1x1 blocks; 8 are possible",
     ):
-        compiled(launch_fn, info(64, 64))
+        compiled(partial(launch_clusters, num_ctas=16), info(64), info(64))
 
 
-def test_a_cluster_is_refused() -> None:
-    def launch_fn(x: Any, y: Any, out: Any) -> None:
-        add_kernel[(1,)](x, y, 5, out, BLOCK=512, num_ctas=2)
-
-    with pytest.raises(UnsupportedKernelError, match=r"clusters .*num_ctas=2"):
-        compiled(launch_fn, info(64), info(64))
+def test_a_cluster_is_refused_before_hopper() -> None:
+    with pytest.raises(UnsupportedKernelError, match=r"sm_89 does not have: Hopper"):
+        compiled(launch_clusters, info(64), info(64), target=Target("sm_89"))
 
 
 @pytest.mark.parametrize(
@@ -199,9 +231,17 @@ def launch_large_matmul(a: Any, b: Any, c: Any) -> None:
     launch_matmul(a, b, c, BM=128, BN=128, BK=64)
 
 
-def test_shared_memory_over_the_limit_is_refused() -> None:
-    with pytest.raises(UnsupportedKernelError, match=r"asks for \d+ bytes .* 49152"):
-        compiled(launch_large_matmul, info(512, 512), info(512, 512), num_stages=4)
+def test_over_48_kib_of_shared_memory_take_a_driver_of_cuda_13() -> None:
+    inputs = info(512, 512), info(512, 512)
+    with pytest.raises(
+        UnsupportedKernelError,
+        match=r"131072 bytes .* CUDA 13\.0 or newer .* take PTX ISA 8\.8",
+    ):
+        target = Target("sm_90", ptx_isa="8.8")
+        compiled(launch_large_matmul, *inputs, target=target, num_stages=4)
+    target = Target("sm_90", ptx_isa="9.0")
+    result = compiled(launch_large_matmul, *inputs, target=target, num_stages=4)
+    assert result.shared_memory == 131072
 
 
 def test_the_limit_of_shared_memory_can_be_raised() -> None:

@@ -7,6 +7,9 @@ output pointers. PTX refers to parameters by name, so a different order is a dif
 header: the body stays as its compiler wrote it. Only the loads of some parameters
 change: one that takes a view adds the view's offset to the tensor's address, and one
 that takes scratch memory rounds the address up.
+
+TensorRT's launch has no attributes. What a kernel needs beyond it is declared in the
+code instead: shared memory over 48 KiB as a static array, and the shape of clusters.
 """
 
 from __future__ import annotations
@@ -27,6 +30,14 @@ _PARAMETER = re.compile(
 )
 _VERSION = re.compile(r"^\s*\.version\s+(\d+\.\d+)", re.MULTILINE)
 TARGET = re.compile(r"^(\s*\.target\s+)(sm_\w+)", re.MULTILINE)
+_CLUSTER = re.compile(r"\.reqnctapercluster\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?")
+_SHARED_SIZE = re.compile(r"%(?:dynamic|total|aggr)_smem_size\b")
+_OTHER_CLUSTERS = re.compile(r"\.(?:maxclusterrank\s+\d+|blocksareclusters)")
+_EXTERN_SHARED = re.compile(r"\.extern\s+\.shared\b")
+_DYNAMIC = re.compile(
+    r"\.extern\s+\.shared\s+(?:\.align\s+(?P<align>\d+)\s+)?\.\w+\s+"
+    r"(?P<name>[\w$]+)\s*\[\s*\]\s*;"
+)
 _BLOCK = re.compile(r"\.(?:reqntid|maxntid)\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?")
 _BRACE = re.compile(r"[{}]")
 _DEBUG = (".loc", ".file")
@@ -86,6 +97,9 @@ class Entry:
 
     Attributes:
         block: threads along x, y and z that it requires, if it says.
+        cluster: blocks along x, y and z of the clusters that it requires, if it says.
+        dynamic: where the module declares dynamic shared memory; all such arrays are
+            the same memory.
         version, target: of the module.
         match: where the text declares it, as :func:`find_entry` says.
     """
@@ -93,6 +107,8 @@ class Entry:
     name: str
     parameters: tuple[Parameter, ...]
     block: tuple[int, int, int] | None
+    cluster: tuple[int, int, int] | None
+    dynamic: tuple[re.Match[str], ...]
     version: str
     target: str
     match: re.Match[str]
@@ -115,10 +131,32 @@ def parse(text: str) -> Entry:
                 f"entry {match['name']}: parameter `{declaration}` is not a scalar."
             )
         parameters.append(Parameter(**parameter.groupdict()))
-    block = None
-    if found := _BLOCK.search(match["directives"]):
-        block = (int(found[1]), int(found[2] or 1), int(found[3] or 1))
-    return Entry(match["name"], tuple(parameters), block, version[1], target[2], match)
+    dynamic = tuple(_DYNAMIC.finditer(code))
+    of_module = (
+        code.count("{", 0, d.start()) == code.count("}", 0, d.start()) for d in dynamic
+    )
+    if len(dynamic) != len(_EXTERN_SHARED.findall(code)) or not all(of_module):
+        raise PTXError(
+            f"entry {match['name']}: its dynamic shared memory is not an array of the "
+            "module."
+        )
+    return Entry(
+        match["name"],
+        tuple(parameters),
+        _sizes(_BLOCK, match["directives"]),
+        _sizes(_CLUSTER, match["directives"]),
+        dynamic,
+        version[1],
+        target[2],
+        match,
+    )
+
+
+def _sizes(directive: re.Pattern[str], text: str) -> tuple[int, int, int] | None:
+    """Along x, y and z, as a directive says it; None without one."""
+    if (found := directive.search(text)) is None:
+        return None
+    return int(found[1]), int(found[2] or 1), int(found[3] or 1)
 
 
 def reorder(
@@ -155,6 +193,56 @@ def reorder(
         body = f"\n\t.reg .b32 {_FACTOR};" + body
     start = header(entry.match, name, parameters)
     return text[: entry.match.start()] + start + body
+
+
+def in_clusters(text: str, cluster: tuple[int, int, int]) -> str:
+    """``text`` with an entry that any launch starts in clusters of this shape.
+
+    Raises:
+        PTXError: the entry says something else of its clusters.
+    """
+    entry, directives = parse(text), parse(text).match["directives"]
+    if entry.cluster == cluster and ".explicitcluster" in directives:
+        return text
+    if (entry.cluster or cluster) != cluster or _OTHER_CLUSTERS.search(directives):
+        raise PTXError(
+            f"entry {entry.name}: it is launched in clusters of {cluster} blocks, and "
+            f"declares {' '.join(directives.split())}."
+        )
+    kept = _CLUSTER.sub("", directives).replace(".explicitcluster", "").rstrip()
+    shape = ", ".join(map(str, cluster))
+    kept += f"\n.explicitcluster\n.reqnctapercluster {shape}\n"
+    start, end = entry.match.span("directives")
+    return text[:start] + kept + text[end:]
+
+
+# What dynamic shared memory is aligned to; swizzled layouts rely on it, whatever the
+# compiler declares.
+SHARED_ALIGNMENT = 1024
+
+
+def static_shared(text: str, size: int) -> str:
+    """``text`` with its dynamic shared memory as a static array of ``size`` bytes.
+
+    Raises:
+        PTXError: it declares none, or asks how large it is.
+    """
+    entry = parse(text)
+    launched = f"entry {entry.name}: it is launched with {size} bytes of dynamic shared"
+    if not entry.dynamic:
+        raise PTXError(f"{launched} memory, and declares none. Launch it without.")
+    if asks := _SHARED_SIZE.search(_without_comments(text)):
+        raise PTXError(f"{launched} memory, and reads {asks[0]}. Pass it the size.")
+    name = entry.dynamic[0]["name"]
+    alignments = (int(array["align"] or 1) for array in entry.dynamic)
+    align = max(SHARED_ALIGNMENT, *alignments)
+    for array in reversed(entry.dynamic):
+        is_first = array is entry.dynamic[0]
+        static = f".shared .align {align} .b8 {name}[{size}];" if is_first else ""
+        text = text[: array.start()] + static + text[array.end() :]
+    for array in entry.dynamic[1:]:
+        text = identifier(array["name"]).sub(name, text)
+    return text
 
 
 def header(match: re.Match[str], name: str, parameters: Iterable[Parameter]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .. import errors
 from .._target import newest_ptx_isa
-from .ptx import TARGET, parse
+from .ptx import SHARED_ALIGNMENT, TARGET, parse, static_shared
 
 # What `ptxas -v` says of registers, spills and static shared memory.
 _TAKES = (
@@ -165,6 +165,32 @@ def assemble(text: str, ptxas: str, arch: str) -> Assembled:
             f"{limit} for a block. Take smaller tiles."
         )
     raise errors.PTXError(f"ptxas refuses the kernel for {arch}:\n{run.stderr.strip()}")
+
+
+_LARGE_STATIC = 90  # PTX ISA of the oldest ptxas that takes over 48 KiB: CUDA 13.0's
+
+
+def with_static_shared(text: str, dynamic: int, static: int) -> tuple[str, int]:
+    """``text`` with its dynamic shared memory static, and what all of that takes.
+
+    It is for the architecture-specific target, the only one for which an assembler
+    takes as much. An assembler too old to check it is not asked.
+
+    Args:
+        dynamic, static: bytes that it takes as it is.
+
+    Raises:
+        PTXError: the assembler refuses it.
+        UnsupportedKernelError: it needs more than there is.
+    """
+    if dynamic:
+        text = static_shared(text, dynamic)
+    arch = f"{parse(text).target.rstrip('af')}a"
+    text = retarget(text, arch)
+    newest, align = find_ptxas(), SHARED_ALIGNMENT
+    if newest.ptx_version < _LARGE_STATIC:
+        return text, dynamic + -(-static // align) * align
+    return text, assemble(text, newest.path, arch).static_shared_memory
 
 
 def retarget(text: str, arch: str) -> str:

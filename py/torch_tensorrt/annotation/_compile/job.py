@@ -14,12 +14,12 @@ from .. import _fingerprint, _settings
 from .._code import ptx
 from .._code.effects import effects
 from .._code.kernel import Kernel, Outcome
-from .._code.ptxas import settle
+from .._code.ptxas import settle, with_static_shared
 from .._record.program import Program
-from .._target import Target
+from .._target import SHARED_MEMORY, Target
 from .._tensors import TensorInfo
-from ..backends import Kind, Slot, Toolchain, backend
-from ..backends.abi import require_launchable
+from ..backends import CompiledKernel, Kind, Slot, Toolchain, backend
+from ..backends.abi import require_launchable, require_shared_memory
 from ..errors import as_ours
 from . import pool
 from .cache import kernel_cache
@@ -73,6 +73,7 @@ class Job:
         compiled = backend(self.backend).compile(
             self.program, self.target, self.options, self.aligned
         )
+        compiled = replace(compiled, cluster=_cluster(compiled))
         require_launchable(self.program, compiled, self.target)
         inputs, outputs = len(self.program.inputs), len(self.program.outputs)
         hidden, scratch = len(self.program.hidden), len(compiled.scratch)
@@ -87,7 +88,17 @@ class Job:
 
         slots = list(map(placed, compiled.slots))
         code = ptx.reorder(compiled.code, slots, counts, _UNNAMED)
+        if compiled.cluster != (1, 1, 1):
+            code = ptx.in_clusters(code, compiled.cluster)
         code, assembled = settle(code, self.target.arch, compiled.ptxas)
+        dynamic, static = compiled.shared_memory, assembled.static_shared_memory
+        is_override = self.target.max_shared_memory is not None
+        if dynamic + static > SHARED_MEMORY and not is_override:
+            name = self.program.launch.name
+            require_shared_memory(name, dynamic + static, code, self.target)
+            code, static = with_static_shared(code, dynamic, static)
+            require_shared_memory(name, static, code, self.target)
+            dynamic = 0
         pointers = [f"input {index}" for index in range(inputs)]
         pointers += [f"output {index}" for index in range(outputs)]
         pointers += [f"hidden {index}" for index in range(hidden)]
@@ -99,15 +110,21 @@ class Job:
             grid=compiled.grid,
             block=compiled.block,
             extras=compiled.extras,
-            shared_memory=compiled.shared_memory,
+            shared_memory=dynamic,
             facts=compiled.facts,
             retargeted=compiled.retargeted,
             scratch=compiled.scratch,
             effects=dict(zip(pointers, effects(code).values(), strict=True)),
             registers=assembled.registers,
             spills=assembled.spills,
-            static_shared_memory=assembled.static_shared_memory,
+            static_shared_memory=static,
         )
+
+
+def _cluster(compiled: CompiledKernel) -> tuple[int, int, int]:
+    """Of the launch, or of the code alone."""
+    declared = ptx.parse(compiled.code).cluster or (1, 1, 1)
+    return declared if compiled.cluster == (1, 1, 1) else compiled.cluster
 
 
 def _without_optimum(info: TensorInfo | None) -> TensorInfo | None:

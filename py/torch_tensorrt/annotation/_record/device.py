@@ -15,12 +15,12 @@ from typing import Any, NoReturn
 
 import torch
 
+from .._target import SHARED_MEMORY
 from ..errors import TargetError
 from .recording import in_torch, is_running, refuse, target, users_line
 
 WARP_SIZE = 32
 MAX_REGISTERS = 65536  # of a multiprocessor, and of a block, from 7.5 on
-_STATIC_SHARED_MEMORY = 49152
 
 # "Technical Specifications per Compute Capability", CUDA C++ programming guide.
 _MOST_RESIDENT_THREADS = {
@@ -86,7 +86,7 @@ def _resident_threads() -> int:
 
 def shared_memory() -> int:
     """The bytes of shared memory that a block of an engine may ask for."""
-    return target("the shared memory of a block").max_shared_memory
+    return target("the shared memory of a block").shared_memory
 
 
 _PROPERTIES: dict[str, Callable[[], Any]] = {
@@ -97,7 +97,7 @@ _PROPERTIES: dict[str, Callable[[], Any]] = {
     "regs_per_multiprocessor": lambda: MAX_REGISTERS,
     "max_threads_per_block": lambda: 1024,
     "max_threads_per_multi_processor": _resident_threads,
-    "shared_memory_per_block": lambda: _STATIC_SHARED_MEMORY,
+    "shared_memory_per_block": lambda: SHARED_MEMORY,
     "shared_memory_per_block_optin": shared_memory,
 }
 

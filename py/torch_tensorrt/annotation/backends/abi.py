@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 
 import sympy
 
-from .._code.ptx import Kind, Slot
+from .._code.ptx import Kind, Slot, parse
 from .._record.address import ALIGNMENT as ALIGNMENT
 from .._record.program import Grid, Pointer, Program
 from .._sizes.facts import Facts, bounds, facts
-from .._target import Target
+from .._target import SHARED_MEMORY, STATIC_DRIVER, Target, newest_ptx_isa
 from ..errors import ArgumentError, UnsupportedKernelError
 
 # "Technical Specifications per Compute Capability", CUDA C++ programming guide.
@@ -39,7 +39,8 @@ class CompiledKernel:
         extras: the expressions of the extra arguments, by index.
         grid: blocks along x, y and z.
         block: threads along x, y and z.
-        shared_memory: dynamic shared memory, in bytes a block.
+        shared_memory: dynamic shared memory, in bytes a block. Over 48 KiB it becomes
+            a static array.
         ptxas: path of the assembler that checks the code.
         facts: what the compiler knew about the arguments, for people.
         retargeted: the PTX ISA that the compiler emitted, where the code was lowered
@@ -48,6 +49,7 @@ class CompiledKernel:
             ``Slot(Kind.SCRATCH, i)`` takes the address of buffer ``i``: bytes times
             blocks, at a multiple of ``SCRATCH_ALIGNMENT``, and this launch's alone.
             Nothing is in it when the kernel starts.
+        cluster: blocks along x, y and z of the clusters that it is launched in.
     """
 
     code: str
@@ -60,6 +62,7 @@ class CompiledKernel:
     facts: str = ""
     retargeted: str = ""
     scratch: tuple[int, ...] = ()
+    cluster: tuple[int, int, int] = (1, 1, 1)
 
 
 class Parameters:
@@ -189,25 +192,20 @@ def require_launchable(
     """Raise where CUDA would not launch a kernel for some shape of the profile.
 
     Raises:
-        UnsupportedKernelError: for its block, or its dynamic shared memory.
+        UnsupportedKernelError: for its block, its clusters, or its dynamic shared
+            memory.
         ArgumentError: for its grid.
     """
     kernel, block = program.launch.name, compiled.block
     threads, most = math.prod(block), max(MOST_THREADS)
     if threads > most or any(map(operator.gt, block, MOST_THREADS)):
-        shape = "x".join(map(str, block))
         raise unsupported(
             kernel,
-            f"blocks of {shape} = {threads} threads; CUDA launches {most} at most, and "
-            f"{MOST_THREADS[2]} along z. Launch smaller blocks.",
+            f"blocks of {_by(block)} = {threads} threads; CUDA launches {most} at "
+            f"most, and {MOST_THREADS[2]} along z. Launch smaller blocks.",
         )
-    if compiled.shared_memory > target.max_shared_memory:
-        raise unsupported(
-            kernel,
-            f"it asks for {compiled.shared_memory} bytes of dynamic shared memory; the "
-            f"limit is {target.max_shared_memory}. Take smaller tiles or fewer stages, "
-            "or raise Target.max_shared_memory.",
-        )
+    require_cluster(kernel, compiled.cluster, target)
+    require_shared_memory(kernel, compiled.shared_memory, compiled.code, target)
     for axis, size, limit in zip("xyz", compiled.grid, _MOST_BLOCKS, strict=True):
         lower, upper = bounds(size, program.ranges)
         if lower < 1 or upper > limit:
@@ -216,3 +214,70 @@ def require_launchable(
                 f"{lower} to {upper} within the profile; CUDA launches 1 to {limit} "
                 "blocks there. Narrow the profile, or change the grid."
             )
+    for axis, size, blocks in zip("xyz", compiled.grid, compiled.cluster, strict=True):
+        if facts(size, program.ranges).divisor % blocks:
+            raise ArgumentError(
+                f"kernel {kernel}: it is launched in clusters of "
+                f"{_by(compiled.cluster)} blocks, and the grid's {axis}, {size}, is "
+                f"not known to be a multiple of {blocks} at every shape of the "
+                "profile. Round the grid up to one, or make the dimension static."
+            )
+
+
+MOST_BLOCKS_OF_CLUSTER = 8  # more are not portable ("Thread Block Clusters", as above)
+_OLDEST_WITH_CLUSTERS = 90
+
+
+def require_cluster(kernel: str, cluster: tuple[int, int, int], target: Target) -> None:
+    """Raise where a launch in such clusters is not possible.
+
+    Raises:
+        UnsupportedKernelError: they are too large, or the GPU has none.
+    """
+    what = f"it is launched in clusters of {_by(cluster)} blocks"
+    if math.prod(cluster) > MOST_BLOCKS_OF_CLUSTER:
+        most = MOST_BLOCKS_OF_CLUSTER
+        raise unsupported(kernel, f"{what}; {most} are possible. Take fewer.")
+    if math.prod(cluster) > 1 and target.capability < _OLDEST_WITH_CLUSTERS:
+        raise unsupported(
+            kernel,
+            f"{what}, which {target.arch} does not have: Hopper (sm_90) is the first. "
+            "Launch it, or choose a config, without.",
+        )
+
+
+def require_shared_memory(kernel: str, size: int, code: str, target: Target) -> None:
+    """Raise where a block cannot have ``size`` bytes of shared memory.
+
+    Raises:
+        UnsupportedKernelError: the GPU has less, or its driver may not give as much.
+    """
+    if target.ptx_isa is None:  # its driver loads the code's at least
+        target = replace(target, ptx_isa=parse(code).version)
+    if size <= target.shared_memory:
+        return
+    what = f"it asks for {size} bytes of shared memory for a block"
+    remedy = "take smaller tiles or fewer stages"
+    if (most := target.max_shared_memory) is not None:
+        why = f"{what}; Target.max_shared_memory is {most}. Raise it, or {remedy}."
+    elif (known := target.most_shared_memory) is None:
+        why = (
+            f"{what}. Any launch gives {SHARED_MEMORY}, and no way to more is known on "
+            f"{target.arch}: Hopper (sm_90) is the first GPU with one. "
+            f"{remedy.capitalize()}."
+        )
+    elif size > known:
+        why = f"{what}; {target.arch} has {known}. {remedy.capitalize()}."
+    else:
+        cuda, isa = ".".join(map(str, STATIC_DRIVER)), newest_ptx_isa(STATIC_DRIVER)
+        why = (
+            f"{what}. Any launch gives {SHARED_MEMORY}; a driver of CUDA {cuda} or "
+            f"newer (PTX ISA {isa}) gives more, and the target's is known to take PTX "
+            f"ISA {target.ptx_isa}. If it is newer, name it: "
+            f"'{target.arch},ptx_isa={isa}'. If not, {remedy}."
+        )
+    raise unsupported(kernel, why)
+
+
+def _by(sizes: tuple[int, int, int]) -> str:
+    return "x".join(map(str, sizes))

@@ -88,11 +88,12 @@ def bind(
             "register an op for each kernel, or fuse them."
         )
     (launch,) = launches
+    cluster = (1, 1, 1)
     for key, words in launch.attributes.items():
-        if key == _CLUSTER and any(word != 1 for word in words):
-            shape = "x".join(map(show, words))
-            raise abi.unlaunchable(name, f"it is launched in clusters ({shape})")
-        if key != _CLUSTER and words[0] != 0:
+        if key == _CLUSTER:
+            x, y, z = (binding.constant(word, "its cluster") for word in words)
+            cluster = x, y, z
+        elif words[0] != 0:
             kind = _SPECIAL.get(key, f"special ({key})")
             raise abi.unlaunchable(name, f"it is a {kind} launch")
     x, y, z = (binding.known(size, "the grid") for size in launch.grid)
@@ -107,6 +108,7 @@ def bind(
         shared_memory=size,
         ptxas=ptxas,
         facts=" ".join(parameters.told),
+        cluster=cluster,
     )
 
 

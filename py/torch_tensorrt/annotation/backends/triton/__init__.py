@@ -23,8 +23,9 @@ _SETTINGS = (
 
 @dataclass(frozen=True, eq=False)
 class TritonSpec(KernelSpec):
-    """A Triton kernel. Config keys ``num_warps``, ``num_stages`` and ``maxnreg`` are
-    Triton's own; every other key is a keyword of the launch function."""
+    """A Triton kernel. Config keys ``num_warps``, ``num_stages``, ``num_ctas`` and
+    ``maxnreg`` are Triton's own; every other key is a keyword of the launch function.
+    """
 
     backend: ClassVar[str] = "triton"
     packages: ClassVar[tuple[str, ...]] = ("triton",)
@@ -32,6 +33,7 @@ class TritonSpec(KernelSpec):
     options: ClassVar[Mapping[str, type]] = {
         "num_warps": int,
         "num_stages": int,
+        "num_ctas": int,
         "maxnreg": int,
     }
 
@@ -63,10 +65,10 @@ def triton(
             None: the op is defined with ``torch.library.custom_op`` or ``triton_op``,
             and its own body launches the kernel.
         configs: one dict, or ``triton.Config``, for each tactic that TensorRT times.
-            ``num_warps``, ``num_stages`` and ``maxnreg`` go to Triton, other keys to
-            ``launch_fn`` (without one, they override keywords of the launch). Equal
-            configs are one. None: the configs of ``@triton.autotune``, or one tactic
-            with the defaults.
+            ``num_warps``, ``num_stages``, ``num_ctas`` and ``maxnreg`` go to Triton,
+            other keys to ``launch_fn`` (without one, they override keywords of the
+            launch). Equal configs are one. None: the configs of ``@triton.autotune``,
+            or one tactic with the defaults.
         input_formats, output_formats: names of ``trt.TensorFormat`` (``"CHW32"``), one
             for all tensors or one for each; None is LINEAR (row-major). A launch
             function gets a packed tensor as it lies in memory, ``[N][(C + 31) // 32]

@@ -24,12 +24,12 @@ from triton.compiler import compile as triton_compile
 from triton.runtime.autotuner import Autotuner, Heuristics
 from triton.runtime.jit import JITFunction
 
-from ..._code.ptx import Kind, Slot, parse
+from ..._code.ptx import SCRATCH_ALIGNMENT, Kind, Slot, parse
 from ..._code.ptxas import output_of
 from ..._record.recording import is_chosen_for
 from ...errors import CompileError, TargetError
 from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
-from ..abi import unlaunchable
+from ..abi import require_cluster, unlaunchable, unsupported
 from .compiled import drop_compiled, recompiled
 from .driver import answering_for_target
 from .interpret import interpret
@@ -122,7 +122,10 @@ class TritonBackend(Backend):
         assert launch.grid is not None, "a Triton launch has a grid"
         _require_known(target)
         signature = Signature(program, aligned)
+        cluster = (dict(launch.options).get("num_ctas", 1), 1, 1)
         options = {**dict(launch.options), **options}
+        assert options.get("num_ctas", 1) == cluster[0], "the grid was recorded for it"
+        require_cluster(launch.name, cluster, target)
         compiled = _compile(signature, target, options)
         metadata = compiled.metadata
         for name, (harmless, why) in _REFUSED.items():
@@ -131,17 +134,23 @@ class TritonBackend(Backend):
                 raise unlaunchable(launch.name, why.format(value))
         code = compiled.asm["ptx"]
         entry = parse(code)
-        # Triton's own parameters come last; they are unused, or it was refused above.
-        scratch = len(entry.parameters) - len(signature.slots)
+        # Triton's own parameters come last: scratch memory, and the profiler's.
+        own = len(entry.parameters) - len(signature.slots)
+        if metadata.global_scratch_size:
+            _require_alignment(launch.name, metadata.global_scratch_align)
+            signature.add_scratch(metadata.global_scratch_size)
+            own -= 1
         return CompiledKernel(
             code=code,
-            slots=(*signature.slots, *[Slot(Kind.UNUSED)] * scratch),
+            slots=(*signature.slots, *[Slot(Kind.UNUSED)] * own),
             extras=tuple(signature.extras),
             grid=launch.grid,
             block=entry.block or (metadata.num_warps * 32, 1, 1),
             shared_memory=metadata.shared,
             ptxas=get_ptxas(target.capability).path,
             facts=" ".join(signature.told),
+            scratch=tuple(signature.scratch),
+            cluster=cluster,
         )
 
     interpret = staticmethod(interpret)
@@ -225,14 +234,21 @@ def _compile(signature: Signature, target: Target, options: dict[str, Any]) -> A
         ) from error
 
 
+def _require_alignment(kernel: str, alignment: int) -> None:
+    if SCRATCH_ALIGNMENT % alignment:
+        raise unsupported(
+            kernel,
+            f"its scratch memory is aligned to {alignment} bytes; an engine's is to "
+            f"{SCRATCH_ALIGNMENT}. Please report this, with the kernel.",
+        )
+
+
 # Metadata of what TensorRT's launch (grid, block, shared memory) leaves out: the value
 # that is harmless, and what any other means.
 _REFUSED = {
-    "num_ctas": (1, "it is launched in clusters (num_ctas={})"),
     "launch_cooperative_grid": (False, "it is a cooperative launch"),
     "launch_pdl": (False, "it is a programmatic dependent launch"),
     "clc": (False, "it uses cluster launch control"),
-    "global_scratch_size": (0, "it needs {} bytes of scratch memory"),
-    "profile_scratch_size": (0, "it needs {} bytes of scratch memory"),
+    "profile_scratch_size": (0, "it needs {} bytes of scratch memory to be profiled"),
     "tensordesc_meta": (None, "it takes tensor descriptors made on the host"),
 }

@@ -56,6 +56,9 @@ def interpret(
                 arguments[argument.name] = view
             else:
                 arguments[argument.name] = _scalar(extras[slot.index], type_)
+    # The grid counts blocks, and a program may be a cluster of them.
+    num_ctas = dict(launch.options).get("num_ctas", 1)
+    grid = (grid[0] // num_ctas, *grid[1:])
     _prepare()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # numpy's, of poison

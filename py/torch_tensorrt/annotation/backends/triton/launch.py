@@ -17,6 +17,7 @@ from triton.runtime.autotuner import Config as TritonConfig
 from triton.runtime.jit import JITFunction
 
 from ..._record.address import Address
+from ..._record.recording import purpose
 from ..._specs import Config
 from ..._tensors import DTYPES
 from ...errors import ArgumentError
@@ -67,6 +68,11 @@ def read_launch(
             f"kernel {kernel.__name__}: the grid is {grid!r}; write it as a tuple: "
             "kernel[(blocks,)](...)."
         )
+    # Triton multiplies the grid: each program is a cluster of so many blocks.
+    num_ctas = {**options, **purpose().options}.get("num_ctas", 1)
+    if num_ctas != 1:
+        options["num_ctas"] = num_ctas
+        grid = (grid[0] * num_ctas, *grid[1:])
     if kernel.debug or knobs.runtime.debug:
         options.setdefault("debug", True)
     dropped = {p.name for p in kernel.params if p.is_constexpr} & unread(kernel)
