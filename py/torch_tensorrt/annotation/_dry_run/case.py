@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 
 from .._record import as_tensors
+from .._record.address import ALIGNMENT
 from .._tensors import absent
 from ..errors import DryRunError
 from .memory import GuardedTensor, compare
@@ -68,6 +69,8 @@ class Case:
         """The inputs as a tactic gets them; and its outputs and hidden buffers, new
         ones in poison.
 
+        Hidden buffers have the alignment that TensorRT promises, and no more.
+
         Args:
             hidden: extents and dtypes of the hidden buffers.
         """
@@ -77,7 +80,8 @@ class Case:
         count = len(self._originals)
         for tensor, original in zip(made[:count], self._originals, strict=True):
             tensor.write(original)
-        buffers = [GuardedTensor(*b, "LINEAR", poison, self._device) for b in hidden]
+        where = "LINEAR", poison, self._device, ALIGNMENT
+        buffers = [GuardedTensor(*buffer, *where) for buffer in hidden]
         return made[:count], made[count:], buffers
 
     def check(

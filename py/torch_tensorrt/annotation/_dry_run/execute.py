@@ -18,6 +18,7 @@ import torch
 from .._compile.pool import progress
 from .._hidden import WORD
 from .._record import describe
+from .._target import SHARED_MEMORY
 from ..errors import DryRunError
 from .case import Case, MakeInputs
 from .memory import POISONS
@@ -163,8 +164,6 @@ def _run(
 
 # --- The CUDA driver ------------------------------------------------------------------
 
-_WITHOUT_OPTING_IN = 49152  # dynamic shared memory a block may have, in bytes
-
 
 def _driver() -> Any:
     """The CUDA driver's functions."""
@@ -223,6 +222,10 @@ class LoadedKernel:
     ) -> None:
         """Launch for ``shape`` on torch's current stream with TensorRT's arguments.
 
+        It is a plain launch, as TensorRT's is taken to be. More than 48 KiB of dynamic
+        shared memory has only a kernel for a target whose ``max_shared_memory`` says
+        that TensorRT does more.
+
         Args:
             inputs, outputs: their addresses, those of hidden outputs last; the shape's
                 extras go between them.
@@ -230,7 +233,7 @@ class LoadedKernel:
         Raises:
             DryRunError: the driver does not launch it.
         """
-        if shape.shared_memory > _WITHOUT_OPTING_IN:
+        if shape.shared_memory > SHARED_MEMORY:
             attribute = self._driver.CUfunction_attribute
             most = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             self._call("cuFuncSetAttribute", self._function, most, shape.shared_memory)

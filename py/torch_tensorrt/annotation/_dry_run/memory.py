@@ -25,6 +25,7 @@ class GuardedTensor:
     Args:
         format_name: TensorRT's.
         poison: the byte that it, its padding and the memory around are filled with.
+        shift: bytes by which it starts after an address as torch aligns them.
 
     Attributes:
         buffer: its memory, as a kernel gets it.
@@ -37,15 +38,16 @@ class GuardedTensor:
         format_name: str,
         poison: int,
         device: torch.device | str = "cuda",
+        shift: int = 0,
     ) -> None:
         self._shape, self._format = tuple(shape), FORMATS[format_name]
         self._poison = poison
         extents = self._format.buffer_shape(self._shape)
         size = math.prod(extents) * dtype.itemsize
-        total = size + 2 * _GUARD
+        start, total = _GUARD + shift, size + shift + 2 * _GUARD
         memory = torch.full((total,), poison, dtype=torch.uint8, device=device)
-        self.buffer = memory[_GUARD : _GUARD + size].view(dtype).view(extents)
-        self._guards = (memory[:_GUARD], memory[_GUARD + size :])
+        self.buffer = memory[start : start + size].view(dtype).view(extents)
+        self._guards = (memory[:start], memory[start + size :])
 
     @property
     def tensor(self) -> torch.Tensor:
