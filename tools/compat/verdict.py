@@ -118,7 +118,7 @@ CAUSES = (
     Cause(
         HARDWARE,
         "asks for more than 48 KiB of shared memory",
-        r"dynamic shared memory; the limit",
+        r"dynamic shared memory; the limit|bytes of shared memory for a block",
     ),
     Cause(
         HARDWARE,

@@ -173,8 +173,8 @@ def test_a_tactic_that_is_wrong_is_a_failure() -> None:
         ("argument `x`: the op writes it in place.", "steps"),
         ("output 0 comes from aten.div.Tensor.", "steps"),
         (
-            "kernel k: it asks for 131072 bytes of dynamic shared memory; the limit is "
-            "49152.",
+            "kernel k: it asks for 131072 bytes of shared memory for a block. Any "
+            "launch gives 49152.",
             "hardware",
         ),
         (
