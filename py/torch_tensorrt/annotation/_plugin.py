@@ -620,7 +620,7 @@ def _codes(steps: Sequence[Step]) -> list[Step]:
 def _without_profile(request: Request) -> Request:
     """What TensorRT knows when it asks for the sizes of outputs."""
     inputs = tuple(map(of_any_size, request.inputs))
-    return replace(request, inputs=inputs, target=None)
+    return replace(request, inputs=inputs, target=None, replay=MOST_SHAPES)
 
 
 _NEVER_STORED = ("", COMPARED, LOADED)  # effects

@@ -52,7 +52,7 @@ class Group:
         return found() if callable(found) else found
 
 
-_CUTILE, _CUTEDSL = "sm_90,ptx_isa=9.0", "sm_90,ptx_isa=8.8"
+_CUTILE = _CUTEDSL = "sm_90,ptx_isa=9.0"
 GROUPS = [
     Group(
         "cutile",
@@ -65,6 +65,12 @@ GROUPS = [
         _CUTEDSL,
         "cutedsl_kernels:CUTEDSL_CASES",
         "cutedsl_references:REFERENCES",
+    ),
+    Group(
+        "cutedsl_hardware",
+        _CUTEDSL,
+        "cutedsl_kernels:HARDWARE_CASES",
+        "cutedsl_references:HARDWARE_REFERENCES",
     ),
     Group(
         "cutile_features",

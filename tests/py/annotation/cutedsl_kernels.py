@@ -491,6 +491,53 @@ def launch_scalars(x, out, factor=0.1):
     )
 
 
+# --- More than a plain launch gives ---------------------------------------------------
+
+
+@cute.kernel
+def large_shared_kernel(x: cute.Tensor, out: cute.Tensor, COUNT: Constexpr):
+    """By way of the last elements of more than 48 KiB of shared memory."""
+    i = thread_index()
+    thread, _, _ = cute.arch.thread_idx()
+    width, _, _ = cute.arch.block_dim()
+    layout = cute.make_layout(COUNT)
+    memory = SmemAllocator().allocate_tensor(Float32, layout, 1024)
+    mine = COUNT - width + thread
+    if i < cute.size(x):
+        memory[mine] = x[i].to(Float32)
+    cute.arch.sync_threads()
+    if i < cute.size(x):
+        out[i] = (memory[mine] * 2.0).to(out.element_type)
+
+
+@cute.jit
+def launch_large_shared(x: cute.Tensor, out: cute.Tensor, KIB: Constexpr = 64):
+    large_shared_kernel(flattened(x), flattened(out), KIB * 256).launch(
+        grid=(cute.ceil_div(math.prod(x.shape), 256), 1, 1),
+        block=(256, 1, 1),
+        smem=KIB * 1024,
+    )
+
+
+@cute.kernel
+def clustered_kernel(x: cute.Tensor, out: cute.Tensor):
+    """Right only in clusters, whose size is a factor."""
+    i = thread_index()
+    cute.arch.cluster_arrive()
+    cute.arch.cluster_wait()
+    if i < cute.size(x):
+        factor = cute.arch.cluster_size().to(Float32)
+        out[i] = (x[i].to(Float32) * factor).to(out.element_type)
+
+
+@cute.jit
+def launch_clustered(x: cute.Tensor, out: cute.Tensor, SIZE: Constexpr = 2):
+    clusters = cute.ceil_div(math.prod(x.shape), 256 * SIZE)
+    clustered_kernel(flattened(x), flattened(out)).launch(
+        grid=(clusters * SIZE, 1, 1), block=(256, 1, 1), cluster=(SIZE, 1, 1)
+    )
+
+
 BLOCKS = [{"BLOCK": 128}, {"BLOCK": 512}]
 THREADS = [{"THREADS": 64}, {"THREADS": 256}]
 
@@ -555,5 +602,19 @@ CUTEDSL_CASES = [
         tta.cutedsl(launch_scalars, factor=0.1),
         lambda x: torch.empty_like(x),
         (info(ROWS, 25, dtype=torch.float32),),
+    ),
+]
+HARDWARE_CASES = [  # for Hopper and newer alone
+    Case(
+        "cute_large_shared",
+        tta.cutedsl(launch_large_shared, [{"KIB": 64}, {"KIB": 227}]),
+        lambda x: torch.empty_like(x),
+        (info(ROWS, 100),),
+    ),
+    Case(
+        "cute_clustered",
+        tta.cutedsl(launch_clustered),
+        lambda x: torch.empty_like(x),
+        (info(ROWS, 100),),
     ),
 ]

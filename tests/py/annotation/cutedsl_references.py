@@ -36,3 +36,7 @@ REFERENCES: dict[str, Any] = {
     "cute_min_max": lambda x: (x.float().clamp(max=0), x.clamp(min=0)),
     "cute_scalars": lambda x: _scalars(x, 0.1),
 }
+HARDWARE_REFERENCES: dict[str, Any] = {
+    "cute_large_shared": lambda x: x * 2,
+    "cute_clustered": lambda x: x * 2,
+}

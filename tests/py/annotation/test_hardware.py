@@ -8,6 +8,7 @@ they get what they ask for; those of Triton are matrix products as people write 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from compiled_elsewhere import as_inputs
 from ptx_language import PTXKernel, clustered, copies, launching, ptx, scratched, shared
 
 import torch_tensorrt
@@ -25,6 +27,7 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation import backends
 from torch_tensorrt.annotation._code.ptx import parse
+from torch_tensorrt.annotation._compile.cache import from_json, to_json
 from torch_tensorrt.annotation._dry_run.execute import LoadedKernel
 from torch_tensorrt.annotation._dry_run.memory import POISONS, GuardedTensor
 from torch_tensorrt.annotation._plugin import Request, registered
@@ -246,7 +249,8 @@ def test_a_kernel_compiled_for_one_profile_leaves_room_in_another() -> None:
         x = torch_tensorrt.Input(
             min_shape=(1,), opt_shape=(2,), max_shape=(extent,), dtype=torch.float32
         )
-        found = words(only(tta.dry_run("hw::op", [x], HOPPER, execute=False)))
+        report = tta.dry_run("hw::op", [x], HOPPER, execute=False, replay=20)
+        found = words(only(report))
         assert found["max"][0][0] >= -(-extent // 128) * 128 + 32
 
 
@@ -287,13 +291,19 @@ def test_a_kernel_has_scratch_memory_beside_buffers_of_the_function() -> None:
     assert words(only(report))["max"] == ((5000, 2), (40 * 128 + 32,))
 
 
+def compiled(kernel: PTXKernel) -> Any:
+    """What TensorRT gets for 1000 elements, as the plugin has it."""
+    register(ptx(launching(kernel)))
+    inputs = [TensorInfo((1000,), torch.float32)]
+    plugin = registered["hw::op"].plugin
+    (tactic,) = plugin.kernels(Request.of(inputs, {}, Target("sm_90")))
+    return tactic.kernel
+
+
 def test_what_is_done_with_scratch_memory_is_no_note() -> None:
-    register(ptx(launching(scratched())))
-    request = Request.of([TensorInfo((1000,), torch.float32)], {}, Target("sm_90"))
-    (tactic,) = registered["hw::op"].plugin.kernels(request)
-    assert tactic.kernel.effects["scratch 0"] == "stored, loaded"
-    assert tactic.kernel.scratch == (512,)
-    assert tactic.kernel.notes == ()
+    kernel = compiled(scratched())
+    assert kernel.effects["scratch 0"] == "stored, loaded"
+    assert kernel.notes == ()
 
 
 # --- Triton's kernels, compiled -------------------------------------------------------
@@ -397,6 +407,58 @@ def test_a_matrix_product_of_tritons_is_refused_elsewhere(target: str) -> None:
     register(tta.triton(launch, [config]), lambda a, b: a.new_empty(len(a), b.shape[1]))
     with pytest.raises(UnsupportedKernelError, match=r"bytes of shared memory for a"):
         tta.dry_run("hw::op", [A, B], target, execute=False)
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_kernels_of_cute_dsl_get_what_they_ask_for(kind: str) -> None:
+    pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
+    from cutedsl_kernels import HARDWARE_CASES
+
+    found = {}
+    for case in HARDWARE_CASES:
+        register(case.kernel, case.meta)
+        inputs = as_inputs(getattr(case, kind))
+        report = tta.dry_run("hw::op", inputs, HOPPER, strict=True, execute=False)
+        for tactic in report.tactics:
+            entry = parse(tactic.code)
+            shared = tactic.shared_memory, tactic.shapes[-1].shared_memory
+            grids = [shape.grid[0] for shape in tactic.shapes]
+            found[case.name, str(tactic.config)] = shared, entry.cluster, grids
+    large, small = [1, 4, 25, 17], [2, 4, 26, 18]
+    of_kind = slice(1, 2) if kind == "static" else slice(4)
+    assert found == {
+        ("cute_large_shared", "{'KIB': 64}"): ((65536, 0), None, large[of_kind]),
+        ("cute_large_shared", "{'KIB': 227}"): ((MOST, 0), None, large[of_kind]),
+        ("cute_clustered", "{}"): ((0, 0), (2, 1, 1), small[of_kind]),
+    }
+
+
+# --- Interpreted, and kept ------------------------------------------------------------
+
+
+@triton.jit
+def unmasked_kernel(x, out, programs, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + offsets, tl.load(x + offsets) * tl.num_programs(0) / programs)
+
+
+@pytest.mark.parametrize("num_ctas", [1, 2])
+def test_a_program_is_interpreted_once_however_many_blocks_it_is(num_ctas: int) -> None:
+    def launch(x: torch.Tensor, out: torch.Tensor) -> None:
+        unmasked_kernel[(4,)](x, out, 4, BLOCK=256)
+
+    register(tta.triton(launch, [{"num_ctas": num_ctas}]))
+    x = torch.empty(1024)
+    report = tta.dry_run("hw::op", [x], "sm_90", reference=torch.clone, execute=None)
+    assert report.ok, str(report)
+    assert only(report).shapes[0].grid == (4 * num_ctas, 1, 1)
+
+
+def test_a_kernel_with_scratch_memory_is_cached() -> None:
+    kernel = compiled(scratched(768))
+    again = from_json(json.loads(json.dumps(to_json(kernel))))
+    assert again == kernel
+    assert again.scratch == (768,)
 
 
 # --- On a GPU -------------------------------------------------------------------------
