@@ -183,7 +183,7 @@ def shared(size: int, static: int = 0, target: int = 90) -> PTXKernel:
     setp.ne.u32 %p1, %r5, 0;
     @%p1 trap;
     mad.lo.s32 %r6, %r2, 4, %r4;
-    add.s32 %r6, %r6, {size - 512};
+    add.s32 %r6, %r6, {(size - 512) // 4 * 4};
     st.shared.f32 [%r6], %f0;
     bar.sync 0;
     ld.shared.f32 %f1, [%r6];"""

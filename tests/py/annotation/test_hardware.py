@@ -351,20 +351,26 @@ def launch_matmul(
     BM: int = 128,
     BN: int = 128,
     kernel: Any = pointers,
+    **options: int,
 ) -> None:
     (M, K), N = a.shape, b.shape[1]
     grid = (triton.cdiv(M, BM), triton.cdiv(N, BN))
-    kernel[grid](a, b, c, M, N, K, BM, BN, BK=64)
+    kernel[grid](a, b, c, M, N, K, BM, BN, BK=64, **options)
 
 
 def launch_descriptors(
-    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, BM: int = 128, BN: int = 128
+    a: torch.Tensor,
+    b: torch.Tensor,
+    c: torch.Tensor,
+    BM: int = 128,
+    BN: int = 128,
+    **options: int,
 ) -> None:
     def allocate(size: int, alignment: int, stream: Any) -> torch.Tensor:
         return torch.empty(size, dtype=torch.int8, device="cuda")
 
     triton.set_allocator(allocate)
-    launch_matmul(a, b, c, BM, BN, descriptors)
+    launch_matmul(a, b, c, BM, BN, descriptors, **options)
 
 
 MATMULS = {  # launch function and config; more than 48 KiB, but for the last
@@ -490,12 +496,15 @@ def test_a_matrix_product_of_tritons_is_right_on_the_gpu(name: str, a: Any) -> N
 
 
 @on_hopper
-@pytest.mark.parametrize("name", ["pointers", "clusters", "descriptors", "both"])
+@pytest.mark.parametrize("name", MATMULS)
 def test_a_plain_launch_computes_what_the_launch_function_does(name: str) -> None:
     """Bit by bit: it is the same code."""
     launch, config = MATMULS[name]
-    own = {k: v for k, v in config.items() if not k.startswith("num_")}
-    register(tta.triton(launch, [own]), lambda a, b: a.new_empty(len(a), b.shape[1]))
+
+    def fixed(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
+        launch(a, b, c, **config)
+
+    register(tta.triton(fixed), lambda a, b: a.new_empty(len(a), b.shape[1]))
     report = tta.dry_run("hw::op", [A, B], HOPPER, tolerance=0.0, execute=True)
     assert report.ok, str(report)
 
