@@ -552,11 +552,11 @@ class Plugin:
             failure = failure or str(ran.error or "")
             if (program := ran.program) is None:
                 continue
-            known = [program.launch.grid] if program.launch.grid else grids
-            buffers = list(enumerate(program.hidden))
-            for index, size in enumerate(scratch, start=len(buffers)):
-                buffers += [(index, scratch_buffer(grid, size)) for grid in known]
-            for index, buffer in buffers:
+            hidden = list(enumerate(program.hidden))
+            known = [launch.grid for launch in program.launches if launch.grid] or grids
+            for index, size in enumerate(scratch, start=len(hidden)):
+                hidden += [(index, scratch_buffer(grid, size)) for grid in known]
+            for index, buffer in hidden:
                 try:
                     require_expressible(shape := in_words(buffer), ranges, True)
                     found.setdefault(index, []).append(shape)
@@ -580,10 +580,10 @@ class Plugin:
             if program.launch.grid is None:
                 key = _without_profile(request), tactic.identity
                 self._grids.setdefault(key, {})[kernel.grid] = None
-        buffers = replace(tactic, kernel=kernel).buffers
+        needed = replace(tactic, kernel=kernel).buffers
         room = self.room(tactic, request)
         for index in kernel.hidden:
-            buffer, given = buffers[index], room.shapes.get(index)
+            buffer, given = needed[index], room.shapes.get(index)
             why = room.failure or "it is not allocated at every size."
             if given is not None:
                 try:

@@ -100,7 +100,9 @@ class Step:
             if STORED in effect or effect == UNKNOWN:
                 if kind in places:
                     found.add(places[kind][place])
-                elif self.tensors <= place < self.tensors + len(self.reads):
+                elif kind == "input" and self.tensors <= place < (
+                    self.tensors + len(self.reads)
+                ):
                     found.add(self.reads[place - self.tensors])
         return found
 
