@@ -198,6 +198,38 @@ def test_each_launch_has_the_configs_as_tactics(op: Define) -> None:
         assert [dict(t.config)["num_warps"] for t in report.tactics] == [2, 4, 8]
 
 
+@triton.jit
+def blocks_kernel(x, y, m, n, BLOCK: tl.constexpr):
+    source = tl.make_tensor_descriptor(x, [m, n], [n, 1], [BLOCK, BLOCK])
+    row, column = tl.program_id(0) * BLOCK, tl.program_id(1) * BLOCK
+    value = source.load([row, column])
+    rows, columns = row + tl.arange(0, BLOCK), column + tl.arange(0, BLOCK)
+    mask = (rows[:, None] < m) & (columns < n)
+    tl.store(y + rows[:, None] * n + columns, value, mask)
+
+
+def test_a_launch_of_several_has_scratch_memory_of_its_own(op: Define) -> None:
+    def copied(x: Tensor) -> Tensor:
+        m, n = x.shape
+        parts = torch.empty(m, triton.cdiv(n, 128), dtype=f32, device=x.device)
+        partial_sum_kernel[m, triton.cdiv(n, 128)](x, parts, n, BLOCK=128)
+        y = torch.empty_like(x)
+        blocks_kernel[triton.cdiv(m, 64), triton.cdiv(n, 64)](x, y, m, n, BLOCK=64)
+        return y + parts.sum(1, keepdim=True)
+
+    op(copied, lambda x: torch.empty_like(x, dtype=f32))
+    layers = network_of(engine(lambda x: torch.ops.apart.copied(x), DYNAMIC)).layers
+    hidden = {}
+    for layer in layers:
+        (tactic,) = tta.dry_run(layer.op, layer.profile, execute=False).tactics
+        hidden[layer.op] = [shape.hidden for shape in tactic.shapes[:3]]
+    blocks = (1 * 16, 1 * 64, 4 * 128)
+    assert hidden == {
+        "apart::copied_step0": [()] * 3,
+        "apart::copied_step1": [((32 * count + 32,),) for count in blocks],
+    }
+
+
 def test_an_op_of_one_launch_is_left_as_it_is(op: Define) -> None:
     def double(x: Tensor) -> Tensor:
         y = torch.empty_like(x)
