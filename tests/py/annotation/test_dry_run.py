@@ -57,7 +57,7 @@ def add() -> str:
 @pytest.fixture
 def matmul() -> str:
     """One config within the limit of shared memory, and one over it."""
-    configs = [{"num_stages": 1}, {"BM": 128, "BN": 128, "BK": 64, "num_stages": 4}]
+    configs = [{"num_stages": 1}, {"BM": 128, "BN": 128, "BK": 64, "num_stages": 9}]
     spec = tta.custom_plugin(
         tta.triton(launch_matmul, configs),
         meta_impl=lambda a, b: a.new_empty(a.shape[0], b.shape[1]),
@@ -205,12 +205,12 @@ def test_a_tactic_that_is_left_out_is_reported_with_its_reason(matmul: str) -> N
     report = tta.dry_run(matmul, squares(), "sm_90")
     assert not report.ok
     assert report.tactics[0].error is None
-    assert "dynamic shared memory" in str(report.tactics[1].error)
+    assert "bytes of shared memory" in str(report.tactics[1].error)
     assert "left out" in str(report)
 
 
 def test_a_strict_dry_run_raises_for_a_tactic_that_is_left_out(matmul: str) -> None:
-    with pytest.raises(UnsupportedKernelError, match="dynamic shared memory"):
+    with pytest.raises(UnsupportedKernelError, match="bytes of shared memory"):
         tta.dry_run(matmul, squares(), "sm_90", strict=True)
 
 
@@ -554,7 +554,7 @@ def test_a_static_input_at_the_end_may_be_left_out_of_a_launch(add: str) -> None
 
 def test_only_a_tactic_that_tensorrt_gets_has_launches(matmul: str) -> None:
     report = tta.dry_run(matmul, squares(), "sm_90", execute=False)
-    with pytest.raises(DryRunError, match=r"tactic 2 .* dynamic shared memory"):
+    with pytest.raises(DryRunError, match=r"tactic 2 .* bytes of shared memory"):
         report.tactics[1].at((512, 512), (512, 512))
     read = tta.DryRunReport.from_json(report.to_json())
     with pytest.raises(DryRunError, match=r"tactic 1 .* was read from JSON"):

@@ -138,6 +138,16 @@ def test_a_tactic_that_takes_a_newer_driver_is_left_out_and_others_stay() -> Non
     assert "a driver of CUDA 13.0 or newer (PTX ISA 9.0)" in str(large.error)
 
 
+def test_code_that_only_such_a_driver_loads_needs_no_name_of_it() -> None:
+    kernel = shared(MOST)
+    newer = PTXKernel(
+        "shared", kernel.text.replace(".version 8.0", ".version 9.0"), MOST
+    )
+    assert only(dry_run(newer, target="sm_90")).shared_memory == MOST
+    with pytest.raises(UnsupportedKernelError, match=r"to take PTX ISA 8\.8"):
+        dry_run(newer, target="sm_90,ptx_isa=8.8")
+
+
 def test_the_override_keeps_dynamic_memory_as_it_is() -> None:
     target = Target("sm_80", max_shared_memory=100_000)
     tactic = only(dry_run(shared(100_000, target=80), target=target))
