@@ -114,7 +114,10 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "py/torch_tensorrt/annotation/_hidden.py",
-        ("tests/py/annotation/test_hidden_outputs.py",),
+        (
+            "tests/py/annotation/test_hidden_outputs.py",
+            "tests/py/annotation/test_hardware.py",
+        ),
     ),
     (
         "py/torch_tensorrt/annotation/_code/*.py",
@@ -123,6 +126,7 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "py/torch_tensorrt/annotation/backends/abi.py",
         (
+            "tests/py/annotation/test_hardware.py",
             "tests/py/annotation/test_views.py",
             "tests/py/annotation/test_triton_signature*.py",
         ),
