@@ -480,7 +480,9 @@ class FakeTensors(TorchFunctionMode):
     ) -> Any:
         if func is torch.Tensor.data_ptr:
             return Address.of(args[0])
-        if torch.version.cuda is None and (how := _WITHOUT_CUDA.get(func)):
+        # torch's own assignment asks whether leading extents of the value are 1.
+        is_asked = torch.version.cuda is None or func is torch.Tensor.__setitem__
+        if is_asked and (how := _WITHOUT_CUDA.get(func)):
             result = how(*args, **(kwargs or {}))
             if result is not NotImplemented:
                 return result
