@@ -178,6 +178,99 @@ def test_a_function_beside_the_entry_has_registers_of_its_own() -> None:
     assert of(after=function) == ("", "", "")
 
 
+# --- Tensors behind maps --------------------------------------------------------------
+
+LOAD = (
+    "cp.async.bulk.tensor.2d.shared::cta.global.mbarrier::complete_tx::bytes"
+    " [%r9], [{}, {{%r1, %r2}}], [%r8];"
+)
+STORE = (
+    "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [{}, {{%r1, %r2}}], [%r9];"
+)
+ADD = (
+    "cp.reduce.async.bulk.tensor.1d.global.shared::cta.add.bulk_group"
+    " [{}, {{%r1}}], [%r9];"
+)
+
+
+def map_of(tensor: str, shared: str, place: str) -> list[str]:
+    """Make a tensor's map."""
+    at = f"[ {shared} + 0 ]"
+    return [
+        f"tensormap.replace.tile.global_address.shared::cta.b1024.b64 {at}, {tensor};",
+        f"tensormap.replace.tile.global_dim.shared::cta.b1024.b32 {at}, 0x0, %r1;",
+        "@%p2 tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu"
+        f".sync.aligned [ {place} + 0 ], {at}, 0x80;",
+        f"@%p2 fence.proxy.tensormap::generic.acquire.gpu [ {place} + 0 ], 0x80;",
+    ]
+
+
+# A map for x, and one for out behind it, in the scratch memory y.
+MAPS = [
+    "cvt.u64.u32 %rd20, %r20;",
+    "cvt.u64.u32 %rd21, %r20;",
+    "add.s64 %rd10, %rd2, %rd4;",
+    *map_of("%rd1", "%rd20", "%rd10"),
+    "add.s64 %rd11, %rd10, 128;",
+    *map_of("%rd3", "%rd21", "%rd11"),
+    "cvta.global.u64 %rd12, %rd10;",
+    "cvta.global.u64 %rd13, %rd11;",
+]
+IN_SCRATCH = "stored, loaded"
+
+
+@pytest.mark.parametrize(
+    ("lines", "x", "out"),
+    [
+        ([], "", ""),
+        ([LOAD.format("%rd12")], "loaded", ""),
+        ([LOAD.format("%rd12"), STORE.format("%rd13")], "loaded", "stored"),
+        ([STORE.format("%rd10")], "stored", ""),
+        ([ADD.format("%rd13")], "", "loaded, stored"),
+        (["cp.async.bulk.prefetch.tensor.2d.L2.global [%rd12, {%r1, %r2}];"], "", ""),
+        (["prefetch.tensormap [%rd12];"], "", ""),
+        ([STORE.format("%rd13"), "ld.global.b32 %r7, [%rd3];"], "", "stored, loaded"),
+    ],
+)
+def test_a_bulk_copy_moves_the_tensor_behind_its_map(
+    lines: list[str], x: str, out: str
+) -> None:
+    assert of(*MAPS, *lines) == (x, IN_SCRATCH, out)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        # Either map.
+        [*MAPS, "selp.b64 %rd14, %rd12, %rd13, %p1;", STORE.format("%rd14")],
+        [*MAPS, "add.s64 %rd14, %rd12, %rd4;", STORE.format("%rd14")],
+        [*MAPS, "add.s64 %rd14, %rd2, 128;", STORE.format("%rd14")],
+        # A register that is set again, and a map that is made again.
+        [*MAPS, "add.s64 %rd11, %rd10, 0;", STORE.format("%rd13")],
+        [*MAPS, *map_of("%rd1", "%rd22", "%rd11"), STORE.format("%rd13")],
+        # Nobody saw what is in the shared memory, or it is copied somewhere else.
+        [MAPS[0], *map_of("%rd1", "%rd20", "%rd10")[:1],
+         *map_of("%rd3", "%rd22", "%rd10")[2:], STORE.format("%rd10")],
+        [line.replace("[ %rd11 + 0 ]", "[ %rd11 + 128 ]") for line in MAPS]
+        + [STORE.format("%rd13")],
+    ],
+)  # fmt: skip
+def test_a_copy_by_an_unknown_map_may_store_anywhere(lines: list[str]) -> None:
+    x, _, out = of(*lines)
+    assert UNKNOWN in (x, out)
+    assert out == UNKNOWN or "stored" not in out
+
+
+def test_a_map_that_nobody_made_may_be_any_tensors() -> None:
+    assert of(STORE.format("%rd1")) == (UNKNOWN, UNKNOWN, UNKNOWN)
+    assert of(LOAD.format("%rd1")) == ("loaded", "", "")
+
+
+def test_a_map_in_global_memory_is_not_followed() -> None:
+    line = "tensormap.replace.tile.global_address.global.b1024.b64 [%rd2], %rd3;"
+    assert of(line) == ("", UNKNOWN, UNKNOWN)
+
+
 # --- What is not known ----------------------------------------------------------------
 
 

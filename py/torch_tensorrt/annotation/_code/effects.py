@@ -9,6 +9,11 @@ moves through arithmetic, and is used by loads, stores and atomics. Control flow
 ignored: a register holds whatever any instruction puts into it, and the instructions
 are read again until nothing changes.
 
+A bulk tensor copy gets the address of a tensor map, which holds the tensor's. Kernels
+make maps in shared memory and copy them to where they are used. The register that a map
+is copied to stands for the map from then on: what is done through it is done to the
+tensor whose address was put in last, in the order of the text, before it was copied.
+
 The invariant: an effect is true, or it is :data:`UNKNOWN`. Unknown are pointers whose
 address goes where this reading does not follow (into memory, into a function, into an
 instruction that is not known here), and pointers that only may be behind an access.
@@ -18,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from typing import TypeAlias
 
 from .ptx import closing_brace, parse, without_debug_info
@@ -34,6 +40,7 @@ _MOST_BASES = 16  # of one register; more become one of unknown factors
 _STATEMENT = re.compile(r"(?<![\w.%$@!:])([a-z]\w*(?:(?:\.|::)\w+)*)\s+([^;]*);")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,{}\[\]]*[^\s,{}\[\]]")
 _NAME = re.compile(r"(?<![\w.$%])[%$A-Za-z_][\w.$]*")
+_AT_START = re.compile(r"\[\s*[^\s+,\]]*\s*(?:\+\s*0\s*)?[,\]]")  # of a register
 _SPACES = frozenset({"global", "shared", "local", "const", "param"})
 _ACCESSES = {
     **dict.fromkeys(("ld", "ldu"), (LOADED,)),
@@ -45,8 +52,11 @@ _NUMBERS = frozenset({"ld", "ldu", "atom", "setp", "call", "isspacep", "ldmatrix
 _COMPARISONS = frozenset({"setp", "set", "slct"})
 # What gives one of its operands, perhaps with other low bits.
 _COPIES = frozenset({"mov", "cvta", "cvt", "selp", "min", "max", "and", "or"})
+_EXACT_COPIES = frozenset({"mov", "cvta", "cvt", "selp"})  # with all bits
 _SUMS = {"add": 1, "addc": 1, "sub": -1, "subc": -1}
-_HARMLESS = frozenset({"prefetch", "prefetchu", "applypriority", "createpolicy"})
+_HARMLESS = frozenset(
+    {"prefetch", "prefetchu", "applypriority", "createpolicy", "fence"}
+)
 
 
 def effects(text: str) -> dict[str, str]:
@@ -75,7 +85,13 @@ def effects(text: str) -> dict[str, str]:
 
 
 class _Instruction:
-    """One instruction. An operand is the names in it, and whether it is an address."""
+    """One instruction. An operand is the names in it, and whether it is an address.
+
+    Attributes:
+        targets: names of what it sets.
+        sources: its other operands.
+        addresses: the text of those that are addresses.
+    """
 
     def __init__(self, op: str, text: str) -> None:
         self.kind, *self.modifiers = re.split(r"[.:]+", op)
@@ -85,7 +101,52 @@ class _Instruction:
         writes = bool(operands) and not operands[0][0] and self.kind != "call"
         self.targets = operands[0][1] if writes else []
         self.sources = operands[1:] if writes else operands
+        self.addresses = [one for one in texts if one.startswith("[")]
         self.is_parameter = self.kind == "ld" and "param" in self.spaces
+
+
+def _maps(found: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """For each register that a map is copied to, what holds its tensor's address.
+
+    A register that is set more than once, or that several maps are copied to, is not
+    among them.
+    """
+    if not any(op.startswith("tensormap.cp_fenceproxy") for op, _ in found):
+        return {}
+    instructions = [_Instruction(*one) for one in found]
+    times_set = Counter(name for each in instructions for name in each.targets)
+    sources = {
+        each.targets[0]: each.sources[0][1]
+        for each in instructions
+        if each.kind in ("mov", "cvt") and len(each.targets) == 1
+    }
+
+    def place(address: str) -> tuple[str, str]:
+        """The same for two registers that are copies of one, at equal offsets."""
+        name, _, offset = (part.strip() for part in address.partition("+"))
+        for _ in sources:
+            if times_set[name] != 1 or len(sources.get(name, ())) != 1:
+                break
+            (name,) = sources[name]
+        return name, offset or "0"
+
+    put: dict[tuple[str, str], list[str]] = {}  # into the map in shared memory there
+    copied: dict[str, list[list[str]]] = {}
+    for each in instructions:
+        if each.kind == "tensormap":
+            places = [place(address[1:-1]) for address in each.addresses]
+            if "global_address" in each.modifiers:
+                put[places[0]] = each.sources[1][1]
+            elif "cp_fenceproxy" in each.modifiers:
+                target = each.sources[0][1][0] if each.sources[0][1] else ""
+                is_start = _AT_START.match(each.addresses[0])
+                address = put.get(places[1], []) if is_start else []
+                copied.setdefault(target, []).append(address)
+    return {
+        name: addresses[0]
+        for name, addresses in copied.items()
+        if times_set[name] == 1 and len(addresses) == 1 and addresses[0]
+    }
 
 
 class _Reading:
@@ -104,8 +165,13 @@ class _Reading:
         self.stores_anywhere = False
         self._may_hold = set(pointers)  # names that may hold an address
         # The name of a parameter is an address of its own, in another state space.
+        own: dict[str, Bases]
         own = {name: frozenset([frozenset([(name, None)])]) for name in pointers}
-        self._registers: dict[str, Bases] = dict(own)
+        self._maps = _maps(found)
+        own |= {name: frozenset([frozenset([(name, 1)])]) for name in self._maps}
+        self._may_hold |= self._maps.keys()
+        self._places: dict[str, Bases] = dict.fromkeys(self._maps, _NOT_READ)
+        self._registers = own
         self.instructions = self._relevant(found)
         while sum(map(self._execute, self.instructions)):
             pass
@@ -127,9 +193,10 @@ class _Reading:
         """Whether the targets of an instruction may then hold more than before."""
         bases, more = self._result(instruction), False
         for name in instruction.targets:
-            before = self._registers.get(name, _NOT_READ)
-            self._registers[name] = _merged(before | bases)
-            more = more or self._registers[name] != before
+            held = self._places if name in self._maps else self._registers
+            before = held.get(name, _NOT_READ)
+            held[name] = _merged(before | bases)
+            more = more or held[name] != before
         return more
 
     def _result(self, instruction: _Instruction) -> Bases:
@@ -140,7 +207,7 @@ class _Reading:
         if kind in _NUMBERS or not held:
             return _NO_ADDRESS
         if kind in _COPIES:
-            return self._value(held)
+            return self._value(held, kind in _EXACT_COPIES)
         values = list(map(self._value, sources))
         if kind == "mad" and values[0] == values[1] == _NO_ADDRESS:
             return values[2]
@@ -149,10 +216,30 @@ class _Reading:
             return frozenset(_sum(*pair, _SUMS[kind]) for pair in pairs)
         return _mixed(self._value(held))
 
-    def _value(self, names: list[str]) -> Bases:
-        """What an operand may hold."""
+    def _value(self, names: list[str], with_maps: bool = False) -> Bases:
+        """What an operand may hold.
+
+        Args:
+            with_maps: let maps be; otherwise they are addresses as any other.
+        """
         held = [self._registers.get(n, _NOT_READ) for n in names if n in self._may_hold]
-        return _NOT_READ.union(*held) if held else _NO_ADDRESS
+        bases = _NOT_READ.union(*held) if held else _NO_ADDRESS
+        return bases if with_maps else self._without_maps(bases)
+
+    def _without_maps(self, bases: Bases) -> Bases:
+        """The same, with the addresses that maps are at."""
+        found = _NOT_READ
+        for base in bases:
+            maps = [name for name, _ in base if name in self._maps]
+            places = _NOT_READ.union(*(self._places[name] for name in maps))
+            if not maps:
+                found |= {base}
+            elif base == {(maps[0], 1)}:
+                found |= self._without_maps(places)
+            else:
+                rest = frozenset(pair for pair in base if pair[0] not in maps)
+                found |= _mixed(self._without_maps(places) | {rest})
+        return found
 
     def use(self, instruction: _Instruction) -> None:
         """Note what an instruction does with the addresses that it is given."""
@@ -162,6 +249,11 @@ class _Reading:
         if kind in _COMPARISONS:
             held = (self._value(names) for _, names in sources)
             self.compared.update(n for bases in held for base in bases for n, _ in base)
+        if kind == "tensormap":
+            self._make(instruction)
+            return
+        if kind == "cp" and "tensor" in instruction.modifiers:
+            sources = self._copy(instruction)
         count = sum(is_address for is_address, _ in sources)
         accesses = [_ACCESSES[kind]] if kind in _ACCESSES else []
         if kind == "cp" and "tensor" not in instruction.modifiers:
@@ -174,6 +266,45 @@ class _Reading:
                     self._access(self._value(names), does)
             elif count or kind == "call":  # kept somewhere, or used in some other way
                 self._access(_mixed(self._value(names)), (UNKNOWN,))
+
+    def _make(self, instruction: _Instruction) -> None:
+        """Note what making a map does."""
+        place, *others = (self._value(names) for _, names in instruction.sources)
+        if "cp_fenceproxy" in instruction.modifiers:
+            self._access(place, (STORED, LOADED))
+            return
+        known = itertools.chain.from_iterable(self._maps.values())
+        if "shared" not in instruction.spaces:
+            self._access(_mixed(place), (UNKNOWN,))
+        if not set(instruction.sources[-1][1]) <= set(known):
+            for bases in others:
+                self._access(_mixed(bases), (UNKNOWN,))
+
+    def _copy(self, instruction: _Instruction) -> list[tuple[bool, list[str]]]:
+        """Note what a bulk tensor copy does to its tensor. Returns the other operands.
+
+        The map is the operand in global memory, with the coordinates behind it.
+        """
+        to_global = instruction.spaces[:1] == ["global"]
+        is_prefetch = "prefetch" in instruction.modifiers
+        index = 0 if to_global or is_prefetch else 1
+        operand = [s for s in instruction.sources if s[0]][index]
+        does: tuple[str, ...] = (STORED,) if to_global else (LOADED,)
+        if "reduce" in instruction.modifiers:
+            does = (LOADED, STORED)
+        is_start = _AT_START.match(instruction.addresses[index])
+        held = self._value(operand[1][:1], with_maps=True)
+        maps = [name for name in self._maps if held == {frozenset([(name, 1)])}]
+        if is_prefetch:
+            pass
+        elif maps and is_start:
+            self._access(self._value(self._maps[maps[0]]), does)
+        else:  # any map may be meant, or one that the kernel did not make
+            self._access(self._without_maps(held), (LOADED,))
+            for address in self._maps.values():
+                self._access(_mixed(self._value(address)), (UNKNOWN,))
+            self.stores_anywhere |= STORED in does
+        return [s for s in instruction.sources if s is not operand]
 
     def _access(self, bases: Bases, does: tuple[str, ...]) -> None:
         is_sure = len(bases) == 1 and [f for base in bases for _, f in base] == [1]
