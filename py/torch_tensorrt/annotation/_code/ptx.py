@@ -120,7 +120,7 @@ def parse(text: str) -> Entry:
     Raises:
         PTXError: there is not exactly one, or its header is not understood.
     """
-    match, code = find_entry(text), _without_comments(text)
+    match, code = find_entry(text), without_comments(text)
     version, target = _VERSION.search(code), TARGET.search(code)
     if version is None or target is None:
         raise PTXError("a PTX module without .version or .target.")
@@ -231,7 +231,7 @@ def static_shared(text: str, size: int) -> str:
     launched = f"entry {entry.name}: it is launched with {size} bytes of dynamic shared"
     if not entry.dynamic:
         raise PTXError(f"{launched} memory, and declares none. Launch it without.")
-    if asks := _SHARED_SIZE.search(_without_comments(text)):
+    if asks := _SHARED_SIZE.search(without_comments(text)):
         raise PTXError(f"{launched} memory, and reads {asks[0]}. Pass it the size.")
     name = entry.dynamic[0]["name"]
     alignments = (int(array["align"] or 1) for array in entry.dynamic)
@@ -280,7 +280,7 @@ def _reading(
         names: of the parameters that hold TensorRT's arguments.
     """
     if slot.kind is Kind.UNUSED:
-        if identifier(parameter.name).search(_without_comments(body)):
+        if identifier(parameter.name).search(without_comments(body)):
             raise PTXError(
                 f"the kernel reads parameter {parameter}, which should be unused."
             )
@@ -333,7 +333,7 @@ _64_BITS = frozenset({"u64", "s64", "b64"})
 _VALUES = frozenset({"u32", "s32", "b32", "f32", "u16", "b16", "u8", "s8", "b8"})
 
 
-def _without_comments(text: str) -> str:
+def without_comments(text: str) -> str:
     """``text`` with its comments blanked out: everything else stays where it is."""
 
     def blank(match: re.Match[str]) -> str:
@@ -348,7 +348,7 @@ def find_entry(text: str) -> re.Match[str]:
     Raises:
         PTXError: there is not exactly one.
     """
-    matches = list(ENTRY.finditer(_without_comments(text)))
+    matches = list(ENTRY.finditer(without_comments(text)))
     if len(matches) != 1:
         names = ", ".join(m["name"] for m in matches) or "none"
         raise PTXError(f"a module with one entry was expected; it has: {names}.")
@@ -365,7 +365,7 @@ def _widen(body: str, parameter: Parameter) -> str:
         rf"(ld\.param)\.[usb]64(\s+%\w+,\s*\[{re.escape(parameter.name)}\];)"
     )
     result, loads = load.subn(r"\1.s32\2", body)
-    if loads != len(identifier(parameter.name).findall(_without_comments(body))):
+    if loads != len(identifier(parameter.name).findall(without_comments(body))):
         raise PTXError(
             f"parameter {parameter} is 64 bits wide and not read as one integer, so "
             "TensorRT's 32 bits cannot take its place."
@@ -403,7 +403,7 @@ def _shift(
         return "\n\t".join([match[0], *((match["guard"] or "") + a for a in added)])
 
     result, loads = load.subn(shifted, body)
-    if loads != len(identifier(parameter.name).findall(_without_comments(body))):
+    if loads != len(identifier(parameter.name).findall(without_comments(body))):
         raise PTXError(
             f"parameter {parameter} takes a view that starts inside its tensor, or "
             "scratch memory, and is not read as one address."
