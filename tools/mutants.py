@@ -54,6 +54,7 @@ MODULES = (
     "py/torch_tensorrt/annotation/_sizes/*.py",
     "py/torch_tensorrt/annotation/_code/*.py",
     "py/torch_tensorrt/annotation/backends/*/signature*.py",
+    "py/torch_tensorrt/annotation/backends/triton/descriptors.py",
     "py/torch_tensorrt/annotation/backends/triton/unread.py",
     "py/torch_tensorrt/annotation/backends/cutedsl/arguments.py",
     # The key of a cached kernel, and whether an entry is what was written.
@@ -73,6 +74,10 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "py/torch_tensorrt/annotation/_record/device.py",
         ("tests/py/annotation/test_devices.py",),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_record/descriptor.py",
+        ("tests/py/annotation/test_tensor_descriptors.py",),
     ),
     (
         "py/torch_tensorrt/annotation/_sizes/values.py",
@@ -103,6 +108,10 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "py/torch_tensorrt/annotation/_code/effects.py",
         ("tests/py/annotation/test_effects*.py",),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_code/tensor_maps.py",
+        ("tests/py/annotation/test_tensor_maps.py",),
     ),
     (
         "py/torch_tensorrt/annotation/_code/kernel.py",
@@ -138,6 +147,10 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "tests/py/annotation/test_triton_signature*.py",
             "tests/py/annotation/test_triton_backend*.py",
         ),
+    ),
+    (
+        "py/torch_tensorrt/annotation/backends/triton/descriptors.py",
+        ("tests/py/annotation/test_tensor_descriptors.py",),
     ),
     (
         "py/torch_tensorrt/annotation/backends/cutile/signature*.py",

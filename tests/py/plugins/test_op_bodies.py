@@ -237,10 +237,6 @@ HOOKS: dict[str, tuple[dict[str, Any], list[triton.Config]]] = {
     "restore_value": ({"restore_value": ["out_ptr"]}, TUNED),
     "pre_hook": ({"pre_hook": lambda *args, **kwargs: None}, TUNED),
     "post_hook": ({"post_hook": lambda *args, **kwargs: None}, TUNED),
-    "pre_hook of a config": (
-        {},
-        [triton.Config({"BLOCK": 128}, pre_hook=lambda args: None)],
-    ),
 }
 
 

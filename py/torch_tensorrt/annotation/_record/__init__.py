@@ -26,9 +26,11 @@ from ..errors import (
 )
 from .address import Address
 from .branches import ShapesRejected, trace, trace_somewhere
+from .descriptor import read_descriptor
 from .operations import CaughtOperation, Operations, read_operation, storage_of
 from .program import (
     Argument,
+    CaughtDescriptor,
     CaughtLaunch,
     Constant,
     Grid,
@@ -438,7 +440,7 @@ class _Reader:
         self._settle(steps)
         for step in steps:
             if isinstance(step, CaughtLaunch):
-                tensors = [v for _, v, _ in step.arguments if torch.is_tensor(v)]
+                tensors = step.tensors
             else:
                 tensors = [*step.tensors, *step.results]
             for tensor in tensors:
@@ -459,13 +461,11 @@ class _Reader:
         needed = self._numbers.keys() | set(map(storage_of, self._ran.returned))
         live: list[CaughtLaunch | CaughtOperation] = []
         for step in reversed(self._operations.steps):
-            if isinstance(step, CaughtLaunch):
-                tensors = (value for _, value, _ in step.arguments)
-                needed |= {storage_of(t) for t in tensors if torch.is_tensor(t)}
-            elif needed & {*step.written, *map(storage_of, step.results)}:
-                needed |= set(map(storage_of, step.tensors))
-            else:
-                continue
+            if isinstance(step, CaughtOperation):
+                made = {*step.written, *map(storage_of, step.results)}
+                if not needed & made:
+                    continue
+            needed |= set(map(storage_of, step.tensors))
             live.append(step)
         return live[::-1]
 
@@ -549,6 +549,9 @@ def _read_arguments(
             offset = run.expr(value.storage_offset())
             tensor = number(value, where)
             yield Pointer(name, tensor, value.dtype, shape, strides, offset)
+        elif isinstance(value, CaughtDescriptor):
+            tensor = number(value.tensor, where)
+            yield read_descriptor(name, value, tensor, run.expr, run.ranges, where)
         elif type(value) is Address:
             raise ArgumentError(
                 f"{where}: the launch function asks for a tensor's address and passes "

@@ -46,6 +46,33 @@ class CaughtLaunch:
     choices: tuple[Keywords, ...] = ()
     passes_layouts: bool = False
 
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Those among its arguments, in their order."""
+        values = (value for _, value, _ in self.arguments)
+        found = (v.tensor if isinstance(v, CaughtDescriptor) else v for v in values)
+        return [value for value in found if isinstance(value, torch.Tensor)]
+
+
+@dataclass(frozen=True)
+class CaughtDescriptor:
+    """A tensor descriptor as a launch gets it.
+
+    Attributes:
+        tensor: what it describes; its first element is at the descriptor's address.
+        shape, strides: in elements.
+        block: elements along each dimension that the kernel moves at once.
+        options: of the toolchain's own.
+        made_at: ``file:line in function``, for messages.
+    """
+
+    tensor: torch.Tensor
+    shape: tuple[Any, ...]
+    strides: tuple[Any, ...]
+    block: tuple[int, ...]
+    options: Keywords = ()
+    made_at: str = ""
+
 
 @dataclass(frozen=True)
 class View:
@@ -123,6 +150,19 @@ class Pointer:
     shape: tuple[sympy.Expr, ...] = ()
     strides: tuple[sympy.Expr, ...] = ()
     offset: sympy.Expr = sympy.S.Zero
+
+
+@dataclass(frozen=True)
+class Descriptor(Pointer):
+    """A tensor descriptor: an address with all that a tensor map is made of.
+
+    Attributes:
+        block: elements along each dimension that the kernel moves at once.
+        options: of the toolchain's own.
+    """
+
+    block: tuple[int, ...] = ()
+    options: Keywords = ()
 
 
 @dataclass(frozen=True)

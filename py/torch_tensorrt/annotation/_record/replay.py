@@ -37,6 +37,7 @@ from .._sizes.to_tensorrt import compiled
 from .._tensors import Ranges, TensorInfo, ranges_of, symbol
 from .program import (
     Constant,
+    Descriptor,
     Keywords,
     Operation,
     OpOverload,
@@ -284,7 +285,10 @@ def _numbers_of(value: Any) -> Iterator[Any]:
 def _role(argument: Pointer | Scalar | Constant) -> tuple[Any, ...]:
     if isinstance(argument, Pointer):
         ranks = (len(argument.shape), len(argument.strides))
-        return argument.name, "tensor", argument.tensor, argument.dtype, ranks
+        known = argument.name, "tensor", argument.tensor, argument.dtype, ranks
+        if isinstance(argument, Descriptor):
+            return *known, "descriptor", argument.block, argument.options
+        return known
     if isinstance(argument, Scalar):
         kind = "bool" if is_condition(argument.expr) else "int"
         return argument.name, kind

@@ -23,14 +23,18 @@ from triton.compiler import CompiledKernel as TritonKernel
 from triton.compiler import compile as triton_compile
 from triton.runtime.autotuner import Autotuner, Heuristics
 from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..._code.ptx import SCRATCH_ALIGNMENT, Kind, Slot, parse
 from ..._code.ptxas import output_of
+from ..._code.tensor_maps import parameters
+from ..._record.program import Descriptor
 from ..._record.recording import is_chosen_for
 from ...errors import CompileError, TargetError
 from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
 from ..abi import require_cluster, unlaunchable, unsupported
 from .compiled import drop_compiled, recompiled
+from .descriptors import described, require_maps
 from .driver import answering_for_target
 from .interpret import interpret
 from .launch import read_launch, returned
@@ -99,6 +103,12 @@ class TritonBackend(Backend):
             if threading.get_ident() != thread:
                 original(compiled)
 
+        def describe(original: Any, descriptor: TensorDescriptor) -> None:
+            if threading.get_ident() != thread:
+                original(descriptor)
+            else:
+                described(original, descriptor)
+
         # In the body of a torch.library.triton_op, wrap_triton is to call Triton.
         with (
             _recording,
@@ -109,6 +119,7 @@ class TritonBackend(Backend):
             # Other autotuners derive from Triton's: TensorRT's takes their place, too.
             for cls in _deriving(JITFunction, Autotuner, Heuristics):
                 _replace(stack, cls, "run", run)
+            _replace(stack, TensorDescriptor, "__post_init__", describe)
             _replace(stack, TritonKernel, "__getitem__", again)
             _replace(stack, TritonKernel, "run", again_low_level)
             _replace(stack, TritonKernel, "_init_handles", initialize)
@@ -126,6 +137,8 @@ class TritonBackend(Backend):
         options = {**dict(launch.options), **options}
         assert options.get("num_ctas", 1) == cluster[0], "the grid was recorded for it"
         require_cluster(launch.name, cluster, target)
+        if any(isinstance(a, Descriptor) for a in launch.arguments):
+            require_maps(launch.name, target)
         compiled = _compile(signature, target, options)
         metadata = compiled.metadata
         for name, (harmless, why) in _REFUSED.items():
@@ -133,20 +146,23 @@ class TritonBackend(Backend):
             if (value or harmless) != harmless:
                 raise unlaunchable(launch.name, why.format(value))
         code = compiled.asm["ptx"]
-        entry = parse(code)
+        maps = signature.expand(code, metadata)
         # Triton's own parameters come last: scratch memory, and the profiler's.
-        own = len(entry.parameters) - len(signature.slots)
+        own = len(parameters(code)) - len(signature.slots)
         if metadata.global_scratch_size:
             _require_alignment(launch.name, metadata.global_scratch_align)
             signature.add_scratch(metadata.global_scratch_size)
             own -= 1
+        signature.slots += [Slot(Kind.UNUSED)] * own
+        code, shared = signature.with_maps(code, maps)
+        entry = parse(code)
         return CompiledKernel(
             code=code,
-            slots=(*signature.slots, *[Slot(Kind.UNUSED)] * own),
+            slots=tuple(signature.slots),
             extras=tuple(signature.extras),
             grid=launch.grid,
             block=entry.block or (metadata.num_warps * 32, 1, 1),
-            shared_memory=metadata.shared,
+            shared_memory=max(metadata.shared, shared),
             ptxas=get_ptxas(target.capability).path,
             facts=" ".join(signature.told),
             scratch=tuple(signature.scratch),
@@ -250,5 +266,4 @@ _REFUSED = {
     "launch_pdl": (False, "it is a programmatic dependent launch"),
     "clc": (False, "it uses cluster launch control"),
     "profile_scratch_size": (0, "it needs {} bytes of scratch memory to be profiled"),
-    "tensordesc_meta": (None, "it takes tensor descriptors made on the host"),
 }

@@ -23,7 +23,9 @@ from triton.runtime.interpreter import (
     _get_np_dtype,
 )
 from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
+from ..._record.program import Descriptor
 from .. import Pointer, Program
 from .signature import Signature
 
@@ -54,6 +56,17 @@ def interpret(
                 memory = tensors[argument.tensor].reshape(-1).view(torch.uint8)
                 view = _as_dtype(memory[slot.offset * factor :], argument.dtype)
                 arguments[argument.name] = view
+                if isinstance(argument, Descriptor):
+                    sizes = (
+                        [s if isinstance(s, int) else extras[s.index] for s in each]
+                        for each in (
+                            [signature.size_of(argument, s) for s in argument.shape],
+                            [signature.size_of(argument, s) for s in argument.strides],
+                        )
+                    )
+                    arguments[argument.name] = TensorDescriptor(
+                        view, *sizes, list(argument.block), **dict(argument.options)
+                    )
             else:
                 arguments[argument.name] = _scalar(extras[slot.index], type_)
     # The grid counts blocks, and a program may be a cluster of them.

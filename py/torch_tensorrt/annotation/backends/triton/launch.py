@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from triton.backends.nvidia.compiler import CUDAOptions
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.autotuner import Config as TritonConfig
 from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..._record.address import Address
 from ..._record.recording import purpose
@@ -25,6 +26,7 @@ from .. import CaughtLaunch
 from ..abi import unsupported
 from . import without_defaults
 from .compiled import Compiled
+from .descriptors import caught
 from .unread import unread
 
 
@@ -44,10 +46,13 @@ def read_launch(
         ArgumentError: the arguments do not fit the kernel.
         UnsupportedKernelError: an engine cannot do what a decorator asks for.
     """
+    launched = kernel
     kernel, choices, heuristics = _unwrapped(kernel, overrides)
     if overrides is None:
         overrides = dict(choices[0]) if choices else {}
     arguments, options, changed = _bind(kernel, args, keywords, overrides)
+    for hook in _hooks(launched):
+        hook({**arguments, **options})  # which sets the blocks of descriptors
     for values in heuristics:
         for name, function in values.items():
             arguments[name] = function({**arguments, **options})
@@ -100,6 +105,8 @@ def _as_tensor(value: Any) -> Any:
 
     Such an object has a ``dtype``, torch's or Triton's, and a ``data_ptr()``.
     """
+    if isinstance(value, TensorDescriptor):
+        return caught(value, _as_tensor)
     if isinstance(value, torch.Tensor) or not hasattr(value, "data_ptr"):
         return value
     address = value.data_ptr()
@@ -156,8 +163,7 @@ def _choices(tuner: Autotuner) -> tuple[Config, ...]:
         "prune_configs_by": tuner.early_config_prune or tuner.perf_model,
         "reset_to_zero": tuner.reset_to_zero,
         "restore_value": tuner.restore_value,
-        "pre_hook": tuner.user_defined_pre_hook
-        or any(config.pre_hook for config in tuner.configs),
+        "pre_hook": tuner.user_defined_pre_hook,
         "post_hook": tuner.user_defined_post_hook,
     }
     for what, is_asked in asks.items():
@@ -180,6 +186,14 @@ def _best(tuner: Autotuner, overrides: Mapping[str, Any] | None) -> Any:
     options = {k: v for k, v in (overrides or {}).items() if k in own}
     others = {k: v for k, v in (overrides or {}).items() if k not in own}
     return TritonConfig(others, **options)
+
+
+def _hooks(kernel: Any) -> Iterator[Callable[[dict[str, Any]], Any]]:
+    """What the chosen configs of autotuners do before the launch."""
+    while not isinstance(kernel, JITFunction):
+        if isinstance(kernel, Autotuner) and kernel.best_config.pre_hook:
+            yield kernel.best_config.pre_hook
+        kernel = kernel.fn
 
 
 def _as_config(config: Any) -> Config:

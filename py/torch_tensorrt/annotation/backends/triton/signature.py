@@ -9,16 +9,22 @@ passes 32-bit integers: a float travels as the integer of its bits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import sympy
 from triton._utils import canonicalize_dtype
 
+from ..._code.ptx import find_entry, identifier
+from ..._code.tensor_maps import MAP, Size, TensorMap, build, parameters
+from ..._record.program import Descriptor
 from ..._sizes.facts import is_condition
 from ..._tensors import DType
 from ...errors import ArgumentError
-from .. import Constant, Pointer, Program, Scalar
+from .. import Constant, Kind, Pointer, Program, Scalar, Slot
 from ..abi import ALIGNMENT, Parameters
+from .descriptors import decomposed, tensor_map
 
 _INTEGERS = ("i32", "u32", "i64", "u64")
 _BOOLS = ("u1", "i1")
@@ -44,7 +50,9 @@ class Signature(Parameters):
         launch = program.launch
         parameters = zip(launch.arguments, launch.kernel.params, strict=True)
         for index, (argument, parameter) in enumerate(parameters):
-            if isinstance(argument, Pointer):
+            if isinstance(argument, Descriptor):
+                self._add_descriptor(argument)
+            elif isinstance(argument, Pointer):
                 self._add_pointer(index, argument, parameter)
             elif isinstance(argument, Scalar):
                 self._add_scalar(index, argument, parameter)
@@ -60,6 +68,75 @@ class Signature(Parameters):
         self.add_pointer(argument)
         is_aligned = self.alignment_of(argument) == ALIGNMENT
         self._tell(index, argument.name, parameter, is_aligned)
+
+    def _add_descriptor(self, argument: Descriptor) -> None:
+        """Its address, until it is expanded. Sizes that follow the shape are extras."""
+        dtype = canonicalize_dtype(DType.of(argument.dtype).name)
+        self.types[argument.name] = f"tensordesc<{dtype}{list(argument.block)}>"
+        self.add_pointer(argument)
+        for size in (*argument.shape, *argument.strides):
+            if not size.is_Integer:
+                self.size_of(argument, size)
+
+    def size_of(self, argument: Descriptor, size: sympy.Expr) -> Size:
+        """An extent or a stride of a descriptor: known, or an extra."""
+        if size.is_Integer:
+            return int(size)
+        self.require_int32(argument.name, size, "make the dimensions static")
+        return self._extra(size)
+
+    def _extra(self, expr: sympy.Basic) -> Slot:
+        if expr not in self.extras:
+            self.extras.append(expr)
+        return Slot(Kind.EXTRA, self.extras.index(expr))
+
+    def expand(self, code: str, metadata: Any) -> dict[int, TensorMap]:
+        """Give each descriptor the parameters that the compiler made of it.
+
+        Args:
+            code, metadata: the compiler's.
+
+        Returns:
+            For each parameter that is a tensor map, by number, what is in it.
+        """
+        launch, maps = self.program.launch, dict[int, TensorMap]()
+        declared, body = parameters(code), code[find_entry(code).end() :]
+        described = iter(getattr(metadata, "tensordesc_meta", None) or ())
+        slots, self.slots = iter(self.slots), []
+        for argument in launch.arguments:
+            if argument.name in self.constants:
+                continue
+            at = len(self.slots)
+            self.slots.append(next(slots))
+            if not isinstance(argument, Descriptor):
+                continue
+            sizes: Sequence[sympy.Basic] = decomposed(argument)
+            rank, end = len(argument.shape), at + 1 + len(sizes)
+            if meta := next(described, None):
+                size_of = partial(self.size_of, argument)
+                maps[at] = tensor_map(launch.name, argument, meta, size_of)
+                sizes, end = (*argument.shape, *argument.strides), at + 1 + 2 * rank
+            types, names = zip(*declared[at:end], strict=True)
+            if meta and types != (MAP, *["u32"] * rank, *["u64"] * rank):
+                raise self.refused(
+                    argument.name,
+                    f"Triton passes a tensor descriptor as {types}, which is not known "
+                    "here. Please report this, with the version of Triton.",
+                )
+            for name, size in zip(names[1:], sizes, strict=True):
+                is_read = identifier(name).search(body)
+                self.slots.append(self._extra(size) if is_read else Slot(Kind.UNUSED))
+        return maps
+
+    def with_maps(self, code: str, maps: Mapping[int, TensorMap]) -> tuple[str, int]:
+        """Code that makes its tensor maps itself, and bytes of shared memory that it
+        needs for that."""
+        if not maps:
+            return code, 0
+        built = build(code, self.slots, maps, Slot(Kind.SCRATCH, len(self.scratch)))
+        self.slots = list(built.slots)
+        self.scratch += [built.size] if built.size else []
+        return built.code, built.size
 
     def _add_scalar(self, index: int, argument: Scalar, parameter: Any) -> None:
         name, annotation = argument.name, parameter.annotation_type or None
