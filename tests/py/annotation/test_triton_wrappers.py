@@ -137,13 +137,47 @@ def test_the_low_level_launch_is_a_launch() -> None:
     assert recorded(low).arguments[2] == N
 
 
-def test_what_was_compiled_takes_all_arguments() -> None:
-    def constants_left_out(x: Any, y: Any, out: Any) -> None:
+def test_what_was_compiled_has_its_constants() -> None:
+    def left_out(x: Any, y: Any, out: Any) -> None:
         kernel = add_kernel.warmup(x, y, 5, out, BLOCK=256, grid=(1,))
         kernel[(1, 1, 1)](x, y, 5, out)
 
-    with pytest.raises(ArgumentError, match=r"with 4 arguments\. It takes all 5, .*BL"):
-        recorded(constants_left_out)
+    def another(x: Any, y: Any, out: Any) -> None:
+        kernel = add_kernel.warmup(x, y, 5, out, BLOCK=256, grid=(1,))
+        kernel[(1, 1, 1)](x, y, 5, out, 512)
+
+    assert recorded(left_out).arguments[4].value == 256  # type: ignore[union-attr]
+    with pytest.raises(ArgumentError, match=r"with BLOCK=512\. It was .* with 256"):
+        recorded(another)
+
+
+def test_a_constant_left_out_does_not_hide_that_a_config_replaces_it() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        n = x.numel()
+        kernel = add_kernel.warmup(x, y, n, out, BLOCK=256, grid=(1,))
+        kernel[(triton.cdiv(n, 256), 1, 1)](x, y, n, out)
+
+    with pytest.raises(ArgumentError, match="the config sets BLOCK, and the grid"):
+        recorded(launch_fn, overrides={"BLOCK": 512})
+
+
+def test_a_constant_that_follows_a_size_is_not_left_out() -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        block = triton.next_power_of_2(x.shape[0])
+        kernel = add_kernel.warmup(x, y, 5, out, BLOCK=block, grid=(1,))
+        kernel[(1, 1, 1)](x, y, 5, out)
+
+    with pytest.raises(ArgumentError, match="launched without BLOCK"):
+        recorded(launch_fn)
+
+
+def test_what_was_compiled_takes_all_other_arguments() -> None:
+    def left_out(x: Any, y: Any, out: Any) -> None:
+        kernel = add_kernel.warmup(x, y, 5, out, BLOCK=256, grid=(1,))
+        kernel[(1, 1, 1)](x, y, 5)
+
+    with pytest.raises(ArgumentError, match=r"with 3 arguments\. It takes 5, .*BL"):
+        recorded(left_out)
 
 
 def test_a_partial_of_a_launch_is_one() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakSet
 
 from triton.backends.compiler import GPUTarget
@@ -45,16 +45,22 @@ class Compiled:
     """
 
     def __init__(
-        self, launched: Any, kernel: JITFunction[Any], options: Mapping[str, Any]
+        self,
+        launched: Any,
+        kernel: JITFunction[Any],
+        options: Mapping[str, Any],
+        constants: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Args:
             launched: the kernel, or what decorates it.
             options: of the launch.
+            constants: that the launch gave, and no size decides.
         """
         self.__launched = launched
         self.__kernel = kernel
         self.__options = dict(options)
+        self.__constants = dict(constants or {})
         _alive.add(self)
 
     @property
@@ -71,24 +77,46 @@ class Compiled:
         """Nothing is loaded before the engine runs."""
 
     def __getitem__(self, grid: Any) -> Callable[..., Any]:
-        """A launch, which takes all the kernel's arguments, in order."""
+        """A launch, which takes the kernel's arguments in order.
+
+        Triton takes the constants from the compiled kernel: it passes over the
+        arguments in their places, and those at the end may be missing.
+        """
         # An autotuner's choices belong to the launch; otherwise Triton has made one.
         launched = self.__launched if is_running() else self.__kernel
 
         def launch(*args: Any, stream: Any = None) -> Any:
-            names = self.__kernel.arg_names
-            if len(args) != len(names):
-                refuse(
-                    ArgumentError(
-                        f"kernel {self.name}: what an earlier launch returned is "
-                        f"launched at {users_line()} with {len(args)} arguments. It "
-                        f"takes all {len(names)}, the constants too: "
-                        f"{', '.join(names)}."
-                    )
+            parameters = self.__kernel.params
+            missing = parameters[len(args) :]
+            is_complete = all(p.is_constexpr for p in missing)
+            if len(args) > len(parameters) or not is_complete:
+                names = ", ".join(self.__kernel.arg_names)
+                self.__refuse(
+                    f"with {len(args)} arguments. It takes {len(parameters)}, of which "
+                    f"only constants at the end can be left out: {names}"
                 )
-            return launched.run(*args, grid=grid, warmup=False, **self.__options)
+            known = self.__constants
+            for parameter, value in zip(parameters, args, strict=False):
+                compiled_in = known.get(parameter.name, value)
+                if compiled_in is not value and compiled_in != value:
+                    self.__refuse(
+                        f"with {parameter.name}={value!r}. It was compiled with "
+                        f"{compiled_in!r}, which Triton does not change"
+                    )
+            constants = {p.name: known[p.name] for p in missing if p.name in known}
+            return launched.run(
+                *args, grid=grid, warmup=False, **constants, **self.__options
+            )
 
         return launch
+
+    def __refuse(self, what: str) -> NoReturn:
+        refuse(
+            ArgumentError(
+                f"kernel {self.name}: what an earlier launch returned is launched at "
+                f"{users_line()} {what}."
+            )
+        )
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -149,7 +177,13 @@ def recompiled(compiled: CompiledKernel) -> Compiled:
         )
     known = {option: getattr(compiled.metadata, option) for option in _DEFAULTS}
     options = {o: value for o, value in known.items() if value != _DEFAULTS[o]}
-    return Compiled(compiled.src.fn, compiled.src.fn, options)
+    kernel = compiled.src.fn
+    constants = {
+        kernel.params[index].name: value
+        for (index, *_), value in compiled.src.constants.items()
+        if kernel.params[index].is_constexpr
+    }
+    return Compiled(kernel, kernel, options, constants)
 
 
 def drop_compiled() -> None:

@@ -87,7 +87,7 @@ class TritonBackend(Backend):
             chosen = overrides if is_chosen_for() else None
             if not warmup:
                 on_launch(read_launch(kernel, args, grid, keywords, chosen))
-            return returned(kernel, keywords, chosen)
+            return returned(kernel, args, keywords, chosen)
 
         def again(original: Any, compiled: TritonKernel, grid: Any) -> Any:
             if threading.get_ident() != thread:

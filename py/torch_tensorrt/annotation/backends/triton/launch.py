@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch.types import py_sym_types
 from triton import knobs
 from triton._utils import canonicalize_dtype
 from triton.backends.nvidia.compiler import CUDAOptions
@@ -122,17 +123,27 @@ def _as_tensor(value: Any) -> Any:
 
 
 def returned(
-    kernel: Any, keywords: Mapping[str, Any], overrides: Mapping[str, Any] | None
+    kernel: Any,
+    args: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None,
 ) -> Compiled:
     """What launching, or compiling, the kernel returns."""
     launched = kernel
     kernel, choices, _ = _unwrapped(kernel, overrides)
+    # What a config overrides stays in: another launch is to notice it, too.
+    arguments, options, _ = _bind(kernel, args, keywords, {})
     if overrides is None:
         overrides = dict(choices[0]) if choices else {}
-    options = {**keywords, **overrides}
     parameters = kernel.signature.parameters
-    options = {k: v for k, v in options.items() if k not in parameters}
-    return Compiled(launched, kernel, options)
+    options |= {k: v for k, v in overrides.items() if k not in parameters}
+    declared = {p.name for p in kernel.params if p.is_constexpr}
+    constants = {
+        name: value
+        for name, value in arguments.items()
+        if name in declared and not isinstance(value, py_sym_types)
+    }
+    return Compiled(launched, kernel, options, constants)
 
 
 def _unwrapped(
