@@ -20,7 +20,7 @@ import torch.utils._triton
 import triton
 from triton.backends.compiler import GPUTarget
 
-TARGET = "sm_90,ptx_isa=9.0"  # of CUDA 13.0
+TARGET = "H100 SXM,ptx_isa=9.0"  # of CUDA 13.0
 
 _NAME = "NVIDIA H100 80GB HBM3"
 _PROPERTIES = SimpleNamespace(
