@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -409,6 +410,36 @@ def test_a_cache_by_size_keeps_the_size() -> None:
         add_kernel[(1,)](x, y, rows(x.shape[0], x.dtype), out, BLOCK=256)
 
     assert recorded(launch_fn).arguments[2] == Scalar("n", 2 * symbol(0, 0))
+
+
+def test_an_ordered_cache_by_address_and_size_keeps_both() -> None:
+    cache: OrderedDict[Any, Any] = OrderedDict()
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        key = x.data_ptr(), tuple(x.shape)
+        if key not in cache:
+            cache[key] = 2
+            if len(cache) > 4:
+                cache.popitem(last=False)
+        add_kernel[(1,)](x, y, x.shape[0] * cache[key], out, BLOCK=256)
+
+    for inputs in ((STATIC, STATIC), (X, X)):
+        n = recorded(launch_fn, *inputs).arguments[2]
+    assert n == Scalar("n", 2 * symbol(0, 0))
+
+
+def test_a_table_by_condition_chooses() -> None:
+    table: dict[Any, int] = {(True,): 5, (False,): 6}
+    same: dict[Any, int] = {(True,): 5, (False,): 5}
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        n = table[(x.shape[0] % 2 == 0,)]
+        add_kernel[(1,)](x, y, n, out, BLOCK=256)
+
+    with pytest.raises(DynamicControlFlowError, match=r"Mod\(d0_0, 2\)"):
+        recorded(launch_fn)
+    table = same
+    assert recorded(launch_fn).arguments[2] == Scalar("n", 5)
 
 
 def test_a_table_by_size_chooses() -> None:

@@ -197,7 +197,9 @@ def numbers_in(*functions: Callable[..., Any]) -> set[int]:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
+        if issubclass(type(value), int) or (  # a recorded address says it is one, too
+            isinstance(value, str) and value.isdecimal()
+        ):
             found.add(int(value))
         elif isinstance(value, CodeType):
             pending += value.co_consts

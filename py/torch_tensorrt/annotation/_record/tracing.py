@@ -412,8 +412,11 @@ def _in_tables(sizes: list[torch.SymInt]) -> set[int]:
         referrers = gc.get_referrers(*holders)
         outer: dict[int, set[int]] = {}
         for holder in referrers:
-            if type(holder) in (dict, set, frozenset):
-                kept.update(*(inside.get(id(key), set()) for key in holder))
+            is_dict = issubclass(type(holder), dict)
+            if is_dict or type(holder) in (set, frozenset):
+                # An OrderedDict hashes its keys when it is iterated over.
+                keys = dict.__iter__(holder) if is_dict else holder
+                kept.update(*(inside.get(id(key), set()) for key in keys))
             is_key = isinstance(holder, tuple | frozenset)
             if is_key and holder is not referrers:
                 found = (inside.get(id(item), set()) for item in holder)
@@ -456,6 +459,8 @@ _REPLACED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (torch.SymInt, "__mod__", _mod),
     (torch.SymInt, "__invert__", lambda original, a: -a - 1),
     (torch.SymInt, "__hash__", _hash),
+    # As a key finds it in a table; torch makes an equation that sympy does not.
+    (torch.SymBool, "__eq__", lambda original, a, b: bool(a) == b),
 )
 
 
