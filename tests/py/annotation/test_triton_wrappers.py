@@ -21,7 +21,7 @@ from triton.runtime.autotuner import Autotuner, Heuristics
 from triton.runtime.jit import JITFunction
 
 from torch_tensorrt.annotation._record import Call, record
-from torch_tensorrt.annotation._record.program import Launch, Program, Scalar
+from torch_tensorrt.annotation._record.program import Constant, Launch, Program, Scalar
 from torch_tensorrt.annotation._record.recording import Purpose
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
@@ -62,6 +62,13 @@ def launch(kernel: Any, x: Any, y: Any, out: Any, **options: Any) -> Any:
 
 
 # --- What a launch returns ------------------------------------------------------------
+
+
+@triton.jit
+def tiled_copy(x, BLOCK: tl.constexpr, out, n, MASKED: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = (at < n) if MASKED else None
+    tl.store(out + at, tl.load(x + at, mask), mask)
 
 
 def told(ask: Callable[[Any], Any], **call: Any) -> Any:
@@ -150,6 +157,17 @@ def test_what_was_compiled_has_its_constants() -> None:
     assert recorded(left_out).arguments[4].value == 256  # type: ignore[union-attr]
     with pytest.raises(ArgumentError, match=r"with BLOCK=512\. It was .* with 256"):
         recorded(another)
+
+
+def test_constants_between_other_arguments_can_be_left_out() -> None:
+    def left_out(x: Any, y: Any, out: Any) -> None:
+        n = x.numel()
+        kernel = tiled_copy.warmup(x, 256, out, n, True, grid=(1,))
+        kernel[(triton.cdiv(n, 256), 1, 1)](x, out, n)
+
+    x, block, out, n, masked = recorded(left_out).arguments
+    assert (block, masked) == (Constant("BLOCK", 256), Constant("MASKED", True))
+    assert (x.name, out.name, n) == ("x", "out", N)
 
 
 def test_a_constant_left_out_does_not_hide_that_a_config_replaces_it() -> None:

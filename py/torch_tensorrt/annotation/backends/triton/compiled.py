@@ -8,8 +8,6 @@ of arguments, a launch costs less. It is a launch of the same ``JITFunction``.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 from weakref import WeakSet
@@ -20,6 +18,7 @@ from triton.compiler import ASTSource, CompiledKernel
 from triton.runtime.jit import JITFunction
 
 from ..._record.recording import is_running, purpose, refuse, target, users_line
+from ..._record.tables import drop
 from ...errors import ArgumentError, UnsupportedKernelError
 from ..abi import unsupported
 
@@ -33,7 +32,6 @@ _DEFAULTS = {
     for name, field in CUDAOptions.__dataclass_fields__.items()
     if name in _OPTIONS
 }
-_MOST_TUPLES = 3  # from a table to the compiled kernel that it holds
 _LOW_LEVEL = 9  # arguments of CompiledKernel.run before the kernel's own
 
 
@@ -80,33 +78,34 @@ class Compiled:
         """A launch, which takes the kernel's arguments in order.
 
         Triton takes the constants from the compiled kernel: it passes over the
-        arguments in their places, and those at the end may be missing.
+        arguments in their places, and those at the end may be missing. Before 3.3 none
+        was an argument, and wrappers may still leave out all.
         """
         # An autotuner's choices belong to the launch; otherwise Triton has made one.
         launched = self.__launched if is_running() else self.__kernel
 
         def launch(*args: Any, stream: Any = None) -> Any:
-            parameters = self.__kernel.params
-            missing = parameters[len(args) :]
-            is_complete = all(p.is_constexpr for p in missing)
-            if len(args) > len(parameters) or not is_complete:
-                names = ", ".join(self.__kernel.arg_names)
+            parameters, known = self.__kernel.params, self.__constants
+            given = [p for p in parameters if not p.is_constexpr]
+            if len(args) != len(given):
+                given = parameters[: len(args)]
+            missing = [p for p in parameters if p not in given]
+            if len(args) > len(given) or not all(p.is_constexpr for p in missing):
                 self.__refuse(
                     f"with {len(args)} arguments. It takes {len(parameters)}, of which "
-                    f"only constants at the end can be left out: {names}"
+                    "only constants can be left out: "
+                    f"{', '.join(self.__kernel.arg_names)}"
                 )
-            known = self.__constants
-            for parameter, value in zip(parameters, args, strict=False):
-                compiled_in = known.get(parameter.name, value)
+            named = {p.name: value for p, value in zip(given, args, strict=True)}
+            for name, value in named.items():
+                compiled_in = known.get(name, value)
                 if compiled_in is not value and compiled_in != value:
                     self.__refuse(
-                        f"with {parameter.name}={value!r}. It was compiled with "
-                        f"{compiled_in!r}, which Triton does not change"
+                        f"with {name}={value!r}. It was compiled with {compiled_in!r}, "
+                        "which Triton does not change"
                     )
-            constants = {p.name: known[p.name] for p in missing if p.name in known}
-            return launched.run(
-                *args, grid=grid, warmup=False, **constants, **self.__options
-            )
+            named |= {p.name: known[p.name] for p in missing if p.name in known}
+            return launched.run(grid=grid, warmup=False, **named, **self.__options)
 
         return launch
 
@@ -187,31 +186,5 @@ def recompiled(compiled: CompiledKernel) -> Compiled:
 
 
 def drop_compiled() -> None:
-    """Remove what was returned while recording from the tables that keep it.
-
-    Another recording takes another config, and a table would hand out that of the first
-    one. Names, of variables and attributes, are left alone.
-    """
-    made = {id(compiled) for compiled in _alive}
-    for table in gc.get_objects() if made else ():
-        if issubclass(type(table), dict):  # isinstance runs some objects' own code
-            _drop(table, made)
-
-
-def _holds(value: Any, made: set[int], depth: int = 0) -> bool:
-    """Whether it is one of the compiled kernels, or a tuple with one."""
-    if type(value) is tuple and depth < _MOST_TUPLES:
-        return any(_holds(item, made, depth + 1) for item in value)
-    return id(value) in made
-
-
-def _drop(table: dict[Any, Any], made: set[int]) -> None:
-    """Remove compiled kernels, and symbolic sizes as keys: recordings made them."""
-    items = list(table.items())
-    if not any(_holds(v, made) and not isinstance(key, str) for key, v in items):
-        return
-    table.clear()
-    for key, value in items:
-        if isinstance(key, str) or not _holds(value, made):
-            with contextlib.suppress(TypeError):  # as symbolic sizes raise
-                table[key] = value
+    """Remove what was returned while recording from the tables that keep it."""
+    drop(_alive)

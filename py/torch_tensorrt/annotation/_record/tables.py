@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What tables of the user's keep of a recording, and must not hand out after it.
+
+Launch functions cache what a launch returned, or what a search found, by dtype and
+shape. A recording makes both up. Another recording takes another config, and a table
+would hand out that of the first one; and a launch outside of a recording needs the real
+thing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterable
+from dataclasses import is_dataclass
+from typing import Any
+
+_DEEPEST = 3  # tuples and dataclasses, from a table to what they hold
+
+
+def drop(made: Iterable[Any]) -> None:
+    """Remove objects that a recording made from the tables that keep them.
+
+    Names, of variables and attributes, are left alone.
+    """
+    known = {id(value) for value in made}
+    for table in gc.get_objects() if known else ():
+        if issubclass(type(table), dict):  # isinstance runs some objects' own code
+            _drop(table, known)
+
+
+def _drop(table: dict[Any, Any], made: set[int]) -> None:
+    """Remove what was made, and symbolic sizes as keys: recordings made them."""
+    items = list(dict.items(table))  # an OrderedDict's own would hash symbolic sizes
+    if not any(_holds(v, made) and not isinstance(key, str) for key, v in items):
+        return
+    table.clear()
+    for key, value in items:
+        if isinstance(key, str) or not _holds(value, made):
+            with contextlib.suppress(TypeError):  # as symbolic sizes raise
+                table[key] = value
+
+
+def _holds(value: Any, made: set[int], depth: int = 0) -> bool:
+    """Whether it is one of the objects, or a tuple or dataclass with one."""
+    if id(value) in made:
+        return True
+    items: Iterable[Any] = ()
+    if issubclass(type(value), tuple):
+        items = value
+    elif is_dataclass(type(value)):
+        items = getattr(value, "__dict__", {}).values()
+    return depth < _DEEPEST and any(_holds(i, made, depth + 1) for i in items)
