@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,6 +20,7 @@ from kernels import info  # noqa: E402
 
 import torch_tensorrt.annotation as tta  # noqa: E402
 from torch_tensorrt.annotation._record import Call, record  # noqa: E402
+from torch_tensorrt.annotation._record.program import Constant  # noqa: E402
 from torch_tensorrt.annotation.backends import backend  # noqa: E402
 from torch_tensorrt.annotation.errors import (  # noqa: E402
     ArgumentError,
@@ -108,6 +110,77 @@ def test_a_function_may_keep_what_it_found() -> None:
 
     program = recorded(searching([128, 256], search), info(DYNAMIC, 30))
     assert program.launch.choices == ((("config", 128),), (("config", 256),))
+
+
+CACHED: list[list[Any]] = [
+    SPACES["tuples"],
+    SPACES["dicts"],
+    [SimpleNamespace(tile=128), SimpleNamespace(tile=256)],
+]
+
+
+@pytest.mark.parametrize("space", CACHED, ids=["tuples", "dicts", "namespaces"])
+@pytest.mark.parametrize("rows", [8, DYNAMIC], ids=["static", "dynamic"])
+def test_a_cache_of_what_was_found_is_looked_through(
+    space: list[Any], rows: Any
+) -> None:
+    cache: dict[Any, Any] = {}
+    users = {(0, "users"): space[0]}
+
+    def launch_fn(x: Any, out: Any) -> None:
+        stream, flat, count = torch.cuda.current_stream(), x.view(-1), x.numel()
+        key = count, x.dtype
+        if key not in cache:
+            result = exhaustive_search(
+                space,
+                stream,
+                lambda config: (ct.cdiv(count, tile_of(config)),),
+                relu_kernel,
+                lambda config: (out.view(-1), flat, tile_of(config)),
+            )
+            best = result.best.config
+            cache[key] = best, relu_kernel.replace_hints(occupancy=2)
+        config, kernel = cache[key]
+        tile = tile_of(config)
+        ct.launch(stream, (ct.cdiv(count, tile),), kernel, (out.view(-1), flat, tile))
+
+    choices = recorded(launch_fn, info(rows, 30)).choices
+    assert len(choices) == 2
+    for choice, tile in zip(choices, (128, 256), strict=True):
+        assert cache == {}
+        call = Call(overrides=dict(choice))
+        found = record(backend("cutile"), launch_fn, like, [info(rows, 30)], call)
+        assert found.launch.arguments[2] == Constant("TILE", tile)
+        assert found.launch.kernel.options.occupancy == 2
+    assert users == {(0, "users"): space[0]}
+
+
+def test_a_cache_of_the_kernels_that_were_found_is_looked_through() -> None:
+    class Entry(NamedTuple):
+        kernel: Any
+
+    hinted: dict[Any, Entry] = {}
+    cache: dict[Any, Any] = {}
+
+    def launch_fn(x: Any, out: Any) -> None:
+        args = out.view(-1), x.view(-1), 256
+        if x.dtype not in cache:
+            result = exhaustive_search(
+                SPACE, None, lambda _: (1,), relu_kernel, lambda _: args
+            )
+            occupancy = result.best.config.occupancy
+            if occupancy not in hinted:
+                kernel = relu_kernel.replace_hints(occupancy=occupancy)
+                hinted[occupancy] = Entry(kernel)
+            cache[x.dtype] = hinted[occupancy].kernel
+        ct.launch(torch.cuda.current_stream(), (1,), cache[x.dtype], args)
+
+    SPACE = [SimpleNamespace(occupancy=2), SimpleNamespace(occupancy=4)]
+    for _ in range(2):
+        for choice in recorded(launch_fn, info(8, 30)).choices:
+            call = Call(overrides=dict(choice))
+            found = record(backend("cutile"), launch_fn, like, [info(8, 30)], call)
+            assert dict(choice) == {"occupancy": found.launch.kernel.options.occupancy}
 
 
 def test_a_search_that_follows_the_shape_is_refused() -> None:

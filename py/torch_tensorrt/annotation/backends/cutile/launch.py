@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from types import ModuleType
+from dataclasses import dataclass, field, fields, is_dataclass
+from types import ModuleType, SimpleNamespace
 from typing import Any, TypeAlias
 
 import cuda.tile as ct
@@ -18,6 +19,7 @@ from cuda.tile import tune
 
 from ..._fingerprint import is_versioned
 from ..._record.program import Keywords
+from ..._record.tables import drop
 from ...errors import ArgumentError
 from .. import CaughtLaunch, OnLaunch
 from ..abi import unlaunchable
@@ -33,13 +35,23 @@ class BoundKernel:
     """A kernel, and how the recorded arguments make up its parameters.
 
     Attributes:
-        kernel: the ``ct.kernel``.
+        kernel: the ``ct.kernel``. ``replace_hints`` makes another one at each call.
         parameters: for each parameter, the annotation of its value; for a tuple, those
             of its items. Each annotation belongs to one recorded argument, in order.
+        function, options: what the kernel is made of.
     """
 
-    kernel: Any
+    kernel: Any = field(compare=False)
     parameters: tuple[Notes, ...]
+    function: Any = field(init=False)
+    options: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "function", self.kernel._pyfunc)
+        object.__setattr__(self, "options", self.kernel._compiler_options)
+
+    def __str__(self) -> str:
+        return f"{self.function.__name__} with {self.options}"
 
 
 @contextlib.contextmanager
@@ -57,8 +69,9 @@ def caught_launches(
             search finds.
     """
     with _recording:
-        thread, active, search = threading.get_ident(), True, _Search(overrides or {})
+        thread, active, search = threading.get_ident(), True, Search(overrides or {})
         originals = ct.launch, tune.exhaustive_search
+        with_hints = ct.kernel.replace_hints
 
         def launch(*args: Any, **keywords: Any) -> None:
             # A module that is imported meanwhile keeps this function for good.
@@ -72,6 +85,12 @@ def caught_launches(
                 return search.best_of(search_space)
             return originals[1](search_space, *args, **keywords)
 
+        def replace_hints(kernel: ct.kernel, **hints: Any) -> ct.kernel:
+            made = with_hints(kernel, **hints)
+            if threading.get_ident() == thread:
+                search.made.append(made)
+            return made
+
         replaced = [
             (module, name, original, replacement)
             for original, replacement in zip(
@@ -81,15 +100,18 @@ def caught_launches(
         ]
         for module, name, _, replacement in replaced:
             setattr(module, name, replacement)
+        ct.kernel.replace_hints = replace_hints
         try:
             yield
         finally:
             active = False
+            ct.kernel.replace_hints = with_hints
+            drop(search.made)
             for module, name, original, _ in replaced:
                 setattr(module, name, original)
 
 
-class _Search:
+class Search:
     """What ``ct.tune.exhaustive_search`` would choose from; TensorRT times it instead.
 
     A function may keep what was found, and search only once while it is recorded: what
@@ -98,11 +120,13 @@ class _Search:
     Attributes:
         overrides: of the kernel's parameters, unless a search takes them.
         choices: configs, as sorted pairs.
+        made: what tables may keep: results, and kernels with their hints.
     """
 
     def __init__(self, overrides: Mapping[str, Any]) -> None:
         self.overrides, self._wanted = overrides, overrides
         self.choices: tuple[Keywords, ...] = ()
+        self.made: list[Any] = []
 
     def best_of(self, space: Sequence[Any]) -> tune.TuningResult[Any]:
         """The result of a search, which finds the config that is wanted, or the first.
@@ -120,13 +144,14 @@ class _Search:
                 "among the same configs once, or pass them as tta.cutile(configs=...)."
             )
         self.choices, self.overrides = choices, {}
+        given = space[choices.index(wanted)]
+        config = _copy(given)  # a table of the user's own may hold the config itself
         best = tune.Measurement(
-            config=space[choices.index(wanted)],
-            mean_us=0.0,
-            num_samples=0,
-            error_margin_us=0.0,
+            config=config, mean_us=0.0, num_samples=0, error_margin_us=0.0
         )
-        return tune.TuningResult(best=best, successes=(best,), failures=())
+        result = tune.TuningResult(best=best, successes=(best,), failures=())
+        self.made += [result, best, *([] if config is given else [config])]
+        return result
 
 
 def _as_pairs(config: Any) -> Keywords:
@@ -137,9 +162,18 @@ def _as_pairs(config: Any) -> Keywords:
         values = {f.name: getattr(config, f.name) for f in fields(config)}
     elif isinstance(config, tuple) and hasattr(config, "_asdict"):
         values = config._asdict()
+    elif isinstance(config, SimpleNamespace):
+        values = vars(config)
     else:
         values = {"config": config}
     return tuple(sorted(values.items()))
+
+
+def _copy(config: Any) -> Any:
+    """A config as an object of its own, where that is possible."""
+    if isinstance(config, tuple) and hasattr(config, "_make"):
+        return config._make(config)
+    return copy.copy(config)
 
 
 def _places(function: Any) -> Iterator[tuple[Any, str]]:
@@ -159,7 +193,7 @@ def _places(function: Any) -> Iterator[tuple[Any, str]]:
 
 
 def _read_launch(
-    search: _Search,
+    search: Search,
     stream: Any,
     grid: Any,
     kernel: Any,
@@ -217,7 +251,9 @@ def _require_unchanged(
         if key not in arguments:
             raise ArgumentError(
                 f"kernel {kernel}: the config sets {key!r}, which neither the kernel "
-                f"nor ct.kernel takes. Valid names: {', '.join(CuTileSpec.options)}."
+                f"nor ct.kernel takes. Valid names: {', '.join(CuTileSpec.options)}. "
+                "If ct.tune.exhaustive_search chooses it, the launch function has kept "
+                "what an earlier search found: let it forget that."
             )
         given = arguments[key]
         is_tensor = isinstance(given, torch.Tensor)
