@@ -17,7 +17,6 @@ from torch_tensorrt.annotation._record import record
 from torch_tensorrt.annotation._record.program import Constant, Launch, Scalar
 from torch_tensorrt.annotation._tensors import Range, symbol
 from torch_tensorrt.annotation.backends import backend
-from torch_tensorrt.annotation.backends.triton.unread import unread
 from torch_tensorrt.annotation.errors import ArgumentError
 
 
@@ -80,11 +79,6 @@ def recorded(
         return torch.empty_like(x)
 
     return record(backend("triton"), launch, meta, [info(rows, 48)]).launch
-
-
-def test_what_the_body_never_reads_is_known() -> None:
-    assert unread(copy_kernel) == UNREAD
-    assert unread(add_kernel) == frozenset()
 
 
 @pytest.mark.parametrize("name", sorted(UNREAD))

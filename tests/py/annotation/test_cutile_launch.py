@@ -26,6 +26,7 @@ import cutile_kernels as kernels  # noqa: E402
 from cutile_tools import (  # noqa: E402
     DYNAMIC,
     NO_LAUNCH,
+    assert_passes_tensorrts_arguments,
     compiled,
     copy_kernel,
     recorded,
@@ -78,6 +79,26 @@ def test_a_tuple_that_does_not_fit_its_annotation_is_refused(
 
     with pytest.raises(ArgumentError, match=message):
         recorded(launch_fn, info(8, 32), info(32, 64), meta=lambda a, b: b.new_empty(8))
+
+
+@ct.kernel
+def counted_relu(
+    out, x, count: ct.Constant[int], even: ct.Constant[bool], TILE: ct.Constant[int]
+):
+    tile = ct.load(x, index=(ct.bid(0),), shape=(TILE,))
+    ct.store(out, index=(ct.bid(0),), tile=ct.maximum(tile, 0))
+
+
+def test_a_constant_that_the_kernel_never_reads_may_follow_a_size() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        count = x.numel()
+        args = out.view(-1), x.view(-1), count, count % 4 == 0, 64
+        ct.launch(0, (ct.cdiv(count, 64),), counted_relu, args)
+
+    arguments = recorded(launch_fn, info(DYNAMIC, 30)).launch.arguments
+    unread, read = [Constant("count", 0), Constant("even", False)], Constant("TILE", 64)
+    assert list(arguments[2:]) == [*unread, read]
+    assert_passes_tensorrts_arguments(compiled(launch_fn, info(DYNAMIC, 30)), 1)
 
 
 def test_launches_of_other_threads_are_made() -> None:

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import sys
+import textwrap
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeAlias
@@ -23,6 +25,7 @@ from ..._record.tables import drop
 from ...errors import ArgumentError
 from .. import CaughtLaunch, OnLaunch
 from ..abi import unlaunchable
+from ..unread import unread
 from . import CuTileSpec
 
 Notes: TypeAlias = "Any | tuple[Notes, ...]"  # of one value; of a tuple's items
@@ -232,6 +235,10 @@ def _read_launch(
     bound = zip(names, kernel_args, function.parameter_annotations, strict=True)
     arguments: list[tuple[str, Any, bool]] = []
     parameters = tuple(_add_arguments(arguments, *each) for each in bound)
+    dropped = _unread(function.pyfunc)
+    for index, (path, value, is_constant) in enumerate(arguments):
+        if is_constant and path in dropped:
+            arguments[index] = path, _zero(value), True
     return CaughtLaunch(
         kernel=BoundKernel(kernel, parameters),
         name=name,
@@ -241,6 +248,23 @@ def _read_launch(
         choices=search.choices,
         passes_layouts=True,
     )
+
+
+def _unread(function: Callable[..., Any]) -> frozenset[str]:
+    """Parameters that the body of a kernel never reads, if its source is at hand."""
+    if hasattr(function, "__wrapped__"):
+        return frozenset()  # inspect would show another function
+    try:
+        return unread(function, textwrap.dedent(inspect.getsource(function)))
+    except (OSError, SyntaxError):
+        return frozenset()
+
+
+def _zero(value: Any) -> Any:
+    """What stands for a number that the kernel never reads."""
+    if isinstance(value, bool | torch.SymBool):
+        return False
+    return 0 if isinstance(value, int | torch.SymInt) else value
 
 
 def _require_unchanged(

@@ -25,10 +25,10 @@ from ..._tensors import DTYPES
 from ...errors import ArgumentError
 from .. import CaughtLaunch
 from ..abi import unsupported
+from ..unread import Text, unread
 from . import without_defaults
 from .compiled import Compiled
 from .descriptors import caught
-from .unread import unread
 
 
 def read_launch(
@@ -81,7 +81,8 @@ def read_launch(
         grid = (grid[0] * num_ctas, *grid[1:])
     if kernel.debug or knobs.runtime.debug:
         options.setdefault("debug", True)
-    dropped = {p.name for p in kernel.params if p.is_constexpr} & unread(kernel)
+    constants = {p.name for p in kernel.params if p.is_constexpr}
+    dropped = constants & unread(kernel.fn, kernel.src, _text_of)
     return CaughtLaunch(
         kernel=kernel,
         name=kernel.__name__,
@@ -99,6 +100,11 @@ def read_launch(
         options=options,
         choices=choices,
     )
+
+
+def _text_of(called: Any) -> Text | None:
+    """What Triton parses of a function that a kernel calls."""
+    return (called.fn, called.src) if isinstance(called, JITFunction) else None
 
 
 def _as_tensor(value: Any) -> Any:

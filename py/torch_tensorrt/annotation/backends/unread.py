@@ -11,24 +11,28 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
-from triton.runtime.jit import JITFunction
+from .._fingerprint import content_of
 
-from ..._fingerprint import content_of
-
-
-def unread(kernel: JITFunction[Any]) -> frozenset[str]:
-    """Names of the parameters whose values nothing in the kernel looks at.
-
-    A parameter that is only passed on to a function that does not read it is unread.
-    """
-    return _unread(kernel.fn, kernel.src)
+Text: TypeAlias = tuple[Callable[..., Any], str]  # a function and its source
 
 
 @lru_cache(1024)
-def _unread(function: Callable[..., Any], source: str) -> frozenset[str]:
-    return _Reader(function, source, ()).unread
+def unread(
+    function: Callable[..., Any],
+    source: str,
+    called: Callable[[Any], Text | None] = lambda value: None,
+) -> frozenset[str]:
+    """Names of the parameters whose values nothing in the kernel looks at.
+
+    A parameter that is only passed on to a function that does not read it is unread.
+
+    Args:
+        source: what the compiler parses.
+        called: the text of what kernels call, as far as the language says it.
+    """
+    return _Reader((function, source), called, ()).unread
 
 
 class _Reader(ast.NodeVisitor):
@@ -40,18 +44,23 @@ class _Reader(ast.NodeVisitor):
     """
 
     def __init__(
-        self, function: Callable[..., Any], source: str, callers: tuple[Any, ...]
+        self,
+        text: Text,
+        called: Callable[[Any], Text | None],
+        callers: tuple[Any, ...],
     ) -> None:
         """
         Args:
             callers: functions that are being walked; a recursion reads everything.
         """
+        function, source = text
         (definition,) = ast.parse(source).body
         assert isinstance(definition, ast.FunctionDef)
         code = function.__code__
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
         closure = {name: content_of(cell) for name, cell in cells}
         self._globals: Mapping[str, Any] = {**function.__globals__, **closure}
+        self._called = called
         self._callers = (*callers, function)
         self._read: set[str] = set()
         arguments = definition.args
@@ -75,15 +84,15 @@ class _Reader(ast.NodeVisitor):
         """The arguments of a call that the function called does not read."""
         called = self._function(node.func)
         is_plain = not any(isinstance(a, ast.Starred) for a in node.args)
-        if called is None or called.fn in self._callers or not is_plain:
+        if called is None or called[0] in self._callers or not is_plain:
             return []
-        reader = _Reader(called.fn, called.src, self._callers)
+        reader = _Reader(called, self._called, self._callers)
         named = dict(zip(reader.parameters, node.args, strict=False))
         named |= {k.arg: k.value for k in node.keywords if k.arg}
         return [value for name, value in named.items() if name in reader.unread]
 
-    def _function(self, node: ast.expr) -> JITFunction[Any] | None:
-        """The Triton function that an expression names."""
+    def _function(self, node: ast.expr) -> Text | None:
+        """The function that an expression names."""
         path = []
         while isinstance(node, ast.Attribute):
             path.append(node.attr)
@@ -93,4 +102,4 @@ class _Reader(ast.NodeVisitor):
         value = self._globals.get(node.id)
         for name in reversed(path):
             value = getattr(value, name, None)
-        return value if isinstance(value, JITFunction) else None
+        return self._called(value)
