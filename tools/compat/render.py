@@ -21,7 +21,7 @@ HEAD = """# Ops of public libraries
 
 Rendered by `make compat` from `tools/compat/results.json`. It installs the libraries, registers each op with the library's own launcher, and compiles it for sm_90, once with static and once with dynamic shapes. No line of a library is changed: a wrapper names the tensors, and `tools/compat/cases` holds all of them. The list was made from the libraries' public forward functions before any was tried, and what is refused stays on it.
 
-*yes* means that a tactic compiles, and its replays and effects agree with the launcher; *3 of 4* says that other tactics of the op do not compile. Where the op ran on a GPU, *executed* says how many tactics gave what the library's own launch gives. At most {configs} configs of an autotuner are tried.
+*yes* means that a tactic compiles, and its replays and effects agree with the launcher; *3 of 4* says that other tactics of the op do not compile. Where the op ran on a GPU, *executed* says how many tactics gave what the library's own launch gives. At most {configs} configs of an autotuner are tried, and one fact set of cuTile.
 
 Without a GPU, torch, Triton and CuTe DSL answer a library's questions about the device as on an H100.
 

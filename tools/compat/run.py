@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,6 +27,7 @@ from .verdict import Outcome
 
 MODES = ("static", "dynamic")
 MOST_CONFIGS = 3  # of an autotuner's, evenly spaced: libraries bring up to a hundred
+KEYWORDS = {"cutile": {"fact_sets": "strides"}}  # of a spec; the others triple the time
 
 
 def run(case: Case, limit_s: float, executes: bool) -> dict[str, dict[str, Any]]:
@@ -82,15 +83,29 @@ def _try(case: Case, executes: bool, sending: Connection) -> None:
 def _load(case: Case) -> Callable[..., Any]:
     packages.use()
     gpu.answer(case.language)
+    _limit_configs(case.language)
+    with gpu.importing():
+        return case.load()
+
+
+def _limit_configs(language: str) -> None:
+    """For the rest of this process, take a few configs of an autotuner's."""
     original = triton.runtime.Autotuner.__init__
 
     def with_few_configs(self: Any, *arguments: Any, **keywords: Any) -> None:
         original(self, *arguments, **keywords)
-        self.configs = self.configs[:: -(-len(self.configs) // MOST_CONFIGS)]
+        self.configs = _few(self.configs)
 
     triton.runtime.Autotuner.__init__ = with_few_configs
-    with gpu.importing():
-        return case.load()
+    if language == "cutile":
+        from torch_tensorrt.annotation.backends.cutile.launch import Search
+
+        best_of = Search.best_of
+        Search.best_of = lambda self, space: best_of(self, _few(space))
+
+
+def _few(configs: Sequence[Any]) -> Sequence[Any]:
+    return configs[:: -(-len(configs) // MOST_CONFIGS)]
 
 
 def _register(case: Case, body: Callable[..., Any]) -> str:
@@ -100,7 +115,7 @@ def _register(case: Case, body: Callable[..., Any]) -> str:
         op = case.op
         torch.library.custom_op(op, body, mutates_args=case.mutates, schema=case.schema)
         torch.library.register_fake(op, case.fake)
-    spec = getattr(tta, case.language)()
+    spec = getattr(tta, case.language)(**KEYWORDS.get(case.language, {}))
     trt_plugins.custom_op(op, impl=spec, supports_dynamic_shapes=True)
     return op
 
