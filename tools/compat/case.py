@@ -201,11 +201,16 @@ class Case:
         return any(low != high for low, _, high in self.sizes.values())
 
     def fake(self, *inputs: torch.Tensor) -> Any:
-        """The op's fake kernel. As any, it takes shapes other than those listed."""
+        """The op's fake kernel. As any, it takes shapes other than those listed, and
+        says which extents are equal.
+        """
         given = dict(zip(self.inputs, inputs, strict=True))
         sizes: dict[str, Any] = {}
         for name, tensor in given.items():
-            sizes = {**self.inputs[name].bind(tensor.shape), **sizes}
+            for size, extent in self.inputs[name].bind(tensor.shape).items():
+                first = sizes.setdefault(size, extent)
+                if first != extent:
+                    raise ValueError(f"{self.id}: {size} is {first} and {extent}")
         made = tuple(
             torch.empty_like(given[output])
             if isinstance(output, str)

@@ -82,6 +82,13 @@ def test_extents_are_computed_from_left_to_right() -> None:
     assert case.schema == "(Tensor x, Tensor y) -> Tensor"
 
 
+def test_a_fake_kernel_ties_extents_of_one_name() -> None:
+    case = case_of(lambda: None, x="rows 8 f32", y="rows f32", rows=(1, 4, 8))
+    assert case.fake(torch.empty(5, 8), torch.empty(5)).shape == (5, 8)
+    with pytest.raises(ValueError, match="rows is 5 and 4"):
+        case.fake(torch.empty(5, 8), torch.empty(4))
+
+
 @pytest.mark.parametrize(
     ("described", "error"),
     [
