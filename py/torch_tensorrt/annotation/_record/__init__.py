@@ -358,7 +358,8 @@ def _require_as_declared(
     if not are_equal(found, wanted, run.ranges):
         raise ArgumentError(
             f"{what} returns {found}, and the op's fake kernel {wanted}. One of them "
-            "is wrong."
+            "is wrong, unless dimensions are always equal: then let the fake kernel "
+            "say so, torch._check(x.shape[0] == y.shape[0])."
         )
 
 
