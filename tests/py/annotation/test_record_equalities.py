@@ -83,6 +83,10 @@ def number(found: Program) -> Any:
         (lambda x: x.nelement(), 7 * N),
         (torch.numel, 7 * N),
         (lambda x: math.prod(x.shape), 7 * N),
+        (lambda x: x.shape.numel(), 7 * N),
+        (lambda x: x.size()[:-1].numel(), N),
+        (lambda x: len(x.shape) * isinstance(x.shape, torch.Size), 2),
+        (lambda x: torch.empty(x.shape + (3,)).shape[:2].numel(), 7 * N),
         (lambda x: x.numel() // x.shape[-1], N),
         (lambda x: x.t().stride(0) * x.size(0), N),
     ],
@@ -103,6 +107,8 @@ CEILINGS: dict[str, Callable[[Any], Any]] = {
     "math.floor": lambda n: math.floor((n + 3) / 4),
     "shift": lambda n: (n + 3) >> 2,
     "remainder": lambda n: (n + 3 - (n + 3) % 4) // 4,
+    "and a rest": lambda n: n // 4 + (n % 4 != 0),
+    "but no rest": lambda n: 1 - (n % 4 == 0) + n // 4,
 }
 
 

@@ -39,6 +39,7 @@ from torch.fx.experimental.symbolic_shapes import (
     uninteresting_files,
 )
 from torch.overrides import TorchFunctionMode
+from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
 
 from .._sizes.canonical import cancelled
 from .._sizes.expressions import on_ints
@@ -361,6 +362,42 @@ def _mod(original: Callable[..., Any], a: Any, b: Any) -> Any:
     return original(a, b)
 
 
+def _counted(original: Callable[..., Any], *operands: Any) -> Any:
+    """Arithmetic with a condition, which counts as 0 or 1; torch would decide it."""
+    return original(*map(_as_number, operands))
+
+
+def _as_number(value: Any) -> Any:
+    """``n % 4 != 0`` as what ``n / 4`` rounded up has more than rounded down."""
+    condition = value.node.expr if isinstance(value, torch.SymBool) else None
+    if not isinstance(condition, sympy.Ne | sympy.Eq):
+        return value
+    remainder, zero = condition.args
+    if zero != 0 or not isinstance(remainder, Mod | PythonMod):
+        return value
+    base, divisor = remainder.args
+    if not divisor.is_positive:
+        return value
+    rest = FloorDiv(base + divisor - 1, divisor) - FloorDiv(base, divisor)
+    number = rest if isinstance(condition, sympy.Ne) else 1 - rest
+    hint = int(value.node.hint)
+    return value.node.shape_env.create_symintnode(number, hint=hint)
+
+
+class Shape(tuple[Any, ...]):
+    """A ``torch.Size``, which would make its ``numel()`` an int."""
+
+    __slots__ = ()
+    __class__: Any = property(lambda self: torch.Size)
+
+    def numel(self) -> Any:
+        return reduce(operator.mul, self, 1)
+
+    def __getitem__(self, index: Any) -> Any:
+        item = super().__getitem__(index)
+        return Shape(item) if isinstance(index, slice) else item
+
+
 class _Keys(threading.local):
     """The sizes that a run used as keys of tables.
 
@@ -461,6 +498,11 @@ _REPLACED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (torch.SymInt, "__hash__", _hash),
     # As a key finds it in a table; torch makes an equation that sympy does not.
     (torch.SymBool, "__eq__", lambda original, a, b: bool(a) == b),
+    *(
+        (cls, f"__{name}__", _counted)
+        for cls in (torch.SymInt, torch.SymBool)
+        for name in ("add", "radd", "sub", "rsub", "mul", "rmul")
+    ),
 )
 
 
@@ -491,7 +533,10 @@ class FakeTensors(TorchFunctionMode):
             result = how(*args, **(kwargs or {}))
             if result is not NotImplemented:
                 return result
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if type(result) is torch.Size and any(isinstance(n, torch.SymInt) for n in result):
+            return Shape(result)
+        return result
 
 
 # --- What a torch without CUDA cannot do with a CUDA tensor, not even a fake one ------
