@@ -27,7 +27,7 @@ from torch.utils._sympy.functions import (
 
 from torch_tensorrt.annotation._record import Call, record
 from torch_tensorrt.annotation._record.program import Program, Scalar
-from torch_tensorrt.annotation._record.replay import solving_points
+from torch_tensorrt.annotation._record.replay import points_near, solving_points
 from torch_tensorrt.annotation._sizes.canonical import cancelled, canonical
 from torch_tensorrt.annotation._sizes.expressions import on_ints
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
@@ -86,7 +86,7 @@ def number(found: Program) -> Any:
         (lambda x: x.shape.numel(), 7 * N),
         (lambda x: x.size()[:-1].numel(), N),
         (lambda x: len(x.shape) * isinstance(x.shape, torch.Size), 2),
-        (lambda x: torch.empty(x.shape + (3,)).shape[:2].numel(), 7 * N),
+        (lambda x: torch.empty((*x.shape, 3)).shape[:2].numel(), 7 * N),
         (lambda x: x.numel() // x.shape[-1], N),
         (lambda x: x.t().stride(0) * x.size(0), N),
     ],
@@ -309,6 +309,7 @@ def packed_fake(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 PACKED = info(Range(3, 101, 3_000_000), 4), info(Range(1, 50, 1_400_000), 4)
+SMALL = info(Range(3, 9, 12), 4), info(Range(1, 4, 9), 4)
 
 
 def test_shapes_that_satisfy_an_equation_of_the_op_are_replayed() -> None:
@@ -324,6 +325,34 @@ def test_shapes_that_satisfy_an_equation_of_the_op_are_replayed() -> None:
     assert all(n == 2 * m + 1 for n, m in seen)
 
 
+def asserting(x: Any, y: Any, out: Any) -> None:
+    assert x.shape[0] == 2 * y.shape[0] + 1
+    launch(x, out, x.shape[0] + y.shape[0])
+
+
+def like_y(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(y)
+
+
+@pytest.mark.parametrize("inputs", [PACKED, SMALL])
+def test_an_equation_that_the_function_insists_on_is_its_contract(inputs: Any) -> None:
+    assert number(program(asserting, *inputs, meta=like_y)) in (3 * M + 1, N + M)
+
+
+@pytest.mark.parametrize("passing", [1, 2, 700_000])
+def test_an_equation_that_the_function_does_not_insist_on_is_a_branch(
+    passing: int,
+) -> None:
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        n, m = x.shape[0], y.shape[0]
+        if n != 2 * m + 1 and m != passing:
+            raise ValueError("y does not belong to x")
+        launch(x, out, n + m if n == 2 * m + 1 else 0)
+
+    with pytest.raises((DynamicControlFlowError, RecordError)):
+        program(launch_fn, *PACKED, meta=like_y)
+
+
 @pytest.mark.parametrize("named", [41, 40_001])
 @pytest.mark.parametrize("which", [0, 1])
 def test_what_only_ints_show_is_found_where_an_equation_holds(
@@ -335,6 +364,14 @@ def test_what_only_ints_show_is_found_where_an_equation_holds(
 
     with pytest.raises(RecordError, match="does something else on plain ints"):
         program(launch_fn, *PACKED, meta=packed_fake)
+
+
+def test_points_near_an_equation_miss_it() -> None:
+    ranges = {N: Range(1, 2, 9), M: Range(1, 2, 9)}
+    found = set(points_near([(6, 3)], ranges, {}, [sympy.Eq(N, 2 * M)]))
+    assert found >= {(5, 3), (7, 3), (1, 3), (9, 3), (6, 2), (6, 4), (6, 1), (6, 9)}
+    tied = {M: N, N: N}
+    assert all(n == m for n, m in points_near([(6, 6)], ranges, tied, [sympy.Eq(N, 4)]))
 
 
 def test_points_are_moved_to_where_equations_hold() -> None:

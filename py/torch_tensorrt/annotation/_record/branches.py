@@ -11,9 +11,9 @@ result as the first run, or the function is refused. Two kinds of branches need 
 agreement:
 
 - torch asked again, in other words, something that earlier guards settle;
-- the shapes on the other side are rejected by the op's own fake kernel, or two extents
-  that the function insists on are unequal: no caller passes such shapes. These guards
-  are the op's contract, which no profile can state.
+- the shapes on the other side are rejected by the op's own fake kernel, or do not
+  satisfy an equation between extents that the function insists on: no caller passes
+  such shapes. These guards are the op's contract, which no profile can state.
 
 Extents on the other side of a guard are found by trying those that the guards name and
 their neighbours (:func:`_solutions`). Where none is found although some may exist, the
@@ -50,7 +50,9 @@ from .replay import (
     PlainInputs,
     Point,
     Recorded,
+    points_near,
     points_of,
+    solved,
     solving_points,
     unequal_points,
 )
@@ -249,14 +251,23 @@ class _Explorer:
         points, are_all = points_of(self._ranges, self._tied, named, plain.most)
         if refusal is not None and not are_all:
             raise refusal
-        equations = [
-            guard.condition
+        # Two extents must agree only if the function fails where they do not, and so
+        # must the sides of an equation.
+        breaking = unequal_points(self._ranges, self._tied, named)
+        if equations := [
+            guard
             for guard in self._contract
             if isinstance(guard.condition, sympy.Eq) and not guard.is_equality
-        ]
-        if equations and not are_all:
-            solving = solving_points(points, self._ranges, self._tied, equations)
-            points += itertools.islice(dict.fromkeys(solving), plain.most)
+        ]:
+            conditions = [guard.condition for guard in equations]
+            solving = solving_points(points, self._ranges, self._tied, conditions)
+            moved = list(itertools.islice(dict.fromkeys(solving), plain.most))
+            near = points_near(moved, self._ranges, self._tied, conditions)
+            sides: dict[bool, list[Point]] = {True: [], False: []}
+            for point in dict.fromkeys((*points, *moved, *near)):
+                extents = dict(zip(self._ranges, point, strict=True))
+                sides[all(e.holds(extents) for e in equations)].append(point)
+            points, breaking = sides[True], [*breaking, *sides[False]]
         is_fast = True
         for point in points:
             if self._agrees_fast(plain, recorded, point) or plain.cannot_exist(point):
@@ -270,8 +281,7 @@ class _Explorer:
                 raise refusal or self._differs(point, str(error)) from error
             if difference := recorded.difference(found, point):
                 raise refusal or self._differs(point, difference)
-        # Two extents must agree only if the function fails where they do not.
-        for point in unequal_points(self._ranges, self._tied, named):
+        for point in breaking:
             try:
                 found = plain.at(point, is_fast).run(self._function)
             except Exception:
@@ -319,7 +329,7 @@ class _Explorer:
             except AnnotationError as error:
                 raise self._refused(self._culprit(guard, extents)) from error
             except Exception as error:
-                if guard.is_equality:
+                if _is_equation(guard):
                     continue
                 raise self._refused(self._culprit(guard, extents)) from error
             pinned = run.pinned()
@@ -359,12 +369,23 @@ class _Explorer:
             for s, r in self._ranges.items()
             if s in guard.condition.free_symbols
         )
+        is_number = isinstance(guard.condition, sympy.Eq) and any(
+            side.is_Integer for side in guard.condition.args
+        )
+        number = " If it is int() of a size, leave int() out." if is_number else ""
         return DynamicControlFlowError(
             f"{self._what} (or the op's fake kernel) branches on `{guard.condition}` "
             f"at {guard.where}, which the profile ({profile}; d0_1 is dimension 1 of "
             "input 0) leaves open: one branch would be baked in. Narrow the profile, "
-            "make the dimension static, or branch inside the kernel."
+            f"make the dimension static, or branch inside the kernel.{number}"
         )
+
+
+def _is_equation(guard: Guard) -> bool:
+    """Whether it says that an extent follows from others."""
+    condition = guard.condition
+    is_one = isinstance(condition, sympy.Eq) and len(condition.free_symbols) > 1
+    return is_one and any(solved(condition))
 
 
 def _exhausted(conditions: Sequence[sympy.Basic], ranges: Ranges) -> bool:

@@ -147,16 +147,16 @@ def solving_points(
     Hardly any of a sample do so by themselves. Each equation gives each of its extents
     in turn, as far as the equation is linear in it.
     """
-    solved, settled = [], set[sympy.Basic]()
+    ways, settled = [], set[sympy.Basic]()
     for equation in equations:
         equation = equation.xreplace(tied)
-        solved.append([s for s in _solved(equation) if s[0] not in settled])
+        ways.append([s for s in solved(equation) if s[0] not in settled])
         settled |= equation.free_symbols  # later equations leave these alone
-    if not all(solved):
+    if not all(ways):
         return
-    for point, turn in itertools.product(points, range(max(map(len, solved)))):
+    for point, turn in itertools.product(points, range(max(map(len, ways)))):
         extents = dict(zip(ranges, point, strict=True))
-        for choices in solved:
+        for choices in ways:
             extent, dividend, divisor = choices[turn % len(choices)]
             a, b = (on_ints(part)(extents) for part in (dividend, divisor))
             if b == 0 or a % b:
@@ -168,7 +168,29 @@ def solving_points(
                 yield tuple(extents.values())
 
 
-def _solved(equation: sympy.Eq) -> Iterator[tuple[sympy.Symbol, Any, Any]]:
+def points_near(
+    points: Iterable[Point],
+    ranges: Ranges,
+    tied: Mapping[sympy.Symbol, sympy.Symbol],
+    equations: Sequence[sympy.Eq],
+) -> Iterator[Point]:
+    """Shapes that miss an equation, by a little or by as much as they can.
+
+    Where an extent is 1, broadcasting shows.
+    """
+    asked = set().union(*(e.xreplace(tied).free_symbols for e in equations))
+    for point in itertools.islice(points, _MOST_CORNERS):
+        extents = dict(zip(ranges, point, strict=True))
+        for s in sorted(asked, key=str):
+            value, extent = extents[s], ranges[s]
+            near = {value + step for step in (-2, -1, 1, 2)} | {2 * value, value // 2}
+            for other in sorted(near | {1, extent.min, extent.max}):
+                if extent.min <= other <= extent.max:
+                    equal = (e for e in ranges if tied.get(e, e) == s)
+                    yield tuple({**extents, **dict.fromkeys(equal, other)}.values())
+
+
+def solved(equation: sympy.Eq) -> Iterator[tuple[sympy.Symbol, Any, Any]]:
     """Each extent that is a quotient of the others: the extent, dividend, divisor."""
     difference = sympy.expand(equation.lhs - equation.rhs)
     for extent in sorted(difference.free_symbols, key=str):

@@ -534,7 +534,9 @@ class FakeTensors(TorchFunctionMode):
             if result is not NotImplemented:
                 return result
         result = func(*args, **(kwargs or {}))
-        if type(result) is torch.Size and any(isinstance(n, torch.SymInt) for n in result):
+        if type(result) is torch.Size and any(
+            isinstance(n, torch.SymInt) for n in result
+        ):
             return Shape(result)
         return result
 
