@@ -29,6 +29,12 @@ from torch_tensorrt.annotation.errors import (  # noqa: E402
 from torch_tensorrt.dynamo.conversion import plugins as trt_plugins  # noqa: E402
 
 
+@ct.kernel
+def copy_kernel(out, x, TILE: ct.Constant[int]):
+    tile = ct.load(x, index=(ct.bid(0),), shape=(TILE,))
+    ct.store(out, index=(ct.bid(0),), tile=tile)
+
+
 class Choice(NamedTuple):
     tile: int
     occupancy: int
@@ -183,6 +189,33 @@ def test_a_cache_of_the_kernels_that_were_found_is_looked_through() -> None:
             assert dict(choice) == {"occupancy": found.launch.kernel.options.occupancy}
 
 
+def test_the_kernel_that_several_searches_find_fastest_is_launched() -> None:
+    def launch_fn(x: Any, out: Any) -> None:
+        flat, best = (out.view(-1), x.view(-1)), None
+        for kernel, tiles in ((relu_kernel, [64, 128]), (copy_kernel, [128, 256])):
+            space = [
+                {"kernel": kernel._pyfunc.__name__, "tile": tile} for tile in tiles
+            ]
+            result = exhaustive_search(
+                space, None, lambda _: (1,), kernel, lambda c: (*flat, c["tile"])
+            )
+            if best is None or result.best.mean_us < best[0]:
+                best = result.best.mean_us, kernel, result.best.config["tile"]
+        _, kernel, tile = best
+        ct.launch(0, (1,), kernel, (*flat, tile))
+
+    choices = recorded(launch_fn, info(8, 30)).choices
+    found = []
+    for choice in choices:
+        call = Call(overrides=dict(choice))
+        launch = record(backend("cutile"), launch_fn, like, [info(8, 30)], call).launch
+        found.append((launch.name, launch.arguments[2]))
+    assert found == [
+        *(("relu_kernel", Constant("TILE", tile)) for tile in (64, 128)),
+        *(("copy_kernel", Constant("TILE", tile)) for tile in (128, 256)),
+    ]
+
+
 def test_a_search_that_follows_the_shape_is_refused() -> None:
     def space(x: Any) -> list[int]:
         return [128, 256] if x.shape[0] > 20 else [128]
@@ -192,7 +225,7 @@ def test_a_search_that_follows_the_shape_is_refused() -> None:
 
 
 def test_a_config_that_no_search_has_is_refused() -> None:
-    with pytest.raises(ArgumentError, match=r"exhaustive_search .* \[128, 256\]"):
+    with pytest.raises(ArgumentError, match=r"exhaustive_search .* other configs"):
         call = Call(overrides={"config": 512})
         record(backend("cutile"), searching([128, 256]), like, [info(8, 30)], call)
 

@@ -118,7 +118,8 @@ class Search:
     """What ``ct.tune.exhaustive_search`` would choose from; TensorRT times it instead.
 
     A function may keep what was found, and search only once while it is recorded: what
-    it chose from counts for all of its launches.
+    it chose from counts for all of its launches. It may search for several kernels and
+    launch the fastest: the config that is wanted is faster than all others.
 
     Attributes:
         overrides: of the kernel's parameters, unless a search takes them.
@@ -127,33 +128,30 @@ class Search:
     """
 
     def __init__(self, overrides: Mapping[str, Any]) -> None:
-        self.overrides, self._wanted = overrides, overrides
+        self.overrides = overrides
+        self._wanted = tuple(sorted(overrides.items()))
         self.choices: tuple[Keywords, ...] = ()
         self.made: list[Any] = []
 
     def best_of(self, space: Sequence[Any]) -> tune.TuningResult[Any]:
         """The result of a search, which finds the config that is wanted, or the first.
 
-        Raises:
-            ArgumentError: it is another search than the one before, or has no such
-                config.
+        Where nothing is wanted, it is the first config of the first search.
         """
-        choices = tuple(map(_as_pairs, space))
-        wanted = tuple(sorted(self._wanted.items())) or choices[0]
-        if self.choices not in ((), choices) or wanted not in choices:
-            raise ArgumentError(
-                "the launch function calls ct.tune.exhaustive_search for configs that "
-                f"follow the shape, or for several kernels: {list(space)}. Search "
-                "among the same configs once, or pass them as tta.cutile(configs=...)."
-            )
-        self.choices, self.overrides = choices, {}
-        given = space[choices.index(wanted)]
-        config = _copy(given)  # a table of the user's own may hold the config itself
+        configs = tuple(map(_as_pairs, space))
+        self.choices += tuple(c for c in configs if c not in self.choices)
+        wanted, index = self._wanted or self.choices[0], 0
+        if is_wanted := wanted in configs:
+            index, self.overrides = configs.index(wanted), {}
+        config = _copy(space[index])  # a table of the user's may hold the config itself
         best = tune.Measurement(
-            config=config, mean_us=0.0, num_samples=0, error_margin_us=0.0
+            config=config,
+            mean_us=0.0 if is_wanted else 1.0,
+            num_samples=0,
+            error_margin_us=0.0,
         )
         result = tune.TuningResult(best=best, successes=(best,), failures=())
-        self.made += [result, best, *([] if config is given else [config])]
+        self.made += [result, best, *([] if config is space[index] else [config])]
         return result
 
 
@@ -277,7 +275,7 @@ def _require_unchanged(
                 f"kernel {kernel}: the config sets {key!r}, which neither the kernel "
                 f"nor ct.kernel takes. Valid names: {', '.join(CuTileSpec.options)}. "
                 "If ct.tune.exhaustive_search chooses it, the launch function has kept "
-                "what an earlier search found: let it forget that."
+                "what an earlier search found, or searches among other configs here."
             )
         given = arguments[key]
         is_tensor = isinstance(given, torch.Tensor)
