@@ -264,7 +264,11 @@ def test_the_plugin_has_an_output_that_the_op_does_not_return() -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "words"),
-    [(torch.float16, 8), (torch.int8, 4), (torch.float32, 15), (torch.int64, 30)],
+    [
+        *[(torch.float16, 8), (torch.int8, 4), (torch.float32, 15), (torch.int64, 30)],
+        *[(torch.float64, 30), (torch.int16, 8), (torch.uint16, 8)],
+        (torch.float8_e5m2, 4),
+    ],
 )
 def test_a_buffer_is_in_words_of_32_bits(dtype: torch.dtype, words: int) -> None:
     def launch(x: Any, out: Any) -> None:

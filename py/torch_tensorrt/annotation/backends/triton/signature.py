@@ -21,7 +21,7 @@ from ..._code.tensor_maps import MAP, Size, TensorMap, build, parameters
 from ..._record.program import Descriptor
 from ..._sizes.facts import is_condition
 from ..._tensors import DType
-from ...errors import ArgumentError
+from ...errors import ArgumentError, DTypeError
 from .. import Constant, Kind, Pointer, Program, Scalar, Slot
 from ..abi import ALIGNMENT, Parameters
 from .descriptors import decomposed, tensor_map
@@ -63,7 +63,15 @@ class Signature(Parameters):
 
     def _add_pointer(self, index: int, argument: Pointer, parameter: Any) -> None:
         const = "k" if parameter.is_const else ""
-        dtype = canonicalize_dtype(DType.of(argument.dtype).name)
+        tensors: tuple[Any, ...] = (*self.program.inputs, *self.program.outputs)
+        if argument.tensor < len(tensors):  # a hidden buffer may have any dtype
+            DType.of(tensors[argument.tensor].dtype)
+        try:
+            dtype = canonicalize_dtype(str(argument.dtype))
+        except KeyError as error:
+            raise DTypeError(
+                f"dtype {argument.dtype}: Triton has none. Convert it before the op."
+            ) from error
         self.types[argument.name] = f"*{const}{dtype}"
         self.add_pointer(argument)
         is_aligned = self.alignment_of(argument) == ALIGNMENT
