@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import gc
 import inspect
@@ -494,6 +495,29 @@ def test_a_meta_function_that_makes_no_schema_is_refused() -> None:
         with pytest.raises(SpecError, match="has no place in a schema"):
             trt_plugins.custom_op("reg::silu", impl=spec)
     assert traces("reg::silu") == []
+
+
+class Mode(enum.IntEnum):
+    FAST = 3
+
+
+@pytest.mark.parametrize("annotation", [Mode, Optional[Mode], List[Mode]])  # noqa: UP006, UP045
+def test_an_enum_is_refused_with_what_to_do(annotation: Any) -> None:
+    def meta(x: torch.Tensor, mode: Any = Mode.FAST) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    meta.__annotations__["mode"] = annotation
+    spec = tta.custom_plugin(tta.triton(launch_silu), meta_impl=meta)
+    with pytest.raises(SpecError, match=r"`mode` of .* as int or str.* Mode\(mode\)"):
+        trt_plugins.custom_op("reg::silu", impl=spec)
+    assert traces("reg::silu") == []
+
+
+def test_the_default_of_an_int_may_be_an_enums() -> None:
+    def meta(x: torch.Tensor, mode: int = Mode.FAST) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    assert _torch_op.parameters_of("reg::silu", meta) == "(Tensor x, SymInt mode=3)"
 
 
 def test_outputs_sized_from_data_are_refused() -> None:

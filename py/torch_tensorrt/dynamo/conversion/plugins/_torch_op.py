@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import json
@@ -73,6 +74,15 @@ def parameters_of(op: str, meta: Callable[..., Any] | None) -> str:
             "schema from. Wrap it: meta_impl=lambda x: torch.empty_like(x)."
         ) from error
     hints = _hints(op, meta)
+    for name, hint in hints.items():
+        for part in (hint, *typing.get_args(hint)):
+            if isinstance(part, type) and issubclass(part, enum.Enum):
+                raise SpecError(
+                    f"{op}, parameter `{name}` of the meta function {describe(meta)}: "
+                    f"an operator takes no {part.__name__}. Declare it as int or str, "
+                    f"call the op with its value, and make {part.__name__}({name}) of "
+                    "it where it is used."
+                )
     parameters = {
         name: p.replace(annotation=hints.get(name, torch.Tensor))
         for name, p in signature.parameters.items()
@@ -104,6 +114,8 @@ def _default(declaration: str, parameters: Mapping[str, inspect.Parameter]) -> s
     if parameter is None or parameter.default is parameter.empty:
         return ""
     value = parameter.default
+    if isinstance(value, enum.Enum):
+        value = value.value
     if isinstance(value, str):  # torch's parser does not know JSON's \\u
         return f"={json.dumps(value, ensure_ascii=False)}"
     if isinstance(value, torch.device):
