@@ -480,7 +480,7 @@ def launch_scale(params: Params, stream: CUstream):
     )
 
 
-def scaled(x: Any, out: Any, is_doubled: bool = False) -> Params:
+def scaled(x: Any, out: Any, is_doubled: bool | None = False) -> Params:
     return Params(0.5, Tensors(out, x, 3.0), x.shape[0], is_doubled)  # type: ignore
 
 
@@ -504,11 +504,11 @@ def test_a_dataclass_is_compiled_for_and_called_with() -> None:
         call = cute.compile(launch_scale, fake, environment_stream(), **TVM_FFI)
         call(scaled(x, out, is_doubled=is_doubled))
 
-    is_doubled = True
-    assert bound(recorded(launch_fn, X)) == {
-        "params.tensors.x": 0,
-        "params.tensors.out": 1,
-    }
+    for given in (True, None):  # a constant need not be passed again
+        is_doubled = given
+        program = recorded(launch_fn, X)
+        assert bound(program) == {"params.tensors.x": 0, "params.tensors.out": 1}
+        assert Constant("params.is_doubled", True) in program.launch.arguments
     is_doubled = False
     with pytest.raises(UserCodeError, match="`params`: it is compiled for"):
         recorded(launch_fn, X)

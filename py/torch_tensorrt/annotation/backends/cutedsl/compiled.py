@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
 
 import torch
 from cutlass.base_dsl.compiler import (
@@ -25,7 +26,8 @@ from cutlass.base_dsl.compiler import (
 )
 from cutlass.base_dsl.dsl import BaseDSL
 from cutlass.base_dsl.jit_executor import ExecutionArgs
-from cutlass.base_dsl.typing import Float, Integer
+from cutlass.base_dsl.runtime.jit_arg_adapters import is_arg_annotation_constexpr
+from cutlass.base_dsl.typing import Float, Integer, Numeric
 from cutlass.cute.runtime import _FakeStream, _FakeTensor
 from cutlass.cute.typing import SymInt
 
@@ -132,6 +134,9 @@ class CompiledLater:
         extents: dict[int, Any] = {}  # by placeholder
         for name, value in call.arguments.items():
             annotation = self._takes.parameters[name].annotation
+            value = call.arguments[name] = _completed(
+                self._bound.arguments[name], value
+            )
             compiled, called = (launch.Reader(self._name) for _ in range(2))
             wanted = compiled.read(name, self._bound.arguments[name], annotation)
             if (
@@ -196,6 +201,29 @@ class CompiledLater:
             f"launcher {self._name}, argument `{name}`: {why}. Compile it for each "
             "form that it is called with."
         )
+
+
+def _completed(compiled: Any, called: Any) -> Any:
+    """A NamedTuple or dataclass of a call, with what it was compiled for.
+
+    Libraries pass None for its ``Constexpr`` fields, which are compiled in, and plain
+    numbers where a type was compiled for.
+    """
+    cls = type(called)
+    if type(compiled) is not cls or not launch.is_record(called):
+        return called
+    names = [f.name for f in fields(cls)] if is_dataclass(cls) else cls._fields
+    hints, values = get_type_hints(cls), {}
+    for name in names:
+        one, value = getattr(compiled, name), getattr(called, name)
+        if value is None and is_arg_annotation_constexpr(
+            hints.get(name), name, 1, None
+        ):
+            value = one
+        elif isinstance(value, int | float) and isinstance(one, Numeric):
+            value = _as_kind(value, type(one))
+        values[name] = _completed(one, value)
+    return cls(**values)
 
 
 def _as_kind(value: Any, kind: Any) -> Any:

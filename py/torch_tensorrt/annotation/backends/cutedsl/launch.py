@@ -360,7 +360,7 @@ def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
         yield from _tensors_in([getattr(value, f.name) for f in fields(value)])
 
 
-def _is_record(value: Any) -> bool:
+def is_record(value: Any) -> bool:
     """Whether it is a user's NamedTuple or dataclass, not one of CuTe DSL's own."""
     cls = type(value)
     is_named_tuple = isinstance(value, tuple) and hasattr(cls, "_fields")
@@ -398,7 +398,7 @@ class Reader:
             return self._leaf(name, value, value.element_type)
         if isinstance(value, torch.Tensor):
             return self._leaf(name, value, element_type(value.dtype))
-        if _is_record(value):
+        if is_record(value):
             return self._record(name, value)
         if isinstance(value, tuple | list):
             items = enumerate(value)
