@@ -12,6 +12,8 @@ import pytest
 import torch
 import triton
 from kernels import add_kernel, info
+from torch._guards import active_fake_mode
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
@@ -55,6 +57,12 @@ def answer(ask: Callable[[], Any], target: Target | None = TARGET) -> Any:
 
 def facts() -> Any:
     return triton.runtime.driver.active.utils.get_device_properties(0)
+
+
+def test_what_does_not_launch_on_fake_tensors_launches() -> None:
+    assert answer(lambda: 5 if active_fake_mode() is None else 6) == 5
+    with FakeTensorMode() as mode:
+        assert active_fake_mode() is mode
 
 
 QUESTIONS: dict[str, tuple[Callable[[], Any], int]] = {

@@ -14,10 +14,13 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
+import torch.utils._python_dispatch
+from torch._guards import active_fake_mode
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .._target import SHARED_MEMORY
 from ..errors import TargetError
-from .recording import in_torch, is_running, refuse, target, users_line
+from .recording import in_torch, is_running, is_users, refuse, target, users_line
 
 WARP_SIZE = 32
 MAX_REGISTERS = 65536  # of a multiprocessor, and of a block, from 7.5 on
@@ -122,6 +125,18 @@ def _of_users(answer: Any) -> Callable[..., Any]:
     return ask
 
 
+def _modes(original: Callable[..., Any]) -> Any:
+    """What torch's ``active_fake_mode()`` looks through.
+
+    Libraries compile and do not launch where there is a fake mode.
+    """
+    asking = sys._getframe(2)
+    is_asked_for = asking.f_code is active_fake_mode.__code__
+    if is_asked_for and asking.f_back and is_users(asking.f_back.f_code.co_filename):
+        return [mode for mode in original() if not isinstance(mode, FakeTensorMode)]
+    return original()
+
+
 def _always(answer: Callable[..., Any]) -> Callable[..., Any]:
     return lambda original, *args, **keywords: answer(*args, **keywords)
 
@@ -136,6 +151,7 @@ QUESTIONS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (torch.cuda, "current_device", _always(lambda: 0)),
     (torch.cuda, "device_count", _of_users(1)),
     (torch.cuda, "is_available", _of_users(True)),
+    (torch.utils._python_dispatch, "_get_current_dispatch_mode_stack", _modes),
     (torch.accelerator, "current_device_index", _always(lambda: 0)),
     (torch.accelerator, "device_count", _of_users(1)),
     (torch.accelerator, "is_available", _of_users(True)),
