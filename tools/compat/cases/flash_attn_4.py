@@ -24,7 +24,7 @@ def flash_attn():
 @op(
     "attention",
     partial="4 n s h d f32",
-    lse="4 n s h f32",
+    lse="4 n h s f32",
     out="n s h d bf16",
     s=(1, 128, 512),
     n=2,
@@ -36,5 +36,5 @@ def flash_attn_combine():
     from flash_attn.cute.interface import flash_attn_combine
 
     return lambda partial, lse: flash_attn_combine(
-        partial, lse, out_dtype=torch.bfloat16, return_lse=False
+        partial, lse.mT, out_dtype=torch.bfloat16, return_lse=False
     )[0]
