@@ -73,6 +73,8 @@ class Target:
             more gets it as a static array, up to :attr:`shared_memory`.
         sm_count: the number of multiprocessors, for launch functions that ask for it,
             as those of persistent kernels do; None where it is not known.
+        name: what the driver calls the GPU, ``"NVIDIA H100 80GB HBM3"``, for launch
+            functions that look configs up by it; None where it is not known.
 
     Raises:
         TargetError: a field is malformed.
@@ -82,6 +84,7 @@ class Target:
     ptx_isa: str | None = None
     max_shared_memory: int | None = None
     sm_count: int | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"sm_[0-9]{2,3}[af]?", str(self.arch)):
@@ -150,10 +153,13 @@ class Target:
                 target = replace(target, max_shared_memory=int(value))
             elif name == "sm_count" and value.isascii() and value.isdigit():
                 target = replace(target, sm_count=int(value))
+            elif name == "name" and value:
+                target = replace(target, name=value)
             else:
                 raise TargetError(
                     f"target {text!r}: cannot read {setting!r}. Known settings: "
-                    "ptx_isa=8.5, max_shared_memory=49152, sm_count=132."
+                    "ptx_isa=8.5, max_shared_memory=49152, sm_count=132, "
+                    "name=NVIDIA H100 80GB HBM3."
                 )
         return target
 
@@ -198,6 +204,7 @@ def current_target() -> Target:
             f"sm_{gpu.major}{gpu.minor}",
             ptx_isa=_driver_ptx_isa(),
             sm_count=gpu.multi_processor_count,
+            name=gpu.name,
         )
     raise TargetError(
         "no target to compile for: there is no GPU here. Name one: "

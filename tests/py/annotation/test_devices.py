@@ -118,7 +118,6 @@ def test_the_target_answers(what: str) -> None:
 
 
 UNKNOWN: dict[str, Callable[[], Any]] = {
-    "name": lambda: torch.cuda.get_device_name(),
     "total_memory": lambda: torch.cuda.get_device_properties(0).total_memory,
     "L2_cache_size": lambda: torch.cuda.get_device_properties(0).L2_cache_size,
     "mem_clock_rate": lambda: facts()["mem_clock_rate"],
@@ -145,6 +144,22 @@ def test_a_count_that_the_target_does_not_say_is_refused() -> None:
         recorded(QUESTIONS["count"][0], Target("sm_90"))
     with pytest.raises(TargetError, match="sm_count="):
         recorded(QUESTIONS["count, of Triton"][0], Target("sm_90"))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: torch.cuda.get_device_name(),
+        lambda: torch.cuda.get_device_properties(0).name,
+    ],
+)
+def test_the_name_is_what_the_target_says(ask: Callable[[], str]) -> None:
+    table = {"NVIDIA H100 80GB HBM3": 5, "NVIDIA L4": 6}
+    for name, number in table.items():
+        target = Target.parse(f"sm_90,name={name}")
+        assert answer(lambda: table[ask()], target) == number
+    with pytest.raises(TargetError, match=r"name .* at .*test_devices.py:.*name='NVID"):
+        answer(lambda: table[ask()], Target.parse("H100 SXM"))
 
 
 def test_without_a_target_the_refusal_says_how_to_name_one() -> None:

@@ -55,7 +55,9 @@ class Job:
         inputs = tuple(map(_without_optimum, self.program.inputs))
         object.__setattr__(self, "program", replace(self.program, inputs=inputs))
         # What follows from it is in the program.
-        object.__setattr__(self, "target", replace(self.target, sm_count=None))
+        object.__setattr__(
+            self, "target", replace(self.target, sm_count=None, name=None)
+        )
 
     @cached_property
     def toolchain(self) -> Toolchain:

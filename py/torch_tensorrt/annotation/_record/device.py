@@ -51,6 +51,24 @@ def sm_count() -> int:
     return gpu.sm_count
 
 
+def _name() -> str:
+    """What the driver calls the target.
+
+    Raises:
+        TargetError: it does not say.
+    """
+    gpu = target("the name of the GPU")
+    if gpu.name is None:
+        refuse(
+            TargetError(
+                f"the launch function asks for the name of the GPU at {users_line()}, "
+                f"and target {gpu.arch} does not say it: pass Target({gpu.arch!r}, "
+                f"name='NVIDIA ...'), or its text '{gpu.arch},name=NVIDIA ...'."
+            )
+        )
+    return gpu.name
+
+
 def refuse_to_say(what: str) -> NoReturn:
     """Refuse what no target says of itself."""
     gpu = target(f"`{what}` of the GPU")
@@ -93,6 +111,7 @@ def shared_memory() -> int:
 
 
 _PROPERTIES: dict[str, Callable[[], Any]] = {
+    "name": _name,
     "major": lambda: capability()[0],
     "minor": lambda: capability()[1],
     "multi_processor_count": sm_count,
@@ -146,7 +165,7 @@ QUESTIONS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (torch.cuda, "get_device_properties", _always(Properties)),
     (torch.cuda, "_get_device_properties", _always(Properties)),
     (torch.cuda, "get_device_capability", _always(lambda device=None: capability())),
-    (torch.cuda, "get_device_name", _always(lambda device=None: Properties().name)),
+    (torch.cuda, "get_device_name", _always(lambda device=None: _name())),
     (torch.cuda, "is_bf16_supported", _always(_bf16_is_supported)),
     (torch.cuda, "current_device", _always(lambda: 0)),
     (torch.cuda, "device_count", _of_users(1)),
