@@ -20,9 +20,8 @@ import torch.utils._triton
 import triton
 from triton.backends.compiler import GPUTarget
 
-TARGET = "H100 SXM,ptx_isa=9.0"  # of CUDA 13.0
-
 _NAME = "NVIDIA H100 80GB HBM3"
+TARGET = f"H100 SXM,ptx_isa=9.0,name={_NAME}"  # of CUDA 13.0
 _PROPERTIES = SimpleNamespace(
     name=_NAME,
     major=9,
