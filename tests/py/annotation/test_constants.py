@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +83,15 @@ def recorded(
 
 
 @pytest.mark.parametrize("name", sorted(UNREAD))
-@pytest.mark.parametrize("number", [lambda n: n, lambda n: n / 2, lambda n: n > 8])
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda n: n,
+        lambda n: n / 2,
+        lambda n: n > 8,
+        lambda n: math.ceil(math.log2(n)),
+    ],
+)
 def test_a_constant_that_the_body_never_reads_is_dropped(
     name: str, number: Callable[[Any], Any]
 ) -> None:
@@ -116,6 +125,7 @@ def test_a_dropped_constant_still_counts_in_the_grid() -> None:
     ("number", "rows", "value"),
     [
         (triton.next_power_of_2, Range(33, 40, 64), 64),
+        (lambda n: math.ceil(math.log2(n)), Range(33, 40, 64), 6),
         (lambda n: triton.cdiv(n, 64) * 64, Range(1, 8, 64), 64),
         (lambda n: min(n, 16), Range(16, 40, 64_000_000), 16),
         (lambda n: triton.next_power_of_2(n) > 32, Range(33, 40, 64), True),

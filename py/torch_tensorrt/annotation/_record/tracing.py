@@ -15,6 +15,7 @@ import contextlib
 import gc
 import itertools
 import logging
+import math
 import operator
 import sys
 import threading
@@ -343,6 +344,11 @@ def _divmod(builtin: Callable[..., Any], a: Any, b: Any) -> Any:
     return builtin(a, b)
 
 
+def _log2(original: Callable[..., Any], value: Any) -> Any:
+    is_size = isinstance(value, torch.SymInt | torch.SymFloat)
+    return torch._sym_log2(value) if is_size else original(value)  # type: ignore[attr-defined]
+
+
 def _len(builtin: Callable[..., Any], value: Any) -> Any:
     """``len``, which must be an int for Python, of a tensor."""
     is_tensor = isinstance(value, torch.Tensor) and value.dim() > 0
@@ -491,6 +497,7 @@ _REPLACED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (builtins, "min", _choice(torch.sym_min)),
     (builtins, "max", _choice(torch.sym_max)),
     (builtins, "divmod", _divmod),
+    (math, "log2", _log2),
     (builtins, "len", _len),
     (torch.SymInt, "__floordiv__", _floordiv),
     (torch.SymInt, "__mod__", _mod),
