@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeAlias
 
 import sympy
@@ -81,6 +82,7 @@ def of_any_size(info: TensorInfo | None, hint: int = UNKNOWN.opt) -> TensorInfo 
 Ranges: TypeAlias = Mapping[sympy.Symbol, Range]
 
 
+@cache  # sympy checks the assumptions of a symbol each time that it is made
 def symbol(tensor: int, axis: int) -> sympy.Symbol:
     """The extent of input ``tensor`` along ``axis``, as long as it is not known."""
     return sympy.Symbol(f"d{tensor}_{axis}", integer=True, nonnegative=True)
