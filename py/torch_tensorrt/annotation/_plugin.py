@@ -663,8 +663,10 @@ class HiddenOutputs:
         object was made.
         """
         assert tactic.kernel is not None, "only tactics with a kernel are offered"
+        if not (needed := tactic.kernel.hidden):
+            return {}
         known = {kept.identity: which for kept, which in self.kept}
-        which, needed = known.get(tactic.identity, ()), tactic.kernel.hidden
+        which = known.get(tactic.identity, ())
         if not set(needed) <= set(which):
             return None
         return {index: which.index(index) for index in needed}

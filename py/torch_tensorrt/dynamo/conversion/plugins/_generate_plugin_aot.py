@@ -88,7 +88,7 @@ def _obstacle(
         return _LATE
     assert tactic.program is not None, "it was compiled"
     given = outputs[len(outputs) - hidden.count :]
-    for corner in ("min", "opt", "max"):
+    for corner in ("min", "opt", "max") if places else ():
         extents = {
             _tensors.symbol(i, axis): extent
             for i, desc in enumerate(descs)
