@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from ..errors import PTXError
 
@@ -333,6 +334,7 @@ _64_BITS = frozenset({"u64", "s64", "b64"})
 _VALUES = frozenset({"u32", "s32", "b32", "f32", "u16", "b16", "u8", "s8", "b8"})
 
 
+@lru_cache(maxsize=8)  # each stage of a compilation asks of the text that it is at
 def without_comments(text: str) -> str:
     """``text`` with its comments blanked out: everything else stays where it is."""
 
