@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 from kernels import add_kernel, info, launch_add, launch_matmul, launch_silu
+from triton.backends.nvidia.compiler import CUDABackend
 
 from torch_tensorrt.annotation._code.ptx import Kind, parse, reorder
 from torch_tensorrt.annotation._code.ptxas import assemble, settle
@@ -113,6 +115,26 @@ def test_options_of_the_config_override_those_of_the_launch() -> None:
 def test_the_register_limit_reaches_the_code() -> None:
     result = compiled(launch_silu, info(64), maxnreg=32)
     assert ".maxnreg 32" in result.code
+
+
+def test_triton_assembles_nothing_and_its_cache_stays_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[tuple[Any, dict[str, Any]]] = []
+
+    def noted(source: Any, **keywords: Any) -> Any:
+        calls.append((source, keywords))
+        return triton.compile(source, **keywords)
+
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+    monkeypatch.setattr(compiler, "triton_compile", noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(CUDABackend, "make_cubin", None)
+        assert compiled(launch_silu, info(64)).code
+    ((source, keywords),) = calls
+    # The same, compiled by somebody else, is not what was left in Triton's cache.
+    assert triton.compile(source, **keywords).asm["cubin"].startswith(b"\x7fELF")
+    assert triton.knobs.runtime.add_stages_inspection_hook is None
 
 
 def test_the_ptx_version_is_set_at_the_source() -> None:

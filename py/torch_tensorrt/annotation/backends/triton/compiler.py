@@ -239,9 +239,10 @@ def _compile(signature: Signature, target: Target, options: dict[str, Any]) -> A
     constants = {(names.index(k),): v for k, v in signature.constants.items()}
     source = ASTSource(launch.kernel, signature.types, constants, signature.hints)
     try:
-        return triton_compile(
-            source, target=GPUTarget("cuda", capability, 32), options=options
-        )
+        with _up_to_ptx():
+            return triton_compile(
+                source, target=GPUTarget("cuda", capability, 32), options=options
+            )
     except Exception as error:  # Triton raises whatever its passes raise
         chosen = ", ".join(f"{name}={value}" for name, value in options.items())
         raise CompileError(
@@ -257,6 +258,37 @@ def _require_alignment(kernel: str, alignment: int) -> None:
             f"its scratch memory is aligned to {alignment} bytes; an engine's is to "
             f"{SCRATCH_ALIGNMENT}. Please report this, with the kernel.",
         )
+
+
+@contextlib.contextmanager
+def _up_to_ptx() -> Iterator[None]:
+    """Around a compilation on this thread: Triton does not assemble the PTX.
+
+    That takes a seventh of the time, and the PTX is assembled anyway once TensorRT's
+    parameters are in it. Triton asks its hook for a part of its cache's key first, so
+    that nobody else finds what has no CUBIN. A Triton that does not ask assembles.
+    """
+    thread, has_key = threading.get_ident(), False
+    users = getattr(knobs.runtime, "add_stages_inspection_hook", None)
+
+    def hook(*asked: Any) -> Any:
+        nonlocal has_key
+        answer = users(*asked) if users else ("", "")
+        if threading.get_ident() != thread:
+            return answer
+        if not asked:
+            has_key = True
+            return tuple(f"{part}-up-to-ptx" for part in answer)
+        _, stages, *_ = asked
+        if has_key and not knobs.compilation.dump_ir:  # a dump reads the CUBIN
+            stages["cubin"] = lambda code, metadata: b""
+        return answer
+
+    knobs.runtime.add_stages_inspection_hook = hook
+    try:
+        yield
+    finally:
+        knobs.runtime.add_stages_inspection_hook = users
 
 
 # Metadata of what TensorRT's launch (grid, block, shared memory) leaves out: the value
