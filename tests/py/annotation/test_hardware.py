@@ -417,6 +417,25 @@ def test_a_matrix_product_of_tritons_compiles(name: str, a: Any) -> None:
     assert found == [(each,) if has_scratch else () for each in hidden]
 
 
+@triton.autotune([triton.Config({}, num_ctas=n) for n in (1, 2)], key=["n"])
+@triton.jit
+def tuned_kernel(x, out, n, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + offsets, tl.load(x + offsets, offsets < n), offsets < n)
+
+
+def test_choices_of_an_autotuner_may_be_clusters() -> None:
+    def launch(x: torch.Tensor, out: torch.Tensor) -> None:
+        n = x.numel()
+        tuned_kernel[(triton.cdiv(n, 512),)](x, out, n, BLOCK=512)
+
+    register(tta.triton(launch))
+    report = tta.dry_run("hw::op", [DYNAMIC], HOPPER, strict=True, execute=False)
+    clusters = [parse(tactic.code).cluster for tactic in report.tactics]
+    assert clusters == [None, (2, 1, 1)]
+    assert [t.shapes[2].grid for t in report.tactics] == [(10, 1, 1), (20, 1, 1)]
+
+
 @pytest.mark.parametrize("target", ["sm_90,ptx_isa=8.8", "sm_80,ptx_isa=9.0"])
 def test_a_matrix_product_of_tritons_is_refused_elsewhere(target: str) -> None:
     launch, config = MATMULS["pointers"]
