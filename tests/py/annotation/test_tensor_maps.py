@@ -220,8 +220,31 @@ def test_maps_are_made_in_the_kernels_own_shared_memory() -> None:
     assert ".extern .shared .align 128 .b8 memory[];" in launched()
     larger = KERNEL.replace(".shared .align 16", ".shared .align 1024")
     assert ".extern .shared .align 1024 .b8 memory[];" in launched(larger)
-    with pytest.raises(PTXError, match="uses maps, and no dynamic shared memory"):
-        built(KERNEL.replace(".extern .shared", ".shared").replace("[]", "[9000]"))
+
+
+def statically(size: int, inside: bool) -> str:
+    """The kernel with a static array for its shared memory, in its entry or not."""
+    dynamic = ".extern .shared .align 16 .b8 memory[];"
+    static = f".shared .align 16 .b8 memory[{size}];"
+    if not inside:
+        return KERNEL.replace(dynamic, static)
+    start = "\t.reg .pred \t%p<9>;\n"
+    return KERNEL.replace(dynamic, "").replace(start, f"{start}\t{static}\n")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_static_shared_memory_is_as_good_if_it_is_large_enough(inside: bool) -> None:
+    code = launched(statically(2 * SIZE, inside))
+    declared = f".shared .align 128 .b8 memory[{2 * SIZE}];"
+    assert code.index(declared) < code.index("mov.u32 %tta_shared, memory;")
+    assert assemble(code, find_ptxas().path, "sm_90a").static_shared_memory == 2 * SIZE
+    with pytest.raises(PTXError, match="has no shared memory of 256 bytes"):
+        built(statically(2 * SIZE - 1, inside))
+
+
+def test_a_map_that_its_driver_would_fill_is_one() -> None:
+    hidden = KERNEL.replace(".param .align 64", ".hidden .param .align 64")
+    assert built(hidden).code == built().code
 
 
 @pytest.mark.parametrize("threads", ["32", "1, 32", "4, 4, 2"])

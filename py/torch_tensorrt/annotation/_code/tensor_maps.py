@@ -148,14 +148,23 @@ def build(
         else:
             slots[index] = Slot(Kind.UNUSED)
     if used:
-        before, shared = _in_shared(before, match["name"])
+        at, size = 0, SIZE * len(used)
+        if outside := _in_shared(before, size):
+            before, _, shared = outside
+        elif inside := _in_shared(body, size):
+            body, at, shared = inside
+        else:
+            raise PTXError(
+                f"entry {match['name']}: it uses maps, and has no shared memory of "
+                f"{size} bytes."
+            )
         sizes = (s for _, m in used for s in (*m.extents, *m.strides))
         own = [*dict.fromkeys(s for s in sizes if isinstance(s, Slot)), scratch]
         names = {slot: f"{match['name']}_tta_{i}" for i, slot in enumerate(own)}
         for slot in own:
             declared.append(f".param .{ptx.TYPE.get(slot.kind, 'u64')} {names[slot]}")
         slots += own
-        body = _prologue(used, names, scratch, shared) + body
+        body = body[:at] + _prologue(used, names, scratch, shared) + body[at:]
     head = f".visible .entry {match['name']}(\n\t" + ",\n\t".join(declared)
     text = f"{before}{head}\n){match['directives']}{{{body}{after}"
     if used:
@@ -167,8 +176,13 @@ MAP = f"b8[{SIZE}]"
 _PARAMETER = re.compile(
     r"\.param\s+(?:\.align\s+\d+\s+)?\.(?P<type>\w+)\b.*?(?P<name>[\w$]+)(?P<size>\[\d+\])?$"
 )
-_MAP = re.compile(r"\.param\s+\.align\s+\d+\s+\.b8\s+(?P<name>[\w$]+)\[128\]")
-_SHARED = re.compile(r"(\.extern\s+\.shared\s+\.align\s+)(\d+)(\s+\.b8\s+)([\w$]+)\[\]")
+_MAP = re.compile(
+    r"(?:\.hidden\s+)?\.param\s+\.align\s+\d+\s+\.b8\s+(?P<name>[\w$]+)\[128\]"
+)
+_SHARED = re.compile(
+    r"(?:\.extern\s+)?\.shared\s+\.align\s+(?P<alignment>\d+)\s+\.b8\s+"
+    r"(?P<name>[\w$]+)\[(?P<size>\d*)\]\s*;"
+)
 
 
 def _declared(code: str) -> list[str]:
@@ -176,13 +190,20 @@ def _declared(code: str) -> list[str]:
     return [declaration.strip() for declaration in parameters if declaration.strip()]
 
 
-def _in_shared(before: str, entry: str) -> tuple[str, str]:
-    """What stands before the entry, and the shared memory to make maps in: the
-    kernel's own, aligned so that maps can be there."""
-    if len(found := _SHARED.findall(before)) != 1:
-        raise PTXError(f"entry {entry}: it uses maps, and no dynamic shared memory.")
-    alignment = max(SIZE, int(found[0][1]))
-    return _SHARED.sub(rf"\g<1>{alignment}\g<3>\g<4>[]", before), found[0][3]
+def _in_shared(text: str, size: int) -> tuple[str, int, str] | None:
+    """Shared memory of the kernel's own to make maps in.
+
+    Returns:
+        ``text``, with that memory aligned so that maps can be there; where its
+        declaration ends; and its name. None if the text declares none of that size.
+    """
+    for declared in _SHARED.finditer(ptx.without_comments(text)):
+        if not declared["size"] or int(declared["size"]) >= size:
+            start, end = declared.span("alignment")
+            alignment = str(max(SIZE, int(declared["alignment"])))
+            at = declared.end() + len(alignment) - (end - start)
+            return text[:start] + alignment + text[end:], at, declared["name"]
+    return None
 
 
 def _require(entry: ptx.Entry) -> None:
