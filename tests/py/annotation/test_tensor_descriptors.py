@@ -19,9 +19,11 @@ import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.annotation._dry_run.interpret as interpretation
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._compile.job import Job, keys_of
 from torch_tensorrt.annotation._record import Call, record
 from torch_tensorrt.annotation._record.program import Descriptor, Program
 from torch_tensorrt.annotation._record.recording import Purpose
+from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (
@@ -317,6 +319,70 @@ def test_fills_and_element_types_are_those_of_the_descriptor() -> None:
         *(("swizzle_mode", 0, 3), ("rank", 0, 1)),
     ):
         assert replace.format(field, number, value) in tactic.code
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number"),
+    [
+        *((torch.float32, 7), (torch.bfloat16, 10), (torch.int32, 3)),
+        *((torch.int8, 0), (torch.float8_e4m3fn, 0)),
+    ],
+)
+def test_each_dtype_has_the_number_of_its_elements(
+    dtype: torch.dtype, number: int
+) -> None:
+    (tactic,) = tactics(copy, torch.empty(64, 128).to(dtype))
+    line = (
+        f"tensormap.replace.tile.elemtype.shared::cta.b1024.b32 [%tta_at0], {number};"
+    )
+    assert line in tactic.code
+
+
+@triton.jit
+def adding_kernel(source, target, B: tl.constexpr):
+    n = source.shape[0] + source.strides[0]
+    i = tl.program_id(0)
+    target.atomic_add([i, 0, 0], source.load([i, 0, 0]) + n.to(tl.float16))
+
+
+def test_kernels_read_the_sizes_of_descriptors_of_any_rank() -> None:
+    def launch(x: Any, out: Any) -> None:
+        made = [TensorDescriptor.from_tensor(t, [1, 16, 64]) for t in (x, out)]
+        adding_kernel[(x.shape[0],)](*made, 64)
+
+    (tactic,) = tactics(launch, rows(1, 5, 9, 16, 64))
+    opt = next(shape for shape in tactic.shapes if shape.name == "opt")
+    assert opt.extras == (5, 1024)
+    assert "tensormap.replace.tile.rank.shared::cta.b1024.b32 [%tta_at0], 2;" in (
+        tactic.code
+    )
+    assert "output 0 is loaded before it is stored to" in " ".join(tactic.notes)
+
+
+def test_an_offset_that_follows_the_shape_is_added_to_a_maps_address() -> None:
+    def launch(x: Any, out: Any) -> None:
+        second = x.view(-1)[x.shape[0] * 8 :]
+        source = TensorDescriptor(second, [x.shape[0], 64], [512, 1], [16, 64])
+        copy_kernel[1, 1](source, TensorDescriptor.from_tensor(out, [16, 64]), 16, 64)
+
+    (tactic,) = tactics(launch)
+    assert "mad.wide.s32 %tta_address0, %tta_factor, 2, %tta_address0;" in tactic.code
+
+
+def test_what_a_descriptor_says_beside_its_sizes_is_part_of_the_cache_key() -> None:
+    def job(padding: str, block: tuple[int, int] = (16, 64)) -> Job:
+        def launch(x: Any, out: Any) -> None:
+            source = TensorDescriptor.from_tensor(x, list(block), padding)
+            target = TensorDescriptor.from_tensor(out, [16, 64])
+            copy_kernel[1, 1](source, target, 16, 64)
+
+        program = recorded(launch, info(ROWS, 512))
+        return Job("", "triton", program, Target("sm_90"), {}, True)
+
+    jobs = [job("zero"), job("nan"), job("zero", (32, 64)), job("zero")]
+    first, *others, again = keys_of(jobs)
+    assert first == again
+    assert len({first, *others}) == 3
 
 
 def test_an_output_that_is_only_loaded_is_refused() -> None:
