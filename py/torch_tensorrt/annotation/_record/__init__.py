@@ -16,7 +16,14 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from .._sizes.values import describe_values, only_value
 from .._target import known_target
-from .._tensors import MAX_RANK, Formats, TensorInfo, empty_buffers, formats_of
+from .._tensors import (
+    LINEAR,
+    MAX_RANK,
+    Formats,
+    TensorInfo,
+    empty_buffers,
+    formats_of,
+)
 from ..errors import (
     AnnotationError,
     ArgumentError,
@@ -143,8 +150,10 @@ def record(
 
     def run(run: Trace) -> Program:
         expected = _fake_outputs(run, meta, "the fake kernel")
+        if run.buffers is None:
+            run.buffers = _engines_own(expected)
         with _rejecting(what) if somewhere else nullcontext():
-            ran = function.run(run.inputs, expected)
+            ran = function.run(run.inputs, run.buffers)
         if call.names is not None:
             _require_as_declared(run, ran.outputs, expected, what)
         # What follows only reads tensors, which is faster past torch's modes.
@@ -186,7 +195,7 @@ def buffers(
         recorded_for(call.purpose),
         interceptor.intercept(function.catch, call.overrides),
     ):
-        ran = function.run(inputs, expected)
+        ran = function.run(inputs, _engines_own(expected))
     with torch._C.DisableTorchFunction():
         return _Reader(None, ran, function.what).buffers()
 
@@ -209,6 +218,11 @@ class _Ran:
     formats: tuple[str, ...]
 
 
+def _engines_own(outputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Contiguous memory for each, as an engine has it, whatever the fake kernel's."""
+    return tuple(torch.empty(o.shape, dtype=o.dtype, device="cuda") for o in outputs)
+
+
 class _Function:
     """A launch function, and how it is called; each run is noted."""
 
@@ -226,24 +240,25 @@ class _Function:
     def run(
         self,
         inputs: Sequence[torch.Tensor | None],
-        expected: Sequence[torch.Tensor],
+        outputs: tuple[torch.Tensor, ...],
     ) -> _Ran:
-        """Call it with fake tensors, and outputs as the fake kernel expects them."""
+        """Call it with fake tensors.
+
+        Args:
+            outputs: buffers for what the fake kernel returns.
+        """
         launch_fn, call, what = self._launch_fn, self._call, self.what
         self._operations = operations = Operations(what)
-        with operations:
-            # An engine's outputs are contiguous and their own, whatever the fake
-            # kernel's.
-            outputs = tuple(
-                torch.empty(o.shape, dtype=o.dtype, device="cuda") for o in expected
-            )
+        tensors: tuple[torch.Tensor | None, ...] = (*inputs, *outputs)
+        formats = (LINEAR,) * len(tensors)
+        if call.input_formats or call.output_formats:
             formats = (
                 *formats_of(call.input_formats, inputs, call.weights, "input"),
                 *formats_of(call.output_formats, outputs, 0, "output"),
             )
-            tensors = empty_buffers(formats, (*inputs, *outputs))
-        given = tensors[: len(inputs)]
-        operations.begin(given, call.writable)
+            tensors = empty_buffers(formats, tensors)
+        given, buffers = tensors[: len(inputs)], tensors[len(inputs) :]
+        operations.begin(given, buffers, call.writable)
         with operations:
             if call.names is None:
                 if (count := len(outputs)) not in self._keywords:
@@ -251,7 +266,7 @@ class _Function:
                         launch_fn, what, tensors, count, call
                     )
                 launch_fn(*tensors, **self._keywords[count])
-                returned = tuple(t for t in tensors[len(inputs) :] if t is not None)
+                returned = tuple(t for t in buffers if t is not None)
             else:
                 named = dict(zip(call.names, inputs, strict=True))
                 returned = as_tensors(launch_fn(**named, **call.keywords), what)

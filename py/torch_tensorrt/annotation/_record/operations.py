@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import torch
@@ -88,19 +89,27 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.steps: list[CaughtLaunch | CaughtOperation] = []
 
     def begin(
-        self, inputs: Sequence[torch.Tensor | None], writable: frozenset[int]
+        self,
+        inputs: Sequence[torch.Tensor | None],
+        outputs: Sequence[torch.Tensor | None],
+        writable: frozenset[int],
     ) -> None:
         """The function is called now.
 
         Args:
+            outputs: buffers that it is handed, or would be.
             writable: the inputs that it may write, by number.
         """
-        for index, tensor in enumerate(inputs):
-            if tensor is not None:
-                self._made[storage_of(tensor)] = _Made(f"input {index}", tensor)
-                if index not in writable:
-                    self._guarded.add(storage_of(tensor))
-        self.steps.clear()
+        with torch._C.DisableTorchFunction():
+            for index, tensor in enumerate(inputs):
+                if tensor is not None:
+                    storage = storage_of(tensor)
+                    self._made[storage] = _Made(f"input {index}", tensor)
+                    if index not in writable:
+                        self._guarded.add(storage)
+            for tensor in outputs:
+                if tensor is not None:
+                    self._made[storage_of(tensor)] = _Made("empty", tensor)
 
     def __torch_dispatch__(
         self,
@@ -109,30 +118,49 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        declared = func._schema.arguments
-        given = dict(zip((a.name for a in declared), args, strict=False))
-        given |= kwargs or {}
-        infos = ((a.name, a.alias_info) for a in declared)
-        writes = [n for n, info in infos if info and info.is_write and n in given]
-        written = [storage_of(t) for n in writes for t in _tensors_of(given[n])]
-        for storage in written:
-            if storage in self._guarded:
+        how = _kind_of(func)
+        if not how.writes:
+            result = func(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunction():  # what follows reads tensors, often
+            if not how.writes and how.allocates:
+                self._made[storage_of(result)] = _Made(str(func), result)
+                return result
+            given = {**dict(zip(how.names, args, strict=False)), **(kwargs or {})}
+            written = [
+                storage_of(tensor)
+                for name in how.writes
+                for tensor in _tensors_of(given.get(name))
+            ]
+            if self._guarded.intersection(written):
                 self._refuse_write(func)
-        result = func(*args, **(kwargs or {}))
-        results = _tensors_of(result)
-        if func in _CONSTANTS and (known := _constant(args[0])) is not None:
+        if how.writes:
+            result = func(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunction():
+            self._note(func, how, given, written, _tensors_of(result))
+        return result
+
+    def _note(
+        self,
+        func: Any,
+        how: _Kind,
+        given: Mapping[str, Any],
+        written: Sequence[int],
+        results: Sequence[torch.Tensor],
+    ) -> None:
+        if func in _CONSTANTS and (known := _constant(*given.values())) is not None:
             func, given = known
         are_known = all(storage_of(result) in self._made for result in results)
-        if not writes and results and are_known:
+        if not how.writes and results and are_known:
             self._note_views(func, given, results)
-            return result
-        made = () if writes else tuple(results)
+            return
+        made = () if how.writes else tuple(results)
         for tensor in made:
             self._made[storage_of(tensor)] = _Made(str(func), tensor)
-        if writes or not all(self._made[storage_of(t)].is_uninitialized for t in made):
+        if how.writes or not all(
+            self._made[storage_of(t)].is_uninitialized for t in made
+        ):
             step = func, given, tuple(written), made, users_line()
             self.steps.append(CaughtOperation(*step))
-        return result
 
     def _note_views(
         self, func: Any, given: Mapping[str, Any], results: Sequence[torch.Tensor]
@@ -260,6 +288,30 @@ class _Nth:
     """A view operation that returns several tensors."""
 
     op: OpOverload
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What an operator's schema says of it.
+
+    Attributes:
+        names: of its arguments.
+        writes: those that it writes.
+        allocates: it makes one tensor, and does not initialize it.
+    """
+
+    names: tuple[str, ...]
+    writes: tuple[str, ...]
+    allocates: bool
+
+
+@lru_cache(maxsize=1024)
+def _kind_of(func: Any) -> _Kind:
+    declared, is_empty = func._schema.arguments, "empty" in str(func)
+    infos = ((a.name, a.alias_info) for a in declared)
+    writes = tuple(n for n, info in infos if info is not None and info.is_write)
+    allocates = is_empty and [str(r.type) for r in func._schema.returns] == ["Tensor"]
+    return _Kind(tuple(a.name for a in declared), writes, allocates)
 
 
 # --- Reading operations ---------------------------------------------------------------

@@ -98,6 +98,7 @@ class Trace:
         inputs: contiguous fake CUDA tensors, one for each :class:`TensorInfo`; None for
             an input that is not given.
         outputs: what the fake kernel made of them; None as long as it was not asked.
+        buffers: memory for the outputs, which all functions of this trace share.
         ranges: of the symbols.
     """
 
@@ -113,6 +114,7 @@ class Trace:
             plain: make the fakes, with plain ints for sizes; None for symbols.
         """
         self.outputs: tuple[torch.Tensor, ...] | None = None
+        self.buffers: tuple[torch.Tensor, ...] | None = None
         self.ranges = ranges_of(tensors)
         self._canonical: dict[sympy.Symbol, sympy.Symbol] = {}
         self._around: Callable[[], AbstractContextManager[None]] = nullcontext

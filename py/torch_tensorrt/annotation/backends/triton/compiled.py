@@ -47,7 +47,7 @@ class Compiled:
         launched: Any,
         kernel: JITFunction[Any],
         options: Mapping[str, Any],
-        constants: Mapping[str, Any] | None = None,
+        constants: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """
         Args:
@@ -58,7 +58,7 @@ class Compiled:
         self.__launched = launched
         self.__kernel = kernel
         self.__options = dict(options)
-        self.__constants = dict(constants or {})
+        self.__constants = constants
         _alive.add(self)
 
     @property
@@ -85,7 +85,7 @@ class Compiled:
         launched = self.__launched if is_running() else self.__kernel
 
         def launch(*args: Any, stream: Any = None) -> Any:
-            parameters, known = self.__kernel.params, self.__constants
+            parameters, known = self.__kernel.params, self.__constants()
             given = [p for p in parameters if not p.is_constexpr]
             if len(args) != len(given):
                 given = parameters[: len(args)]
@@ -182,7 +182,7 @@ def recompiled(compiled: CompiledKernel) -> Compiled:
         for (index, *_), value in compiled.src.constants.items()
         if kernel.params[index].is_constexpr
     }
-    return Compiled(kernel, kernel, options, constants)
+    return Compiled(kernel, kernel, options, lambda: constants)
 
 
 def drop_compiled() -> None:

@@ -137,18 +137,22 @@ def returned(
     """What launching, or compiling, the kernel returns."""
     launched = kernel
     kernel, choices, _ = _unwrapped(kernel, overrides)
-    # What a config overrides stays in: another launch is to notice it, too.
-    arguments, options, _ = _bind(kernel, args, keywords, {})
     if overrides is None:
         overrides = dict(choices[0]) if choices else {}
     parameters = kernel.signature.parameters
-    options |= {k: v for k, v in overrides.items() if k not in parameters}
-    declared = {p.name for p in kernel.params if p.is_constexpr}
-    constants = {
-        name: value
-        for name, value in arguments.items()
-        if name in declared and not isinstance(value, py_sym_types)
-    }
+    options = {**keywords, **overrides}
+    options = {k: v for k, v in options.items() if k not in parameters}
+
+    def constants() -> dict[str, Any]:
+        # What a config overrides stays in: another launch is to notice it, too.
+        arguments, _, _ = _bind(kernel, args, keywords, {})
+        declared = {p.name for p in kernel.params if p.is_constexpr}
+        return {
+            name: value
+            for name, value in arguments.items()
+            if name in declared and not isinstance(value, py_sym_types)
+        }
+
     return Compiled(launched, kernel, options, constants)
 
 
