@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from traceback import FrameSummary
 from typing import Any
 
@@ -106,7 +107,9 @@ def test_a_branch_may_differ_in_nothing(launched: Any) -> None:
 def test_programs_that_do_the_same_are_equal_whatever_there_was_to_choose() -> None:
     outputs = (Output((symbol(0, 0),), torch.int8),)
     choices = ((("BLOCK", 64),), (("BLOCK", 128),))
-    assert Program((), outputs) == Program((), outputs, choices=choices)
+    launch = Launch(None, "kernel", None, (), ())
+    tuned = replace(launch, choices=choices)
+    assert Program((), outputs, (launch,)) == Program((), outputs, (tuned,))
     assert Program((), outputs) != Program((), outputs, formats=("HWC8",))
 
 

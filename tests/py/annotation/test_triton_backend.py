@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 from kernels import add_kernel, info, launch_add, launch_matmul, launch_silu
+from packaging.version import Version
 from triton.backends.nvidia.compiler import CUDABackend
 
 from torch_tensorrt.annotation._code.ptx import Kind, parse, reorder
@@ -117,6 +118,10 @@ def test_the_register_limit_reaches_the_code() -> None:
     assert ".maxnreg 32" in result.code
 
 
+@pytest.mark.skipif(
+    Version(triton.__version__) < Version("3.7"),
+    reason="this Triton does not ask its hook for a key, and so assembles",
+)
 def test_triton_assembles_nothing_and_its_cache_stays_whole(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -678,7 +678,8 @@ def test_a_meta_function_that_contradicts_the_op_does_not_count(
     spec = tta.custom_plugin(tta.triton(launch_silu), lambda x: x.new_empty(1, 1))
     with warned("own fake kernel .* which counts. Leave meta_impl out"):
         trt_plugins.custom_op("reg::known", impl=spec)
-    (tactic,) = tta.dry_run("reg::known", [torch.empty(8)], "sm_90").tactics
+    report = tta.dry_run("reg::known", [torch.empty(8)], "sm_90", execute=False)
+    (tactic,) = report.tactics
     assert tactic.shapes[0].outputs == ((8,),)
     agreeing = tta.custom_plugin(tta.triton(launch_silu), lambda x: torch.empty_like(x))
     with not_warned():

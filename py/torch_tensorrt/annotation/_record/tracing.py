@@ -639,6 +639,8 @@ def _index(tensor: torch.Tensor, key: list[Any]) -> torch.Tensor:
     for k in key:
         if k is None:
             tensor = tensor.unsqueeze(axis)
+        elif k == slice(None):
+            pass
         elif isinstance(k, slice):
             tensor = torch.ops.aten.slice(tensor, axis, k.start, k.stop, k.step or 1)
         else:
