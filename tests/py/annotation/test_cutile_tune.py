@@ -20,7 +20,8 @@ from kernels import info  # noqa: E402
 
 import torch_tensorrt.annotation as tta  # noqa: E402
 from torch_tensorrt.annotation._record import Call, record  # noqa: E402
-from torch_tensorrt.annotation._record.program import Constant  # noqa: E402
+from torch_tensorrt.annotation._record.program import Constant, Launch  # noqa: E402
+from torch_tensorrt.annotation._record.recording import Purpose  # noqa: E402
 from torch_tensorrt.annotation.backends import backend  # noqa: E402
 from torch_tensorrt.annotation.errors import (  # noqa: E402
     ArgumentError,
@@ -150,7 +151,7 @@ def test_a_cache_of_what_was_found_is_looked_through(
         tile = tile_of(config)
         ct.launch(stream, (ct.cdiv(count, tile),), kernel, (out.view(-1), flat, tile))
 
-    choices = recorded(launch_fn, info(rows, 30)).choices
+    choices = recorded(launch_fn, info(rows, 30)).launch.choices
     assert len(choices) == 2
     for choice, tile in zip(choices, (128, 256), strict=True):
         assert cache == {}
@@ -183,7 +184,7 @@ def test_a_cache_of_the_kernels_that_were_found_is_looked_through() -> None:
 
     SPACE = [SimpleNamespace(occupancy=2), SimpleNamespace(occupancy=4)]
     for _ in range(2):
-        for choice in recorded(launch_fn, info(8, 30)).choices:
+        for choice in recorded(launch_fn, info(8, 30)).launch.choices:
             call = Call(overrides=dict(choice))
             found = record(backend("cutile"), launch_fn, like, [info(8, 30)], call)
             assert dict(choice) == {"occupancy": found.launch.kernel.options.occupancy}
@@ -204,7 +205,7 @@ def test_the_kernel_that_several_searches_find_fastest_is_launched() -> None:
         _, kernel, tile = best
         ct.launch(0, (1,), kernel, (*flat, tile))
 
-    choices = recorded(launch_fn, info(8, 30)).choices
+    choices = recorded(launch_fn, info(8, 30)).launch.choices
     found = []
     for choice in choices:
         call = Call(overrides=dict(choice))
@@ -214,6 +215,34 @@ def test_the_kernel_that_several_searches_find_fastest_is_launched() -> None:
         *(("relu_kernel", Constant("TILE", tile)) for tile in (64, 128)),
         *(("copy_kernel", Constant("TILE", tile)) for tile in (128, 256)),
     ]
+
+
+def test_each_launch_has_the_choices_of_its_own_search() -> None:
+    def launch_fn(x: torch.Tensor, out: torch.Tensor) -> None:
+        between, count = torch.empty_like(x), x.numel()
+
+        def search(kernel: Any, source: Any, result: Any, tiles: list[int]) -> None:
+            flat = result.view(-1), source.view(-1)
+            best = exhaustive_search(
+                tiles, None, lambda _: (1,), kernel, lambda tile: (*flat, tile)
+            ).best.config
+            ct.launch(0, (ct.cdiv(count, best),), kernel, (*flat, best))
+
+        search(relu_kernel, x, between, [64, 128])
+        search(copy_kernel, between, out, [128, 256])
+
+    program = recorded(launch_fn, info(DYNAMIC, 30))
+    steps = [step for step in program.steps if isinstance(step, Launch)]
+    choices = [[dict(choice)["config"] for choice in step.choices] for step in steps]
+    assert choices == [[64, 128], [128, 256]]
+    for number, chosen in enumerate([(128, 128), (64, 256)]):
+        config, purpose = {"config": chosen[number]}, Purpose(launch=number)
+        call = Call(overrides=config, purpose=purpose)
+        found = record(
+            backend("cutile"), launch_fn, like, [info(DYNAMIC, 30)], call
+        ).steps
+        tiles = [s.arguments[2].value for s in found if isinstance(s, Launch)]  # type: ignore[union-attr]
+        assert tuple(tiles) == chosen
 
 
 def test_a_search_that_follows_the_shape_is_refused() -> None:

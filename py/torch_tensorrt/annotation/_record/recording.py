@@ -45,7 +45,7 @@ class _Recording(threading.local):
         self.asked_target = False
         self.purpose = Purpose()
         self.refusals: list[AnnotationError] = []
-        self.launches = 0
+        self.runs = self.launches = 0
 
 
 _recording = _Recording()
@@ -136,11 +136,17 @@ def is_running() -> bool:
 def begin_run() -> None:
     """Another run begins."""
     _recording.refusals, _recording.launches = [], 0
+    _recording.runs += 1
 
 
 def count_launch() -> None:
     """The run has made a launch."""
     _recording.launches += 1
+
+
+def next_launch() -> tuple[int, int]:
+    """The run in progress, and the number of its next launch."""
+    return _recording.runs, _recording.launches
 
 
 def is_chosen_for() -> bool:

@@ -21,6 +21,7 @@ from cuda.tile import tune
 
 from ..._fingerprint import is_versioned
 from ..._record.program import Keywords
+from ..._record.recording import is_chosen_for, next_launch
 from ..._record.tables import drop
 from ...errors import ArgumentError
 from .. import CaughtLaunch, OnLaunch
@@ -117,32 +118,35 @@ def caught_launches(
 class Search:
     """What ``ct.tune.exhaustive_search`` would choose from; TensorRT times it instead.
 
-    A function may keep what was found, and search only once while it is recorded: what
-    it chose from counts for all of its launches. It may search for several kernels and
-    launch the fastest: the config that is wanted is faster than all others.
+    What is searched counts for the run's next launch. A function may keep what was
+    found, and search in one run only. It may search for several kernels and launch the
+    fastest: the config that is wanted is faster than all others.
 
     Attributes:
         overrides: of the kernel's parameters, unless a search takes them.
-        choices: configs, as sorted pairs.
         made: what tables may keep: results, and kernels with their hints.
     """
 
     def __init__(self, overrides: Mapping[str, Any]) -> None:
         self.overrides = overrides
-        self._wanted = tuple(sorted(overrides.items()))
-        self.choices: tuple[Keywords, ...] = ()
         self.made: list[Any] = []
+        self._wanted = tuple(sorted(overrides.items()))
+        self._asked: dict[tuple[int, int], list[Keywords]] = {}  # by run and launch
+        self._known: dict[int, tuple[Keywords, ...]] = {}  # by launch
 
     def best_of(self, space: Sequence[Any]) -> tune.TuningResult[Any]:
         """The result of a search, which finds the config that is wanted, or the first.
 
-        Where nothing is wanted, it is the first config of the first search.
+        Where nothing is wanted, it is the first config of the launch's first search.
         """
         configs = tuple(map(_as_pairs, space))
-        self.choices += tuple(c for c in configs if c not in self.choices)
-        wanted, index = self._wanted or self.choices[0], 0
-        if is_wanted := wanted in configs:
-            index, self.overrides = configs.index(wanted), {}
+        asked = self._asked.setdefault(next_launch(), [])
+        asked += [config for config in configs if config not in asked]
+        wanted = self._wanted if self._wanted and is_chosen_for() else asked[0]
+        is_wanted = wanted in configs
+        index = configs.index(wanted) if is_wanted else 0
+        if is_wanted and is_chosen_for():
+            self.overrides = {}
         config = _copy(space[index])  # a table of the user's may hold the config itself
         best = tune.Measurement(
             config=config,
@@ -153,6 +157,13 @@ class Search:
         result = tune.TuningResult(best=best, successes=(best,), failures=())
         self.made += [result, best, *([] if config is space[index] else [config])]
         return result
+
+    def choices(self) -> tuple[Keywords, ...]:
+        """The configs, as sorted pairs, that the launch to be made was searched in."""
+        run, launch = next_launch()
+        if asked := self._asked.pop((run, launch), None):
+            self._known[launch] = tuple(asked)
+        return self._known.get(launch, ())
 
 
 def _as_pairs(config: Any) -> Keywords:
@@ -227,9 +238,8 @@ def _read_launch(
             f"kernel {name}: it takes a tuple of {len(names)} arguments, "
             f"{', '.join(names)}; it was launched with {given}."
         )
-    _require_unchanged(
-        name, dict(zip(names, kernel_args, strict=True)), search.overrides
-    )
+    overrides = search.overrides if is_chosen_for() else {}
+    _require_unchanged(name, dict(zip(names, kernel_args, strict=True)), overrides)
     bound = zip(names, kernel_args, function.parameter_annotations, strict=True)
     arguments: list[tuple[str, Any, bool]] = []
     parameters = tuple(_add_arguments(arguments, *each) for each in bound)
@@ -243,7 +253,7 @@ def _read_launch(
         grid=tuple(grid),
         arguments=tuple(arguments),
         options={},
-        choices=search.choices,
+        choices=search.choices(),
         passes_layouts=True,
     )
 
