@@ -30,7 +30,7 @@ A partial run (`--only`) updates its own ops, so rows may come from different co
 
 WHY = """## Why ops are refused
 
-Each op counts once, for the first reason that is found. *steps*: the launcher does more than one launch, or writes its inputs. *hardware*: it asks for more than a plain launch has. *never*: TensorRT has no such launch. *library*: it has no kernel for this GPU. *not yet*: this project could take it, and does not.
+Each op counts once, for the first reason that is found. *steps*: the launcher does more than one launch, or writes its inputs. *hardware*: it asks for more than a plain launch has. *never*: TensorRT has no such launch. *sizes*: it launches other code for other sizes of the profile. *library*: it has no kernel for this GPU, or for this Triton. *not yet*: this project could take it, and does not.
 """  # noqa: E501
 
 

@@ -72,11 +72,13 @@ class Outcome:
 
 # What a refusal is owed to: the launcher does more than one launch of a kernel, or asks
 # the hardware for more than a plain launch has, or for what TensorRT cannot launch (the
-# design says which), or this library could take it and does not yet.
-SEVERAL, HARDWARE, NEVER, YET, OTHER = KINDS = (
+# design says which), or launches other code for other sizes of the profile, or this
+# library could take it and does not yet.
+SEVERAL, HARDWARE, NEVER, SIZES, YET, OTHER = KINDS = (
     "steps",
     "hardware",
     "never",
+    "sizes",
     "not yet",
     "library",
 )
@@ -99,7 +101,11 @@ class Cause:
 
 # The first that matches is the cause.
 CAUSES = (
-    Cause(SEVERAL, "launches several kernels", r"launched \d+ kernels"),
+    Cause(
+        SEVERAL,
+        "launches several kernels",
+        r"launched \d+ kernels|it is several steps",
+    ),
     Cause(
         SEVERAL,
         "writes its inputs",
@@ -142,12 +148,12 @@ CAUSES = (
     Cause(YET, "asks for the GPU", r"of the GPU at"),
     Cause(YET, "asks for a tensor's address", r"a tensor's address"),
     Cause(
-        YET,
+        SIZES,
         "makes a dynamic size a compile-time constant",
         r"compile-time constant that follows",
     ),
     Cause(YET, "takes two sizes to be equal", r"and the op's fake kernel"),
-    Cause(YET, "branches on a dynamic size", r"branches on"),
+    Cause(SIZES, "branches on a dynamic size", r"branches on"),
     Cause(
         YET,
         "calls what CuTe DSL compiled, in CuTe DSL's own convention",
@@ -160,6 +166,7 @@ CAUSES = (
     Cause(
         OTHER, "has no kernel for this GPU", r"needs triton|Only SM|not supported on"
     ),
+    Cause(OTHER, "is for an older Triton", r"Block pointers have been"),
     Cause(YET, "something else", r""),
 )
 
@@ -177,4 +184,6 @@ def first_sentence(text: str) -> str:
     text = re.sub(
         r"(?<![\w/])/[\w./-]*?/(site|site-packages|compat|python3\.\d+)/", "", text
     )
-    return re.split(r"(?<=[^.]\.) (?=[A-Z`])", text, maxsplit=1)[0][:400]
+    text = re.split(r"(?<=[^.]\.) (?=[A-Z`])", text, maxsplit=1)[0]
+    # A compiler quotes the kernel first, and says what is wrong with it in the end.
+    return text if len(text) <= 400 else f"{text[:250]} ... {text[-145:]}"

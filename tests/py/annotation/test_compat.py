@@ -189,6 +189,9 @@ def test_a_tactic_that_is_wrong_is_a_failure() -> None:
             "not yet",
         ),
         ("the launch function asks for a tensor's address.", "not yet"),
+        ("it is several steps, a, b.", "steps"),
+        ("the launcher branches on `Eq(d0_0, 4)` at a.py:3 in f.", "sizes"),
+        ("Triton does not compile it: Block pointers have been removed", "library"),
         ("nobody has seen this", "not yet"),
     ],
 )
@@ -204,6 +207,13 @@ def test_an_error_is_shown_without_this_machine() -> None:
     expected = "the launcher returns d0_0 at fla/ops.py:3."
     assert first_sentence(text) == expected
     assert Outcome.of(RecordError(text)).error == expected
+
+
+def test_of_a_long_error_both_ends_are_shown() -> None:
+    shown = first_sentence(f"it does not compile: {'x = y + z ' * 100} undefined name")
+    assert len(shown) == 400
+    assert shown.startswith("it does not compile: x = y")
+    assert shown.endswith("undefined name")
 
 
 def test_every_op_has_a_result_and_the_document_shows_it() -> None:
