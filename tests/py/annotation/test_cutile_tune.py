@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -162,7 +163,14 @@ def test_a_cache_of_what_was_found_is_looked_through(
     assert users == {(0, "users"): space[0]}
 
 
-def test_a_cache_of_the_kernels_that_were_found_is_looked_through() -> None:
+@pytest.mark.parametrize(
+    "with_hints",
+    [relu_kernel.replace_hints, functools.partial(ct.kernel, relu_kernel._pyfunc)],
+    ids=["replaced", "made"],
+)
+def test_a_cache_of_the_kernels_that_were_found_is_looked_through(
+    with_hints: Any,
+) -> None:
     class Entry(NamedTuple):
         kernel: Any
 
@@ -177,8 +185,7 @@ def test_a_cache_of_the_kernels_that_were_found_is_looked_through() -> None:
             )
             occupancy = result.best.config.occupancy
             if occupancy not in hinted:
-                kernel = relu_kernel.replace_hints(occupancy=occupancy)
-                hinted[occupancy] = Entry(kernel)
+                hinted[occupancy] = Entry(with_hints(occupancy=occupancy))
             cache[x.dtype] = hinted[occupancy].kernel
         ct.launch(torch.cuda.current_stream(), (1,), cache[x.dtype], args)
 

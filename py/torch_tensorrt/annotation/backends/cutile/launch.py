@@ -75,7 +75,7 @@ def caught_launches(
     with _recording:
         thread, active, search = threading.get_ident(), True, Search(overrides or {})
         originals = ct.launch, tune.exhaustive_search
-        with_hints = ct.kernel.replace_hints
+        initialize = ct.kernel.__init__
 
         def launch(*args: Any, **keywords: Any) -> None:
             # A module that is imported meanwhile keeps this function for good.
@@ -89,11 +89,10 @@ def caught_launches(
                 return search.best_of(search_space)
             return originals[1](search_space, *args, **keywords)
 
-        def replace_hints(kernel: ct.kernel, **hints: Any) -> ct.kernel:
-            made = with_hints(kernel, **hints)
-            if threading.get_ident() == thread:
-                search.made.append(made)
-            return made
+        def of_search(kernel: ct.kernel, *args: Any, **keywords: Any) -> None:
+            initialize(kernel, *args, **keywords)
+            if search.made and threading.get_ident() == thread:
+                search.made.append(kernel)  # with the hints that were found
 
         replaced = [
             (module, name, original, replacement)
@@ -104,12 +103,12 @@ def caught_launches(
         ]
         for module, name, _, replacement in replaced:
             setattr(module, name, replacement)
-        ct.kernel.replace_hints = replace_hints
+        ct.kernel.__init__ = of_search
         try:
             yield
         finally:
             active = False
-            ct.kernel.replace_hints = with_hints
+            ct.kernel.__init__ = initialize
             drop(search.made)
             for module, name, original, _ in replaced:
                 setattr(module, name, original)
