@@ -126,6 +126,27 @@ def test_operations_that_nothing_needs_are_dropped() -> None:
     assert of(body).is_plugin
 
 
+@pytest.mark.parametrize(
+    ("view", "is_plugin"),
+    [
+        (lambda out: out.squeeze(0), True),
+        (lambda out: out.view(-1, 8), True),
+        (lambda out: out[0].view(-1), True),
+        (lambda out: out[0, 1:], False),
+    ],
+)
+def test_a_buffer_that_is_returned_with_other_extents_is_an_output(
+    view: Callable[[Any], Any], is_plugin: bool
+) -> None:
+    def body(x: Any) -> Any:
+        out = x.new_empty(1, *x.shape)
+        add(x, x, out)
+        return view(out)
+
+    program = of(body, meta=lambda x: torch.empty_like(view(x.unsqueeze(0))))
+    assert program.is_plugin == is_plugin
+
+
 def test_a_returned_view_is_a_view_of_what_the_kernel_writes() -> None:
     def body(x: Any) -> Any:
         both = x.new_empty(2, x.shape[0], 8)

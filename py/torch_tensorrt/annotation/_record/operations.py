@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import sympy
 import torch
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -223,13 +224,19 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
 
     def is_whole(self, tensor: torch.Tensor) -> bool:
-        """Whether ``tensor`` is all of a buffer that torch did not initialize."""
+        """Whether ``tensor`` is all of a buffer that torch did not initialize.
+
+        It may have other extents, as after ``squeeze`` or ``view``.
+        """
         made = self._made.get(storage_of(tensor))
         if made is None or not made.is_uninitialized:
             return False
         whole = made.tensor
         is_dense = whole.is_contiguous() and whole.storage_offset() == 0
-        return is_dense and _geometry(tensor) == _geometry(whole)
+        if not is_dense or _geometry(tensor) == _geometry(whole):
+            return is_dense
+        is_reshaped = tensor.dtype == whole.dtype and _count(tensor) == _count(whole)
+        return is_reshaped and tensor.is_contiguous()
 
     def view(
         self, tensor: torch.Tensor, number: int, read: Callable[[Any], Any]
@@ -481,6 +488,12 @@ def _geometry(tensor: torch.Tensor) -> _Geometry:
     sizes = (*tensor.shape, *tensor.stride(), tensor.storage_offset())
     known = (s if isinstance(s, int) else str(s.node.expr) for s in sizes)
     return storage_of(tensor), tensor.dtype, tensor.dim(), *known
+
+
+def _count(tensor: torch.Tensor) -> sympy.Expr:
+    """The number of elements, as an expression: to ask torch would make a guard."""
+    sizes = (s if isinstance(s, int) else s.node.expr for s in tensor.shape)
+    return sympy.expand(sympy.prod(sizes))
 
 
 def _tensors_of(value: Any) -> list[torch.Tensor]:
