@@ -28,8 +28,8 @@ def draw() -> str:
         dtype=torch.half,
     )
     report = tta.dry_run("example::swiglu", [gate_up], "sm_90", execute=False)
-    console = Console(record=True, file=io.StringIO(), width=150)
-    console.print(report.__rich__())
+    console = Console(record=True, file=io.StringIO(), width=80)
+    console.print(report)
     call = 'print(tta.dry_run("example::swiglu", [gate_up], target="sm_90"))'
     return console.export_svg(title=call, unique_id="dry-run")
 

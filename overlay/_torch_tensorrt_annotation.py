@@ -56,8 +56,23 @@ class OverlayFinder:
 def register() -> None:
     """Put the finder before all others, once."""
     if not any(isinstance(finder, OverlayFinder) for finder in sys.meta_path):
-        root = _INSTALLED if os.path.isdir(_INSTALLED) else _REPOSITORY
-        sys.meta_path.insert(0, OverlayFinder(root))
+        sys.meta_path.insert(0, OverlayFinder(_root()))
+
+
+def main() -> int:
+    """The console script `tta`: as `python -m torch_tensorrt.annotation`."""
+    import runpy
+
+    run = runpy.run_path(_main_file(_root()))["main"]
+    return int(run(before_import=quiet.start))
+
+
+def _root() -> str:
+    return _INSTALLED if os.path.isdir(_INSTALLED) else _REPOSITORY
+
+
+def _main_file(root: str) -> str:
+    return os.path.join(root, *PACKAGES[0].split("."), "__main__.py")
 
 
 def _read_command_line(root: str) -> None:
@@ -78,8 +93,64 @@ def _read_command_line(root: str) -> None:
         return
     import runpy
 
-    main = os.path.join(root, *PACKAGES[0].split("."), "__main__.py")
-    runpy.run_path(main)["parser"]().parse_args(argv[1:])
+    runpy.run_path(_main_file(root))["parser"]().parse_args(argv[1:])
+    quiet.start()
+
+
+class _Quiet:
+    """Leaves out what imports always print; for the command line and the examples.
+
+    From `start` to `stop`, the standard streams go to a file. Then all of it is printed
+    to standard error, except the lines in `LEFT_OUT`. So it is where the process ends
+    in between.
+    """
+
+    LEFT_OUT = (
+        b"Please install modelopt library",
+        b"This pytorch build does not support CUDA",
+        b"is not currently supported for TRT-LLM plugins",
+        b"provided through tensorrt.plugin module is experimental",
+    )
+
+    def __init__(self) -> None:
+        self._streams: dict[int, int] = {}  # where each stream went before
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        import atexit
+        import tempfile
+
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        for stream in (1, 2):
+            self._streams[stream] = os.dup(stream)
+            os.dup2(self._file.fileno(), stream)
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        import ctypes
+
+        if not self._streams:
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        ctypes.CDLL(None).fflush(None)  # what native code has printed
+        for stream, before in self._streams.items():
+            os.dup2(before, stream)
+            os.close(before)
+        self._streams.clear()
+        self._file.seek(0)
+        for line in self._file:
+            if not any(text in line for text in self.LEFT_OUT):
+                os.write(2, line)
+        self._file.close()
+
+
+quiet = _Quiet()
 
 
 def _warn_if_untested() -> None:

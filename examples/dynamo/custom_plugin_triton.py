@@ -12,7 +12,8 @@ and one call puts it into a TensorRT engine. The kernel is compiled ahead of tim
 TensorRT times each of its configs as a tactic, and the engine runs without Python.
 
 This example runs anywhere. With a GPU and TensorRT it builds the engine, compares it
-with PyTorch and times both. Elsewhere it shows what TensorRT would embed.
+with PyTorch and times both. Elsewhere it shows what TensorRT would embed, and compares
+the kernel's values with PyTorch's.
 """
 
 # %%
@@ -97,9 +98,9 @@ ROWS = {"min": 1, "opt": 512, "max": 4096}
 # An engine, or a dry run
 # -----------------------
 # With TensorRT and a GPU, ``show`` compiles the model and compares it with PyTorch.
-# Elsewhere it makes the calls of TensorRT's builder on the real plugin. The report
-# shows what TensorRT would embed for each tactic and launch for each shape. The GPUs to
-# compile for need not be present.
+# Elsewhere it makes the calls of TensorRT's builder on the real plugin, and shows each
+# tactic that TensorRT would embed. The GPU to compile for need not be present: Triton's
+# interpreter then computes the values that are compared with PyTorch's.
 
 
 def profile(width: int) -> torch_tensorrt.Input:
@@ -121,7 +122,6 @@ def main() -> None:
         lambda target: tta.dry_run(
             "example::swiglu", [profile(2 * HIDDEN)], target, reference=swiglu
         ),
-        targets=["sm_80", "sm_90", "sm_100"],
     )
 
 

@@ -4,16 +4,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tensorrt as trt
 import torch
 from torch.utils.benchmark import Timer
 
-import torch_tensorrt
-from torch_tensorrt.annotation import DryRunReport
+try:
+    from _torch_tensorrt_annotation import quiet
+except ImportError:  # in Torch-TensorRT's own tree
+    quiet = contextlib.nullcontext()
+with quiet:  # the imports' own warnings would come before everything else
+    import tensorrt as trt
+
+    import torch_tensorrt
+    from torch_tensorrt.annotation import DryRunReport
 
 Model = Callable[..., Any]
 
@@ -23,12 +30,11 @@ def show(
     reference: Model,
     inputs: Sequence[torch_tensorrt.Input],
     *dry_runs: Callable[[str | None], DryRunReport],
-    targets: Sequence[str] = (),
 ) -> None:
     """Compile ``model`` and compare it with ``reference``, which is plain PyTorch.
 
-    If no engine can be built, print each of ``dry_runs`` for each of ``targets`` (by
-    default the GPU of this machine, or sm_90). On a GPU a dry run executes its tactics.
+    If no engine can be built, show each of ``dry_runs`` for the GPU of this machine, or
+    sm_90, and what was compared. On a GPU a dry run executes its tactics.
     """
     has_gpu = torch.cuda.is_available()
     standard = trt.EngineCapability.STANDARD
@@ -44,16 +50,29 @@ def show(
         return
     needs = {"TensorRT's builder": has_builder, "a GPU": has_gpu}
     missing = " and ".join(name for name, is_here in needs.items() if not is_here)
-    print(f"No engine can be built here, for want of {missing}: a dry run instead.")
+    print(f"No engine can be built here without {missing}: a dry run instead.")
     known = has_gpu or "TTA_TARGET" in os.environ
-    for target in targets or [None if known else "sm_90"]:
-        for dry_run in dry_runs:
-            report = dry_run(target)
-            print(report)
-            if not report.ok:
-                raise SystemExit("A tactic failed, or gives wrong values.")
+    for dry_run in dry_runs:
+        report = dry_run(None if known else "sm_90")
+        report.show()
+        print(compared(report))
+        if not report.ok:
+            raise SystemExit("A tactic failed, or gives wrong values.")
     if has_gpu:
         compare("eager", model, reference, inputs)
+
+
+def compared(report: DryRunReport) -> str:
+    """What the dry run compared with the reference, in a sentence."""
+    shapes = [shape for tactic in report.tactics for shape in tactic.shapes]
+    errors = [shape.max_error for shape in shapes if shape.max_error is not None]
+    if not errors:
+        return f"{report.op}: no values were compared; that needs a GPU for its target."
+    where = " and ".join(dict.fromkeys(s.name for s in shapes if s.ok is not None))
+    return (
+        f"{report.op}: every element was compared with PyTorch's at {where};\n"
+        f"the largest error is {max(errors):.1e}."
+    )
 
 
 @torch.inference_mode()

@@ -13,12 +13,16 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-_PROGRAM = "python -m torch_tensorrt.annotation"
+# As it was started: as a module, or by the console script.
+_IS_SCRIPT = Path(sys.argv[0]).stem == "tta"
+_PROGRAM = "tta" if _IS_SCRIPT else "python -m torch_tensorrt.annotation"
 _STATIC = "x=8x512:fp16"
 _DYNAMIC = "x=1..64x512"
+_TARGET = "as sm_90, sm_90,cuda=13.0 or H100"
 _REPLAY = "shapes to run the launch function again at; else 500"
 _RANGES = f"its profile, min..max or min..opt..max: {_DYNAMIC}"
 _EXAMPLES = f"""\
@@ -27,11 +31,12 @@ examples:
   {_PROGRAM} dry-run my.package my::silu --input {_STATIC} \\
       --dynamic {_DYNAMIC} --json report.json --html report.html
   {_PROGRAM} compile kernels.py my::silu --input {_STATIC} \\
-      --target sm_80 --target sm_90,ptx_isa=8.5
+      --target sm_80 --target sm_90,cuda=13.0
   {_PROGRAM} cache info
   {_PROGRAM} env
 
-exit status: 0 all is well; 1 a tactic failed, or is wrong; 2 wrong usage
+exit status: 0 all is well; 1 a tactic is left out or wrong, or nothing could be
+compiled; 2 wrong usage: an argument, a file or a target
 """
 
 
@@ -102,7 +107,9 @@ def parser() -> argparse.ArgumentParser:
         for option, (form, kind, what) in _REPEATED.items():
             options: dict[str, Any] = {"metavar": form, "type": kind, "help": what}
             each.add_argument(option, action="append", default=[], **options)
-    dry.add_argument("--target", help="as sm_90 or sm_90,ptx_isa=8.5; else this GPU")
+    what = f"{_TARGET}; else this GPU; may be given several times"
+    dry.add_argument("--target", action="append", default=[], help=what)
+    dry.add_argument("--verbose", action="store_true", help="show every launch")
     dry.add_argument("--compile-only", action="store_true", help="run nothing")
     what = "what to compare with, called as the op is; MODULE may be FILE's name"
     dry.add_argument("--reference", metavar="MODULE:FUNCTION", help=what)
@@ -110,19 +117,29 @@ def parser() -> argparse.ArgumentParser:
     dry.add_argument("--replay", type=int, default=500, metavar="N", help=_REPLAY)
     dry.add_argument("--json", metavar="FILE", help="write the report; -: print it")
     dry.add_argument("--html", metavar="FILE", help="write the report as a web page")
-    often = "may be given several times"
-    fill.add_argument("--target", action="append", required=True, help=often)
+    what = f"{_TARGET}; may be given several times"
+    fill.add_argument("--target", action="append", required=True, help=what)
     cache = command("cache", "show or clear the kernel cache (TTA_CACHE_DIR)")
     cache.add_argument("what", choices=("info", "clear"))
     command("env", "show what is installed here, and what works")
     return whole
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status."""
+def main(
+    arguments: Sequence[str] | None = None,
+    before_import: Callable[[], None] = lambda: None,
+) -> int:
+    """Run a command; its exit status.
+
+    Args:
+        before_import: is called once the arguments are known to be right.
+    """
     options = parser().parse_args(arguments)
+    before_import()
     from torch_tensorrt.annotation import _cli
 
+    if overlay := sys.modules.get("_torch_tensorrt_annotation"):
+        overlay.quiet.stop()
     return _cli.run(options, _PROGRAM)
 
 

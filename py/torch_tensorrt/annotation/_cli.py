@@ -23,10 +23,17 @@ from . import _settings, backends
 from ._compile.cache import kernel_cache
 from ._compile.pool import worker_count
 from ._dry_run import dry_run, plugin_of
+from ._dry_run.report import DryRunReport
 from ._plugin import Plugin
 from ._target import Target, current_target
 from ._tensors import DTYPES, Extent, Range, TensorInfo
-from .errors import AnnotationError, DryRunError, TargetError
+from .errors import (
+    AnnotationError,
+    DryRunError,
+    TargetError,
+    did_you_mean,
+    place_of,
+)
 
 if TYPE_CHECKING:
     from .__main__ import Shape
@@ -48,25 +55,53 @@ def run(options: argparse.Namespace, program: str) -> int:
 
 
 def _dry_run(options: argparse.Namespace) -> int:
-    report = dry_run(
-        options.op,
-        **_arguments(options),
-        target=options.target,
-        reference=options.reference and _reference(options.reference),
-        tolerance=options.tolerance,
-        replay=options.replay,
-        execute=False if options.compile_only else None,
-    )
-    print(report.to_json() if options.json == "-" else report)
-    try:
-        if options.json not in (None, "-"):
-            Path(options.json).write_text(report.to_json(), encoding="utf-8")
-        if options.html is not None:
-            Path(options.html).write_text(report.to_html(), encoding="utf-8")
-    except OSError as error:
-        path = error.filename
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
-    return OK if report.ok else FAILED
+    named = [Target.parse(text) for text in options.target]
+    targets: list[Target | None] = [*named] or [None]
+    arguments = _arguments(options)
+    reference = options.reference and _reference(options.reference)
+    result, several = OK, len(targets) > 1
+    for number, target in enumerate(targets):
+        try:
+            report = dry_run(
+                options.op,
+                **arguments,
+                target=target,
+                reference=reference,
+                tolerance=options.tolerance,
+                replay=options.replay,
+                execute=False if options.compile_only else None,
+                verbose=options.verbose,
+            )
+        except AnnotationError as error:
+            if not several:
+                raise
+            print(f"{target and target.arch}: {error}", file=sys.stderr)
+            result = FAILED
+            continue
+        if options.json == "-":
+            print(report.to_json())
+        else:
+            if number:
+                print()
+            report.show()
+        _write(report, options, f"-{report.target}" if several else "")
+        result = result if report.ok else FAILED
+    return result
+
+
+def _write(report: DryRunReport, options: argparse.Namespace, suffix: str) -> None:
+    """Write the files that were asked for; the suffix tells those of targets apart."""
+    forms = (options.json, report.to_json), (options.html, report.to_html)
+    for name, form in forms:
+        if name in (None, "-"):
+            continue
+        path = Path(name)
+        try:
+            text = form()
+            path.with_stem(f"{path.stem}{suffix}").write_text(text, encoding="utf-8")
+        except OSError as error:
+            what = f"{error.filename} cannot be written: {error.strerror}."
+            raise UsageError(what) from error
 
 
 def _compile(options: argparse.Namespace) -> int:
@@ -210,6 +245,8 @@ def _load(name: str) -> None:
         absent = error.name if isinstance(error, ModuleNotFoundError) else ""
         if absent and f"{name}.".startswith(f"{absent}."):
             what = f"the module {name} does not exist; write a file as kernels.py."
+        elif isinstance(error, AnnotationError):
+            what = f"{place_of(error) or name}: {error}"
         else:
             traceback.print_exc()
             what = f"{name} cannot be imported: {type(error).__name__}: {error}"
@@ -231,11 +268,20 @@ def read_inputs(options: argparse.Namespace, plugin: Plugin) -> list[TensorInfo 
             if shape.name not in given:
                 raise UsageError(
                     f"the op has no tensor {shape.name}; it takes {_list(names)}."
+                    + did_you_mean(shape.name, names)
                 )
             if option in given[shape.name]:
                 raise UsageError(f"{option} {shape.name}: it is given twice.")
             given[shape.name][option] = shape
     if missing := [n for n in names if not given[n] and n not in plugin.optional]:
+        attributes = {name for name, _ in getattr(options, "attribute", ())}
+        if wrong := [name for name in missing if name in attributes]:
+            raise UsageError(
+                f"--attribute {wrong[0]}: the op takes {wrong[0]} as a tensor, because "
+                "the function that describes its outputs (meta_impl) does not "
+                f"annotate it. Write def meta(x, {wrong[0]}: float) there, or int, "
+                "bool or str."
+            )
         raise UsageError(
             f"{_list(missing)}: not given. Add --input {missing[0]}=8x512:fp16."
         )
@@ -246,9 +292,13 @@ def _tensor(name: str, given: Mapping[str, Shape]) -> TensorInfo:
     """One tensor, from its shape under each option."""
     dtypes = {shape.dtype for shape in given.values() if shape.dtype is not None}
     known = {row.token.lower(): row.torch for row in DTYPES}
-    if len(dtypes) != 1 or not dtypes <= known.keys():
+    torchs = {str(dtype).removeprefix("torch."): dtype for dtype in known.values()}
+    found = {(known | torchs).get(dtype) for dtype in dtypes}
+    if len(found) != 1 or None in found:
         got = f"got {_list(sorted(dtypes))}; the dtypes are {_list(known)}"
-        raise UsageError(f"{name}: write one dtype, as {name}=8x512:fp16; {got}.")
+        raise UsageError(
+            f"{name}: write one dtype, as {name}=8x512:fp16; {got}, or torch's names."
+        )
     fixed = given.get("--input")
     if fixed is not None and any(len(extent) > 1 for extent in fixed.extents):
         raise UsageError(f"--input {name}: a range goes in --dynamic {name}=1..64x512.")
@@ -265,7 +315,9 @@ def _tensor(name: str, given: Mapping[str, Shape]) -> TensorInfo:
                 "min..opt..max, and --input gives the opt."
             )
         extents.append(low if low == high else Range(low, opt, high))
-    return TensorInfo(tuple(extents), known[dtypes.pop()])
+    (dtype,) = found
+    assert dtype is not None, "refused above"
+    return TensorInfo(tuple(extents), dtype)
 
 
 def read_attributes(options: argparse.Namespace, plugin: Plugin) -> dict[str, Any]:
@@ -278,8 +330,15 @@ def read_attributes(options: argparse.Namespace, plugin: Plugin) -> dict[str, An
     kinds = plugin.attributes
     for name, text in options.attribute:
         if name not in kinds:
+            if name in plugin.tensors:
+                raise UsageError(
+                    f"--attribute {name}: it is a tensor. Give it as --input "
+                    f"{name}=8x512:fp16. If it is a number, annotate it in the "
+                    f"function that describes the outputs: def meta(x, {name}: float)."
+                )
             raise UsageError(
                 f"the op has no attribute {name}; it takes {_list(kinds)}."
+                + did_you_mean(name, kinds)
             )
         if name in values:
             raise UsageError(f"--attribute {name}: it is given twice.")

@@ -19,7 +19,7 @@ import torch
 
 from ._fingerprint import describe_language, fingerprint
 from ._tensors import Formats, as_formats
-from .errors import SpecError
+from .errors import SpecError, did_you_mean
 
 Spec = TypeVar("Spec", bound="KernelSpec")
 Config: TypeAlias = tuple[tuple[str, Any], ...]  # sorted (name, value) pairs
@@ -239,7 +239,9 @@ class KernelSpec(Fingerprinted):
                 function = getattr(self.launch_fn, "__qualname__", self.launch_fn)
                 raise SpecError(
                     f"{self.backend}: configs[{number}] names {name!r}, which neither "
-                    f"{function} nor the compiler takes. Valid names: {valid}."
+                    f"{function} nor the compiler takes."
+                    f"{did_you_mean(name, [*optional, *self.options])} Valid names: "
+                    f"{valid}."
                 )
 
 

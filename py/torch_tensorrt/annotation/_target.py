@@ -20,10 +20,11 @@ from .errors import TargetError
 _override: ContextVar[Target | None] = ContextVar("tta_target", default=None)
 
 # CUDA version -> the newest PTX ISA its driver and assembler take ("Release Notes"
-# table of the PTX ISA manual). Each row is a major version, from its minor version 0.
+# table of the PTX ISA manual; ptxas 13.4 takes 9.4). Each row is a major version, from
+# its minor version 0.
 _PTX_ISA = {
     **{(12, n): f"8.{isa}" for n, isa in enumerate((0, 1, 2, 3, 4, 5, 5, 6, 7, 8))},
-    **{(13, n): f"9.{n}" for n in range(3)},
+    **{(13, n): f"9.{n}" for n in range(5)},
 }
 
 
@@ -248,3 +249,11 @@ def newest_ptx_isa(cuda: tuple[int, int]) -> str:
     if cuda < min(_PTX_ISA):
         raise TargetError(f"this is CUDA {cuda[0]}.{cuda[1]}; 12.0 or newer is needed.")
     return _PTX_ISA[max(pair for pair in _PTX_ISA if pair <= cuda)]
+
+
+def oldest_driver(ptx_isa: tuple[int, ...]) -> str:
+    """The oldest drivers that load code of a PTX ISA, as ``nvidia-smi`` names them."""
+    for (major, minor), isa in _PTX_ISA.items():
+        if tuple(map(int, isa.split("."))) >= ptx_isa:
+            return f"CUDA {major}.{minor}"
+    return f"PTX ISA {ptx_isa[0]}.{ptx_isa[1]}"

@@ -25,9 +25,13 @@ Warnings go to the logger ``torch_tensorrt.annotation``.
 
 import contextlib
 import copy
+import difflib
 import logging
-from collections.abc import Iterator
+import os
+import traceback
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 
 _LOGGER = logging.getLogger("torch_tensorrt.annotation")
 _collected: ContextVar[list[str] | None] = ContextVar("_collected", default=None)
@@ -125,6 +129,32 @@ def to_raise(error: AnnotationError) -> AnnotationError:
     made = copy.copy(error)
     made.__cause__ = error.__cause__
     return made.with_traceback(error.__traceback__)
+
+
+_LIBRARY = [
+    f"{Path(__file__).parent}{os.sep}",
+    f"{Path(__file__).parents[1] / 'dynamo' / 'conversion' / 'plugins'}{os.sep}",
+]
+
+
+def place_of(error: BaseException) -> str:
+    """``file:line`` of the innermost call, on the way to an error, that is a user's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((*_LIBRARY, "<"))]
+    return place(own[-1].filename, own[-1].lineno or 0) if own else ""
+
+
+def place(filename: str, line: int) -> str:
+    """``file:line``; the file as seen from the current directory, if it is below."""
+    with contextlib.suppress(ValueError, OSError):
+        filename = str(Path(filename).relative_to(Path.cwd()))
+    return f"{filename}:{line}"
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """A sentence with the known name that is closest to a wrong one; or nothing."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def warn(message: str) -> None:

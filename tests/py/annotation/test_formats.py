@@ -166,7 +166,7 @@ def test_the_launch_function_sees_the_packed_extents() -> None:
         assert hwc8 == n * -(-c // 8) * 8 * h * w
         assert linear == n * c * h * w
         assert {s.outputs for s in shape} == {((n, c, h, w),)}
-    assert "FP16:CHW32 FP16:CHW32" in str(report)
+    assert report.tactics[0].tensors == "FP16:CHW32 FP16:CHW32"
     assert tta.DryRunReport.from_json(report.to_json()) == report
 
 

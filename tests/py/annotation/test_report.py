@@ -4,7 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
+import os
+import pty
+import struct
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -111,6 +116,7 @@ def test_what_a_report_holds_is_escaped(report: DryRunReport) -> None:
 
 
 def test_the_page_has_the_same_table_as_the_screen(report: DryRunReport) -> None:
+    report = replace(report, verbose=True)
     table = [line for line in str(report).splitlines() if line[:1] in "┏┃┡│├└"]
     page = [line.rstrip() for line in Page(report).text.splitlines()]
     assert len(table) > 10
@@ -125,7 +131,8 @@ def test_extents_read_the_same_on_the_screen_and_on_the_page(
     expected = request.node.callspec.id
     one = replace(shape("opt", 64, 4.0, True), dims=((64, 512), dims))
     whole = replace(tactic(1, one), dtypes=("FP16", "BOOL", "FP16"))
-    report = DryRunReport("my::op", "sm_90", (replace(whole, formats=("LINEAR",) * 3),))
+    whole = replace(whole, formats=("LINEAR",) * 3)
+    report = DryRunReport("my::op", "sm_90", (whole,), verbose=True)
     assert f"opt 64x512, {expected} " in str(report)
     assert f"opt 64x512, {expected} " in Page(report).text
     assert DryRunReport.from_json(report.to_json()) == report
@@ -141,25 +148,100 @@ def test_what_looks_like_markup_is_shown(report: DryRunReport) -> None:
 
 def test_everything_that_is_wrong_is_listed_in_both_forms(report: DryRunReport) -> None:
     assert report.problems == (
-        "tactic 2, min: output 0: <b>1 of 4</b>",
         "tactic 3 is left out: no <kernel>",
+        "tactic 2 at min: output 0: <b>1 of 4</b>",
     )
     page = Page(report)
     for problem in report.problems:
         assert problem in str(report) and problem in page.text
 
 
+def test_what_several_tactics_have_in_common_is_listed_once() -> None:
+    small, large = shape("min", 1, 3.0, False), shape("opt", 64, 5.0, False)
+    tactics = tactic(1, small, large), tactic(2, small, large), tactic(3, large)
+    left_out = tactic(4, error="no kernel"), tactic(5, error="no kernel")
+    report = DryRunReport("my::op", "sm_90", (*tactics, *left_out))
+    assert report.problems == (
+        "tactics 4, 5 are left out: no kernel",
+        "tactics 1, 2 at min and opt: output 0: <b>1 of 4</b>",
+        "tactic 3 at opt: output 0: <b>1 of 4</b>",
+    )
+
+
 def test_the_verdict_counts_the_tactics_that_are_right(
     report: DryRunReport, compiled: DryRunReport
 ) -> None:
+    report = replace(report, gpu="NVIDIA X")
     assert report.verdict == (
-        "1 of 3 tactics are right at every shape. TensorRT would pick tactic 1."
+        "2 of 3 tactics compile for sm_90, drivers from CUDA 12.5; executed on NVIDIA "
+        "X: 1 of 2 tactics right; fastest 4.0 us (tactic 1), 0.01 of a copy's speed."
     )
-    assert compiled.verdict.startswith("Compiled, not run")
+    assert compiled.verdict == (
+        "1 of 1 tactic compiles for sm_90, drivers from CUDA 12.5; not run, so what "
+        "they compute was not checked."
+    )
     against = replace(report, against="the reference silu")
-    assert "right at every shape, against the reference silu. Tens" in against.verdict
+    assert "1 of 2 tactics right, against the reference silu; f" in against.verdict
     for one in (report, compiled, against):
-        assert one.verdict in str(one) and one.verdict in Page(one).text
+        assert one.verdict in str(one).replace("\n", " ")
+        assert one.verdict in " ".join(Page(one).text.split())
+
+
+def test_a_summary_has_a_line_for_each_tactic_in_80_columns(
+    report: DryRunReport,
+) -> None:
+    lines = str(report).splitlines()
+    assert max(map(len, lines)) <= 80
+    table = lines.index(next(line for line in lines if "registers" in line))
+    assert [" ".join(line.split()) for line in lines[table : table + 4]] == [
+        "tactic config registers shared spills time, copy/time",
+        "1 BLOCK=256 32 0 B 0 B 4.0 us 0.01",
+        "2 BLOCK=512 32 0 B 0 B WRONG",
+        "3 BLOCK=768 left out",
+    ]
+
+
+def test_what_to_do_next_follows_from_what_was_found(
+    report: DryRunReport, compiled: DryRunReport
+) -> None:
+    right = DryRunReport("my::op", "sm_90", report.tactics[:1], against="silu")
+    (step,) = right.next_steps
+    assert "torch_tensorrt.compile" in step
+    (step,) = compiled.next_steps
+    assert "on a machine with a GPU for sm_90" in step
+    wrong, compare = report.next_steps
+    assert wrong.startswith("correct or remove what is wrong above; TensorRT would")
+    assert "reference=" in compare
+    for one in (report, compiled, right):
+        for step in one.next_steps:
+            assert f"Next: {step}" in str(one).replace("\n", " ")
+
+
+def test_only_a_terminal_gets_colour(
+    report: DryRunReport, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report.show()
+    assert capsys.readouterr().out == f"{report}\n"
+    master, terminal = pty.openpty()
+    with os.fdopen(terminal, "w") as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERM", "xterm")
+        patch.setattr(sys, "stdout", stream)
+        report.show()
+    with contextlib.suppress(OSError):  # Linux's end of a terminal
+        assert b"\x1b[" in os.read(master, 1 << 16)
+    os.close(master)
+
+
+def test_extra_arguments_have_the_kernels_names_and_floats_are_floats() -> None:
+    bits = int.from_bytes(struct.pack("<f", 1e-6), "little", signed=True)
+    one = replace(shape("opt", 64, 4.0, True), extras=(512, bits))
+    whole = replace(tactic(1, one), arguments=("n", "eps: f32"))
+    report = DryRunReport("my::op", "sm_90", (whole,), verbose=True)
+    assert "n=512, eps=1e-06" in str(report)
+    assert DryRunReport.from_json(report.to_json()).tactics[0].shapes[0].extras == (
+        512,
+        bits,
+    )
 
 
 def test_each_kernel_has_its_code_on_the_page(report: DryRunReport) -> None:
@@ -171,7 +253,8 @@ def test_each_kernel_has_its_code_on_the_page(report: DryRunReport) -> None:
 def test_a_time_is_compared_with_a_copys(report: DryRunReport) -> None:
     moved = 2 * 64 * 512 * 2
     ratio = 4.0 / (moved / 3000e9 * 1e6)
-    assert f"4.0 ±0.2 us, {ratio:.1f}x" in str(report)
+    report = replace(report, verbose=True)
+    assert f"4.0 ±0.2 us, {1 / ratio:.2f} of a copy" in str(report)
     assert "4.0 ±0.2 us " in str(replace(report, copy_gbps=None))
     assert str(report).count("WRONG") == 1
 
@@ -179,14 +262,16 @@ def test_a_time_is_compared_with_a_copys(report: DryRunReport) -> None:
 def test_a_shapes_numbers_are_on_one_line_however_long(report: DryRunReport) -> None:
     wide = replace(shape("opt", 64, 4.0, True), extras=(123456789,) * 12)
     long = replace(tactic(1, wide, wide), entry="entry_" * 12, facts="x%16 " * 40)
-    line = [x for x in str(replace(report, tactics=(long,))).splitlines() if "opt" in x]
+    report = replace(report, verbose=True, tactics=(long,))
+    line = [x for x in str(report).splitlines() if "opt" in x]
     assert len(line) == 2
     assert all(x.count("123456789") == 12 and "4.0 ±0.2 us" in x for x in line)
-    assert long.entry in str(replace(report, tactics=(long,)))
+    assert long.entry in str(report)
 
 
 def test_without_times_there_is_no_column_for_them(compiled: DryRunReport) -> None:
-    assert "time" not in str(compiled)
+    assert not {"time", "result"} & {*str(compiled).split()}
+    assert "result" not in str(replace(compiled, verbose=True))
 
 
 def test_the_bytes_are_those_of_inputs_and_outputs() -> None:
@@ -208,11 +293,9 @@ def test_a_shape_that_could_not_be_run_is_not_a_success() -> None:
     assert report.best is one
 
 
-def test_the_title_names_the_gpu(report: DryRunReport) -> None:
-    assert str(report).startswith("my::op for sm_90\n")
+def test_the_gpu_is_named(report: DryRunReport) -> None:
     report = replace(report, gpu="NVIDIA X")
-    assert str(report).startswith("my::op for sm_90, on NVIDIA X\n")
-    assert "4.0 ±0.2 us" in str(report)
+    assert "executed on NVIDIA X" in report.verdict
     assert DryRunReport.from_json(report.to_json()).gpu == "NVIDIA X"
 
 
@@ -277,14 +360,18 @@ def test_what_was_interpreted_is_not_said_to_have_run() -> None:
         "my::op", "sm_90", (tactic(1, right, large), alone), interpreted=True
     )
     assert report.verdict == (
-        "Interpreted on the CPU, not run on a GPU: 1 of 2 tactics are right at every "
-        "shape interpreted, as far as memory accesses show."
+        "2 of 2 tactics compile for sm_90, drivers from CUDA 12.5; interpreted on the "
+        "CPU, not run on a GPU: 1 of 2 tactics right, as far as memory accesses show."
     )
     assert report.notes == (
-        "tactic 1, 2, not interpreted at every shape: it would take long",
+        "tactic 1 at max, not interpreted: it would take long",
+        "tactic 2 at min and max, not interpreted: it would take long",
     )
     assert report.ok and report.best is None
-    assert "interpreted" in str(report) and "±" not in str(report)
+    verbose = str(replace(report, verbose=True))
+    assert "interpreted" in verbose and "±" not in verbose
     compared = replace(report, against="the reference silu")
-    assert compared.verdict.endswith("interpreted, against the reference silu.")
+    assert compared.verdict.endswith(
+        "1 of 2 tactics right, against the reference silu."
+    )
     assert DryRunReport.from_json(report.to_json()) == report

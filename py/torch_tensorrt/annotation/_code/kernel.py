@@ -36,6 +36,7 @@ class Kernel:
         grid: blocks along x, y and z.
         block: threads along x, y and z.
         extras: the expressions of the 32-bit arguments.
+        names: of the kernel's parameters that they are, for people.
         shared_memory: dynamic, in bytes a block.
         static_shared_memory: in bytes a block.
         registers: a thread.
@@ -61,6 +62,7 @@ class Kernel:
     retargeted: str
     scratch: tuple[int, ...]
     effects: dict[str, str]
+    names: tuple[str, ...]
 
     def named(self, entry: str) -> Kernel:
         """The same kernel under a name of its own: TensorRT confuses equal ones."""

@@ -32,7 +32,7 @@ from .. import _settings, errors
 from .._code.kernel import Kernel, Outcome
 from .._sizes.expressions import EncodingError, decode, encode
 
-_FOLDER = "v3"  # of entries in this format
+_FOLDER = "v4"  # of entries in this format
 # What this cache calls its files; it leaves all others alone.
 _ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}\.json")
 _TEMPORARY = re.compile(_ENTRY.pattern + r"\.\w+")
@@ -289,6 +289,7 @@ def from_json(body: dict[str, Any]) -> Outcome:
             values[name] = tuple(map(decode, values[name]))
         for name in _NUMBERS:
             values[name] = tuple(map(operator.index, values[name]))
+        values["names"] = tuple(map(str.__str__, values["names"]))
         kinds = {name: type(value) for name, value in values.items()}
         if kinds != _TYPES or not len(values["grid"]) == len(values["block"]) == 3:
             raise DamagedError("it does not have the fields of a kernel")

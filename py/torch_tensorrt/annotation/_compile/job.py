@@ -120,6 +120,7 @@ class Job:
             registers=assembled.registers,
             spills=assembled.spills,
             static_shared_memory=static,
+            names=compiled.names,
         )
 
 

@@ -8,17 +8,21 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
 
 from .. import _target, _tensors, errors
 from .._code.ptx import parse
+from .._compile.job import toolchain_of
 from .._compile.pool import worker_count
 from .._plugin import Plugin, Request, Tactic, lock, registered
 from .._record import infer_outputs
 from .._record.replay import MOST_SHAPES
+from .._sizes.expressions import shown
 from .._target import Target
 from .._tensors import INT32_MAX, Range, TensorInfo
 from ..errors import DryRunError, SpecError
@@ -52,6 +56,7 @@ def dry_run(
     strict: bool = False,
     execute: bool | None = None,
     replay: int = MOST_SHAPES,
+    verbose: bool = False,
 ) -> DryRunReport:
     """What TensorRT would embed for an op registered with ``custom_op(impl=...)``.
 
@@ -78,6 +83,7 @@ def dry_run(
             interprets them elsewhere; False only compiles.
         replay: at how many shapes of the profile, if it has as many, the launch
             function is run again and compared with what was recorded.
+        verbose: whether the report prints every launch, in a wide table.
 
     Returns:
         Every tactic with its kernel and its launch for each shape, or why it is left
@@ -117,7 +123,17 @@ def dry_run(
     executes = execute or (execute is None and _target.runs_here(target))
     interprets = execute is None and not executes and worker_count() > 0
     tactics = _compile(plugin, request, recorded, strict, interprets)
-    report = DryRunReport(op, target.arch, tactics, tuple(plugin.weights), attributes)
+    report = DryRunReport(
+        op,
+        target.arch,
+        tactics,
+        tuple(plugin.weights),
+        attributes,
+        inputs=tuple(plugin.tensors),
+        versions=_versions(tactics),
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        verbose=verbose,
+    )
     if executes:
         report = run_tactics(
             report,
@@ -135,6 +151,24 @@ def dry_run(
     if strict and not report.ok:
         raise DryRunError(f"{op}: a tactic is wrong.\n{report}")
     return report
+
+
+def _versions(tactics: Sequence[TacticReport]) -> dict[str, str]:
+    """Of what made the code of these tactics, by name."""
+    import tensorrt
+
+    import torch_tensorrt
+
+    found = {
+        "torch": torch.__version__,
+        "torch_tensorrt": torch_tensorrt.__version__,
+        "tensorrt": tensorrt.__version__,
+    }
+    for language in sorted({tactic.backend for tactic in tactics}):
+        toolchain = toolchain_of(language)
+        found |= dict(toolchain.versions[:1])
+        found |= {f"{language}'s compiler": toolchain.compiler or ""}
+    return {name: value for name, value in found.items() if value}
 
 
 def plugin_of(op: str) -> Plugin:
@@ -196,6 +230,10 @@ def _report(
         registers=kernel.registers,
         shared_memory=kernel.shared_memory + kernel.static_shared_memory,
         spills=kernel.spills,
+        arguments=tuple(
+            name or shown(expr)
+            for name, expr in zip_longest(kernel.names, kernel.extras, fillvalue="")
+        ),
         notes=kernel.notes,
         shapes=tuple(replace(report.at(*d), name=name) for name, d in shapes.items()),
     )

@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -15,6 +13,7 @@ from typing import Any, TypeAlias
 import torch
 
 from .._hidden import WORD
+from .._target import oldest_driver
 from .._tensors import DType
 from ..errors import DryRunError
 
@@ -81,6 +80,8 @@ class TacticReport:
         registers: a thread.
         shared_memory: dynamic and static, in bytes a block.
         spills: bytes spilled to local memory, loads and stores.
+        arguments: name of each of a shape's ``extras``, and type of a float:
+            ``"n"``, ``"eps: f32"``; an expression where the kernel has no name for it.
         shapes: its launch for each shape.
         notes: what is odd about the code, and may be right.
         error: why it is left out; None for a tactic that TensorRT is offered.
@@ -100,6 +101,7 @@ class TacticReport:
     registers: int = 0
     shared_memory: int = 0
     spills: int = 0
+    arguments: tuple[str, ...] = ()
     shapes: tuple[ShapeReport, ...] = ()
     notes: tuple[str, ...] = ()
     error: str | None = None
@@ -135,6 +137,12 @@ class TacticReport:
         return self.error is None and all(s.ok is not False for s in self.shapes)
 
     @property
+    def typical(self) -> ShapeReport | None:
+        """At opt, or at the only shape."""
+        named = (s for s in self.shapes if s.name in ("opt", "static"))
+        return next(named, None)
+
+    @property
     def torch_dtypes(self) -> list[torch.dtype]:
         """``dtypes`` as torch has them."""
         return [DType.of_token(token).torch for token in self.dtypes]
@@ -149,9 +157,9 @@ class TacticReport:
         return " ".join(names)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DryRunReport:
-    """The tactics of one op for given inputs. Prints as a table.
+    """The tactics of one op for given inputs. Prints as a summary.
 
     Attributes:
         op: ``"ns::name"``.
@@ -163,6 +171,10 @@ class DryRunReport:
         gpu: its name; empty where they were not run.
         against: what the outputs were compared with; empty where they were not.
         interpreted: whether kernels were interpreted on the CPU, and not run.
+        inputs: names of the op's tensors, which begin each ``dims``.
+        versions: of what compiled the kernels, by name.
+        date: when they were compiled or run, in ISO 8601.
+        verbose: whether it prints every launch, in a wide table.
     """
 
     op: str
@@ -174,11 +186,10 @@ class DryRunReport:
     gpu: str = ""
     against: str = ""
     interpreted: bool = False
-
-    @property
-    def title(self) -> str:
-        """The op, what it was compiled for, and where it was run."""
-        return f"{self.op} for {self.target}" + (f", on {self.gpu}" if self.gpu else "")
+    inputs: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    date: str = field(default="", compare=False)
+    verbose: bool = field(default=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -195,55 +206,114 @@ class DryRunReport:
     def best(self) -> TacticReport | None:
         """The fastest at opt, which TensorRT would pick; None where nothing ran."""
         timed = {
-            (shape.time_us, tactic.tactic): tactic
+            (tactic.typical.time_us, tactic.tactic): tactic
             for tactic in self.tactics
-            for shape in tactic.shapes
-            if shape.name in ("opt", "static") and tactic.is_offered and shape.time_us
+            if tactic.is_offered and tactic.typical and tactic.typical.time_us
         }
         return timed[min(timed)] if timed else None
 
     @property
+    def was_run(self) -> bool:
+        """Whether some kernel was run, or interpreted."""
+        return any(s.ok is not None for t in self.tactics for s in t.shapes)
+
+    @property
     def verdict(self) -> str:
         """The result in a sentence."""
-        if not self._was_run:
-            return "Compiled, not run: what the kernels compute is checked on a GPU."
-        right = sum(t.ok and any(s.ok for s in t.shapes) for t in self.tactics)
-        verdict = f"{right} of {len(self.tactics)} tactics are right at every shape"
-        if self.interpreted:
-            verdict = f"Interpreted on the CPU, not run on a GPU: {verdict} interpreted"
-            verdict += "" if self.against else ", as far as memory accesses show"
-        verdict += f", against {self.against}." if self.against else "."
-        pick = f" TensorRT would pick tactic {self.best.tactic}." if self.best else ""
-        return verdict + pick
+        compiled = [t for t in self.tactics if t.error is None]
+        newest = max((_version(t.ptx_isa) for t in compiled if t.ptx_isa), default=None)
+        driver = f", drivers from {oldest_driver(newest)}" if newest else ""
+        compiles = "compiles" if len(self.tactics) == 1 else "compile"
+        verdict = f"{_share(len(compiled), self.tactics)} {compiles} for {self.target}"
+        parts = [f"{verdict}{driver}", self._evidence(compiled)]
+        if (best := self.best) and (at := best.typical):
+            which = "" if len(self.tactics) == 1 else f" (tactic {best.tactic})"
+            parts.append(f"fastest {at.time_us:.1f} us{which}")
+            if ratio := share_of_copy(self, best, at):
+                parts[-1] += f", {ratio:.2f} of a copy's speed"
+        return "; ".join(parts) + "."
+
+    def _evidence(self, compiled: Sequence[TacticReport]) -> str:
+        """What was found by running the kernels."""
+        if not self.was_run:
+            return "not run, so what they compute was not checked"
+        how = f"executed on {self.gpu}" if self.gpu else "executed"
+        how = "interpreted on the CPU, not run on a GPU" if self.interpreted else how
+        right = sum(t.ok and any(s.ok for s in t.shapes) for t in compiled)
+        result = "all right"
+        if right < len(compiled):
+            result = f"{_share(right, compiled)} right"
+        if self.against:
+            return f"{how}: {result}, against {self.against}"
+        memory = ", as far as memory accesses show" if self.interpreted else ""
+        return f"{how}: {result}{memory}"
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """A line for each tactic that is left out, and each shape that failed."""
-        found = []
+        """Why tactics are left out, and what is wrong with others, each once."""
+        errors: dict[str, list[TacticReport]] = {}
         for tactic in self.tactics:
             if tactic.error is not None:
-                found.append(f"tactic {tactic.tactic} is left out: {tactic.error}")
-            for shape in tactic.shapes:
-                if shape.failure:
-                    where = f"tactic {tactic.tactic}, {shape.name}"
-                    found.append(f"{where}: {shape.failure}")
-        return tuple(found)
+                errors.setdefault(tactic.error, []).append(tactic)
+        left_out = (
+            f"{_which(ts)} {'is' if len(ts) == 1 else 'are'} left out: {error}"
+            for error, ts in errors.items()
+        )
+        failures = self._where(lambda shape: shape.failure)
+        return (*left_out, *(f"{where}: {failure}" for where, failure in failures))
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is odd about the code, and may be right; what was not interpreted."""
-        odd = (f"tactic {t.tactic}: {note}" for t in self.tactics for note in t.notes)
-        reasons: dict[str, set[int]] = {}
-        skipped = ((t, s) for t in self.tactics for s in t.shapes if s.skipped)
-        for tactic, shape in skipped:
-            reasons.setdefault(shape.skipped, set()).add(tactic.tactic)
-        each = ((", ".join(map(str, which)), why) for why, which in reasons.items())
-        not_run = (f"tactic {n}, not interpreted at every shape: {w}" for n, w in each)
-        return (*odd, *not_run)
+        odd: dict[str, list[TacticReport]] = {}
+        for tactic in self.tactics:
+            for note in tactic.notes:
+                odd.setdefault(note, []).append(tactic)
+        skipped = self._where(lambda shape: shape.skipped)
+        return (
+            *(f"{_which(tactics)}: {note}" for note, tactics in odd.items()),
+            *(f"{where}, not interpreted: {why}" for where, why in skipped),
+        )
 
     @property
-    def _was_run(self) -> bool:
-        return any(s.ok is not None for t in self.tactics for s in t.shapes)
+    def next_steps(self) -> tuple[str, ...]:
+        """What to do next."""
+        steps = []
+        offered = any(tactic.is_offered for tactic in self.tactics)
+        if not self.ok:
+            others = "; TensorRT would be offered the others" if offered else ""
+            steps.append(f"correct or remove what is wrong above{others}.")
+        if self.was_run and not self.against:
+            steps.append(
+                "compare values with a function of torch's: reference=..., or "
+                "--reference MODULE:FUNCTION."
+            )
+        if not self.was_run or self.interpreted:
+            steps.append(
+                f"run this again on a machine with a GPU for {self.target}: each "
+                "tactic is then run as in an engine, checked and timed."
+            )
+        elif self.ok:
+            steps.append(
+                "torch_tensorrt.compile(model, inputs=[...]) makes each call of the op "
+                "a layer of the engine."
+            )
+        return tuple(steps)
+
+    def _where(self, told: Callable[[ShapeReport], str]) -> list[tuple[str, str]]:
+        """Where shapes have one text each: ``tactics 1 and 2 at min``, and the text."""
+        found: dict[tuple[str, tuple[str, ...]], list[TacticReport]] = {}
+        for tactic in self.tactics:
+            shapes: dict[str, list[str]] = {}
+            for shape in tactic.shapes:
+                if text := told(shape):
+                    shapes.setdefault(text, []).append(shape.name)
+            for text, names in shapes.items():
+                found.setdefault((text, tuple(names)), []).append(tactic)
+        return [
+            (f"{_which(tactics)} at {' and '.join(names)}", text)
+            for (text, names), tactics in found.items()
+        ]
 
     @classmethod
     def from_json(cls, text: str) -> DryRunReport:
@@ -272,48 +342,33 @@ class DryRunReport:
             # JSON has no infinity.
             return {k: None if v == math.inf else v for k, v in known.items()}
 
-        return json.dumps({**vars(self), "ok": self.ok}, indent=2, default=plain)
+        known = {k: v for k, v in vars(self).items() if k != "verbose"}
+        return json.dumps({**known, "ok": self.ok}, indent=2, default=plain)
 
     def to_html(self) -> str:
         """The report, with all code, as one HTML page that needs no other file."""
-        from rich.text import Text
+        from . import page
 
-        codes = (
-            Text(f"\ntactic {tactic.tactic}: {tactic.entry}\n\n{tactic.code}")
-            for tactic in self.tactics
-            if tactic.code
-        )
-        return str(_printed(self, *codes).export_html())
+        return page.as_html(self)
+
+    def show(self) -> None:
+        """Print the report, in colour if standard output is a terminal."""
+        from . import text
+
+        text.show(self)
 
     def __str__(self) -> str:
-        lines = _printed(self).export_text().splitlines()
-        return "\n".join(line.rstrip() for line in lines)
+        from . import text
+
+        return text.as_text(self)
+
+    __repr__ = __str__
 
     def __rich__(self) -> Any:
-        """Title, table and verdict, for ``rich.print``."""
-        from rich.console import Group
-        from rich.text import Text
+        """What ``rich.print`` prints."""
+        from . import text
 
-        end = "\n".join((self.verdict, *self.problems, *self.notes))
-        return Group(Text(self.title), self._table(), Text(end))
-
-    def _table(self) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table()
-        longest = max([_MOST_TEXT, *(len(tactic.entry) for tactic in self.tactics)])
-        for heading in _COLUMNS if self._was_run else _COLUMNS[:-1]:
-            justify: Any = "left" if heading in _TEXT else "right"
-            # A shape's line that folded would shift those of the shapes below it.
-            most = {"config": _MOST_TEXT, "entry, facts": longest}.get(heading)
-            table.add_column(heading, justify=justify, overflow="fold", max_width=most)
-        for tactic in self.tactics:
-            cells = _row(tactic, self.copy_gbps)
-            cells[0] += "\nbest" if tactic is self.best else ""
-            # A Text is shown as it is; rich would take "[x]" in a str for markup.
-            table.add_row(*map(Text, cells[: len(table.columns)]), end_section=True)
-        return table
+        return text.renderable(self)
 
 
 def bytes_moved(tactic: TacticReport, shape: ShapeReport) -> int:
@@ -335,70 +390,25 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-# --- For people -----------------------------------------------------------------------
-
-_WIDTH = 150  # characters, or what the table's numbers need
-_MOST_TEXT = 24  # characters of a config or of facts, before they go on below
-_COLUMNS = (
-    *("tactic", "config", "entry, facts", "code", "regs", "smem", "spills"),
-    *("block", "shape", "grid", "extras", "result"),
-)
-_TEXT = ("config", "entry, facts", "code", "shape")  # all others are numbers
+def share_of_copy(
+    report: DryRunReport, tactic: TacticReport, shape: ShapeReport
+) -> float | None:
+    """A kernel's speed in terms of a copy of as many bytes; None where unknown."""
+    if not report.copy_gbps or not shape.time_us:
+        return None
+    return bytes_moved(tactic, shape) / report.copy_gbps / 1e3 / shape.time_us
 
 
-def _printed(report: DryRunReport, *codes: Any) -> Any:
-    """A console that has printed a report, to export it as text or HTML."""
-    from rich.console import Console
-
-    console = Console(record=True, file=io.StringIO(), width=_WIDTH)
-    unlimited = console.options.update(max_width=10 * _WIDTH)
-    table = console.measure(report._table(), options=unlimited)
-    console.width = max(_WIDTH, table.maximum)
-    console.print(report, *codes)
-    return console
+def _version(isa: str) -> tuple[int, ...]:
+    return tuple(map(int, isa.split(".")))
 
 
-def _row(tactic: TacticReport, copy_gbps: float | None) -> list[str]:
-    """The cells of ``_COLUMNS``; the last ones have a line for each shape."""
-    shapes = tactic.shapes
-    config = ", ".join(f"{name}={value}" for name, value in tactic.config.items())
-    head = [str(tactic.tactic), f"{tactic.backend}\n{config}"]
-    if tactic.error is not None:
-        return [*head, "left out"]
-    lowered = f", from {tactic.retargeted}" if tactic.retargeted else ""
-    return [
-        *head,
-        f"{tactic.entry}\n{tactic.facts}\n{tactic.tensors}",
-        f"{tactic.target}\nPTX {tactic.ptx_isa}{lowered}",
-        str(tactic.registers),
-        str(tactic.shared_memory),
-        str(tactic.spills),
-        _blocks(shapes[0].block),
-        "\n".join(f"{s.name} {', '.join(map(_extents, s.dims))}" for s in shapes),
-        "\n".join(_blocks(s.grid) for s in shapes),
-        "\n".join(", ".join(map(str, s.extras)) for s in shapes),
-        "\n".join(_outcome(tactic, s, copy_gbps) for s in shapes),
-    ]
+def _share(count: int, tactics: Sequence[TacticReport]) -> str:
+    """``3 of 4 tactics``."""
+    return f"{count} of {len(tactics)} tactic{'s'[: len(tactics) != 1]}"
 
 
-def _extents(extents: Sequence[int] | None) -> str:
-    """``8x4096``."""
-    return "none" if extents is None else "x".join(map(str, extents)) or "scalar"
-
-
-def _blocks(extents: Sequence[int]) -> str:
-    """A grid or a block, without trailing ones."""
-    return re.sub("(x1)+$", "", _extents(extents))
-
-
-def _outcome(tactic: TacticReport, shape: ShapeReport, copy_gbps: float | None) -> str:
-    """``4.0 ±0.2 us, 1.3x``: also as a multiple of a copy's time."""
-    if shape.ok is None:
-        return "not run"
-    if not shape.ok:
-        return "WRONG"
-    if (time := shape.time_us) is None:
-        return "interpreted"
-    text = f"{time:.1f} ±{(shape.spread_us or 0.0) / 2:.1f} us"
-    copied = bytes_moved(tactic, shape) / copy_gbps / 1e3 if copy_gbps else 0.0
-    return f"{text}, {time / copied:.1f}x" if copied else text
+def _which(tactics: Sequence[TacticReport]) -> str:
+    """``tactic 1``, or ``tactics 1, 2, 4``."""
+    numbers = ", ".join(str(tactic.tactic) for tactic in tactics)
+    return f"tactic{'s'[: len(tactics) != 1]} {numbers}"

@@ -30,6 +30,7 @@ from ..errors import (
     DataDependentError,
     FormatError,
     LaunchCountError,
+    place,
 )
 from .address import Address
 from .branches import ShapesRejected, trace, trace_somewhere
@@ -394,7 +395,7 @@ def describe(function: Callable[..., Any]) -> str:
     """``name (file:line)`` of a function, for messages."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     name = getattr(function, "__qualname__", repr(function))
-    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
+    return f"{name} ({place(code.co_filename, code.co_firstlineno)})" if code else name
 
 
 class _Reader:

@@ -36,6 +36,12 @@ def on_ints(expr: sympy.Basic) -> Callable[[Mapping[sympy.Symbol, int]], Any]:
     return lambda extents: function(*[extents[s] for s in symbols])
 
 
+def shown(expr: sympy.Basic, most: int = 100) -> str:
+    """``expr`` as Python code, for people; at most so many characters of it."""
+    text = str(PythonPrinter().doprint(expr)).replace("torch.sym_float", "float")
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 # --- JSON -----------------------------------------------------------------------------
 #
 # An integer is a number, a condition that is decided is a bool, an extent is its

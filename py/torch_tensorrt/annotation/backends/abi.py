@@ -37,6 +37,8 @@ class CompiledKernel:
         code: PTX with one entry.
         slots: for each parameter of the entry, what TensorRT passes.
         extras: the expressions of the extra arguments, by index.
+        names: of the kernel's own parameters that they are, by index, with the type of
+            a float (``"eps: f32"``); empty where one stands for several, or for none.
         grid: blocks along x, y and z.
         block: threads along x, y and z.
         shared_memory: dynamic shared memory, in bytes a block. Over 48 KiB it becomes
@@ -63,6 +65,7 @@ class CompiledKernel:
     retargeted: str = ""
     scratch: tuple[int, ...] = ()
     cluster: tuple[int, int, int] = (1, 1, 1)
+    names: tuple[str, ...] = ()
 
 
 class Parameters:
@@ -73,7 +76,7 @@ class Parameters:
         aligned: every tensor starts at a multiple of ``ALIGNMENT`` bytes.
 
     Attributes:
-        slots, extras, scratch: of :class:`CompiledKernel`.
+        slots, extras, names, scratch: of :class:`CompiledKernel`.
         told: the facts that the compiler gets, for people: ``"x%16"``.
     """
 
@@ -83,6 +86,7 @@ class Parameters:
         self.slots: list[Slot] = []
         self.extras: list[sympy.Basic] = []
         self.scratch: list[int] = []
+        self.names: list[str] = []
         self.told: list[str] = []
 
     def slot_of(self, pointer: Pointer) -> Slot:
@@ -106,6 +110,7 @@ class Parameters:
         self.require_int32(pointer.name, offset, remedy)
         if offset not in self.extras:
             self.extras.append(offset)
+            self.names.append(f"{pointer.name}.storage_offset()")
         return replace(slot, offset=itemsize, factor=self.extras.index(offset))
 
     def alignment_of(self, pointer: Pointer) -> int:
@@ -126,10 +131,15 @@ class Parameters:
         self.slots.append(Slot(Kind.SCRATCH, len(self.scratch)))
         self.scratch.append(size)
 
-    def add_extra(self, expr: sympy.Basic) -> None:
-        """A parameter that takes a 32-bit integer, or a condition."""
+    def add_extra(self, expr: sympy.Basic, name: str = "") -> None:
+        """A parameter that takes a 32-bit integer, or a condition.
+
+        Args:
+            name: the kernel's, for people.
+        """
         self.slots.append(Slot(Kind.EXTRA, len(self.extras)))
         self.extras.append(expr)
+        self.names.append(name)
 
     def add_float(self, name: str, value: float) -> None:
         """A parameter that takes a float: TensorRT passes the integer of its bits.
@@ -142,7 +152,7 @@ class Parameters:
         except OverflowError as error:
             why = f"{value} is too large for a 32-bit float. Write it into the kernel."
             raise self.refused(name, why) from error
-        self.add_extra(sympy.Integer(bits))
+        self.add_extra(sympy.Integer(bits), f"{name}: f32")
 
     def facts(self, expr: sympy.Basic) -> Facts:
         """What holds of ``expr`` over the profile."""

@@ -109,6 +109,7 @@ def bind(
         ptxas=ptxas,
         facts=" ".join(parameters.told),
         cluster=cluster,
+        names=tuple(parameters.names),
     )
 
 
@@ -262,6 +263,7 @@ class _Binding:
         extras = self._parameters.extras
         if expr not in extras:
             extras.append(expr)
+            self._parameters.names.append("")  # it may be in several fields
         return self._take(Slot(Kind.EXTRA, extras.index(expr)))
 
     def _take(self, slot: Slot) -> str:

@@ -46,6 +46,7 @@ class CuTileBackend(Backend):
             ptxas=ptxas,
             facts=" ".join([f"{facts}:", *signature.told]),
             retargeted=emitted,
+            names=tuple(signature.names),
         )
 
 

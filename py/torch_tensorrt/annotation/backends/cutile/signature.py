@@ -60,7 +60,7 @@ class Signature(Parameters):
         if isinstance(argument, Scalar):
             remedy = "compute it in the kernel from the arrays' shapes"
             self.require_int32(argument.name, argument.expr, remedy)
-            self.add_extra(argument.expr)
+            self.add_extra(argument.expr, argument.name)
             natural = ct.bool_ if is_condition(argument.expr) else ct.int32
             dtype = note.scalar.dtype if note.scalar else natural
             return compilation.ScalarConstraint(dtype)
@@ -69,7 +69,7 @@ class Signature(Parameters):
             with contextlib.suppress(TypeError):  # raised where cuTile has no such kind
                 return compilation.ConstantConstraint(value)
         elif isinstance(value, bool):
-            self.add_extra(sympy.Integer(int(value)))
+            self.add_extra(sympy.Integer(int(value)), argument.name)
             return compilation.ScalarConstraint(ct.bool_)
         elif type(value) is float:
             self.add_float(argument.name, value)
@@ -124,7 +124,7 @@ class Signature(Parameters):
         for axis, expr in enumerate(exprs):
             name = f"{pointer.name}.{what}[{axis}]"
             known = self.require_int32(name, expr, "pass a view with smaller extents")
-            self.add_extra(expr)
+            self.add_extra(expr, name)
             constant = known.constant if tells_constants or axis in declared else None
             if axis in declared and constant is None:
                 raise self.refused(

@@ -167,6 +167,7 @@ class TritonBackend(Backend):
             facts=" ".join(signature.told),
             scratch=tuple(signature.scratch),
             cluster=cluster,
+            names=tuple(signature.names),
         )
 
     interpret = staticmethod(interpret)

@@ -152,7 +152,7 @@ class Signature(Parameters):
             if annotation not in (None, *_BOOLS):
                 raise self._mistyped(name, annotation, "a bool")
             self.types[name] = "u1"
-            self.add_extra(argument.expr)
+            self.add_extra(argument.expr, name)
             return
         known = self.facts(argument.expr)
         if annotation == "fp32" and known.constant is not None:
@@ -171,7 +171,7 @@ class Signature(Parameters):
         remedy = "pass the factors and multiply in the kernel"
         self.require_int32(name, argument.expr, remedy)
         self.types[name] = annotation or "i32"
-        self.add_extra(argument.expr)
+        self.add_extra(argument.expr, name)
         self._tell(index, name, parameter, known.divisor % ALIGNMENT == 0)
 
     def _add_constant(self, argument: Constant, parameter: Any) -> None:
@@ -179,7 +179,7 @@ class Signature(Parameters):
         annotation = parameter.annotation_type or None
         if isinstance(argument.value, bool) and annotation in (None, *_BOOLS):
             self.types[argument.name] = "u1"
-            self.add_extra(sympy.Integer(int(argument.value)))
+            self.add_extra(sympy.Integer(int(argument.value)), argument.name)
         elif type(argument.value) is float and annotation in (None, "fp32"):
             self.types[argument.name] = "fp32"
             self.add_float(argument.name, argument.value)
