@@ -98,5 +98,5 @@ def shortage(buffer: Output, room: Shape, ranges: Ranges) -> str:
     for point in points_of(ranges, {}, named)[0]:
         if math.prod(own(point)) > math.prod(given(point)):
             where = ", ".join(f"{s}={n}" for s, n in zip(ranges, point, strict=True))
-            return f"at {where}, where d0_1 is dimension 1 of input 0"
+            return f"at {where}"
     return ""

@@ -34,7 +34,7 @@ from ._hidden import (
     shortage,
     widest,
 )
-from ._record import Call, as_tensors, buffers, record
+from ._record import Call, as_tensors, buffers, describe, record
 from ._record.program import Grid, Output, Pointer, Program
 from ._record.recording import Purpose, noticing_target
 from ._record.replay import MOST_SHAPES, PlainInputs
@@ -284,7 +284,8 @@ class Plugin:
                 DType.of(output.dtype)  # or TensorRT has no such outputs
         except Exception as error:
             what = f"{self.op}, {tactic.description}"
-            return replace(tactic, error=as_ours(what, error, errors.RecordError))
+            ours = as_ours(what, error, errors.RecordError)
+            return replace(tactic, error=self._explained(ours, tactic))
         return replace(tactic, program=program)
 
     def _call(
@@ -357,7 +358,7 @@ class Plugin:
                     or outcome
                 )
             if isinstance(outcome, AnnotationError):
-                yield replace(tactic, error=outcome)
+                yield replace(tactic, error=self._explained(outcome, tactic))
             elif outcome is None or tactic.program is None:
                 yield tactic
             else:
@@ -501,6 +502,19 @@ class Plugin:
             f"compares the address of {what}, a buffer without elements: it is null "
             "in eager mode, and not in an engine. Pass None, or a flag."
         )
+
+    def in_names(self, error: AnnotationError) -> AnnotationError:
+        """The error with sizes in the names of this op's tensors."""
+        return errors.in_names(error, self.tensors)
+
+    def _explained(self, error: AnnotationError, tactic: Tactic) -> AnnotationError:
+        """The same, with the launch function, unless a message has a line already."""
+        error, function = self.in_names(error), describe(tactic.spec.function)
+        if isinstance(error, errors.CompileError) or function in str(error):
+            return error
+        located = errors.to_raise(error)
+        located.args = (f"{error} The launch function is {function}.",)
+        return located
 
     # --- Hidden outputs ---------------------------------------------------------------
 

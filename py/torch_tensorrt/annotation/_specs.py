@@ -19,7 +19,7 @@ import torch
 
 from ._fingerprint import describe_language, fingerprint
 from ._tensors import Formats, as_formats
-from .errors import SpecError, did_you_mean
+from .errors import SpecError, did_you_mean, raised_here
 
 Spec = TypeVar("Spec", bound="KernelSpec")
 Config: TypeAlias = tuple[tuple[str, Any], ...]  # sorted (name, value) pairs
@@ -320,6 +320,7 @@ class CustomPluginSpec(Fingerprinted):
         return f"tta::{re.sub(r'[^0-9A-Za-z_]', '', function)}_{self.fingerprint[:16]}"
 
 
+@raised_here
 def custom_plugin(
     spec: KernelSpec | Sequence[KernelSpec],
     meta_impl: Callable[..., Any] | None = None,

@@ -26,12 +26,15 @@ Warnings go to the logger ``torch_tensorrt.annotation``.
 import contextlib
 import copy
 import difflib
+import functools
 import logging
 import os
+import re
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 _LOGGER = logging.getLogger("torch_tensorrt.annotation")
 _collected: ContextVar[list[str] | None] = ContextVar("_collected", default=None)
@@ -137,6 +140,29 @@ _LIBRARY = [
 ]
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def raised_here(function: Callable[P, T]) -> Callable[P, T]:
+    """A public function whose errors have no frames of this package in a traceback.
+
+    The message is what counts, and the user's own line is just above it. What asks for
+    a report keeps its frames.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except AnnotationError as error:
+            if "lease report this" in str(error):
+                raise
+            raise error.with_traceback(None)  # noqa: B904  its cause is known
+
+    return call
+
+
 def place_of(error: BaseException) -> str:
     """``file:line`` of the innermost call, on the way to an error, that is a user's."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -151,10 +177,56 @@ def place(filename: str, line: int) -> str:
     return f"{filename}:{line}"
 
 
+def chain(error: BaseException) -> list[BaseException]:
+    """An error, what caused it, what caused that, and so on."""
+    found = [error]
+    while True:
+        hidden = None if error.__suppress_context__ else error.__context__
+        cause = error.__cause__ or hidden
+        if cause is None or cause in found:
+            return found
+        found.append(error := cause)
+
+
+def reasons(error: BaseException) -> str:
+    """What an error and its causes say, each thing once."""
+    told: list[str] = []
+    for each in chain(error):
+        text = str(each).strip() or type(each).__name__
+        if not any(text in other for other in told):
+            told.append(text)
+    return "\n".join(told)
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """A sentence with the known name that is closest to a wrong one; or nothing."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+def in_names(error: AnnotationError, names: Sequence[str]) -> AnnotationError:
+    """The error with sizes as a user writes them: ``x.shape[1]``, and not ``d0_1``.
+
+    A toolchain's error quotes source code, and stays as it is.
+    """
+    if isinstance(error, CompileError):
+        return error
+    text = sizes_in_names(str(error), names)
+    if text == str(error):
+        return error
+    named = to_raise(error)
+    named.args = (text, *error.args[1:])
+    return named
+
+
+def sizes_in_names(text: str, names: Sequence[str]) -> str:
+    """``text``, in which ``d0_1`` is dimension 1 of the first of ``names``."""
+
+    def named(match: re.Match[str]) -> str:
+        tensor, axis = map(int, match.groups())
+        return f"{names[tensor]}.shape[{axis}]" if tensor < len(names) else match[0]
+
+    return re.sub(r"\bd(\d+)_(\d+)\b", named, text)
 
 
 def warn(message: str) -> None:

@@ -291,7 +291,7 @@ def test_only_so_many_programs_are_interpreted(monkeypatch: pytest.MonkeyPatch) 
     shapes = report.tactics[0].shapes
     assert [s.name for s in shapes if s.ok] == ["min", "ragged"]
     note = report.notes[-1]
-    assert note == "tactic 1 at opt and max, not interpreted: it would take long"
+    assert note == "tactic 1 at opt, max, not interpreted: it would take long"
 
 
 @triton.jit

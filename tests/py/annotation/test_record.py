@@ -204,7 +204,7 @@ def test_a_branch_that_changes_nothing_is_accepted() -> None:
 
 
 def test_a_size_turned_into_an_int_is_refused() -> None:
-    with pytest.raises(DynamicControlFlowError, match=r"Eq\(d0_0, 8\)"):
+    with pytest.raises(DynamicControlFlowError, match="`d0_0 == 8` at "):
         recorded(lambda x, y, out: launch(x, y, out, int(x.shape[0])))
 
 
@@ -221,7 +221,7 @@ def test_a_shape_that_the_profile_allows_may_not_be_rejected() -> None:
         assert x.shape[0] % 8 == 0
         launch(x, y, out, 5)
 
-    with pytest.raises(DynamicControlFlowError, match=r"Mod\(d0_0, 8\)"):
+    with pytest.raises(DynamicControlFlowError, match=r"`\(d0_0 % 8\) == 0` at "):
         recorded(launch_fn)
 
 
@@ -337,7 +337,7 @@ def test_extents_that_differ_in_one_corner_only_are_not_taken_for_equal() -> Non
             stride = 0
         launch(x, y, out, stride)
 
-    with pytest.raises(DynamicControlFlowError, match="Eq"):
+    with pytest.raises(DynamicControlFlowError, match="`d1_0 == d0_0` at "):
         recorded(launch_fn)
 
 
@@ -360,7 +360,7 @@ def test_a_branch_at_opt_is_refused() -> None:
         launch(x, y, out, 1 if x.shape[0] == 16 else 2)
 
     inputs = info(Range(1, 16, 64), 4096)
-    with pytest.raises(DynamicControlFlowError, match="d0_0, 16"):
+    with pytest.raises(DynamicControlFlowError, match="`d0_0 != 16` at "):
         recorded(launch_fn, inputs, inputs)
 
 
@@ -650,12 +650,12 @@ def test_a_compile_time_condition_that_follows_a_dynamic_size_is_refused() -> No
         recorded(launch_fn, X)
 
 
-def test_a_long_expression_is_cut_in_the_message() -> None:
+def test_a_long_expression_is_not_in_the_message() -> None:
     def launch_fn(x: Any, y: Any, out: Any) -> None:
         size = sum((x.shape[0] + i) // (i + 2) for i in range(40))
         add_kernel[(1,)](x, y, 5, out, BLOCK=size)
 
-    with pytest.raises(ArgumentError, match=r"\(.{100}\.\.\.\), and would need a"):
+    with pytest.raises(ArgumentError, match=r"\(a long expression of d0_0\), and"):
         recorded(launch_fn)
 
 

@@ -21,6 +21,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tensorrt.plugin._tensor import SymIntExpr
+from torch.utils._sympy import functions
 from torch.utils._sympy.functions import (
     BitwiseFn_bitwise_and,
     BitwiseFn_bitwise_xor,
@@ -41,6 +42,7 @@ from values import evaluate
 
 from torch_tensorrt.annotation._dry_run.builder import dimensions, expression_builder
 from torch_tensorrt.annotation._record.tracing import Trace
+from torch_tensorrt.annotation._sizes.expressions import shown
 from torch_tensorrt.annotation._sizes.facts import bounds, facts
 from torch_tensorrt.annotation._sizes.to_tensorrt import compiled, to_tensorrt
 from torch_tensorrt.annotation._tensors import (
@@ -531,14 +533,27 @@ def test_what_tensorrt_cannot_compute_is_refused(expr: sympy.Expr) -> None:
         translate(expr, (WIDE, WIDE))
 
 
-def test_a_refusal_shows_the_first_200_characters_of_an_expression() -> None:
+def test_a_refusal_shows_an_expression_of_at_most_200_characters() -> None:
     def refusal(length: int) -> str:
         with pytest.raises(ArgumentError) as caught:
             translate(sympy.Function("g" * (length - len("(d0_0)")))(n), (WIDE,))
         return str(caught.value)
 
     assert f" {194 * 'g'}(d0_0). It has" in refusal(200)
-    assert f" {195 * 'g'}(d0_0.... It has" in refusal(201)
+    assert "expression: a long expression of d0_0. It has" in refusal(201)
+
+
+def test_expressions_are_shown_as_python_code() -> None:
+    m = symbol(1, 0)
+    for expr, text in {
+        functions.FloorDiv(n, 3): "d0_0 // 3",
+        functions.CeilToInt(functions.IntTrueDiv(n, m)): "math.ceil(d0_0 / d1_0)",
+        functions.BitwiseFn_bitwise_or(n, m): "d0_0 | d1_0",
+        functions.ToFloat(n): "float(d0_0)",
+        sympy.Eq(n, m): "d0_0 == d1_0",
+        sympy.Pow(2, n): "2**d0_0",
+    }.items():
+        assert shown(expr) == text
 
 
 # --- Properties -----------------------------------------------------------------------

@@ -43,6 +43,7 @@ def _alone() -> Iterator[None]:
         yield
 
 
+@errors.raised_here
 @_alone()
 def dry_run(
     op: str,
@@ -209,11 +210,14 @@ def _compile(
             f"kernels: {'; '.join(said) or 'without a warning'}. Please report this."
         )
     shapes = _shapes(plugin, request, small)
-    return tuple(_report(tactic, offered, shapes) for tactic in tactics)
+    return tuple(_report(plugin, tactic, offered, shapes) for tactic in tactics)
 
 
 def _report(
-    tactic: Tactic, offered: Mapping[int, TacticReport], shapes: Mapping[str, Dims]
+    plugin: Plugin,
+    tactic: Tactic,
+    offered: Mapping[int, TacticReport],
+    shapes: Mapping[str, Dims],
 ) -> TacticReport:
     known: dict[str, Any] = {"backend": tactic.spec.backend, "config": tactic.settings}
     if (kernel := tactic.kernel) is None:
@@ -231,7 +235,7 @@ def _report(
         shared_memory=kernel.shared_memory + kernel.static_shared_memory,
         spills=kernel.spills,
         arguments=tuple(
-            name or shown(expr)
+            errors.sizes_in_names(name or shown(expr), plugin.tensors)
             for name, expr in zip_longest(kernel.names, kernel.extras, fillvalue="")
         ),
         notes=kernel.notes,

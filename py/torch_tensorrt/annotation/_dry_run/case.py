@@ -105,8 +105,17 @@ class Case:
         for what, tensors in buffers:
             for index, tensor in enumerate(tensors):
                 if not tensor.is_intact:
-                    problems.append(f"{what} {index}: the kernel writes outside of it")
+                    remedy = _REMEDY if what == "output" else ""
+                    problems.append(
+                        f"{what} {index}: the kernel writes outside of it{remedy}"
+                    )
         return max(errors, default=None), problems
+
+
+_REMEDY = (
+    ". Mask its stores by the output's size, or correct the output's shape in the "
+    "function that describes it (meta_impl)"
+)
 
 
 def random_inputs(

@@ -283,7 +283,7 @@ class DryRunReport:
         if not self.ok:
             others = "; TensorRT would be offered the others" if offered else ""
             steps.append(f"correct or remove what is wrong above{others}.")
-        if self.was_run and not self.against:
+        if self.ok and self.was_run and not self.against:
             steps.append(
                 "compare values with a function of torch's: reference=..., or "
                 "--reference MODULE:FUNCTION."
@@ -308,12 +308,13 @@ class DryRunReport:
             for shape in tactic.shapes:
                 if text := told(shape):
                     shapes.setdefault(text, []).append(shape.name)
-            for text, names in shapes.items():
-                found.setdefault((text, tuple(names)), []).append(tactic)
-        return [
-            (f"{_which(tactics)} at {' and '.join(names)}", text)
-            for (text, names), tactics in found.items()
-        ]
+            for text, where in shapes.items():
+                found.setdefault((text, tuple(where)), []).append(tactic)
+        places: dict[str, list[str]] = {}
+        for (text, names), tactics in found.items():
+            place = f"{_which(tactics)} at {', '.join(names)}"
+            places.setdefault(text, []).append(place)
+        return [("; ".join(each), text) for text, each in places.items()]
 
     @classmethod
     def from_json(cls, text: str) -> DryRunReport:

@@ -14,6 +14,7 @@ import sympy
 import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from .._sizes.expressions import shown
 from .._sizes.values import describe_values, only_value
 from .._target import known_target
 from .._tensors import (
@@ -600,7 +601,6 @@ def _read_symbolic_constant(
             "before the kernel runs in an engine. Read it inside the kernel."
         )
     known = run.expr(value)
-    shown = str(known) if len(str(known)) < 100 else f"{str(known)[:100]}..."
     if isinstance(value, torch.SymInt) and known.is_number:
         return Constant(name, int(known))
     if isinstance(value, torch.SymBool) and known in (sympy.true, sympy.false):
@@ -612,14 +612,15 @@ def _read_symbolic_constant(
     if is_constant:
         values = "" if is_float else f"{describe_values(known, run.ranges)} "
         raise ArgumentError(
-            f"{where}: a compile-time constant that follows a dynamic size ({shown}), "
-            f"and would need a kernel for each value. {values}Narrow the profile, or "
-            "make that dimension static."
+            f"{where}: a compile-time constant that follows a dynamic size "
+            f"({shown(known)}), and would need a kernel for each value. {values}Narrow "
+            "the profile; make that dimension static; or pass one value that is enough "
+            f"for all, as the config key {name}, and mask what is beyond the size."
         )
     raise ArgumentError(
         f"{where}: a {type(value).__name__.removeprefix('Sym').lower()} that is not "
-        f"constant ({shown}). TensorRT passes 32-bit integers only: compute it inside "
-        "the kernel, or make the dimensions it depends on static."
+        f"constant ({shown(known)}). TensorRT passes 32-bit integers only: compute it "
+        "inside the kernel, or make the dimensions it depends on static."
     )
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TypeAlias
@@ -34,7 +35,7 @@ import sympy
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from .._sizes.canonical import canonical
-from .._sizes.expressions import on_ints
+from .._sizes.expressions import on_ints, shown
 from .._sizes.facts import bounds
 from .._tensors import Range, Ranges, TensorInfo, ranges_of
 from ..errors import (
@@ -43,9 +44,10 @@ from ..errors import (
     DynamicControlFlowError,
     RecordError,
     UserCodeError,
+    place,
 )
 from .program import Program, are_equal
-from .recording import raised_at
+from .recording import is_users, raised_at
 from .replay import (
     PlainInputs,
     Point,
@@ -166,15 +168,24 @@ def _run(run: Trace, function: Callable[[Trace], Program], what: str) -> Program
         ) from error
     except Exception as error:
         shapes = ", ".join(
-            "None" if t is None else str(list(t.shape)) for t in run.inputs
+            "None"
+            if t is None
+            else f"[{', '.join(shown(run.expr(n)) for n in t.shape)}]"
+            for t in run.inputs
         )
         cause: BaseException | None = error
         if isinstance(error, ShapesRejected):
             what, cause = str(error), error.__cause__
         raise UserCodeError(
-            f"{what} raised {type(cause).__name__} on fake tensors of shape {shapes}: "
-            f"{cause}"
+            f"{what} raised {type(cause).__name__} on fake tensors of shape {shapes}"
+            f"{_at_users_line(cause)}: {cause}"
         ) from error
+
+
+def _at_users_line(error: BaseException | None) -> str:
+    frames = traceback.extract_tb(error.__traceback__ if error else None)
+    own = [frame for frame in frames if is_users(frame.filename)]
+    return f", at {place(own[-1].filename, own[-1].lineno or 0)}" if own else ""
 
 
 class _Explorer:
@@ -304,9 +315,8 @@ class _Explorer:
         shape = ", ".join(f"{s}={v}" for s, v in zip(order, point, strict=True))
         return RecordError(
             f"{self._what} does something else on plain ints than what was recorded, "
-            f"at {shape or 'the same shapes'} (d0_1 is dimension 1 of input 0): "
-            f"{difference}. It must depend on nothing but its arguments, and do the "
-            "same with sizes that are symbols."
+            f"at {shape or 'the same shapes'}: {difference}. It must depend on nothing "
+            "but its arguments, and do the same with sizes that are symbols."
         )
 
     def _branch(self, path: Sequence[Guard], guard: Guard) -> Trace | None:
@@ -374,10 +384,11 @@ class _Explorer:
         )
         number = " If it is int() of a size, leave int() out." if is_number else ""
         return DynamicControlFlowError(
-            f"{self._what} (or the op's fake kernel) branches on `{guard.condition}` "
-            f"at {guard.where}, which the profile ({profile}; d0_1 is dimension 1 of "
-            "input 0) leaves open: one branch would be baked in. Narrow the profile, "
-            f"make the dimension static, or branch inside the kernel.{number}"
+            f"{self._what} (or the op's fake kernel) branches on "
+            f"`{shown(guard.condition)}` at {guard.where}, which the profile "
+            f"({profile}) leaves open: one branch would be baked in. Narrow the "
+            "profile, make the dimension static, or branch inside the kernel."
+            f"{number}"
         )
 
 

@@ -45,7 +45,13 @@ from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
 from .._sizes.canonical import cancelled
 from .._sizes.expressions import on_ints
 from .._tensors import Range, TensorInfo, ranges_of, symbol
-from ..errors import AnnotationError, ArgumentError, DataDependentError, RecordError
+from ..errors import (
+    AnnotationError,
+    ArgumentError,
+    DataDependentError,
+    RecordError,
+    place,
+)
 from .address import Address
 from .device import QUESTIONS
 from .recording import begin_run, in_torch, refuse, running
@@ -233,7 +239,7 @@ def as_tensors(value: Any, what: str) -> tuple[torch.Tensor, ...]:
 
 def _where(frame: FrameSummary | str | None) -> str:
     if isinstance(frame, FrameSummary):
-        return f"{frame.filename}:{frame.lineno} in {frame.name}"
+        return f"{place(frame.filename, frame.lineno or 0)} in {frame.name}"
     return str(frame)
 
 

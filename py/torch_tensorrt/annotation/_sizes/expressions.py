@@ -37,9 +37,15 @@ def on_ints(expr: sympy.Basic) -> Callable[[Mapping[sympy.Symbol, int]], Any]:
 
 
 def shown(expr: sympy.Basic, most: int = 100) -> str:
-    """``expr`` as Python code, for people; at most so many characters of it."""
-    text = str(PythonPrinter().doprint(expr)).replace("torch.sym_float", "float")
-    return text if len(text) <= most else f"{text[:most]}..."
+    """``expr`` as Python code, for people; what it follows from, if that is long."""
+    try:
+        text = str(PythonPrinter().doprint(expr)).replace("torch.sym_float", "float")
+    except TypeError:  # a power whose exponent is not a number
+        text = str(expr)
+    if len(text) <= most:
+        return text
+    symbols = sorted(str(symbol) for symbol in expr.free_symbols)
+    return f"a long expression of {', '.join(symbols)}"
 
 
 # --- JSON -----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from .._tensors import INT32_MAX, INT32_MIN, Range, Ranges
 from ..errors import ArgumentError
+from .expressions import shown
 
 _LARGEST_POWER = 2**31  # zero is divisible by everything; this stands for it
 
@@ -60,8 +61,8 @@ def bounds(expr: sympy.Basic, ranges: Ranges) -> tuple[int, int]:
     interval = _interval(expr, tuple(ranges.items()))
     if not (interval.lower.is_Integer and interval.upper.is_Integer):
         raise ArgumentError(
-            f"the value {expr} has no bound over the profile. Give every dynamic "
-            "dimension a max."
+            f"the value {shown(expr)} has no bound over the profile. Give every "
+            "dynamic dimension a max."
         )
     return int(interval.lower), int(interval.upper)
 

@@ -25,7 +25,7 @@ from torch.utils._sympy.functions import CeilToInt, IntTrueDiv
 from .._tensors import Ranges
 from ..errors import ArgumentError
 from .canonical import LARGEST_EXACT
-from .expressions import on_ints
+from .expressions import on_ints, shown
 from .facts import bounds
 
 _MOST_SHOWN = 200  # characters of an expression in a message
@@ -205,8 +205,9 @@ class _Translator:
         total = sum if isinstance(expr, sympy.Add) else math.prod
         if total(max(size, 1) for size in sizes) >= 2**63:
             raise ArgumentError(
-                f"the expression {_shown(expr)} may pass the 64 bits that TensorRT "
-                "computes with. Narrow the profile, or compute it inside the kernel."
+                "an expression may pass the 64 bits that TensorRT computes with: "
+                f"{shown(expr, _MOST_SHOWN)}. Narrow the profile, or compute it inside "
+                "the kernel."
             )
 
     def _quotient(self, base: Any, divisor: Any, whole: sympy.Basic) -> Any:
@@ -253,13 +254,8 @@ class _Translator:
 
     def _refused(self, expr: sympy.Basic) -> ArgumentError:
         return ArgumentError(
-            f"TensorRT cannot compute the expression {_shown(expr)}. It has sums, "
-            "products, differences, floor and ceiling divisions, max, min and "
-            "comparisons of extents. Compute it inside the kernel from the extents "
+            f"TensorRT cannot compute the expression: {shown(expr, _MOST_SHOWN)}. It "
+            "has sums, products, differences, floor and ceiling divisions, max, min "
+            "and comparisons of extents. Compute it inside the kernel from the extents "
             "instead."
         )
-
-
-def _shown(expr: sympy.Basic) -> str:
-    text = str(expr)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

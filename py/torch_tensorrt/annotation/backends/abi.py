@@ -20,6 +20,7 @@ import sympy
 from .._code.ptx import Kind, Slot, parse
 from .._record.address import ALIGNMENT as ALIGNMENT
 from .._record.program import Grid, Pointer, Program
+from .._sizes.expressions import shown
 from .._sizes.facts import Facts, bounds, facts
 from .._target import SHARED_MEMORY, STATIC_DRIVER, Target, newest_ptx_isa
 from ..errors import ArgumentError, UnsupportedKernelError
@@ -172,8 +173,8 @@ class Parameters:
             worst = known.lower if known.upper <= 2**31 - 1 else known.upper
             raise self.refused(
                 name,
-                f"{expr} reaches {worst} within the profile, and TensorRT passes "
-                f"32-bit integers only. Narrow the profile, or {remedy}.",
+                f"{shown(expr)} reaches {worst} within the profile, and TensorRT "
+                f"passes 32-bit integers only. Narrow the profile, or {remedy}.",
             )
         return known
 
@@ -220,7 +221,7 @@ def require_launchable(
         lower, upper = bounds(size, program.ranges)
         if lower < 1 or upper > limit:
             raise ArgumentError(
-                f"kernel {kernel}: the grid's {axis}, {size}, runs from "
+                f"kernel {kernel}: the grid's {axis}, {shown(size)}, runs from "
                 f"{lower} to {upper} within the profile; CUDA launches 1 to {limit} "
                 "blocks there. Narrow the profile, or change the grid."
             )

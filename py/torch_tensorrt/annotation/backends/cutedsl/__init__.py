@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from ..._specs import Config, KernelSpec
 from ..._target import Target
+from ...errors import raised_here
 
 # What CuTe DSL makes of a launcher, or a class derived from it.
 _COMPILED = {"JitCompiledFunction", "JitExecutor"}
@@ -57,6 +58,7 @@ class CuTeDSLSpec(KernelSpec):
         return {} if self.arch is None else {"arch": self.arch}
 
 
+@raised_here
 def cutedsl(
     launch_fn: Callable[..., Any] | None = None,
     configs: Sequence[Mapping[str, Any]] | None = None,

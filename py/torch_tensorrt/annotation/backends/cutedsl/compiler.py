@@ -22,7 +22,7 @@ from cutlass.base_dsl.dsl import BaseDSL
 from cutlass.cute.runtime import from_dlpack
 
 from ..._code.ptxas import Assembler, find_ptxas, ptxas_versions
-from ...errors import CompileError, TargetError
+from ...errors import CompileError, TargetError, reasons
 from .. import Backend, CompiledKernel, Options, Parameters, Program, Target, Toolchain
 from ..abi import ALIGNMENT, unsupported
 from . import entry
@@ -170,7 +170,7 @@ def _target_options(target: Target, ptxas: Assembler, arch: str | None) -> list[
 
 
 def _refused(name: str, target: Target, error: Exception) -> Exception:
-    text = _COLORS.sub("", str(error)).strip()
+    text = _COLORS.sub("", reasons(error)).strip()
     if "ptx-version-target" in text or "required PTX version" in text:
         return TargetError(
             f"target {target.arch}: this CuTe DSL cannot emit PTX ISA {target.ptx_isa} "

@@ -257,7 +257,7 @@ class _Machine:
             if not isinstance(condition, sympy.Integer):
                 raise HostCodeError(
                     f"its host code branches on {show(condition)}, which the profile "
-                    "leaves open (d0_1 is dimension 1 of input 0). Narrow the profile, "
+                    "leaves open. Narrow the profile, "
                     "make the dimension static, or branch inside the kernel"
                 )
             _, count, _ = op.attributes["operandSegmentSizes"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ..._specs import Config, KernelSpec
-from ...errors import SpecError
+from ...errors import SpecError, raised_here
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class CuTileSpec(KernelSpec):
         return {n: value for n, value in keywords.items() if n not in self.options}
 
 
+@raised_here
 def cutile(
     launch_fn: Callable[..., Any] | None = None,
     configs: Sequence[Mapping[str, Any]] | None = None,

@@ -113,7 +113,8 @@ def compile_cubin(
     except Exception as error:  # cuTile raises whatever its passes raise
         raise errors.CompileError(
             f"kernel {launch.name}: cuTile does not compile it for {arch} with "
-            f"{kernel._compiler_options}: {type(error).__name__}: {error}"
+            f"{kernel._compiler_options}: {type(error).__name__}: "
+            f"{errors.reasons(error)}"
         ) from error
     return output.getvalue()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..._specs import KernelSpec
-from ...errors import SpecError
+from ...errors import SpecError, raised_here
 
 # What decides a kernel's code beside its text; of the kernel and of its decorators.
 _SETTINGS = (
@@ -50,6 +50,7 @@ class TritonSpec(KernelSpec):
         return inner, settings, getattr(value, "src", None)
 
 
+@raised_here
 def triton(
     launch_fn: Callable[..., Any] | None = None,
     configs: Sequence[Any] | None = None,

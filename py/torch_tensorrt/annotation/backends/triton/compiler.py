@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import re
 import threading
@@ -21,6 +22,7 @@ from triton.backends.nvidia.compiler import get_ptxas, ptx_get_version
 from triton.compiler import ASTSource
 from triton.compiler import CompiledKernel as TritonKernel
 from triton.compiler import compile as triton_compile
+from triton.compiler.errors import CompilationError
 from triton.runtime.autotuner import Autotuner, Heuristics
 from triton.runtime.jit import JITFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -30,7 +32,7 @@ from ..._code.ptxas import output_of
 from ..._code.tensor_maps import parameters
 from ..._record.program import Descriptor
 from ..._record.recording import is_chosen_for
-from ...errors import CompileError, TargetError
+from ...errors import CompileError, TargetError, chain, place, reasons
 from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
 from ..abi import require_cluster, unlaunchable, unsupported
 from .compiled import drop_compiled, recompiled
@@ -245,11 +247,16 @@ def _compile(signature: Signature, target: Target, options: dict[str, Any]) -> A
                 source, target=GPUTarget("cuda", capability, 32), options=options
             )
     except Exception as error:  # Triton raises whatever its passes raise
-        chosen = ", ".join(f"{name}={value}" for name, value in options.items())
-        raise CompileError(
-            f"kernel {launch.name}: Triton does not compile it for {target.arch} with "
-            f"{chosen}: {error}"
-        ) from error
+        known = {"ptx_version", "enable_fp_fusion"}
+        values = {**signature.constants, **options}
+        chosen = ", ".join(f"{n}={v}" for n, v in values.items() if n not in known)
+        what = (
+            f"kernel {launch.name}: Triton does not compile it for {target.arch}"
+            f"{chosen and ' with '}{chosen}"
+        )
+        if isinstance(error, CompilationError):  # all of it is in the message
+            raise CompileError(f"{what}{_explained(error, launch.kernel)}") from None
+        raise CompileError(f"{what}: {reasons(error)}") from error
 
 
 def _require_alignment(kernel: str, alignment: int) -> None:
@@ -291,6 +298,39 @@ def _up_to_ptx() -> Iterator[None]:
     finally:
         knobs.runtime.add_stages_inspection_hook = users
 
+
+def _explained(error: CompilationError, kernel: Any) -> str:
+    """Where a kernel is wrong, why, and the line of it.
+
+    Triton raises an error for each function on the way to the culprit. The line is the
+    innermost one of the user's own functions.
+    """
+    causes = chain(error)
+    compiling = [e for e in causes if isinstance(e, CompilationError)]
+    why = str(causes[-1])
+    if isinstance(causes[-1], CompilationError):
+        why = str(compiling[-1].error_message or compiling[-1])
+    functions = [kernel, *kernel.fn.__globals__.values()]
+    own = [f for f in functions if isinstance(f, JITFunction)]
+    for culprit in reversed(compiling):
+        function = next((f for f in own if f.src == culprit.src), None)
+        row = getattr(culprit.node, "lineno", None)
+        if function is not None and row is not None:
+            lines = (line.lstrip() for line in function.raw_src)
+            start = next(n for n, x in enumerate(lines) if x.startswith("def "))
+            first = function.starting_line_number + start
+            where = place(inspect.getsourcefile(function.fn) or "", first + row - 1)
+            line, column = function.src.splitlines()[row - 1], culprit.node.col_offset
+            hint = next((h for text, h in _HINTS.items() if text in why), "")
+            return f", at {where}: {why}{hint}\n{line}\n{' ' * column}^"
+    return f": {reasons(error)}"
+
+
+# What to do about messages of Triton's that do not say it.
+_HINTS = {
+    "Expected dtype": ". Convert the value in the kernel: x.to(tl.float32)",
+    "must be a power of 2": ". Choose one, and mask what is beyond the size",
+}
 
 # Metadata of what TensorRT's launch (grid, block, shared memory) leaves out: the value
 # that is harmless, and what any other means.

@@ -37,6 +37,7 @@ _NO_FAKE = (UnsupportedOperatorException, NotImplementedError)
 _RESERVED = frozenset({"outputs", "stream", "tactic"})
 
 
+@errors.raised_here
 def custom_op(
     op_name: str,
     capability_validator: Validator | None = None,
@@ -389,7 +390,7 @@ def _outputs(
                 f"{op}: the op has no fake kernel, so its outputs are unknown. "
                 f"Register one: torch.library.register_fake({op!r})."
             ) from error
-        return error
+        return plugin.in_names(error)
     if not found and not schema.writable:
         raise SpecError(f"{op}: the fake kernel returns no tensor; one is needed.")
     return found
