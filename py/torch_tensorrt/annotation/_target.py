@@ -9,8 +9,9 @@ import ctypes
 import re
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from functools import cache
+from importlib import metadata
 
 import torch
 
@@ -28,16 +29,28 @@ _PTX_ISA = {
 }
 
 
+# The oldest PTX ISA that has an architecture, from sm_90 on with the instructions that
+# only it has ("Target", PTX ISA manual).
+OLDEST_PTX = {
+    75: 63, 80: 70, 86: 71, 87: 74, 89: 78, 90: 80,
+    100: 86, 101: 86, 103: 88, 110: 90, 120: 87, 121: 88,
+}  # fmt: skip
+
 # Product -> its architecture and number of multiprocessors (NVIDIA's data sheets and
 # architecture white papers), under a name as `_product` writes it.
-_PRODUCTS = {
+_PRODUCTS: dict[str, tuple[str, int | None]] = {
     **{"T4": ("sm_75", 40), "A100": ("sm_80", 108), "A30": ("sm_80", 56)},
     **{"A10": ("sm_86", 72), "A10G": ("sm_86", 80), "A40": ("sm_86", 84)},
     **{"RTX A6000": ("sm_86", 84), "RTX 3090": ("sm_86", 82)},
     **{"L4": ("sm_89", 58), "L40": ("sm_89", 142), "L40S": ("sm_89", 142)},
     **{"RTX 6000 ADA": ("sm_89", 142), "RTX 4090": ("sm_89", 128)},
-    **{"H100 SXM": ("sm_90", 132), "H100 PCIE": ("sm_90", 114)},
-    **{"H100 NVL": ("sm_90", 132), "H200": ("sm_90", 132), "GH200": ("sm_90", 132)},
+    **{"H100": ("sm_90", None), "H100 SXM": ("sm_90", 132)},
+    **{
+        "H100 PCIE": ("sm_90", 114),
+        "H100 NVL": ("sm_90", 132),
+        "H200": ("sm_90", 132),
+        "GH200": ("sm_90", 132),
+    },
     **{"B200": ("sm_100", 148), "RTX 5090": ("sm_120", 170)},
 }
 
@@ -67,7 +80,8 @@ class Target:
             ``"sm_90a"``, asks for the architecture-specific instruction set; without
             it that set is used only where the kernel needs it.
         ptx_isa: newest PTX ISA the driver loads, as ``"8.5"`` ("Release Notes" of the
-            PTX ISA manual); None for the toolchain's own.
+            PTX ISA manual). None: code is for the oldest driver that the installed
+            TensorRT supports and that has the architecture.
         max_shared_memory: dynamic shared memory that TensorRT's launch gives a block,
             in bytes, for people who know more of it: a kernel then keeps its dynamic
             memory. None: 49152, which CUDA gives any launch; a kernel that asks for
@@ -76,6 +90,8 @@ class Target:
             as those of persistent kernels do; None where it is not known.
         name: what the driver calls the GPU, ``"NVIDIA H100 80GB HBM3"``, for launch
             functions that look configs up by it; None where it is not known.
+        cuda: the driver's CUDA version, as ``nvidia-smi`` prints it: ``"13.0"``. It
+            sets ``ptx_isa``.
 
     Raises:
         TargetError: a field is malformed.
@@ -86,13 +102,24 @@ class Target:
     max_shared_memory: int | None = None
     sm_count: int | None = None
     name: str | None = None
+    cuda: InitVar[str | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, cuda: str | None) -> None:
         if not re.fullmatch(r"sm_[0-9]{2,3}[af]?", str(self.arch)):
             raise TargetError(
                 f"target {self.arch!r}: not an architecture. Write one as 'sm_90'. "
                 f"Products that are known: {', '.join(_PRODUCTS)}."
             )
+        if cuda is not None:
+            known = re.fullmatch(r"([0-9]{1,2})\.([0-9]+)", str(cuda))
+            if known is None or self.ptx_isa is not None:
+                raise TargetError(
+                    f"target {self.arch}: cuda is {cuda!r}, ptx_isa {self.ptx_isa!r}. "
+                    "Name one of them: cuda='13.0', the driver's version as nvidia-smi "
+                    "prints it, or ptx_isa='8.5'."
+                )
+            isa_of_driver = newest_ptx_isa((int(known[1]), int(known[2])))
+            object.__setattr__(self, "ptx_isa", isa_of_driver)
         isa = self.ptx_isa
         if isa is not None and not re.fullmatch(r"[0-9]+\.[0-9]", str(isa)):
             raise TargetError(
@@ -137,19 +164,21 @@ class Target:
         """A target from text, as ``TTA_TARGET`` holds it.
 
         Args:
-            text: ``"sm_90"``, or with settings ``"sm_90,ptx_isa=8.5"``; or a product,
+            text: ``"sm_90"``, or with settings ``"sm_90,cuda=13.0"``; or a product,
                 ``"H100 SXM"``, which also says ``sm_count``.
 
         Raises:
             TargetError: it cannot be read.
         """
         arch, *settings = (part.strip() for part in text.split(","))
-        arch, sm_count = _PRODUCTS.get(_product(arch), (arch, None))
+        arch, sm_count = _known_product(arch) or (arch, None)
         target = cls(arch, sm_count=sm_count)
         for setting in settings:
             name, _, value = setting.partition("=")
             if name == "ptx_isa":
                 target = replace(target, ptx_isa=value)
+            elif name == "cuda":
+                target = replace(target, cuda=value)
             elif name == "max_shared_memory" and value.isascii() and value.isdigit():
                 target = replace(target, max_shared_memory=int(value))
             elif name == "sm_count" and value.isascii() and value.isdigit():
@@ -159,15 +188,19 @@ class Target:
             else:
                 raise TargetError(
                     f"target {text!r}: cannot read {setting!r}. Known settings: "
-                    "ptx_isa=8.5, max_shared_memory=49152, sm_count=132, "
+                    "cuda=13.0, ptx_isa=8.5, max_shared_memory=49152, sm_count=132, "
                     "name=NVIDIA H100 80GB HBM3."
                 )
         return target
 
 
-def _product(name: str) -> str:
-    """A product's name as its driver, or a person, may write it."""
-    return " ".join(re.sub("NVIDIA|GEFORCE|[-_]", " ", name.upper()).split())
+def _known_product(name: str) -> tuple[str, int | None] | None:
+    """Architecture and number of multiprocessors, of a name as people, or its driver,
+    write it: ``NVIDIA H100 80GB HBM3``."""
+    left_out = r"NVIDIA|GEFORCE|TESLA|\b(\d+GB|HBM\w*|GENERATION)\b|[-_]"
+    name = " ".join(re.sub(left_out, " ", name.upper().replace("-", " ")).split())
+    form = re.sub(r" (SXM\d?|PCIE)$", "", name)
+    return _PRODUCTS.get(name) or _PRODUCTS.get(form)
 
 
 def as_target(target: Target | str) -> Target:
@@ -196,9 +229,9 @@ def current_target() -> Target:
         TargetError: there is none of these.
     """
     if (override := _override.get()) is not None:
-        return override
+        return _for_a_driver(override)
     if text := _settings.TARGET.text():
-        return Target.parse(text)
+        return _for_a_driver(Target.parse(text))
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties()
         return Target(
@@ -212,6 +245,26 @@ def current_target() -> Target:
         f"dry_run(..., target='sm_90'), or {_settings.TARGET.name}=sm_90 in the "
         "environment."
     )
+
+
+def _for_a_driver(target: Target) -> Target:
+    """The target with the PTX ISA of the oldest driver that may run its engines."""
+    if target.ptx_isa is not None:
+        return target
+    oldest = newest_ptx_isa((_tensorrts_cuda(), 0))
+    needed = OLDEST_PTX.get(target.capability, 0)
+    isa = max(int(oldest.replace(".", "")), needed)
+    return replace(target, ptx_isa=f"{isa // 10}.{isa % 10}")
+
+
+@cache
+def _tensorrts_cuda() -> int:
+    """The CUDA major version of the installed TensorRT: drivers from its .0 run it."""
+    names = {d.name.lower().replace("_", "-") for d in metadata.distributions()}
+    for major in (12, 13):
+        if any(name.startswith(f"tensorrt-cu{major}") for name in names):
+            return major
+    return int((torch.version.cuda or "12").partition(".")[0])
 
 
 def known_target() -> Target | None:

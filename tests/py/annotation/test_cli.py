@@ -331,7 +331,7 @@ def test_env_says_why_a_language_does_not_work(
         (["tune"], "invalid choice: 'tune'"),
         ([], "required: COMMAND"),
         (
-            ["dry-run", "FILE", *SCALE, "--input", "x=8:fp16", "--target", "h100"],
+            ["dry-run", "FILE", *SCALE, "--input", "x=8:fp16", "--target", "hopper"],
             "not an architecture. Write one as 'sm_90'",
         ),
     ],

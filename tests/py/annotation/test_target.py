@@ -85,6 +85,42 @@ def test_every_product_is_a_target() -> None:
         assert Target.parse(name) == Target(arch, sm_count=count)
 
 
+@pytest.mark.parametrize(
+    ("cuda", "ptx_isa"),
+    [("12.0", "8.0"), ("12.6", "8.5"), ("13.0", "9.0"), ("13.1", "9.1")],
+)
+def test_a_driver_is_named_by_what_nvidia_smi_prints(cuda: str, ptx_isa: str) -> None:
+    assert Target("sm_90", cuda=cuda) == Target("sm_90", ptx_isa=ptx_isa)
+
+
+@pytest.mark.parametrize("cuda", ["13", "580.159", "v13.0", "11.8"])
+def test_a_driver_that_is_not_a_cuda_version_is_refused(cuda: str) -> None:
+    with pytest.raises(TargetError, match=r"nvidia-smi|12\.0 or newer is needed"):
+        Target("sm_90", cuda=cuda)
+
+
+def test_a_driver_and_a_ptx_isa_are_one_too_many() -> None:
+    with pytest.raises(TargetError, match="Name one of them"):
+        Target("sm_90", ptx_isa="8.5", cuda="13.0")
+
+
+def test_code_is_for_the_oldest_driver_that_runs_tensorrt_or_has_the_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def isa(arch: str) -> str | None:
+        with compiling_for(arch):
+            return current_target().ptx_isa
+
+    monkeypatch.setattr(_target, "_tensorrts_cuda", lambda: 12)
+    assert [isa(a) for a in ("sm_80", "sm_90a", "sm_100", "sm_120")] == [
+        *("8.0", "8.0", "8.6", "8.7")
+    ]
+    monkeypatch.setattr(_target, "_tensorrts_cuda", lambda: 13)
+    assert [isa(a) for a in ("sm_80", "sm_120", "sm_90,cuda=12.4")] == [
+        *("9.0", "9.0", "8.4")
+    ]
+
+
 def test_equal_targets_are_one_key() -> None:
     assert {Target("sm_90", "8.5"): 1}[Target("sm_90", ptx_isa="8.5")] == 1
 
@@ -100,7 +136,12 @@ def test_equal_targets_are_one_key() -> None:
         ("sm_90,ptx_isa=8.5", Target("sm_90", ptx_isa="8.5")),
         ("sm_90, max_shared_memory=1024", Target("sm_90", max_shared_memory=1024)),
         ("sm_90,sm_count=132", Target("sm_90", sm_count=132)),
+        ("sm_90,cuda=13.0", Target("sm_90", ptx_isa="9.0")),
+        ("H100", Target("sm_90")),
         ("H100 SXM", Target("sm_90", sm_count=132)),
+        ("NVIDIA H100 80GB HBM3", Target("sm_90")),
+        ("NVIDIA A100-SXM4-80GB", Target("sm_80", sm_count=108)),
+        ("NVIDIA RTX 6000 Ada Generation", Target("sm_89", sm_count=142)),
         ("NVIDIA L4", Target("sm_89", sm_count=58)),
         ("nvidia-geforce_rtx 4090", Target("sm_89", sm_count=128)),
         ("l4, ptx_isa=8.5", Target("sm_89", ptx_isa="8.5", sm_count=58)),
@@ -129,7 +170,9 @@ def test_the_text_of_a_target_is_read(text: str, target: Target) -> None:
 def test_an_unknown_setting_is_refused_with_the_known_ones(
     text: str, setting: str
 ) -> None:
-    with pytest.raises(TargetError, match=r"Known settings: ptx_isa=8\.5") as caught:
+    with pytest.raises(
+        TargetError, match=r"Known settings: cuda=13\.0, ptx_isa=8\.5"
+    ) as caught:
         Target.parse(text)
     assert f"cannot read {setting!r}" in str(caught.value)
 
@@ -180,7 +223,7 @@ def test_without_any_target_the_error_says_how_to_name_one(
 
 
 def test_a_target_object_is_in_force_as_it_is() -> None:
-    target = Target("sm_100", max_shared_memory=1)
+    target = Target("sm_100", ptx_isa="9.0", max_shared_memory=1)
     with compiling_for(target):
         assert current_target() is target
 

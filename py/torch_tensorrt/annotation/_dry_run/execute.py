@@ -249,8 +249,16 @@ class LoadedKernel:
         """What a function of the driver returns beside its status."""
         status, *values = getattr(self._driver, function)(*arguments)
         if status != self._driver.CUresult.CUDA_SUCCESS:
+            _, text = self._driver.cuGetErrorString(status)
+            said = f"{status.name} ({int(status)}): {text.decode()}"
+            if status == self._driver.CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION:
+                said += (
+                    ". The code needs a newer driver. Compile it for this one: name "
+                    "the CUDA version that nvidia-smi prints, "
+                    "Target('sm_90', cuda='13.0')"
+                )
             raise DryRunError(
-                f"{self._entry}: {function}: the CUDA driver reports {status.name}."
+                f"{self._entry}: {function}: the CUDA driver reports {said}."
             )
         return values[0] if values else None
 

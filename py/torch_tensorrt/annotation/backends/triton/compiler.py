@@ -32,6 +32,7 @@ from ..._code.ptxas import output_of
 from ..._code.tensor_maps import parameters
 from ..._record.program import Descriptor
 from ..._record.recording import is_chosen_for
+from ..._target import OLDEST_PTX
 from ...errors import CompileError, TargetError, chain, place, reasons
 from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
 from ..abi import require_cluster, unlaunchable, unsupported
@@ -200,14 +201,6 @@ def _replace(
     stack.callback(setattr, cls, name, original)
 
 
-# The oldest PTX ISA that has an architecture as Triton emits it, from 9.0 on with the
-# architecture-specific instructions ("Target", PTX ISA manual).
-_OLDEST_PTX = {
-    75: 63, 80: 70, 86: 71, 87: 74, 89: 78, 90: 80,
-    100: 86, 101: 86, 103: 88, 110: 90, 120: 87, 121: 88,
-}  # fmt: skip
-
-
 def _require_known(target: Target) -> None:
     known = _known_architectures(target.capability)
     if target.arch not in known:
@@ -215,7 +208,7 @@ def _require_known(target: Target) -> None:
             f"target {target.arch} is not one that this Triton compiles for. It knows "
             f"{', '.join(known)}."
         )
-    oldest, asked = _OLDEST_PTX.get(target.capability), target.ptx_version
+    oldest, asked = OLDEST_PTX.get(target.capability), target.ptx_version
     if asked is not None and (oldest is None or asked < oldest):
         since = "no version known here" if oldest is None else f"{oldest / 10}"
         raise TargetError(
