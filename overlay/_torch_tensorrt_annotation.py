@@ -63,7 +63,7 @@ def main() -> int:
     """The console script `tta`: as `python -m torch_tensorrt.annotation`."""
     import runpy
 
-    run = runpy.run_path(_main_file(_root()))["main"]
+    run = runpy.run_path(_main_file(_root()), {"PROGRAM": "tta"})["main"]
     return int(run(before_import=quiet.start))
 
 

@@ -14,12 +14,10 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-# As it was started: as a module, or by the console script.
-_IS_SCRIPT = Path(sys.argv[0]).stem == "tta"
-_PROGRAM = "tta" if _IS_SCRIPT else "python -m torch_tensorrt.annotation"
+# The console script sets the name that it has.
+_PROGRAM: str = globals().get("PROGRAM", "python -m torch_tensorrt.annotation")
 _STATIC = "x=8x512:fp16"
 _DYNAMIC = "x=1..64x512"
 _TARGET = "as sm_90, sm_90,cuda=13.0 or H100"

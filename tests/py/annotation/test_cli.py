@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from conftest import RunPython
 from warned import warned
 
@@ -216,6 +217,65 @@ def test_a_report_may_go_to_the_screen_as_json(
     )
     assert status == OK
     assert json.loads(output)["target"] == "sm_80"
+
+
+def test_a_dry_run_is_made_for_every_target(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "report.html"
+    status, output, errors = run(
+        *("dry-run", file, *SCALE, "--input", "x=8x512:fp16", "--compile-only"),
+        *("--target", "sm_80", "--target", "sm_10", "--target", "H100,cuda=13.0"),
+        *("--html", page),
+        capsys=capsys,
+    )
+    assert status == FAILED
+    for target in ("sm_80", "sm_90"):
+        assert f"2 of 2 tactics compile for {target}, drivers from CUDA 1" in output
+        assert "cli::scale" in (tmp_path / f"report-{target}.html").read_text(
+            encoding="utf-8"
+        )
+    assert errors.startswith("sm_10: ")
+
+
+def test_verbose_shows_every_launch_with_floats_by_name(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["dry-run", file, *SCALE, "--input", "x=8x512:fp16", "--target", "sm_90"]
+    _, output, _ = run(*command, "--compile-only", "--verbose", capsys=capsys)
+    assert "n=4096, alpha=0.5" in output
+    _, output, _ = run(*command, "--compile-only", capsys=capsys)
+    assert "n=4096" not in output
+
+
+def test_the_console_script_is_the_same_program(run_python: RunPython) -> None:
+    """Its help comes before torch_tensorrt is imported, which takes seconds."""
+    code = "import sys, _torch_tensorrt_annotation as o; sys.argv = ['tta', {}]; "
+    done = run_python(
+        code.format("'--help'")
+        + "import atexit, resource; atexit.register(lambda: print('\\nimported', "
+        "'torch' in sys.modules)); o.main()"
+    )
+    assert "usage: tta " in done.stdout and "exit status: 0 all is well" in done.stdout
+    assert done.stdout.endswith("imported False\n")
+    done = run_python(code.format("'env'") + "sys.exit(o.main())")
+    assert "compiles triton" in done.stdout and not done.stderr
+
+
+def test_what_imports_print_is_left_out_and_the_rest_is_not(
+    run_python: RunPython,
+) -> None:
+    done = run_python(
+        """
+        import os, _torch_tensorrt_annotation as overlay
+        with overlay.quiet:
+            os.write(2, b"Please install modelopt library\\nsomething else\\n")
+            os.write(1, b"on standard output\\n")
+        print("after")
+        """
+    )
+    assert done.stdout == "after\n"
+    assert done.stderr == "something else\non standard output\n"
 
 
 def test_compile_fills_the_cache_for_every_target(
@@ -457,6 +517,22 @@ def test_the_opt_is_the_inputs_or_the_ranges_or_the_max() -> None:
     assert shapes([], ["x=1..64x512:fp16"]) == [(low, high, high)]
 
 
+def test_a_dtype_has_torchs_name_too() -> None:
+    (info,) = read(["x=8:float16"], [])
+    assert info.dtype == torch.float16
+    (info,) = read(["x=8:fp16"], ["x=1..9:float16"])
+    assert info.dtype == torch.float16
+
+
+def test_an_argument_that_nobody_annotated_is_explained() -> None:
+    plugin = op_with(tensors=("x", "alpha"), attributes={})
+    options = argparse.Namespace(input=[], dynamic=[], attribute=[("alpha", "0.5")])
+    with pytest.raises(UsageError, match=r"Write def meta\(x, alpha: float\)"):
+        read_inputs(options, plugin)
+    with pytest.raises(UsageError, match="alpha: it is a tensor"):
+        read_attributes(options, plugin)
+
+
 def test_a_range_of_one_extent_is_static() -> None:
     assert shapes([], ["x=8..8x512:fp16"]) == [(8, 512)]
 
@@ -466,6 +542,7 @@ def test_a_range_of_one_extent_is_static() -> None:
     [
         (["x=8x512"], [], "write one dtype, as x=8x512:fp16; got nothing"),
         (["x=8:fp17"], [], "got fp17; the dtypes are fp32, fp16, bf16"),
+        (["xs=8:fp17"], [], "no tensor xs; it takes x. Did you mean x?"),
         (["x=8:fp16", "x=9:fp16"], [], "--input x: it is given twice"),
         (["x=8:fp16"], ["x=1..9:fp32"], "write one dtype, as x=8x512:fp16; got fp16,"),
         (["x=1..8:fp16"], [], "a range goes in --dynamic x=1..64x512"),

@@ -131,8 +131,8 @@ MISTAKES = {
     "two launches": Mistake(
         ((LAUNCH, f"{LAUNCH}    silu_kernel[(1,)](out, out, n, BLOCK=BLOCK)\n"),),
         (
-            "launch_silu (kernels.py:13) launched 2 kernels",
-            "register an op for each kernel, or fuse them",
+            "my::silu: it is several steps, silu_kernel, silu_kernel",
+            "Each launch becomes a plugin of its own when a model is compiled",
         ),
     ),
     "kernel instead of function": Mistake(

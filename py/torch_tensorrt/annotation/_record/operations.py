@@ -18,6 +18,7 @@ import torch
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .._sizes.expressions import shown
 from ..errors import ArgumentError, DataDependentError, RecordError
 from .program import CaughtLaunch, Constant, Keywords, Operation, OpOverload, View
 from .recording import refuse, users_line
@@ -359,8 +360,8 @@ def read_operation(
             expr = read(value)
             if not expr.is_number:
                 raise RecordError(
-                    f"{where}: a float that follows a dynamic size ({expr}). Compute "
-                    "it in the kernel, or make the dimension static."
+                    f"{where}: a float that follows a dynamic size ({shown(expr)}). "
+                    "Compute it in the kernel, or make the dimension static."
                 )
             return Constant("", float(expr))
         return read(value)
