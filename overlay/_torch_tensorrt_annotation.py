@@ -62,7 +62,15 @@ def register() -> None:
 def main() -> int:
     """The console script `tta`: as `python -m torch_tensorrt.annotation`."""
     import runpy
+    from importlib.machinery import PathFinder
 
+    if PathFinder.find_spec("torch_tensorrt") is None:
+        print(
+            "tta: torch-tensorrt is not installed here, and this extends it. Install "
+            "it with TensorRT and a CUDA build of torch: pip install torch-tensorrt.",
+            file=sys.stderr,
+        )
+        return 2
     run = runpy.run_path(_main_file(_root()), {"PROGRAM": "tta"})["main"]
     return int(run(before_import=quiet.start))
 

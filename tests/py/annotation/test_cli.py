@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 import textwrap
 from collections.abc import Collection
@@ -260,6 +261,17 @@ def test_the_console_script_is_the_same_program(run_python: RunPython) -> None:
     assert done.stdout.endswith("imported False\n")
     done = run_python(code.format("'env'") + "sys.exit(o.main())")
     assert "compiles triton" in done.stdout and not done.stderr
+
+
+def test_beside_nothing_the_console_script_says_what_is_missing() -> None:
+    code = "import sys; sys.path.insert(0, sys.argv.pop()); "
+    code += "import _torch_tensorrt_annotation as o; sys.exit(o.main())"
+    folder = str(Path(overlay.__file__).parent)
+    command = [sys.executable, "-I", "-S", "-c", code, "env", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == USAGE
+    assert "tta: torch-tensorrt is not installed here" in done.stderr
+    assert "pip install torch-tensorrt" in done.stderr
 
 
 def test_what_imports_print_is_left_out_and_the_rest_is_not(
