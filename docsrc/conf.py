@@ -18,7 +18,7 @@ default_role = "code"
 # A reference that leads nowhere is an error, but to what others document.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:class", r"(collections|torch)\..*"),
+    ("py:class", r"(collections|torch|dataclasses)\..*"),
     ("py:class", r"torch_tensorrt\.dynamo\.(_settings|conversion\._Conv).*"),
 ]
 

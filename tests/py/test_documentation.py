@@ -273,7 +273,9 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
 # --- Troubleshooting ------------------------------------------------------------------
 
 CLASSES = [
-    name for name, cls in vars(errors).items() if inspect.isclass(cls) and cls.__doc__
+    name
+    for name, cls in vars(errors).items()
+    if inspect.isclass(cls) and cls.__module__ == errors.__name__
 ]
 
 

@@ -260,7 +260,7 @@ def _for_a_driver(target: Target) -> Target:
 @cache
 def _tensorrts_cuda() -> int:
     """The CUDA major version of the installed TensorRT: drivers from its .0 run it."""
-    names = {d.name.lower().replace("_", "-") for d in metadata.distributions()}
+    names = {(d.name or "").lower().replace("_", "-") for d in metadata.distributions()}
     for major in (12, 13):
         if any(name.startswith(f"tensorrt-cu{major}") for name in names):
             return major
