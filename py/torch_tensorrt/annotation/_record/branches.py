@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TypeAlias
@@ -44,10 +43,9 @@ from ..errors import (
     DynamicControlFlowError,
     RecordError,
     UserCodeError,
-    place,
 )
 from .program import Program, are_equal
-from .recording import is_users, raised_at
+from .recording import raised_at
 from .replay import (
     PlainInputs,
     Point,
@@ -178,14 +176,8 @@ def _run(run: Trace, function: Callable[[Trace], Program], what: str) -> Program
             what, cause = str(error), error.__cause__
         raise UserCodeError(
             f"{what} raised {type(cause).__name__} on fake tensors of shape {shapes}"
-            f"{_at_users_line(cause)}: {cause}"
+            f", at {raised_at(cause or error)}: {cause}"
         ) from error
-
-
-def _at_users_line(error: BaseException | None) -> str:
-    frames = traceback.extract_tb(error.__traceback__ if error else None)
-    own = [frame for frame in frames if is_users(frame.filename)]
-    return f", at {place(own[-1].filename, own[-1].lineno or 0)}" if own else ""
 
 
 class _Explorer:

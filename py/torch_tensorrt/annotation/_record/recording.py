@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import torch
 
 from .._target import Target
-from ..errors import AnnotationError, RecordError, TargetError
+from ..errors import AnnotationError, RecordError, TargetError, place
 
 _PACKAGE = f"{Path(__file__).parent.parent}{os.sep}"
 
@@ -172,14 +172,15 @@ def users_line() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None and not is_users(frame.f_code.co_filename):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+    where = place(frame.f_code.co_filename, frame.f_lineno)
+    return f"{where} in {frame.f_code.co_name}"
 
 
 def raised_at(error: BaseException) -> str:
     """``file:line in function`` of the user's where an error was raised, or passed."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if is_users(frame.filename)] or frames
-    return f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}"
+    return f"{place(own[-1].filename, own[-1].lineno or 0)} in {own[-1].name}"
 
 
 def is_users(filename: str) -> bool:
