@@ -185,6 +185,7 @@ def test_a_report_is_written_as_utf_8_whatever_the_locale(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(io, "text_encoding", lambda given, *_: given or "ascii")
+    monkeypatch.setattr(tta.DryRunReport, "to_html", lambda self: "±")
     page = tmp_path / "report.html"
     status, _, errors = run(
         *("dry-run", file, *SCALE, "--input", "x=8x512:fp16", "--compile-only"),
@@ -192,7 +193,7 @@ def test_a_report_is_written_as_utf_8_whatever_the_locale(
         capsys=capsys,
     )
     assert status == OK, errors
-    assert "┏" in page.read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == "±"
 
 
 def test_a_report_that_cannot_be_written_is_wrong_usage(

@@ -262,14 +262,16 @@ def test_with_no_tactic_left_the_first_error_is_raised(add: str) -> None:
         max_shape=(2**20, 4096),
         dtype=torch.float16,
     )
-    with pytest.raises(ArgumentError, match=r"`n`: 4096\*d0_0 reaches 4294967296"):
+    with pytest.raises(
+        ArgumentError, match=r"`n`: 4096\*x.shape\[0\] reaches 4294967296"
+    ):
         tta.dry_run(add, [large, large], "sm_90")
 
 
 BAD_CALLS: dict[str, tuple[Any, Any, type[AnnotationError], str]] = {
     "no target": ([torch.empty(8)] * 2, None, TargetError, "there is no GPU here"),
     "unknown target": ([torch.empty(8)] * 2, "sm_99", TargetError, "sm_99 is not one"),
-    "malformed target": ([torch.empty(8)] * 2, "h100", TargetError, "as 'sm_90'"),
+    "malformed target": ([torch.empty(8)] * 2, "hopper", TargetError, "as 'sm_90'"),
     "unsupported dtype": (
         [torch.empty(8, dtype=torch.complex64)] * 2,
         "sm_90",
@@ -477,7 +479,7 @@ def test_an_optional_tensor_that_is_not_given_reads_none() -> None:
     assert [shape.dims[1] for shape in tactic.shapes] == [None] * 4
     assert tactic.dtypes == ("FP16", "BOOL", "FP16")  # TensorRT has a constant there
     assert "opt 16x4096, none" in str(report)
-    assert "opt 16x4096, none" in report.to_html()
+    assert "bias none" in report.to_html()
     assert tta.DryRunReport.from_json(report.to_json()) == report
 
 

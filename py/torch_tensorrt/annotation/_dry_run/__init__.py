@@ -131,6 +131,7 @@ def dry_run(
         tuple(plugin.weights),
         attributes,
         inputs=tuple(plugin.tensors),
+        signature=str(_torch_op(plugin).default._schema),
         versions=_versions(tactics),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         verbose=verbose,
@@ -343,9 +344,14 @@ def _check(
 
 def _eager(plugin: Plugin, *tensors: torch.Tensor | None, **attributes: Any) -> Any:
     """What the op itself returns."""
-    namespace, _, name = plugin.op.partition("::")
     named = dict(zip(plugin.tensors, tensors, strict=True))
-    return getattr(getattr(torch.ops, namespace), name)(**named, **attributes)
+    return _torch_op(plugin)(**named, **attributes)
+
+
+def _torch_op(plugin: Plugin) -> Any:
+    """The op, as ``torch.ops`` has it."""
+    namespace, _, name = plugin.op.partition("::")
+    return getattr(getattr(torch.ops, namespace), name)
 
 
 def _on_gpu(

@@ -172,6 +172,7 @@ class DryRunReport:
         against: what the outputs were compared with; empty where they were not.
         interpreted: whether kernels were interpreted on the CPU, and not run.
         inputs: names of the op's tensors, which begin each ``dims``.
+        signature: of the op, as torch writes it.
         versions: of what compiled the kernels, by name.
         date: when they were compiled or run, in ISO 8601.
         verbose: whether it prints every launch, in a wide table.
@@ -187,6 +188,7 @@ class DryRunReport:
     against: str = ""
     interpreted: bool = False
     inputs: tuple[str, ...] = ()
+    signature: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     date: str = field(default="", compare=False)
     verbose: bool = field(default=False, compare=False)

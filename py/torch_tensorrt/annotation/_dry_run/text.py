@@ -105,7 +105,7 @@ def _tactics(report: DryRunReport) -> RenderableType:
     for tactic in report.tactics:
         language = f"{tactic.backend}: " if several else ""
         config = f"{language}{config_of(tactic) or 'defaults'}"
-        result = _result(report, tactic)
+        result = result_of(report, tactic)
         style = _COLOURS.get(result, "bold" if tactic is report.best else "")
         if tactic.error is None:
             shared = f"{tactic.shared_memory} B"
@@ -124,7 +124,7 @@ def _result_heading(report: DryRunReport) -> str:
     return "result" if is_told or any(t.error for t in report.tactics) else ""
 
 
-def _result(report: DryRunReport, tactic: TacticReport) -> str:
+def result_of(report: DryRunReport, tactic: TacticReport) -> str:
     """``4.0 us  0.97``; or whether the tactic is right."""
     if tactic.error is not None:
         return "left out"
