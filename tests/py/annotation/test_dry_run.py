@@ -263,7 +263,7 @@ def test_with_no_tactic_left_the_first_error_is_raised(add: str) -> None:
         dtype=torch.float16,
     )
     with pytest.raises(
-        ArgumentError, match=r"`n`: 4096\*x.shape\[0\] reaches 4294967296"
+        ArgumentError, match=r"`n`: 4096\*x.shape\[0\] reaches"
     ):
         tta.dry_run(add, [large, large], "sm_90")
 
