@@ -37,7 +37,7 @@ OLDEST_PTX = {
 }  # fmt: skip
 
 # Product -> its architecture and number of multiprocessors (NVIDIA's data sheets and
-# architecture white papers), under a name as `_product` writes it.
+# architecture white papers), under a name as `_known_product` writes it.
 _PRODUCTS: dict[str, tuple[str, int | None]] = {
     **{"T4": ("sm_75", 40), "A100": ("sm_80", 108), "A30": ("sm_80", 56)},
     **{"A10": ("sm_86", 72), "A10G": ("sm_86", 80), "A40": ("sm_86", 84)},
@@ -45,12 +45,8 @@ _PRODUCTS: dict[str, tuple[str, int | None]] = {
     **{"L4": ("sm_89", 58), "L40": ("sm_89", 142), "L40S": ("sm_89", 142)},
     **{"RTX 6000 ADA": ("sm_89", 142), "RTX 4090": ("sm_89", 128)},
     **{"H100": ("sm_90", None), "H100 SXM": ("sm_90", 132)},
-    **{
-        "H100 PCIE": ("sm_90", 114),
-        "H100 NVL": ("sm_90", 132),
-        "H200": ("sm_90", 132),
-        "GH200": ("sm_90", 132),
-    },
+    **{"H100 PCIE": ("sm_90", 114), "H100 NVL": ("sm_90", 132)},
+    **{"H200": ("sm_90", 132), "GH200": ("sm_90", 132)},
     **{"B200": ("sm_100", 148), "RTX 5090": ("sm_120", 170)},
 }
 

@@ -262,9 +262,7 @@ def test_with_no_tactic_left_the_first_error_is_raised(add: str) -> None:
         max_shape=(2**20, 4096),
         dtype=torch.float16,
     )
-    with pytest.raises(
-        ArgumentError, match=r"`n`: 4096\*x.shape\[0\] reaches"
-    ):
+    with pytest.raises(ArgumentError, match=r"`n`: 4096\*x.shape\[0\] reaches"):
         tta.dry_run(add, [large, large], "sm_90")
 
 

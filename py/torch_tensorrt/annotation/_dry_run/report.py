@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 
 from .._hidden import WORD
-from .._target import oldest_driver
+from .._target import SHARED_MEMORY, STATIC_DRIVER, newest_ptx_isa, oldest_driver
 from .._tensors import DType
 from ..errors import DryRunError
 
@@ -224,6 +224,8 @@ class DryRunReport:
         """The result in a sentence."""
         compiled = [t for t in self.tactics if t.error is None]
         newest = max((_version(t.ptx_isa) for t in compiled if t.ptx_isa), default=None)
+        if newest and any(t.shared_memory > SHARED_MEMORY for t in compiled):
+            newest = max(newest, _version(newest_ptx_isa(STATIC_DRIVER)))
         driver = f", drivers from {oldest_driver(newest)}" if newest else ""
         compiles = "compiles" if len(self.tactics) == 1 else "compile"
         verdict = f"{_share(len(compiled), self.tactics)} {compiles} for {self.target}"
