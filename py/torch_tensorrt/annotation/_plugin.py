@@ -381,7 +381,7 @@ class Plugin:
         )
 
     def _unless_steps(self, tactic: Tactic) -> Tactic:
-        """The tactic; with an error, if it is no single launch into new outputs."""
+        """The tactic; with an error, unless it is one launch into new outputs."""
         if tactic.program is None or tactic.program.is_plugin:
             return tactic
         steps = ", ".join(step.name for step in tactic.program.steps)

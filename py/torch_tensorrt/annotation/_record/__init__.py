@@ -190,7 +190,7 @@ def buffers(
         inputs: fake tensors of the recording.
 
     Returns:
-        Those of ``record(...).hidden``, if the program is no plugin.
+        Those of ``record(...).hidden``, unless the program is a plugin.
     """
     function = _Function(launch_fn, call)
     with (

@@ -241,8 +241,8 @@ class Program:
         hidden: buffers that it allocates, or torch makes, and does not return as such.
         steps: launches and torch operations, in order. A fake kernel has none.
         formats: TensorRT's names of the tensors' formats, inputs first.
-        returned: for each output, which part of which tensor it is; empty where outputs
-            are buffers of their own, whose numbers follow those of the inputs.
+        returned: for each output, the view that it is; empty where outputs are buffers
+            of their own, whose numbers follow those of the inputs.
         writable: the inputs that the op says it writes.
         aliased: inputs that the launch writes, and that its plugin therefore returns
             after its outputs.

@@ -220,7 +220,7 @@ class Trace:
 
 
 def as_tensors(value: Any, what: str) -> tuple[torch.Tensor, ...]:
-    """What an op, or its fake kernel, returned, as a tuple of tensors; None is none.
+    """What an op, or its fake kernel, returned, as a tuple of tensors; none for None.
 
     Raises:
         ArgumentError: it is not a tensor, or tensors.
@@ -581,7 +581,7 @@ def _setitem(tensor: torch.Tensor, key: Any, value: Any) -> Any:
 
 
 def _viewed(tensor: torch.Tensor, key: Any) -> tuple[Any, list[Any]] | None:
-    """A view, and the tensors that it is to be indexed by; None: it is not known."""
+    """A view, and the tensors that index it; None where this is not known."""
     keys = list(key) if isinstance(key, tuple) else [key]
     are_tensors = [isinstance(k, torch.Tensor) and k.dtype != torch.bool for k in keys]
     is_mixed = any(are_tensors) and any(isinstance(k, int | torch.SymInt) for k in keys)

@@ -258,7 +258,7 @@ def _read_launch(
 
 
 def _unread(function: Callable[..., Any]) -> frozenset[str]:
-    """Parameters that the body of a kernel never reads, if its source is at hand."""
+    """Parameters that the body of a kernel never reads, if it has a source."""
     if hasattr(function, "__wrapped__"):
         return frozenset()  # inspect would show another function
     try:

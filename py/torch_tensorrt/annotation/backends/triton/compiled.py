@@ -92,9 +92,8 @@ class Compiled:
             missing = [p for p in parameters if p not in given]
             if len(args) > len(given) or not all(p.is_constexpr for p in missing):
                 self.__refuse(
-                    f"with {len(args)} arguments. It takes {len(parameters)}, of which "
-                    "only constants can be left out: "
-                    f"{', '.join(self.__kernel.arg_names)}"
+                    f"with {len(args)} arguments. It takes {len(parameters)}, and only "
+                    f"constants may be missing: {', '.join(self.__kernel.arg_names)}"
                 )
             named = {p.name: value for p, value in zip(given, args, strict=True)}
             for name, value in named.items():

@@ -377,8 +377,8 @@ def _replace(graph_module: GraphModule, call: _Call, settings: Any) -> bool:
     for inner in body.graph.nodes:
         if inner.op == "get_attr":
             raise errors.UnsupportedKernelError(
-                f"{ops.schema.op}: one of its torch operations takes a tensor that is "
-                "no input. Pass it to the op."
+                f"{ops.schema.op}: one of its torch operations takes a tensor from "
+                "outside of the op. Pass it to the op."
             )
     places = (n for n in body.graph.nodes if n.op == "placeholder")
     with graph.inserting_before(node):
