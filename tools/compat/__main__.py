@@ -14,6 +14,8 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -28,6 +30,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="ops whose library/name holds this")
     parser.add_argument("--execute", action="store_true", help="run on the GPU here")
     parser.add_argument("--limit", type=float, default=120, help="seconds for an op")
+    parser.add_argument("--jobs", type=int, default=1, help="ops to try at a time")
     options = parser.parse_args()
 
     sys.path[0] = str(HERE.parent)  # the package is imported by its name
@@ -42,12 +45,15 @@ def main() -> None:
     results = {c.id: results[c.id] for c in cases if c.id in results}
     started = time.monotonic()
     tried = [case for case in cases if options.only in case.id]
-    for case in tried:
-        results[case.id] = run.run(case, options.limit, options.execute)
-        for mode, outcome in results[case.id].items():
-            line = f"{case.id} {mode}: {outcome['status']} {outcome.get('error', '')}"
-            print(line[:150], flush=True)
-        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    how = {"limit_s": options.limit, "executes": options.execute}
+    with ThreadPoolExecutor(options.jobs) as pool:  # each op has a process of its own
+        found = pool.map(partial(run.run, **how), tried)
+        for case, outcomes in zip(tried, found, strict=True):
+            results[case.id] = outcomes
+            for mode, outcome in outcomes.items():
+                status, error = outcome["status"], outcome.get("error", "")
+                print(f"{case.id} {mode}: {status} {error}"[:150], flush=True)
+            RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     DOCUMENT.write_text(render.document(cases, results, run.MOST_CONFIGS))
     print(render.counts(cases, results))
     print(f"{len(tried)} ops in {time.monotonic() - started:.0f} s")
