@@ -32,8 +32,8 @@ from torch.nn import functional
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._code.loaded import LoadedKernel
 from torch_tensorrt.annotation._dry_run.builder import build
-from torch_tensorrt.annotation._dry_run.execute import LoadedKernel
 from torch_tensorrt.annotation._dry_run.report import TacticReport
 from torch_tensorrt.annotation._plugin import Plugin, Request, registered
 from torch_tensorrt.annotation._target import current_target

@@ -19,6 +19,7 @@ AnnotationError
 ├── PTXError             the compiled text is not what was expected
 ├── RegistrationError    the op cannot be registered, or is registered differently
 └── DryRunError          the plugin could not be driven as TensorRT's builder does
+    └── LaunchError          the CUDA driver does not load, or launch, a kernel
 
 Warnings go to the logger ``torch_tensorrt.annotation``.
 """
@@ -106,6 +107,10 @@ class RegistrationError(AnnotationError):
 
 class DryRunError(AnnotationError):
     """A registered plugin could not be driven as TensorRT's builder does."""
+
+
+class LaunchError(DryRunError):
+    """The CUDA driver does not load, or launch, a kernel."""
 
 
 def as_ours(

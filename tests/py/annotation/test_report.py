@@ -347,7 +347,7 @@ def test_a_wrong_tactic_stays_wrong_where_the_next_does_not_fit_the_gpu(
 
     monkeypatch.setattr(execution, "Case", lambda *_: "of one shape")
     monkeypatch.setattr(execution, "_run", run)
-    monkeypatch.setattr(execution.LoadedKernel, "of", lambda tactic: None)
+    monkeypatch.setattr(execution, "load", lambda tactic: None)
     monkeypatch.setattr(execution, "copy_gbps", lambda: 3000.0)
     for name, value in {
         "is_available": True,

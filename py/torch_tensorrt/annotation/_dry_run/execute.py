@@ -4,22 +4,19 @@
 
 from __future__ import annotations
 
-import ctypes
-import itertools
 import statistics
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 
+from .._code.loaded import LoadedKernel, driver
 from .._compile.pool import progress
 from .._hidden import WORD
 from .._record import describe
-from .._target import SHARED_MEMORY
-from ..errors import DryRunError
+from ..errors import DryRunError, LaunchError
 from .case import Case, MakeInputs
 from .memory import POISONS
 from .report import DryRunReport, ShapeReport, TacticReport, bytes_held
@@ -71,7 +68,7 @@ def execute(
             f"{report.op}: its weights are {', '.join(report.weights) or 'none'}; got "
             f"{', '.join(weights) or 'none'}. Pass weights={{name: tensor}}."
         )
-    _driver()
+    driver()
     expected = partial(reference, **report.attributes)
     constants = [weights[name].cuda() for name in report.weights]
     tactics = {tactic.tactic: tactic for tactic in report.tactics}
@@ -79,8 +76,8 @@ def execute(
     for number, tactic in tactics.items():
         try:
             if tactic.error is None:
-                kernels[number] = LoadedKernel.of(tactic)
-        except DryRunError as error:
+                kernels[number] = load(tactic)
+        except LaunchError as error:
             tactics[number] = replace(tactic, error=str(error))
     found = {number: list[ShapeReport]() for number in kernels}
     with progress(f"running {report.op}", len(report.shapes) * len(kernels)) as advance:
@@ -145,7 +142,7 @@ def _run(
         launch = partial(kernel.launch, shape, inputs, [*outputs, *buffers])
         try:
             launch()
-        except DryRunError as error:  # a block needs too many registers
+        except LaunchError as error:  # a block needs too many registers
             return replace(shape, ok=False, failure=str(error))
         try:
             torch.cuda.synchronize()
@@ -162,105 +159,16 @@ def _run(
     return replace(shape, max_error=max(errors), time_us=time, spread_us=spread)
 
 
-# --- The CUDA driver ------------------------------------------------------------------
-
-
-def _driver() -> Any:
-    """The CUDA driver's functions."""
-    try:
-        from cuda.bindings import driver
-    except ImportError as error:
-        raise DryRunError(
-            "running kernels needs the CUDA driver's Python bindings: pip install "
-            "cuda-bindings, or pass execute=False."
-        ) from error
-    return driver
-
-
-class LoadedKernel:
-    """One entry of a module, on the current device.
+def load(tactic: TacticReport) -> LoadedKernel:
+    """A tactic's kernel.
 
     Raises:
-        DryRunError: the driver has no Python bindings, or does not load the code.
+        LaunchError: it cannot be loaded, or takes other arguments than TensorRT's.
     """
-
-    def __init__(self, code: str, entry: str) -> None:
-        torch.cuda.current_stream().synchronize()  # makes torch's context current
-        self._driver, self._entry = _driver(), entry
-        module = self._call("cuModuleLoadData", code.encode() + b"\0")
-        unload = weakref.finalize(self, self._driver.cuModuleUnload, module)
-        unload.atexit = False  # the context may be gone
-        self._function = self._call("cuModuleGetFunction", module, entry.encode())
-
-    @classmethod
-    def of(cls, tactic: TacticReport) -> LoadedKernel:
-        """A tactic's kernel.
-
-        Raises:
-            DryRunError: it cannot be loaded, or takes other arguments than TensorRT's.
-        """
-        kernel, shape = cls(tactic.code, tactic.entry), tactic.shapes[0]
-        passed = [8] * len(shape.dims) + [4] * len(shape.extras)
-        passed += [8] * (len(shape.outputs) + len(shape.hidden))
-        if (sizes := list(kernel._parameter_sizes())) != passed:
-            raise DryRunError(
-                f"{tactic.entry}: its parameters take {sizes} bytes; TensorRT would "
-                f"pass {passed}."
-            )
-        return kernel
-
-    def _parameter_sizes(self) -> Iterator[int]:
-        """Bytes of each parameter, as the driver knows them."""
-        for index in itertools.count():
-            found = self._driver.cuFuncGetParamInfo(self._function, index)
-            if found[0] != self._driver.CUresult.CUDA_SUCCESS:
-                return
-            yield found[2]
-
-    def launch(
-        self, shape: ShapeReport, inputs: Sequence[int], outputs: Sequence[int]
-    ) -> None:
-        """Launch for ``shape`` on torch's current stream with TensorRT's arguments.
-
-        It is a plain launch, as TensorRT's is taken to be. More than 48 KiB of dynamic
-        shared memory has only a kernel for a target whose ``max_shared_memory`` says
-        that TensorRT does more.
-
-        Args:
-            inputs, outputs: their addresses, those of hidden outputs last; the shape's
-                extras go between them.
-
-        Raises:
-            DryRunError: the driver does not launch it.
-        """
-        if shape.shared_memory > SHARED_MEMORY:
-            attribute = self._driver.CUfunction_attribute
-            most = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._call("cuFuncSetAttribute", self._function, most, shape.shared_memory)
-        pointer, extra = (ctypes.c_void_p,), (ctypes.c_int32,)
-        types = pointer * len(inputs) + extra * len(shape.extras)
-        types += pointer * len(outputs)
-        arguments = ((*inputs, *shape.extras, *outputs), types)
-        stream = torch.cuda.current_stream().cuda_stream
-        sizes = *shape.grid, *shape.block, shape.shared_memory
-        self._call("cuLaunchKernel", self._function, *sizes, stream, arguments, 0)
-
-    def _call(self, function: str, *arguments: Any) -> Any:
-        """What a function of the driver returns beside its status."""
-        status, *values = getattr(self._driver, function)(*arguments)
-        if status != self._driver.CUresult.CUDA_SUCCESS:
-            _, text = self._driver.cuGetErrorString(status)
-            said = f"{status.name} ({int(status)}): {text.decode()}"
-            if status == self._driver.CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION:
-                said += (
-                    ". The code needs a newer driver. Compile it for this one: name "
-                    "the CUDA version that nvidia-smi prints, "
-                    "Target('sm_90', cuda='13.0')"
-                )
-            raise DryRunError(
-                f"{self._entry}: {function}: the CUDA driver reports {said}."
-            )
-        return values[0] if values else None
+    kernel, shape = LoadedKernel(tactic.code, tactic.entry), tactic.shapes[0]
+    passed = [8] * len(shape.dims) + [4] * len(shape.extras)
+    kernel.require_parameters(passed + [8] * (len(shape.outputs) + len(shape.hidden)))
+    return kernel
 
 
 # --- Time -----------------------------------------------------------------------------
