@@ -13,26 +13,38 @@ everything that is not the op's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import sympy
 import torch
+from torch.utils._sympy.interp import sympy_interp
+from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from ._code.effects import STORED, UNKNOWN
 from ._code.kernel import Kernel
+from ._record.operations import called
 from ._record.program import (
     Launch,
     Operation,
     Output,
     Pointer,
     Program,
+    View,
     are_equal,
 )
 from ._sizes.expressions import on_ints
 from ._sizes.facts import bounds
-from ._tensors import Extent, Range, Ranges, TensorInfo
+from ._tensors import Extent, Range, Ranges, TensorInfo, symbol
+
+# From a launch, and the tensors between launches that it reads, to what it returns.
+RunLaunch: TypeAlias = Callable[["Step", dict[int, torch.Tensor]], Any]
+PREVIEW = (
+    "Writing in place is a preview feature of TensorRT's (ALIASED_PLUGIN_IO_10_03), "
+    "and no engine with it has been built here."
+)
 
 
 @dataclass(frozen=True)
@@ -214,3 +226,88 @@ def _extent(size: sympy.Expr, ranges: Ranges) -> Extent:
     low, high = bounds(size, ranges)
     opt = int(on_ints(size)({symbol: extent.opt for symbol, extent in ranges.items()}))
     return low if low == high else Range(max(low, 0), min(max(opt, low), high), high)
+
+
+# --- The op in terms of its steps -----------------------------------------------------
+
+
+def run(
+    structure: Structure, values: Sequence[Any], launch: RunLaunch
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """What an op returns, and the new values of the inputs that it writes.
+
+    It runs on fake tensors while torch traces it, with the writes of torch's operations
+    functionalized, and on real ones. Of ``values``, none is written.
+
+    Args:
+        values: the op's tensors, or None.
+        launch: returns new tensors, in the order of :attr:`Step.returned`.
+    """
+    program, size = structure.program, sizes_of(values)
+    held: dict[int, Any] = dict(enumerate(values))
+    steps, device = iter(structure.steps), device_of(values)
+
+    def tensor(view: View) -> torch.Tensor:
+        value = held[view.tensor]
+        for op, arguments in view.path:
+            value = called(op, arguments, size, tensor, device, value)
+        return value  # type: ignore[no-any-return]
+
+    for number in _empty_buffers(structure):
+        (buffer,) = _buffers(program, (number,))
+        shape = [size(extent) for extent in buffer.shape]
+        held[number] = torch.empty(shape, dtype=buffer.dtype, device=device)
+    for each in program.steps:
+        if isinstance(each, Operation):
+            for view in each.written:
+                if view.tensor < len(values):  # the caller's own
+                    held[view.tensor] = held[view.tensor].clone()
+            made = called(each.op, each.arguments, size, tensor, device)
+            made = made if isinstance(made, tuple | list) else [made]
+            results = zip(each.results, each.orders, made, strict=bool(each.results))
+            for number, order, value in results:
+                held[number] = value if order is None else value.permute(order)
+        else:
+            step = next(steps)
+            made = launch(step, {number: held[number] for number in step.reads})
+            made = made if isinstance(made, tuple | list) else [made]
+            held |= dict(zip(step.returned, made, strict=True))
+    written = tuple(held[number] for number in program.writable)
+    return tuple(map(tensor, program.returned)), written
+
+
+def sizes_of(values: Sequence[Any]) -> Callable[[Any], Any]:
+    """The value of an expression, in the extents of the op's tensors."""
+    extents = {
+        symbol(i, axis): extent
+        for i, value in enumerate(values)
+        if value is not None
+        for axis, extent in enumerate(value.shape)
+    }
+
+    def size(expr: Any) -> Any:
+        if expr.is_Integer:
+            return int(expr)
+        return sympy_interp(PythonReferenceAnalysis, extents, expr)
+
+    return size
+
+
+def device_of(values: Sequence[Any]) -> torch.device:
+    """Where an op's tensors are."""
+    given = (value for value in values if isinstance(value, torch.Tensor))
+    return next(given).device
+
+
+def _empty_buffers(structure: Structure) -> list[int]:
+    """Tensors that an operation writes, and nothing before it."""
+    made, found = set[int](), list[int]()
+    steps = iter(structure.steps)
+    for step in structure.program.steps:
+        if isinstance(step, Operation):
+            found += [v.tensor for v in step.written if v.tensor not in made]
+            made |= {*step.results}
+        else:
+            made |= {*next(steps).outputs}
+    first = len(structure.program.inputs)
+    return [number for number in dict.fromkeys(found) if number >= first]

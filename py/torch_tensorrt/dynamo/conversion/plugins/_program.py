@@ -19,7 +19,7 @@ import functools
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -29,10 +29,8 @@ from torch._higher_order_ops import auto_functionalize
 from torch.func import functionalize
 from torch.fx import GraphModule, Node, map_arg
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._sympy.interp import sympy_interp
-from torch.utils._sympy.reference import PythonReferenceAnalysis
 
-from torch_tensorrt.annotation import _plugin, errors
+from torch_tensorrt.annotation import _plugin, _steps, errors
 from torch_tensorrt.annotation._plugin import (
     Plugin,
     RegisteredOp,
@@ -40,15 +38,13 @@ from torch_tensorrt.annotation._plugin import (
     StepPlugin,
     registered,
 )
-from torch_tensorrt.annotation._record.operations import called
-from torch_tensorrt.annotation._record.program import Operation, View
-from torch_tensorrt.annotation._steps import Step, Structure
+from torch_tensorrt.annotation._steps import Step, Structure, device_of, sizes_of
 from torch_tensorrt.annotation._target import known_target
-from torch_tensorrt.annotation._tensors import TensorInfo, extent_of, symbol
+from torch_tensorrt.annotation._tensors import TensorInfo, extent_of
 from torch_tensorrt.dynamo.lowering import get_decompositions
 from torch_tensorrt.dynamo.lowering.passes import _aten_lowering_pass as passes
 
-from . import _aliased_io, _torch_op
+from . import _aliased_io, _launch, _torch_op
 from ._schema import OpSchema, split_name
 
 Values: TypeAlias = Mapping[str, Any]  # arguments of a call, by name
@@ -73,6 +69,7 @@ class StepOps:
         self.schema, self.plugin, self.strict = schema, plugin, strict
         self._register = register
         self._names: dict[Step, str] = {}
+        self._structures: dict[Request, Structure] = {}
 
     def undo(self) -> None:
         """Remove them all."""
@@ -124,7 +121,7 @@ class StepOps:
         try:
             returns = ", ".join(["Tensor"] * len(step.returned))
             fake = functools.partial(self._fake, step)
-            run = functools.partial(_refuse_eager, name)
+            run = functools.partial(self._run_launch, name, step)
             definition = f"{parameters} -> ({returns})"
             _torch_op.define_op(name, definition, fake, run, undo)
             self._register(schema, plugin, undo)
@@ -154,13 +151,48 @@ class StepOps:
             torch.empty(
                 [size(extent) for extent in self._buffer(structure, number).shape],
                 dtype=self._buffer(structure, number).dtype,
-                device=_device(values),
+                device=device_of(values),
             )
-            for size in [_sizes(values)]
+            for size in [sizes_of(values)]
             for number in step.outputs
         ]
         outputs += [torch.empty_like(given[buffer_name(n)]) for n in step.aliased]
         return tuple(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _run_launch(self, name: str, step: Step, *args: Any, **kwargs: Any) -> Any:
+        """Run a launch on CUDA, where a part of a graph stays in PyTorch.
+
+        It takes the kernel of a graph's profile, or one for these shapes alone.
+        """
+        between = [kwargs.pop(buffer_name(number)) for number in step.reads]
+        values, attributes = self.schema.bind(args, kwargs)
+        device = device_of(values)
+        weights = [w.detach().to(device) for _, w in self.plugin.spec.weights]
+        with _plugin.lock:
+            request = self._request(step, [*values, *weights], attributes)
+            structure = self.plugin.structure(request)
+            if structure is None or step not in structure.steps:
+                shapes = [v if v is None else list(v.shape) for v in values]
+                raise errors.UnsupportedKernelError(
+                    f"{name}: {self.schema.op} has other steps for inputs of {shapes} "
+                    "than it was taken apart into. Compile the model once more."
+                )
+            part = replace(request, inputs=step.part(structure.program).inputs)
+            plugin: Any = registered[name].plugin
+            made = _launch.launch(plugin, part, [*values, *between, *weights])
+        return made if len(made) > 1 else made[0]
+
+    def _request(
+        self, step: Step, tensors: Sequence[Any], attributes: Values
+    ) -> Request:
+        """The request of a graph with this launch whose profile holds the tensors."""
+        infos = [None if tensor is None else _info_of(tensor) for tensor in tensors]
+        own = Request.of(infos, attributes, known_target())
+        for request, structure in self._structures.items():
+            is_alike = replace(request, inputs=own.inputs) == own
+            if is_alike and step in structure.steps and _launch.holds(request, tensors):
+                return request
+        return own
 
     @staticmethod
     def _buffer(structure: Structure, number: int) -> Any:
@@ -177,91 +209,29 @@ class StepOps:
         """
         inputs = tuple(None if value is None else _info_of(value) for value in values)
         inputs = (*inputs, *self.plugin.weight_infos)
-        return self.plugin.structure(Request.of(inputs, attributes, known_target()))
+        request = Request.of(inputs, attributes, known_target())
+        if (structure := self.plugin.structure(request)) is not None:
+            self._structures[request] = structure
+        return structure
 
     # --- The op in terms of them ------------------------------------------------------
 
     def run(
         self, structure: Structure, values: Sequence[Any], attributes: Values
     ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        """What the op returns, and the new values of the inputs that it writes.
-
-        It runs on fake tensors while torch traces it, with the writes of torch's
-        operations functionalized, and on real ones.
-        """
-        program, size = structure.program, _sizes(values)
-        held: dict[int, Any] = dict(enumerate(values))
-        steps, device = iter(structure.steps), _device(values)
+        """What the op returns, and the new values of the inputs that it writes."""
         named = dict(zip(self.schema.tensors, values, strict=True)) | dict(attributes)
 
-        def tensor(view: View) -> torch.Tensor:
-            value = held[view.tensor]
-            for op, arguments in view.path:
-                value = called(op, arguments, size, tensor, device, value)
-            return value  # type: ignore[no-any-return]
+        def launch(step: Step, between: Mapping[int, torch.Tensor]) -> Any:
+            op = _overload(self.name(step))
+            return op(**named, **{buffer_name(n): t for n, t in between.items()})
 
-        for number in _empty_buffers(structure):
-            buffer = self._buffer(structure, number)
-            shape = [size(extent) for extent in buffer.shape]
-            held[number] = torch.empty(shape, dtype=buffer.dtype, device=device)
-        for each in program.steps:
-            if isinstance(each, Operation):
-                for view in each.written:
-                    if view.tensor < len(values):  # the caller's own
-                        held[view.tensor] = held[view.tensor].clone()
-                made = called(each.op, each.arguments, size, tensor, device)
-                made = made if isinstance(made, tuple | list) else [made]
-                for number, order, value in zip(
-                    each.results, each.orders, made, strict=False
-                ):
-                    held[number] = value if order is None else value.permute(order)
-            else:
-                step = next(steps)
-                op = _overload(self.name(step))
-                between = {buffer_name(n): held[n] for n in step.reads}
-                made = op(**named, **between)
-                made = made if isinstance(made, tuple | list) else [made]
-                held |= dict(zip(step.returned, made, strict=True))
-        written = tuple(held[number] for number in program.writable)
-        return tuple(map(tensor, program.returned)), written
+        return _steps.run(structure, values, launch)
 
 
 def buffer_name(number: int) -> str:
     """The parameter of a launch's op for a tensor of the program."""
     return f"between{number}"
-
-
-def _empty_buffers(structure: Structure) -> list[int]:
-    """Tensors that an operation writes, and nothing before it."""
-    made = {n for step in structure.steps for n in step.returned}
-    first, found = len(structure.program.inputs), []
-    for step in structure.program.steps:
-        if isinstance(step, Operation):
-            made |= {*step.results}
-            found += [v.tensor for v in step.written if v.tensor not in made]
-    return [number for number in dict.fromkeys(found) if number >= first]
-
-
-def _sizes(values: Sequence[Any]) -> Callable[[Any], Any]:
-    """The value of an expression, in the extents of the op's tensors."""
-    extents = {
-        symbol(i, axis): extent
-        for i, value in enumerate(values)
-        if value is not None
-        for axis, extent in enumerate(value.shape)
-    }
-
-    def size(expr: Any) -> Any:
-        if expr.is_Integer:
-            return int(expr)
-        return sympy_interp(PythonReferenceAnalysis, extents, expr)
-
-    return size
-
-
-def _device(values: Sequence[Any]) -> torch.device:
-    given = (value for value in values if isinstance(value, torch.Tensor))
-    return next(given).device
 
 
 def _overload(name: str) -> Any:
@@ -271,12 +241,6 @@ def _overload(name: str) -> Any:
 
 def _nothing() -> None:
     """There is nothing to do again: a graph makes the ops anew."""
-
-
-def _refuse_eager(name: str, *_: Any, **__: Any) -> Any:
-    raise errors.RegistrationError(
-        f"{name}: a launch of a larger op runs in engines alone."
-    )
 
 
 def _meta(ops: StepOps, step: Step, **named: Any) -> Any:
