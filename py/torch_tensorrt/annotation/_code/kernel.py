@@ -112,11 +112,12 @@ class Kernel:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is odd about the code, and may be right; for people."""
-        found = self.effects.items()
         return tuple(
             f"{tensor} {_NOTES[does]}"
-            for tensor, does in found
+            for tensor, does in self.effects.items()
             if does in _NOTES and not tensor.startswith("scratch")
+            # An input that is written holds something before.
+            and not (tensor.startswith("input") and STORED in does)
         )
 
 

@@ -23,6 +23,7 @@ from .._plugin import Plugin, Request, Tactic, lock, registered
 from .._record import infer_outputs
 from .._record.replay import MOST_SHAPES
 from .._sizes.expressions import shown
+from .._steps import PREVIEW
 from .._target import Target
 from .._tensors import INT32_MAX, Range, TensorInfo
 from ..errors import DryRunError, SpecError
@@ -123,7 +124,8 @@ def dry_run(
     recorded = plugin.kernels(request)
     executes = execute or (execute is None and _target.runs_here(target))
     interprets = execute is None and not executes and worker_count() > 0
-    tactics = _compile(plugin, request, recorded, strict, interprets)
+    shapes = _shapes(plugin, request, interprets)
+    tactics = _compile(plugin, request, recorded, strict, shapes)
     report = DryRunReport(
         op,
         target.arch,
@@ -196,7 +198,7 @@ def _compile(
     request: Request,
     tactics: Sequence[Tactic],
     strict: bool,
-    small: bool,
+    shapes: Mapping[str, Dims],
 ) -> tuple[TacticReport, ...]:
     failures = [tactic.error for tactic in tactics if tactic.error is not None]
     if failures and (strict or len(failures) == len(tactics)):
@@ -210,7 +212,6 @@ def _compile(
             f"{plugin.op}: autotune leaves out tactics {sorted(unseen)}, which have "
             f"kernels: {'; '.join(said) or 'without a warning'}. Please report this."
         )
-    shapes = _shapes(plugin, request, small)
     return tuple(_report(plugin, tactic, offered, shapes) for tactic in tactics)
 
 
@@ -224,6 +225,12 @@ def _report(
     if (kernel := tactic.kernel) is None:
         return TacticReport(tactic.number, **known, error=str(tactic.error))
     report = offered[tactic.number]
+    assert tactic.program is not None, "it was compiled"
+    if report.aliased != tactic.program.aliased:
+        raise DryRunError(
+            f"{plugin.op}: TensorRT's plugin writes the inputs {report.aliased}, and "
+            f"tactic {tactic.number} {tactic.program.aliased}. Please report this."
+        )
     entry = parse(report.code)
     return replace(
         report,
@@ -239,9 +246,16 @@ def _report(
             errors.sizes_in_names(name or shown(expr), plugin.tensors)
             for name, expr in zip_longest(kernel.names, kernel.extras, fillvalue="")
         ),
-        notes=kernel.notes,
+        notes=(*kernel.notes, *_notes_in_place(plugin, report.aliased)),
         shapes=tuple(replace(report.at(*d), name=name) for name, d in shapes.items()),
     )
+
+
+def _notes_in_place(plugin: Plugin, aliased: Sequence[int]) -> Iterator[str]:
+    names = (*plugin.tensors, *plugin.weights)
+    if aliased:
+        written = ", ".join(f"`{names[index]}`" for index in aliased)
+        yield f"writes {written} in place. {PREVIEW}"
 
 
 _SMALL = 6  # extents above min that a shape to be interpreted is

@@ -70,8 +70,30 @@ class _Build:
         self._inputs = list(map(_tensor_desc, inputs))
         self._outputs = list(map(_tensor_desc, outputs))
         self._in_out = [*self._inputs, *self._outputs]
-        if any(self._plugin.get_aliased_input(i) != -1 for i in range(num_outputs)):
-            raise DryRunError(f"{self._op}: in-place outputs cannot be dry-run.")
+        self._aliased = self._inputs_written(inputs, outputs)
+
+    def _inputs_written(
+        self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+    ) -> tuple[int, ...]:
+        """The inputs that are the last of the outputs that the op returns."""
+        found = [self._plugin.get_aliased_input(i) for i in range(len(outputs))]
+        aliased = [index for index in found if index != -1]
+        start = self._num_returned - len(aliased)
+        expected = [-1] * start + aliased
+        expected += [-1] * (len(outputs) - len(expected))
+        written = [self._corners(inputs[index]) for index in aliased]
+        returned = [self._corners(o) for o in outputs[start : self._num_returned]]
+        if found != expected or len({*aliased}) < len(aliased) or written != returned:
+            raise DryRunError(
+                f"{self._op}: its outputs share memory with the inputs {found}; "
+                "TensorRT shares an input with one output of the same extents. Please "
+                "report this."
+            )
+        return tuple(aliased)
+
+    @staticmethod
+    def _corners(info: TensorInfo) -> tuple[Any, ...]:
+        return info.dtype, *(info.at(which) for which in ("min", "opt", "max"))
 
     def launches(self) -> list[TacticReport]:
         """Each tactic that the plugin offers."""
@@ -130,6 +152,7 @@ class _Build:
             tactic,
             dtypes=tuple(DType.of_tensorrt(type_).token for type_, _ in visible),
             formats=tuple(format_.name for _, format_ in visible),
+            aliased=self._aliased,
             entry=entry,
             code=code.decode(),
             _launch=at,

@@ -67,7 +67,7 @@ class Case:
         poison: int,
     ) -> tuple[list[GuardedTensor], list[GuardedTensor], list[GuardedTensor]]:
         """The inputs as a tactic gets them; and its outputs and hidden buffers, new
-        ones in poison.
+        ones in poison. An output that is an input, too, is one buffer in both places.
 
         Hidden buffers have the alignment that TensorRT promises, and no more.
 
@@ -76,8 +76,10 @@ class Case:
         """
         extents = (*(t.shape for t in self._originals), *shape.outputs)
         kinds = zip(extents, tactic.torch_dtypes, tactic.formats, strict=True)
-        made = [GuardedTensor(*kind, poison, self._device) for kind in kinds]
         count = len(self._originals)
+        new = list(kinds)[: count + len(shape.outputs) - len(tactic.aliased)]
+        made = [GuardedTensor(*kind, poison, self._device) for kind in new]
+        made += [made[index] for index in tactic.aliased]
         for tensor, original in zip(made[:count], self._originals, strict=True):
             tensor.write(original)
         where = "LINEAR", poison, self._device, ALIGNMENT
@@ -98,12 +100,17 @@ class Case:
             errors.append(error)
             if wrong:
                 problems.append(f"output {index}: {wrong}")
-        for index, tensor in enumerate(inputs):
+        read = {i: tensor for i, tensor in enumerate(inputs) if tensor not in outputs}
+        for index, tensor in read.items():
             if not tensor.holds(self._originals[index]):
                 problems.append(f"input {index}: the kernel writes into it")
-        buffers = (("output", outputs), ("input", inputs), ("hidden buffer", hidden))
+        buffers = (
+            ("output", dict(enumerate(outputs))),
+            ("input", read),
+            ("hidden buffer", dict(enumerate(hidden))),
+        )
         for what, tensors in buffers:
-            for index, tensor in enumerate(tensors):
+            for index, tensor in tensors.items():
                 if not tensor.is_intact:
                     remedy = _REMEDY if what == "output" else ""
                     problems.append(

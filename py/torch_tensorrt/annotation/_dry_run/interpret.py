@@ -141,7 +141,9 @@ def _run(
         signal.setitimer(signal.ITIMER_REAL, left)
         for poison in _POISONS:
             tensors = case.tensors(tactic, shape, hidden, poison)
-            buffers = [tensor.buffer for each in tensors for tensor in each]
+            inputs, outputs, own = tensors
+            each = (*inputs, *outputs[: len(program.outputs)], *own)
+            buffers = [tensor.buffer for tensor in each]
             launch = program, shape.grid, shape.extras, buffers, aligned
             backend(tactic.backend).interpret(*launch)
             max_error, wrong = case.check(*tensors, tolerance)

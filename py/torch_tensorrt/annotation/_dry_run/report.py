@@ -70,6 +70,7 @@ class TacticReport:
         config: keywords of the launch function, and options of the compiler.
         dtypes: of the inputs, the weights and the outputs, as TensorRT names them.
         formats: as ``dtypes``, the tensor formats.
+        aliased: inputs that the kernel writes; they are also its last outputs.
         facts: what the compiler knew of the arguments (``x%16``: divisible by 16).
         target: architecture of the code (``sm_90a`` where it needs the ``a`` features).
         entry: name of the kernel in the code.
@@ -92,6 +93,7 @@ class TacticReport:
     config: dict[str, Any] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
+    aliased: tuple[int, ...] = ()
     facts: str = ""
     target: str = ""
     entry: str = ""
