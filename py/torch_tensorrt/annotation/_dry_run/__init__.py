@@ -21,16 +21,19 @@ from .._compile.job import toolchain_of
 from .._compile.pool import worker_count
 from .._plugin import Plugin, Request, Tactic, lock, registered
 from .._record import infer_outputs
+from .._record.program import Launch
 from .._record.replay import MOST_SHAPES
 from .._sizes.expressions import shown
 from .._steps import PREVIEW
 from .._target import Target
 from .._tensors import INT32_MAX, Range, TensorInfo
 from ..errors import DryRunError, SpecError
+from . import steps
 from .builder import build
 from .case import MakeInputs, random_inputs
 from .execute import execute as run_tactics
 from .interpret import interpret as interpret_tactics
+from .program_report import ProgramReport, RunReport, StepReport
 from .report import Dims, DryRunReport, TacticReport
 
 
@@ -121,10 +124,23 @@ def dry_run(
     with _target.compiling_for(target):
         target = _target.current_target()
     request = Request.of((*infos, *plugin.weight_infos), attributes, target, replay)
-    recorded = plugin.kernels(request)
     executes = execute or (execute is None and _target.runs_here(target))
     interprets = execute is None and not executes and worker_count() > 0
     shapes = _shapes(plugin, request, interprets)
+    on_gpu = make_inputs or partial(_on_gpu, inputs, infos)
+    if (program := _program(plugin, request, shapes, strict, executes)) is not None:
+        whole_report, whole = program
+        if executes:
+            run_by = reference or partial(_eager, plugin), partial(_eager, plugin)
+            whole_report = steps.execute(
+                whole_report, whole, *run_by, on_gpu, tolerance, bool(reference)
+            )
+        elif interprets:
+            whole_report = steps.interpret(
+                whole_report, whole, reference, make_inputs, tolerance
+            )
+        return _strictly(whole_report, strict)
+    recorded = plugin.kernels(request)
     tactics = _compile(plugin, request, recorded, strict, shapes)
     report = DryRunReport(
         op,
@@ -142,7 +158,7 @@ def dry_run(
         report = run_tactics(
             report,
             reference or partial(_eager, plugin),
-            make_inputs or partial(_on_gpu, inputs, infos),
+            on_gpu,
             tolerance,
             plugin.weights,
         )
@@ -152,8 +168,12 @@ def dry_run(
         how = plugin.spec.aligned, reference, make_inputs, tolerance
         programs = {t.number: t.program for t in recorded if t.program is not None}
         report = interpret_tactics(report, programs, *how, plugin.weights)
+    return _strictly(report, strict)
+
+
+def _strictly(report: DryRunReport, strict: bool) -> DryRunReport:
     if strict and not report.ok:
-        raise DryRunError(f"{op}: a tactic is wrong.\n{report}")
+        raise DryRunError(f"{report.op}: a tactic is wrong.\n{report}")
     return report
 
 
@@ -296,6 +316,52 @@ def _shapes(plugin: Plugin, request: Request, small: bool) -> dict[str, Dims]:
         shapes["ragged"] = tuple(None if i is None else i.at("opt") for i in infos)
         break
     return shapes
+
+
+def _program(
+    plugin: Plugin,
+    request: Request,
+    shapes: Mapping[str, Dims],
+    strict: bool,
+    on_gpu: bool,
+) -> tuple[ProgramReport, steps.Whole] | None:
+    """What TensorRT would embed for an op of several steps; None for any other."""
+    first = next((t.program for t in plugin.programs(request) if t.program), None)
+    if first is None or first.is_plugin:
+        return None
+    structure, ops = plugin.structure(request), registered[plugin.op].steps
+    assert structure is not None and request.target is not None, "it has several"
+    launches, programs = list[DryRunReport](), []
+    for step in structure.steps:
+        part = plugin_of(ops.name(step))
+        inputs = step.part(structure.program).inputs
+        of_step = replace(request, inputs=inputs)
+        recorded = part.kernels(of_step)
+        named = {n: steps.dims_of(structure, step, d) for n, d in shapes.items()}
+        tactics = _compile(part, of_step, recorded, strict, named)
+        arch, weights = request.target.arch, tuple(part.weights)
+        launches.append(
+            DryRunReport(part.op, arch, tactics, weights, request.attributes)
+        )
+        programs.append({t.number: t.program for t in recorded if t.program})
+    each = iter(launches)
+    reports = (
+        StepReport(s.name, next(each) if isinstance(s, Launch) else None)
+        for s in structure.program.steps
+    )
+    report = ProgramReport(
+        plugin.op,
+        request.target.arch,
+        (),
+        tuple(plugin.weights),
+        request.attributes,
+        steps=tuple(reports),
+        runs=tuple(RunReport(name, dims) for name, dims in shapes.items()),
+    )
+    device = "cuda" if on_gpu else "cpu"
+    constants = tuple(weight.to(device) for weight in plugin.weights.values())
+    made = structure, tuple(launches), tuple(programs), constants
+    return report, steps.Whole(*made, plugin.spec.aligned)
 
 
 # --- The arguments of a dry run -------------------------------------------------------

@@ -19,6 +19,7 @@ from .._record import describe
 from ..errors import DryRunError, LaunchError
 from .case import Case, MakeInputs
 from .memory import POISONS
+from .program_report import ProgramReport
 from .report import DryRunReport, ShapeReport, TacticReport, bytes_held
 
 
@@ -57,9 +58,15 @@ def execute(
         ``ok`` is False.
 
     Raises:
-        DryRunError: there is no GPU here, the driver lacks its Python bindings, or a
-            kernel fails in a way that no other can be run after.
+        DryRunError: the op has several steps, there is no GPU here, the driver lacks
+            its Python bindings, or a kernel fails in a way that no other can be run
+            after.
     """
+    if isinstance(report, ProgramReport):
+        raise DryRunError(
+            f"{report.op}: a report of several steps has no torch operations to run. "
+            "Call dry_run on the machine with the GPU."
+        )
     if not torch.cuda.is_available():
         raise DryRunError(f"{report.op}: there is no GPU here to run kernels on.")
     weights = weights or {}

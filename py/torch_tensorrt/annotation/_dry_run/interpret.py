@@ -11,11 +11,12 @@ far outside of all tensors ends that process alone.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,12 +35,12 @@ from .memory import POISONS, GuardedTensor, located
 from .report import Dims, DryRunReport, ShapeReport, TacticReport, bytes_held
 
 _CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT")
-_POISONS = POISONS[1:]  # a large number and its negative, for maxima and minima
+INTERPRETED = POISONS[1:]  # a large number and its negative, for maxima and minima
 # Of one report, which should not take much longer for it. A program takes about a
 # millisecond.
-_MOST_PROGRAMS, _MOST_SECONDS, _LEAST_SECONDS = 1000, 2.0, 0.01
+MOST_PROGRAMS, MOST_SECONDS, _LEAST_SECONDS = 1000, 2.0, 0.01
 _MOST_BYTES = 64 << 20  # of one shape's tensors
-_ORDER = ("static", "min", "ragged", "opt", "max")  # until there are too many programs
+ORDER = ("static", "min", "ragged", "opt", "max")  # until there are too many programs
 
 
 def interpret(
@@ -74,9 +75,9 @@ def interpret(
     expected = reference and partial(reference, **report.attributes)
     cases: dict[str, Case] = {}
     jobs: dict[tuple[int, int], Job] = {}
-    left, deadline = _MOST_PROGRAMS, time.monotonic() + _MOST_SECONDS
-    for shape, number, index in sorted(asked, key=lambda a: _ORDER.index(a[0].name)):
-        tactic, runs = tactics[number], len(_POISONS) * math.prod(shape.grid)
+    left, deadline = MOST_PROGRAMS, time.monotonic() + MOST_SECONDS
+    for shape, number, index in sorted(asked, key=lambda a: ORDER.index(a[0].name)):
+        tactic, runs = tactics[number], len(INTERPRETED) * math.prod(shape.grid)
         try:
             if runs > left or bytes_held(tactic, shape) > _MOST_BYTES:
                 raise TimeoutError("it would take long")
@@ -96,9 +97,8 @@ def interpret(
 
     def done(job: int, outcome: Any) -> None:
         number, index = list(jobs)[job]
-        shape, what = found[number][index], str(outcome)
-        if any(crash in what for crash in _CRASHES):
-            failure = f"it accesses memory far outside of its tensors: {what}"
+        shape = found[number][index]
+        if failure := crash_of(outcome):
             outcome = replace(shape, ok=False, failure=failure)
         elif isinstance(outcome, AnnotationError):
             outcome = _skipped(shape, outcome)
@@ -109,6 +109,32 @@ def interpret(
     ran = (replace(t, shapes=tuple(found[t.tactic])) for t in report.tactics)
     against = f"the reference {describe(reference)}" if reference else ""
     return replace(report, tactics=tuple(ran), interpreted=True, against=against)
+
+
+def crash_of(outcome: Any) -> str:
+    """How a worker died that ran a kernel; empty where it did not."""
+    if not isinstance(outcome, AnnotationError):
+        return ""
+    if not any(crash in str(outcome) for crash in _CRASHES):
+        return ""
+    return f"it accesses memory far outside of its tensors: {outcome}"
+
+
+@contextlib.contextmanager
+def limited(deadline: float) -> Iterator[None]:
+    """In a worker: the time is limited, and a wild access ends the process."""
+    torch.set_num_threads(1)  # other threads are not there after a fork
+    # A handler that returns would come back to the wild access, without end.
+    faulthandler.disable()
+    for fault in (signal.SIGSEGV, signal.SIGBUS):
+        signal.signal(fault, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, _give_up)
+    left = max(deadline - time.monotonic(), _LEAST_SECONDS)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, left)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _skipped(shape: ShapeReport, error: BaseException) -> ShapeReport:
@@ -128,41 +154,29 @@ def _run(
     deadline: float,
 ) -> ShapeReport:
     """What the kernel does at one shape; in a worker."""
-    torch.set_num_threads(1)  # other threads are not there after a fork
-    # A handler that returns would come back to the wild access, without end.
-    faulthandler.disable()
-    for fault in (signal.SIGSEGV, signal.SIGBUS):
-        signal.signal(fault, signal.SIG_DFL)
-    signal.signal(signal.SIGALRM, _give_up)
-    left = max(deadline - time.monotonic(), _LEAST_SECONDS)
-    hidden = _hidden_buffers(program, shape.dims)
+    hidden = hidden_buffers(program, shape.dims)
     found, problems = [], list[str]()
     try:
-        signal.setitimer(signal.ITIMER_REAL, left)
-        for poison in _POISONS:
-            tensors = case.tensors(tactic, shape, hidden, poison)
-            inputs, outputs, own = tensors
-            each = (*inputs, *outputs[: len(program.outputs)], *own)
-            buffers = [tensor.buffer for tensor in each]
-            launch = program, shape.grid, shape.extras, buffers, aligned
-            backend(tactic.backend).interpret(*launch)
-            max_error, wrong = case.check(*tensors, tolerance)
-            problems = problems or wrong
-            found.append(tensors[1])
+        with limited(deadline):
+            for poison in INTERPRETED:
+                inputs, outputs, own = case.tensors(tactic, shape, hidden, poison)
+                each = (*inputs, *outputs[: len(program.outputs)], *own)
+                buffers = [tensor.buffer for tensor in each]
+                launch = program, shape.grid, shape.extras, buffers, aligned
+                backend(tactic.backend).interpret(*launch)
+                max_error, wrong = case.check(inputs, outputs, own, tolerance)
+                problems = problems or wrong
+                found.append(outputs)
         for index, pair in enumerate(zip(*found, strict=True)):
             if difference := _difference(*pair):
                 problems.insert(0, f"output {index}: {difference}")
     except Exception as error:  # an interpreter may raise anything
         return _skipped(shape, error)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     shape = replace(shape, ok=not problems, failure="; ".join(problems))
     return replace(shape, max_error=max_error)
 
 
-def _hidden_buffers(
-    program: Program, dims: Dims
-) -> list[tuple[list[int], torch.dtype]]:
+def hidden_buffers(program: Program, dims: Dims) -> list[tuple[list[int], torch.dtype]]:
     """The launch function's own, as small as they are: an engine's may be larger."""
     extents = {
         symbol(tensor, axis): extent
@@ -179,7 +193,7 @@ def _give_up(*_: Any) -> None:
 def _difference(first: GuardedTensor, second: GuardedTensor) -> str:
     """How the outputs of the two runs differ."""
     one, other = (t.tensor.unsqueeze(-1).view(torch.uint8) for t in (first, second))
-    unwritten = (one == _POISONS[0]).all(-1) & (other == _POISONS[1]).all(-1)
+    unwritten = (one == INTERPRETED[0]).all(-1) & (other == INTERPRETED[1]).all(-1)
     if unwritten.any():
         return located(unwritten, "are never written")
     return located((one != other).any(-1), "depend on memory outside of the inputs")

@@ -330,6 +330,10 @@ class DryRunReport:
             text: the JSON.
         """
         data = json.loads(text)
+        if "steps" in data:
+            from .program_report import ProgramReport
+
+            return ProgramReport.from_json(text)
         del data["ok"]
         for tactic in data["tactics"]:
             tactic["shapes"] = [ShapeReport(**_frozen(s)) for s in tactic["shapes"]]

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""What a dry run found of an op of several steps."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .._steps import PREVIEW
+from .report import Dims, DryRunReport
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step of an op.
+
+    Attributes:
+        name: of the kernel that it launches, or torch's of an operation.
+        launch: what a dry run finds of the launch's plugin; None for an operation of
+            torch's. Its tactics were run within the op, and their times are of the
+            launch alone.
+    """
+
+    name: str
+    launch: DryRunReport | None = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """All steps of an op, one after the other, at one shape.
+
+    Attributes:
+        name: as in :class:`ShapeReport`.
+        dims: extents of each input; None for an optional one that is not given.
+        ok: whether the outputs, and the inputs that the op writes, are right; None if
+            it was not run.
+        failure: what is wrong, or why it could not be run.
+        skipped: why it was not interpreted, without a GPU.
+        max_error: of any element, relative to it and to the tensor's root mean square
+            together.
+        time_us: median duration of all steps with the fastest tactics, in microseconds,
+            with a cold L2 cache. Operations are run by torch, without TensorRT's
+            fusions.
+        spread_us: its interquartile range, in microseconds.
+        eager_us: median duration of the op's own eager run.
+    """
+
+    name: str
+    dims: Dims
+    ok: bool | None = None
+    failure: str = ""
+    skipped: str = ""
+    max_error: float | None = None
+    time_us: float | None = None
+    spread_us: float | None = None
+    eager_us: float | None = None
+
+
+@dataclass(frozen=True)
+class ProgramReport(DryRunReport):
+    """The steps of one op for given inputs. Prints as text, with a table a launch.
+
+    It has no tactics of its own: each launch has.
+
+    Attributes:
+        steps: launches and torch operations, in order.
+        runs: all steps together, at each shape.
+    """
+
+    steps: tuple[StepReport, ...] = ()
+    runs: tuple[RunReport, ...] = ()
+
+    @property
+    def launches(self) -> tuple[DryRunReport, ...]:
+        """The reports of the steps that are launches."""
+        return tuple(step.launch for step in self.steps if step.launch is not None)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all tactics of all launches are offered, and right where they ran."""
+        return all(launch.ok for launch in self.launches) and not any(
+            run.ok is False or run.failure for run in self.runs
+        )
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """The names of the shapes that the report covers."""
+        return tuple(run.name for run in self.runs)
+
+    @property
+    def verdict(self) -> str:
+        """The result in a sentence."""
+        if all(run.ok is None for run in self.runs):
+            return "Compiled, not run: what the steps compute is checked on a GPU."
+        right = sum(run.ok is True for run in self.runs)
+        tactics = [tactic for launch in self.launches for tactic in launch.tactics]
+        well = sum(t.ok and any(s.ok for s in t.shapes) for t in tactics)
+        against = f", against {self.against}" if self.against else ""
+        how = "Interpreted on the CPU, not run on a GPU: a" if self.interpreted else "A"
+        return (
+            f"{how}ll steps are right at {right} of {len(self.runs)} shapes, and with "
+            f"{well} of {len(tactics)} tactics of the launches{against}."
+        )
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A line for each tactic that is left out or wrong, and each failed run."""
+        launches = (
+            f"{launch.op}, {problem}"
+            for launch in self.launches
+            for problem in launch.problems
+        )
+        runs = (f"all steps, {r.name}: {r.failure}" for r in self.runs if r.failure)
+        return (*launches, *runs)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the code, and may be right; what was not interpreted."""
+        writes = any(t.aliased for launch in self.launches for t in launch.tactics)
+        skipped = (
+            f"all steps, {run.name}, not interpreted: {run.skipped}"
+            for run in self.runs
+            if run.skipped
+        )
+        return (*([PREVIEW] if writes else []), *skipped)
+
+    @classmethod
+    def from_json(cls, text: str) -> ProgramReport:
+        """Read back what :meth:`to_json` wrote, on this machine or another.
+
+        Args:
+            text: the JSON.
+        """
+        data = json.loads(text)
+        steps = tuple(
+            StepReport(name, DryRunReport.from_json(json.dumps(launch)))
+            if (launch := step["launch"])
+            else StepReport(name)
+            for step in data.pop("steps")
+            for name in [step["name"]]
+        )
+        runs = (RunReport(**run | {"dims": _dims(run)}) for run in data.pop("runs"))
+        whole = DryRunReport.from_json(json.dumps(data))
+        known = {field.name: getattr(whole, field.name) for field in fields(whole)}
+        return cls(**known, steps=steps, runs=tuple(runs))
+
+    def to_json(self) -> str:
+        """The report as JSON, under the names of its attributes."""
+
+        def plain(run: RunReport) -> dict[str, Any]:
+            # JSON has no infinity.
+            return {k: None if v == math.inf else v for k, v in vars(run).items()}
+
+        steps = [
+            {"name": s.name, "launch": s.launch and json.loads(s.launch.to_json())}
+            for s in self.steps
+        ]
+        more = {"steps": steps, "runs": list(map(plain, self.runs))}
+        return json.dumps({**json.loads(super().to_json()), **more}, indent=2)
+
+    def to_html(self) -> str:
+        """The report, with all code, as one HTML page that needs no other file."""
+        from rich.console import Console
+        from rich.text import Text
+
+        codes = [
+            f"\n{launch.op}, tactic {tactic.tactic}: {tactic.entry}\n\n{tactic.code}"
+            for launch in self.launches
+            for tactic in launch.tactics
+            if tactic.code
+        ]
+        text = "\n".join([str(self), *codes])
+        width = max(map(len, text.splitlines()))
+        console = Console(record=True, file=io.StringIO(), width=width)
+        console.print(Text(text))
+        return console.export_html()
+
+    def __str__(self) -> str:
+        lines = [self.title, *self._steps(), "", *self._runs(), "", self.verdict]
+        return "\n".join([*lines, *self.problems, *self.notes])
+
+    def __rich__(self) -> Any:
+        """What ``rich.print`` prints."""
+        from rich.text import Text
+
+        return Text(str(self))
+
+    def _steps(self) -> list[str]:
+        lines = []
+        for number, step in enumerate(self.steps, start=1):
+            if step.launch is None:
+                lines.append(f"step {number}: {step.name}, by torch")
+            else:
+                plugin = f"the plugin {step.launch.op}"
+                lines.append(f"step {number}: launch of {step.name}, {plugin}")
+                lines += [f"  {line}" for line in str(step.launch).splitlines()]
+        return lines
+
+    def _runs(self) -> list[str]:
+        """A line for each shape."""
+        rows: list[tuple[str, ...]] = [("shape", "inputs", "all steps", "eager")]
+        for run in self.runs:
+            rows.append((run.name, _extents(run.dims), _result(run), _us(run.eager_us)))
+        if not any(run.eager_us for run in self.runs):
+            rows = [row[:-1] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+        return [line.rstrip() for line in lines]
+
+
+def _result(run: RunReport) -> str:
+    if run.ok is None:
+        return "not run"
+    if not run.ok:
+        return "WRONG"
+    return _us(run.time_us) or "interpreted"
+
+
+def _us(time: float | None) -> str:
+    return "" if time is None else f"{time:.1f} us"
+
+
+def _extents(dims: Dims) -> str:
+    each = ("none" if d is None else "x".join(map(str, d)) or "scalar" for d in dims)
+    return ", ".join(each)
+
+
+def _dims(run: dict[str, Any]) -> Dims:
+    return tuple(None if d is None else tuple(d) for d in run["dims"])
