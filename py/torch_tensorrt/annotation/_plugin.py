@@ -412,6 +412,7 @@ class Plugin:
         assert first is not None, "those without were left out"
         if first.is_plugin:
             return None
+        self._require_no_weights(first)
         if (target := request.target) is None:
             raise errors.TargetError(
                 f"{self.op}: to take it apart, its kernels must be compiled, and there "
@@ -446,6 +447,18 @@ class Plugin:
             if _codes(before) == _codes(steps):
                 break
         return Structure(first, steps, frozenset(t.number for t in alike))
+
+    def _require_no_weights(self, program: Program) -> None:
+        """Raise if one of torch's operations takes a weight, which no graph has."""
+        weights = dict(enumerate(dict(self.spec.weights), start=len(self.tensors)))
+        for operation in program.operations:
+            for view in operation.views:
+                if view.tensor in weights:
+                    raise errors.UnsupportedKernelError(
+                        f"{self.op}: {operation.name} takes weight "
+                        f"`{weights[view.tensor]}`, which only kernels are given. Pass "
+                        "what it computes as the weight, or the tensor as an input."
+                    )
 
     def _objection(self, program: Program, kernel: Kernel) -> AnnotationError | None:
         """The error for a kernel that writes an input, or no element of an output."""

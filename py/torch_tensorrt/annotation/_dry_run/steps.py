@@ -190,7 +190,7 @@ class _Run:
             )
 
         returned, written = run(self._whole.structure, values, launch)
-        return [*returned, *written]
+        return [*returned, *(tensor for tensor in written if tensor is not None)]
 
     def _launch(
         self, step: Step, given: Sequence[torch.Tensor | None]
@@ -286,7 +286,8 @@ class _Inputs:
                 f"compiled for {wanted}. Let make_inputs make those."
             )
         self.names = [f"output {i}" for i in range(len(program.returned))]
-        self.names += [f"input {i}, which the op writes," for i in program.writable]
+        writes = [i for i in program.writable if self.values[i] is not None]
+        self.names += [f"input {i}, which the op writes" for i in writes]
         self.expected: list[torch.Tensor] | None = None
         if reference is not None:
             copies = self.copies()
@@ -297,8 +298,8 @@ class _Inputs:
                     f"{len(program.returned)} outputs. Return one tensor for each, and "
                     "write the inputs that the op writes."
                 )
-            written = (copies[index] for index in program.writable)
-            self.expected = [*returned, *(t for t in written if t is not None)]
+            written = (t for i in writes if (t := copies[i]) is not None)
+            self.expected = [*returned, *written]
 
     def copies(self) -> list[torch.Tensor | None]:
         """New tensors, for what may write them."""

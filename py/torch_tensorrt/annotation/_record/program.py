@@ -263,6 +263,11 @@ class Program:
         return tuple(step for step in self.steps if isinstance(step, Launch))
 
     @property
+    def operations(self) -> tuple[Operation, ...]:
+        """The steps that are torch operations."""
+        return tuple(step for step in self.steps if isinstance(step, Operation))
+
+    @property
     def launch(self) -> Launch:
         """The only step of a plugin's program."""
         (launch,) = self.launches
