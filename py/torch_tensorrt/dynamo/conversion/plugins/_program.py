@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from torch._higher_order_ops import auto_functionalize
 from torch.func import functionalize
 from torch.fx import GraphModule, Node, map_arg
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from torch_tensorrt.annotation import _plugin, _steps, errors
 from torch_tensorrt.annotation._plugin import (
@@ -367,7 +369,7 @@ def _op_arguments(call: _Call, given: Values) -> dict[str, Any]:
         return arguments
     bases = arguments.pop("_all_bases")
     made = _views(call, arguments)
-    return arguments | {n: v and v.regenerate_view(bases) for n, v in made.items()}
+    return arguments | {n: v and _regenerated(v, bases) for n, v in made.items()}
 
 
 def _views(call: _Call, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -377,6 +379,32 @@ def _views(call: _Call, arguments: dict[str, Any]) -> dict[str, Any]:
         names, types, arguments, []
     )
     return views
+
+
+_WHOLE = auto_functionalize.NotView, auto_functionalize.AliasViewInfo
+
+
+def _regenerated(view: Any, bases: list[torch.Tensor]) -> torch.Tensor:
+    """A view of one of the tensors that torch keeps."""
+    base = bases[view.base_index]
+    is_reshape = _is_reshape(view, base)
+    made: torch.Tensor
+    made = base.view(view.size) if is_reshape else view.regenerate_view(bases)
+    return made
+
+
+def _is_reshape(view: Any, base: torch.Tensor) -> bool:
+    """Whether a view has all elements of a tensor, in their order.
+
+    torch describes it by strides, which TensorRT does not have.
+    """
+    if not isinstance(view, auto_functionalize.AsStridedViewInfo):
+        return False
+    *strides, count = itertools.accumulate(reversed(view.size), operator.mul, initial=1)
+    found = *reversed(view.stride), view.storage_offset, base.numel()
+    wanted = *strides, 0, count
+    same = (a == b for a, b in zip(found, wanted, strict=True))
+    return base.is_contiguous() and all(map(statically_known_true, same))
 
 
 def _in_steps(call: _Call, structure: Structure, given: Values) -> tuple[Any, ...]:
@@ -390,11 +418,21 @@ def _in_steps(call: _Call, structure: Structure, given: Values) -> tuple[Any, ..
     if call.node.target is auto_functionalize.auto_functionalized:
         return (*results, *written)
     bases = list(given["_all_bases"])
-    for view, value in zip(_views(call, dict(given)).values(), written, strict=True):
-        if isinstance(view, auto_functionalize.NotView):
-            bases[view.base_index] = value
-        elif view is not None:
-            bases[view.base_index] = bases[view.base_index].clone()
+    views = [view for view in _views(call, dict(given)).values() if view is not None]
+    indices = [view.base_index for view in views]
+    changed = (value for value in written if value is not None)
+    for view, value in zip(views, changed, strict=True):
+        base = bases[view.base_index]
+        if isinstance(view, _WHOLE) or _is_reshape(view, base):
+            if indices.count(view.base_index) > 1:
+                raise errors.UnsupportedKernelError(
+                    f"{call.ops.schema.op}: two of the tensors that it writes share "
+                    "memory. Pass it tensors of their own."
+                )
+            same = isinstance(view, _WHOLE)
+            bases[view.base_index] = value if same else value.view(base.shape)
+        else:
+            bases[view.base_index] = base.clone()
             view.regenerate_view(bases).copy_(value)
     return (*results, *bases)
 
