@@ -34,6 +34,7 @@ Hand over the function that launches your kernel; every config is a tactic::
 from . import errors as errors
 from ._dry_run import dry_run as dry_run
 from ._dry_run.execute import execute as execute
+from ._dry_run.program_report import ProgramReport as ProgramReport
 from ._dry_run.report import DryRunReport as DryRunReport
 from ._plugin import unregister as unregister
 from ._specs import CustomPluginSpec as CustomPluginSpec
@@ -54,6 +55,7 @@ __all__ = [
     "CuTileSpec",
     "CustomPluginSpec",
     "DryRunReport",
+    "ProgramReport",
     "Target",
     "TritonSpec",
     "__version__",

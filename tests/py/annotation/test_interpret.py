@@ -85,7 +85,7 @@ def output_first(out: torch.Tensor, x: torch.Tensor) -> None:
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """In processes, and however busy the machine is."""
     monkeypatch.setenv("TTA_JOBS", "2")
-    monkeypatch.setattr(interpretation, "_MOST_SECONDS", 60.0)
+    monkeypatch.setattr(interpretation, "MOST_SECONDS", 60.0)
 
 
 def like(x: torch.Tensor) -> torch.Tensor:
@@ -279,14 +279,14 @@ def endless(x: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def test_a_kernel_that_takes_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interpretation, "_MOST_SECONDS", 0.5)
+    monkeypatch.setattr(interpretation, "MOST_SECONDS", 0.5)
     report = interpreted(endless, inputs=[torch.empty(256)])
     note = report.notes[-1]
     assert "it takes too long" in note
 
 
 def test_only_so_many_programs_are_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interpretation, "_MOST_PROGRAMS", 17)
+    monkeypatch.setattr(interpretation, "MOST_PROGRAMS", 17)
     report = interpreted(planted)
     shapes = report.tactics[0].shapes
     assert [s.name for s in shapes if s.ok] == ["min", "ragged"]

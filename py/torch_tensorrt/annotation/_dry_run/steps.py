@@ -28,17 +28,9 @@ from .._steps import Step, Structure, run, sizes_of
 from .._tensors import absent
 from ..backends import Backend, backend
 from ..errors import AnnotationError, DryRunError, LaunchError
+from . import interpret as interpreter
 from .case import MakeInputs, random_inputs
 from .execute import copy_gbps, load, time_launch
-from .interpret import (
-    INTERPRETED,
-    MOST_PROGRAMS,
-    MOST_SECONDS,
-    ORDER,
-    crash_of,
-    hidden_buffers,
-    limited,
-)
 from .memory import POISONS, GuardedTensor, compare, located
 from .program_report import ProgramReport, RunReport, StepReport
 from .report import Dims, DryRunReport, ShapeReport, TacticReport
@@ -227,7 +219,7 @@ class _Run:
         if device.type == "cuda":
             return [self._guarded(extents, WORD, device) for extents in shape.hidden]
         program = self._whole.programs[index][self._chosen[index]]
-        buffers = hidden_buffers(program, shape.dims)
+        buffers = interpreter.hidden_buffers(program, shape.dims)
         return [self._guarded(*buffer, device) for buffer in buffers]
 
     def _check(
@@ -515,10 +507,13 @@ def interpret(
     if any(type(backend(n)).interpret is Backend.interpret for n in languages):
         return report
     expected = reference and partial(reference, **report.attributes)
-    left, deadline = MOST_PROGRAMS, time.monotonic() + MOST_SECONDS
+    left, deadline = (
+        interpreter.MOST_PROGRAMS,
+        time.monotonic() + interpreter.MOST_SECONDS,
+    )
     outcomes: dict[tuple[str, Chosen], _Outcome] = {}
     jobs: dict[tuple[str, Chosen], Job] = {}
-    for asked in sorted(report.runs, key=lambda r: ORDER.index(r.name)):
+    for asked in sorted(report.runs, key=lambda r: interpreter.ORDER.index(r.name)):
         inputs: _Inputs | None = None
         for chosen in whole.choices:
             key, count = (asked.name, chosen), _programs(whole, chosen, asked.name)
@@ -539,7 +534,7 @@ def interpret(
             jobs[key] = f"tactics {chosen}", run
 
     def done(job: int, outcome: Any) -> None:
-        if failure := crash_of(outcome):
+        if failure := interpreter.crash_of(outcome):
             outcome = _Outcome(False, failure)
         elif isinstance(outcome, AnnotationError):
             outcome = _skipped(outcome)
@@ -557,7 +552,7 @@ def interpret(
 
 def _programs(whole: Whole, chosen: Chosen, name: str) -> int:
     """How many programs an interpreter would run."""
-    return len(INTERPRETED) * sum(
+    return len(interpreter.INTERPRETED) * sum(
         math.prod(shape.grid)
         for offered, number in zip(whole.offered, chosen, strict=True)
         for shape in offered[number].shapes
@@ -597,8 +592,8 @@ def _interpreted(
 
     found, problems, max_error = [], list[str](), 0.0
     try:
-        with limited(deadline):
-            for poison in INTERPRETED:
+        with interpreter.limited(deadline):
+            for poison in interpreter.INTERPRETED:
                 this = _Run(whole, chosen, poison, launcher)
                 found.append(this(inputs.copies()))
                 max_error, wrong = inputs.compared(found[-1], tolerance)
