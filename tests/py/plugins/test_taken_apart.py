@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +22,17 @@ from warned import warned
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._plugin import registered, unregister
-from torch_tensorrt.annotation.errors import AnnotationError, UnsupportedKernelError
+from torch_tensorrt.annotation._code.loaded import driver
+from torch_tensorrt.annotation._plugin import Request, registered, unregister
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    LaunchError,
+    UnsupportedKernelError,
+)
 from torch_tensorrt.dynamo.conversion._TRTInterpreter import TRTInterpreter
-from torch_tensorrt.dynamo.conversion.plugins import _aliased_io, _program
+from torch_tensorrt.dynamo.conversion.plugins import _aliased_io, _launch, _program
 
 half, f32 = torch.float16, torch.float32
 Input = torch_tensorrt.Input
@@ -346,9 +354,64 @@ def test_strictly_it_is_an_error(op: Define) -> None:
 
 
 def test_the_op_as_a_whole_says_that_it_is_several_steps(op: Define) -> None:
-    name = defined(op)
+    plugin = registered[defined(op)].plugin
+    assert plugin is not None
+    request = Request.of([TensorInfo((64, 4096), half)], {}, Target("sm_90"))
     with pytest.raises(UnsupportedKernelError, match="several steps, partial_sum_kern"):
-        tta.dry_run(name, [STATIC])
+        plugin.tactic(1, request)
+
+
+# --- Left in PyTorch ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tensor", "is_held"),
+    [
+        (torch.empty(2, 1024, dtype=half), True),
+        (torch.empty(256, 8192, dtype=half), True),
+        (torch.empty(257, 1024, dtype=half), False),
+        (torch.empty(2, 1023, dtype=half), False),
+        (torch.empty(2, 1024), False),
+        (torch.empty(1, 2, 1024, dtype=half), False),
+        (None, False),
+    ],
+)
+def test_a_kernel_is_for_the_shapes_of_its_profile(
+    tensor: Tensor | None, is_held: bool
+) -> None:
+    info = TensorInfo((Range(2, 64, 256), Range(1024, 4096, 8192)), half)
+    assert _launch.holds(Request.of([info], {}, None), [tensor]) is is_held
+
+
+def test_without_the_drivers_bindings_a_launch_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(LaunchError, match="pip install cuda-bindings"):
+        driver()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_launch_runs_in_pytorch_on_copies_of_what_it_writes(op: Define) -> None:
+    op(scale_rows_, lambda x, by: None, writes=("x",))
+
+    def model(x: Tensor, by: Tensor) -> Tensor:
+        y = x.relu()
+        torch.ops.apart.scale_rows(y, by)
+        return y
+
+    engine(model, STATIC, Input((64,), dtype=half))
+    x = torch.randn(64, 4096, device="cuda", dtype=half)
+    by = torch.randn(64, device="cuda", dtype=half)
+    before = x.clone()
+    found = torch.ops.apart.scale_rows_step0(x, by, between0=x)
+    assert torch.equal(x, before)
+    torch.testing.assert_close(found, x * by[:, None])
+    # Of another shape than the graph's: transposed, and at an odd address.
+    memory = torch.randn(1281, device="cuda", dtype=half)
+    for x in (memory[:1280].view(40, 32).T, memory[1:].view(32, 40)):
+        found = torch.ops.apart.scale_rows_step0(x, by[:32], between0=x)
+        torch.testing.assert_close(found, x * by[:32, None])
 
 
 # --- Registered, and forgotten --------------------------------------------------------

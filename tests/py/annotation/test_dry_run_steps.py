@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""A dry run of an op of several steps, and of a launch that writes its inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.annotation._dry_run.interpret as interpreter
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._steps import PREVIEW
+from torch_tensorrt.annotation.errors import DryRunError, UnsupportedKernelError
+
+X = torch.empty(3, 100)
+
+
+@triton.jit
+def multiply_kernel(
+    x, w, out, n, last, LIMIT: tl.constexpr, BLOCK: tl.constexpr, IN: tl.constexpr
+):
+    """With a store that the PTX does not show: where, is decided by a condition."""
+    row, column = tl.program_id(0) * n, tl.arange(0, BLOCK)
+    value = tl.load(x + row + column, column < n, other=0.0)
+    value *= tl.load(w + column, column < n, other=0.0)
+    if IN:
+        where = tl.where(column < last, x + row + column, out + row + column)
+        tl.store(where, value, column < n)
+    tl.store(out + row + column, value, column < n + LIMIT)
+
+
+def multiply(x: Tensor, w: Tensor, out: Tensor, past: int = 0, where: int = 0) -> None:
+    n = x.shape[1]
+    multiply_kernel[(x.shape[0],)](x, w, out, n, n // 2, past, 128, where)
+
+
+@triton.jit
+def add_to_kernel(x, total, n, BLOCK: tl.constexpr):
+    column = tl.arange(0, BLOCK)
+    value = tl.load(x + tl.program_id(0) * n + column, column < n, other=0.0)
+    tl.atomic_add(total + column, value, column < n)
+
+
+def twice(
+    x: Tensor, w: Tensor, out: Tensor, first: int = 0, second: int = 0, where: int = 0
+) -> None:
+    """``out`` is ``(x * w + 1) * w``."""
+    between = torch.empty_like(x)
+    multiply(x, w, between, first, where)
+    multiply(between + 1, w, out, second)
+
+
+def twice_in_torch(x: Tensor, w: Tensor) -> Tensor:
+    return (x * w + 1) * w
+
+
+def add_to(x: Tensor, total: Tensor) -> None:
+    n = x.shape[1]
+    add_to_kernel[(x.shape[0],)](x, total, n, BLOCK=128)
+
+
+def add_to_in_torch(x: Tensor, total: Tensor) -> None:
+    total += x.sum(0)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes, and however busy the machine is."""
+    monkeypatch.setenv("TTA_JOBS", "2")
+    monkeypatch.setattr(interpreter, "MOST_SECONDS", 60.0)
+
+
+def run_twice(config: dict[str, Any], **how: Any) -> tta.ProgramReport:
+    impl = tta.custom_plugin(
+        tta.triton(twice, [config]), meta_impl=lambda x, w: torch.empty_like(x)
+    )
+    trt_plugins.custom_op("several::twice", impl=impl, replace=True)
+    how = {"target": "sm_90", "reference": twice_in_torch, **how}
+    report = tta.dry_run("several::twice", [X, torch.empty(100)], **how)
+    assert isinstance(report, tta.ProgramReport)
+    return report
+
+
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+def test_a_report_has_each_step_with_the_tactics_of_a_launch() -> None:
+    report = run_twice({}, execute=False)
+    names = "multiply_kernel", "aten.add.Tensor", "multiply_kernel"
+    assert tuple(step.name for step in report.steps) == names
+    assert [step.launch is None for step in report.steps] == [False, True, False]
+    first, second = report.launches
+    assert (first.op, second.op) == ("several::twice_step0", "several::twice_step1")
+    (tactic,) = second.tactics
+    (shape,) = tactic.shapes
+    assert shape.dims == ((3, 100), (100,), (3, 100))  # the last is between launches
+    assert "multiply_kernel" in tactic.code
+    assert report.ok and report.tactics == () and report.shapes == ("static",)
+
+
+def test_a_report_prints_and_comes_back_from_json() -> None:
+    report = run_twice({}, execute=False)
+    text = str(report)
+    assert "step 2: aten.add.Tensor, by torch" in text
+    assert "Compiled, not run" in text
+    assert "static  3x100, 100  not run" in text
+    back = tta.DryRunReport.from_json(report.to_json())
+    assert isinstance(back, tta.ProgramReport)
+    assert back == report and str(back) == text
+    page = report.to_html()
+    assert all(launch.tactics[0].entry in page for launch in report.launches)
+
+
+def test_the_report_of_another_machine_is_not_run() -> None:
+    report = run_twice({}, execute=False)
+    with pytest.raises(DryRunError, match="a report of several steps has no torch"):
+        tta.execute(report, reference=twice_in_torch)
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("reference", [twice_in_torch, None], ids=["values", "alone"])
+def test_steps_that_are_right_are_right(reference: Any) -> None:
+    report = run_twice({}, reference=reference)
+    assert report.ok and report.interpreted
+    assert [run.ok for run in report.runs] == [True]
+    assert [s.ok for r in report.launches for t in r.tactics for s in t.shapes] == [
+        *(True, True)
+    ]
+    assert "Interpreted on the CPU" in report.verdict
+
+
+@needs_no_gpu
+@pytest.mark.parametrize(
+    ("bug", "found"),
+    [
+        ({"first": 2}, "launch 0 of kernel multiply_kernel writes outside of its out"),
+        ({"second": 2}, "launch 1 of kernel multiply_kernel writes outside of its out"),
+        ({"first": -2}, "output 0: 6 of 300 elements depend on memory that nothing wr"),
+        ({"second": -2}, "output 0: 6 of 300 elements depend on memory that nothing w"),
+        ({"where": 1}, "launch 0 of kernel multiply_kernel writes into its input 0"),
+    ],
+    ids=["past the first", "past the last", "too little", "less", "an input"],
+)
+@pytest.mark.parametrize("reference", [twice_in_torch, None], ids=["values", "alone"])
+def test_a_planted_bug_is_found(
+    bug: dict[str, int], found: str, reference: Any
+) -> None:
+    report = run_twice(bug, reference=reference)
+    assert not report.ok
+    assert any(found in problem for problem in report.problems), report.problems
+    with pytest.raises(DryRunError, match="a tactic is wrong"):
+        run_twice(bug, strict=True)
+
+
+@needs_no_gpu
+def test_a_wrong_value_is_found() -> None:
+    report = run_twice({}, reference=lambda x, w: x * w * w)
+    assert not report.ok
+    assert report.runs[0].ok is False
+    assert "output 0: 300 of 300 elements are wrong" in report.runs[0].failure
+
+
+@needs_no_gpu
+def test_the_reference_has_as_many_outputs_as_the_op() -> None:
+    with pytest.raises(DryRunError, match="gives 2 tensors; the op has 1 outputs"):
+        run_twice({}, reference=lambda x, w: (x, w))
+
+
+# --- Writing inputs -------------------------------------------------------------------
+
+
+@pytest.fixture
+def adding() -> str:
+    """An op that adds the rows of a matrix to its second argument."""
+    if not hasattr(torch.ops.several, "add_to"):
+        made = torch.library.custom_op(
+            "several::add_to", add_to, mutates_args=("total",)
+        )
+        made.register_fake(lambda x, total: None)
+    trt_plugins.custom_op("several::add_to", impl=tta.triton())
+    return "several::add_to"
+
+
+@needs_no_gpu
+def test_an_input_that_the_op_writes_is_compared_with_what_the_reference_writes(
+    adding: str,
+) -> None:
+    how = {"target": "sm_90", "reference": add_to_in_torch}
+    report = tta.dry_run(adding, [X, torch.empty(100)], **how)
+    assert report.ok and "right at 1 of 1 shapes" in report.verdict
+    how["reference"] = lambda x, total: total.add_(1)
+    with pytest.raises(DryRunError, match="gives 1 tensors; the op has 0 outputs"):
+        tta.dry_run(adding, [X, torch.empty(100)], **how)
+    how["reference"] = lambda x, total: None
+    report = tta.dry_run(adding, [X, torch.empty(100)], **how)
+    assert "input 1, which the op writes: 100 of 100" in report.runs[0].failure
+
+
+def test_a_launch_that_writes_an_input_has_one_buffer_in_two_places(
+    adding: str,
+) -> None:
+    inputs = [X, torch.empty(100)]
+    report = tta.dry_run(adding, inputs, "sm_90", execute=False)
+    assert isinstance(report, tta.ProgramReport)
+    (launch,) = report.launches
+    (tactic,) = launch.tactics
+    assert tactic.aliased == (2,)  # the current value of `total`, after the op's own
+    (shape,) = tactic.shapes
+    assert shape.dims == ((3, 100), (100,), (100,)) and shape.outputs == ((100,),)
+    assert PREVIEW in report.notes
+    assert tactic.notes[-1] == f"writes `between1` in place. {PREVIEW}"
+    assert PREVIEW in str(report)
+
+
+@needs_no_gpu
+def test_the_launch_alone_is_dry_run_as_any_plugin(adding: str) -> None:
+    inputs = [X, torch.empty(100)]
+    tta.dry_run(adding, inputs, "sm_90", execute=False)
+    inputs = [*inputs, torch.empty(100)]
+    right = lambda x, _, total: total + x.sum(0)  # noqa: E731
+    launch = "several::add_to_step0"
+    report = tta.dry_run(launch, inputs, "sm_90", reference=right)
+    assert [s.ok for t in report.tactics for s in t.shapes] == [True]
+    report = tta.dry_run(launch, inputs, "sm_90", reference=lambda x, _, total: total)
+    (shape,) = report.tactics[0].shapes
+    assert "output 0: 100 of 100 elements are wrong" in shape.failure
+
+
+# --- Refused --------------------------------------------------------------------------
+
+
+def widened(x: Tensor, w: Tensor, out: Tensor) -> None:
+    multiply(x, w.float(), out)
+
+
+def test_an_operation_on_a_weight_is_refused() -> None:
+    impl = tta.custom_plugin(
+        tta.triton(widened),
+        meta_impl=lambda x: torch.empty_like(x),
+        w=torch.ones(100, dtype=torch.float16),
+    )
+    trt_plugins.custom_op("several::widened", impl=impl)
+    with pytest.raises(UnsupportedKernelError, match=r"aten\._to_copy.* weight `w`"):
+        tta.dry_run("several::widened", [X], "sm_90")
