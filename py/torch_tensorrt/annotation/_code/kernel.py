@@ -115,7 +115,8 @@ class Kernel:
         return tuple(
             f"{tensor} {_NOTES[does]}"
             for tensor, does in self.effects.items()
-            if does in _NOTES and not tensor.startswith("scratch")
+            if does in _NOTES
+            and not tensor.startswith("scratch")
             # An input that is written holds something before.
             and not (tensor.startswith("input") and STORED in does)
         )

@@ -23,6 +23,7 @@ from .._code.loaded import LoadedKernel, driver
 from .._compile.pool import Job, progress, run_in_workers, worker_count
 from .._hidden import WORD
 from .._record import as_tensors, describe
+from .._record.address import ALIGNMENT
 from .._record.program import Program
 from .._steps import Step, Structure, run, sizes_of
 from .._tensors import absent
@@ -209,18 +210,23 @@ class _Run:
         return [output.tensor for output in outputs]
 
     def _guarded(
-        self, extents: Sequence[int], dtype: torch.dtype, device: torch.device
+        self,
+        extents: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device,
+        shift: int = 0,
     ) -> GuardedTensor:
-        return GuardedTensor(extents, dtype, "LINEAR", self._poison, device)
+        return GuardedTensor(extents, dtype, "LINEAR", self._poison, device, shift)
 
     def _hidden(
         self, index: int, shape: ShapeReport, device: torch.device
     ) -> list[GuardedTensor]:
-        if device.type == "cuda":
-            return [self._guarded(extents, WORD, device) for extents in shape.hidden]
+        """With the alignment that TensorRT promises, and no more."""
         program = self._whole.programs[index][self._chosen[index]]
-        buffers = interpreter.hidden_buffers(program, shape.dims)
-        return [self._guarded(*buffer, device) for buffer in buffers]
+        buffers = [(list(extents), WORD) for extents in shape.hidden]
+        if device.type != "cuda":  # as the launch function allocates them
+            buffers = interpreter.hidden_buffers(program, shape.dims)
+        return [self._guarded(*buffer, device, ALIGNMENT) for buffer in buffers]
 
     def _check(
         self,
