@@ -115,8 +115,9 @@ def _compile(options: argparse.Namespace) -> int:
             print(f"{target.arch}: {error}")
             result = FAILED
             continue
-        good = sum(tactic.error is None for tactic in report.tactics)
-        print(f"{target.arch}: {good} of {len(report.tactics)} tactics")
+        tactics = [t for launch in report.launches for t in launch.tactics]
+        good = sum(tactic.error is None for tactic in tactics)
+        print(f"{target.arch}: {good} of {len(tactics)} tactics")
         for problem in report.problems:
             print(f"  {problem}")
             result = FAILED

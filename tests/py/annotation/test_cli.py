@@ -315,6 +315,34 @@ def test_compile_fills_the_cache_for_every_target(
     )
 
 
+TWO_LAUNCHES = """
+    def twice(x, out):
+        between = torch.empty_like(x)
+        launch(x, between)
+        launch(between, out, alpha=3.0)
+
+    trt_plugins.custom_op(
+        "cli::twice",
+        impl=tta.custom_plugin(
+            tta.triton(twice, [{"num_warps": 2}, {}]),
+            meta_impl=lambda x: torch.empty_like(x),
+        ),
+    )
+"""
+
+
+def test_compile_counts_the_tactics_of_all_launches(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(file.read_text() + textwrap.dedent(TWO_LAUNCHES))
+    given = "cli::twice", "--input", "x=8x512:fp16", "--target", "sm_90"
+    status, output, _ = run("compile", file, *given, capsys=capsys)
+    assert status == OK and output.startswith("sm_90: 4 of 4 tactics\n")
+    status, output, _ = run("dry-run", file, *given, "--json", "-", capsys=capsys)
+    assert status == OK
+    assert [step["name"] for step in json.loads(output)["steps"]] == ["kernel"] * 2
+
+
 def test_compile_says_what_is_left_out_and_goes_on(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

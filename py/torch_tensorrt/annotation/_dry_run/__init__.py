@@ -93,7 +93,8 @@ def dry_run(
     Returns:
         Every tactic with its kernel and its launch for each shape, or why it is left
         out. Where the tactics ran, also whether each is right, and its time in
-        microseconds.
+        microseconds. Of an op of several steps, a :class:`ProgramReport`: its steps,
+        each launch with tactics of its own, and all steps run in order.
 
     Raises:
         SpecError: the inputs or attributes are not those of the op.

@@ -207,6 +207,11 @@ class DryRunReport:
         return tuple(shape.name for shape in next(offered, ()))
 
     @property
+    def launches(self) -> tuple[DryRunReport, ...]:
+        """The report of each launch, which is this one."""
+        return (self,)
+
+    @property
     def best(self) -> TacticReport | None:
         """The fastest at opt, which TensorRT would pick; None where nothing ran."""
         timed = {

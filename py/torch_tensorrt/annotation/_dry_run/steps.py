@@ -342,7 +342,7 @@ def execute(
     if not torch.cuda.is_available():
         raise DryRunError(f"{report.op}: there is no GPU here to run kernels on.")
     driver()
-    kernels = [{n: load(t) for n, t in tactics.items()} for tactics in whole.offered]
+    whole, kernels = _loaded(whole)
 
     def launcher(
         index: int,
@@ -372,6 +372,7 @@ def execute(
                 ran = outcomes[asked.name, whole.first]
                 runs.append(replace(ran.of_all(asked.name, asked.dims), **timed))
             except torch.cuda.OutOfMemoryError as error:
+                torch.cuda.empty_cache()
                 failure = f"not run: out of GPU memory. {str(error).splitlines()[0]}"
                 runs.append(replace(asked, failure=failure))
     launches = whole.results(outcomes)
@@ -383,6 +384,30 @@ def execute(
     return replace(
         report, steps=_with(report.steps, launches), runs=tuple(runs), **known
     )
+
+
+def _loaded(whole: Whole) -> tuple[Whole, list[dict[int, LoadedKernel]]]:
+    """The kernels of each launch by tactic; those that cannot be loaded are left out.
+
+    Raises:
+        LaunchError: a launch has no kernel left.
+    """
+    launches, kernels = [], []
+    for launch in whole.launches:
+        loaded: dict[int, LoadedKernel] = {}
+        tactics = []
+        for tactic in launch.tactics:
+            try:
+                if tactic.error is None:
+                    loaded[tactic.tactic] = load(tactic)
+            except LaunchError as error:
+                tactic = replace(tactic, error=str(error))
+            tactics.append(tactic)
+        if not loaded:
+            raise LaunchError(f"{launch.op}: {tactics[0].error}")
+        launches.append(replace(launch, tactics=tuple(tactics)))
+        kernels.append(loaded)
+    return replace(whole, launches=tuple(launches)), kernels
 
 
 def _call(
