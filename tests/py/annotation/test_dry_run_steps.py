@@ -87,6 +87,7 @@ def run_twice(config: dict[str, Any], **how: Any) -> tta.ProgramReport:
     return report
 
 
+needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is none")
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
@@ -158,6 +159,34 @@ def test_a_planted_bug_is_found(
         run_twice(bug, strict=True)
 
 
+@needs_a_gpu
+@pytest.mark.parametrize(
+    ("bug", "found"),
+    [
+        ({"first": 2}, "launch 0 of kernel multiply_kernel writes outside of its out"),
+        ({"second": 2}, "launch 1 of kernel multiply_kernel writes outside of its out"),
+        ({"first": -2}, "output 0: 6 of 300 elements are wrong"),
+        ({"second": -2}, "output 0: 6 of 300 elements are wrong"),
+        ({"where": 1}, "launch 0 of kernel multiply_kernel writes into its input 0"),
+    ],
+    ids=["past the first", "past the last", "too little", "less", "an input"],
+)
+def test_a_planted_bug_is_found_on_a_gpu(bug: dict[str, int], found: str) -> None:
+    report = run_twice(bug)
+    assert report.gpu and not report.ok
+    assert any(found in problem for problem in report.problems), report.problems
+
+
+@needs_a_gpu
+@pytest.mark.parametrize("reference", [twice_in_torch, None], ids=["values", "eager"])
+def test_steps_that_are_right_are_right_on_a_gpu(reference: Any) -> None:
+    report = run_twice({}, reference=reference, strict=True)
+    (run,) = report.runs
+    assert run.ok and run.time_us and run.eager_us
+    assert all(launch.best is not None for launch in report.launches)
+    assert (report.against == "the op's own eager run") is (reference is None)
+
+
 @needs_no_gpu
 def test_a_wrong_value_is_found() -> None:
     report = run_twice({}, reference=lambda x, w: x * w * w)
@@ -170,6 +199,42 @@ def test_a_wrong_value_is_found() -> None:
 def test_the_reference_has_as_many_outputs_as_the_op() -> None:
     with pytest.raises(DryRunError, match="gives 2 tensors; the op has 1 outputs"):
         run_twice({}, reference=lambda x, w: (x, w))
+
+
+@triton.jit
+def scale_kernel(x, by, other, out, n, HAS_OTHER: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + at, at < n, other=0.0) * tl.load(by)
+    if HAS_OTHER:
+        value += tl.load(other + at, at < n, other=0.0)
+    tl.store(out + at, value, at < n)
+
+
+def scale_twice(x: Tensor, by: Tensor, other: Tensor | None, out: Tensor) -> None:
+    between = torch.empty_like(x)
+    n, grid = x.numel(), (triton.cdiv(x.numel(), 128),)
+    scale_kernel[grid](x, by, other, between, n, other is not None, BLOCK=128)
+    scale_kernel[grid](between, by, other, out, n, other is not None, BLOCK=128)
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("is_given", [True, False])
+def test_inputs_may_be_scalars_or_left_out(is_given: bool) -> None:
+    def like(x: Tensor, by: Tensor, other: Tensor | None) -> Tensor:
+        return torch.empty_like(x)
+
+    def reference(x: Tensor, by: Tensor, other: Tensor | None) -> Tensor:
+        more = 0.0 if other is None else other
+        return (x * by + more) * by + more
+
+    impl = tta.custom_plugin(tta.triton(scale_twice), meta_impl=like)
+    trt_plugins.custom_op("several::scale_twice", impl=impl)
+    inputs = [X, torch.empty(()), X if is_given else None]
+    report = tta.dry_run(
+        "several::scale_twice", inputs, "sm_90", reference=reference, tolerance=1e-3
+    )
+    assert isinstance(report, tta.ProgramReport)
+    assert [run.ok for run in report.runs] == [True], report
 
 
 # --- Writing inputs -------------------------------------------------------------------

@@ -134,7 +134,9 @@ class _Outcome:
 def dims_of(structure: Structure, step: Step, dims: Dims) -> Dims:
     """The extents of a launch's inputs, from those of the op's inputs and weights."""
     program, count = structure.program, step.tensors
-    size = sizes_of([d and torch.empty(d, device="meta") for d in dims])
+    size = sizes_of(
+        [None if d is None else torch.empty(d, device="meta") for d in dims]
+    )
     first, between = len(program.inputs), list[Any]()
     for number in step.reads:
         if number < first:
@@ -277,7 +279,7 @@ class _Inputs:
         self.values = [None if t is None else t.to(device).contiguous() for t in made]
         found = [v if v is None else (tuple(v.shape), v.dtype) for v in self.values]
         pairs = zip(given, dtypes, strict=True)
-        wanted = [extents and (extents, dtype) for extents, dtype in pairs]
+        wanted = [None if dims is None else (dims, dtype) for dims, dtype in pairs]
         if found != wanted:
             raise DryRunError(
                 f"dry run at {name}: the inputs are {found}, and the kernels were "
