@@ -140,21 +140,10 @@ def dry_run(
             whole_report = steps.interpret(
                 whole_report, whole, reference, make_inputs, tolerance
             )
-        return _strictly(whole_report, strict)
+        return _strictly(replace(whole_report, verbose=verbose), strict)
     recorded = plugin.kernels(request)
     tactics = _compile(plugin, request, recorded, strict, shapes)
-    report = DryRunReport(
-        op,
-        target.arch,
-        tactics,
-        tuple(plugin.weights),
-        attributes,
-        inputs=tuple(plugin.tensors),
-        signature=str(_torch_op(plugin).default._schema),
-        versions=_versions(tactics),
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        verbose=verbose,
-    )
+    report = _described(plugin, request, tactics, verbose)
     if executes:
         report = run_tactics(
             report,
@@ -176,6 +165,25 @@ def _strictly(report: DryRunReport, strict: bool) -> DryRunReport:
     if strict and not report.ok:
         raise DryRunError(f"{report.op}: a tactic is wrong.\n{report}")
     return report
+
+
+def _described(
+    plugin: Plugin, request: Request, tactics: tuple[TacticReport, ...], verbose: bool
+) -> DryRunReport:
+    """The report of a plugin that was compiled."""
+    assert request.target is not None, "that is what it was compiled for"
+    return DryRunReport(
+        plugin.op,
+        request.target.arch,
+        tactics,
+        tuple(plugin.weights),
+        request.attributes,
+        inputs=tuple(plugin.tensors),
+        signature=str(_torch_op(plugin).default._schema),
+        versions=_versions(tactics),
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        verbose=verbose,
+    )
 
 
 def _versions(tactics: Sequence[TacticReport]) -> dict[str, str]:
@@ -340,22 +348,17 @@ def _program(
         recorded = part.kernels(of_step)
         named = {n: steps.dims_of(structure, step, d) for n, d in shapes.items()}
         tactics = _compile(part, of_step, recorded, strict, named)
-        arch, weights = request.target.arch, tuple(part.weights)
-        launches.append(
-            DryRunReport(part.op, arch, tactics, weights, request.attributes)
-        )
+        launches.append(_described(part, request, tactics, verbose=False))
         programs.append({t.number: t.program for t in recorded if t.program})
     each = iter(launches)
     reports = (
         StepReport(s.name, next(each) if isinstance(s, Launch) else None)
         for s in structure.program.steps
     )
+    tactics = tuple(t for launch in launches for t in launch.tactics)
+    described = vars(_described(plugin, request, tactics, verbose=False))
     report = ProgramReport(
-        plugin.op,
-        request.target.arch,
-        (),
-        tuple(plugin.weights),
-        request.attributes,
+        **described | {"tactics": ()},
         steps=tuple(reports),
         runs=tuple(RunReport(name, dims) for name, dims in shapes.items()),
     )

@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .._steps import PREVIEW
 from .report import Dims, DryRunReport
 
 
@@ -92,19 +90,36 @@ class ProgramReport(DryRunReport):
         return tuple(run.name for run in self.runs)
 
     @property
+    def was_run(self) -> bool:
+        """Whether the steps were run, or interpreted, at some shape."""
+        return any(run.ok is not None for run in self.runs)
+
+    @property
     def verdict(self) -> str:
         """The result in a sentence."""
-        if all(run.ok is None for run in self.runs):
-            return "Compiled, not run: what the steps compute is checked on a GPU."
+        launches, operations = len(self.launches), len(self.steps) - len(self.launches)
+        of_torch = f" and {_count(operations, 'operation')} of torch's"
+        what = _count(launches, "launch", "es") + (of_torch if operations else "")
+        parts = [f"{what} for {self.target}"]
+        if not self.was_run:
+            return f"{parts[0]}; not run, so what they compute was not checked."
+        how = f"executed on {self.gpu}" if self.gpu else "executed"
+        how = "interpreted on the CPU, not run on a GPU" if self.interpreted else how
         right = sum(run.ok is True for run in self.runs)
         tactics = [tactic for launch in self.launches for tactic in launch.tactics]
         well = sum(t.ok and any(s.ok for s in t.shapes) for t in tactics)
         against = f", against {self.against}" if self.against else ""
-        how = "Interpreted on the CPU, not run on a GPU: a" if self.interpreted else "A"
-        return (
-            f"{how}ll steps are right at {right} of {len(self.runs)} shapes, and with "
-            f"{well} of {len(tactics)} tactics of the launches{against}."
+        parts.append(
+            f"{how}: right at {right} of {_count(len(self.runs), 'shape')}, with "
+            f"{well} of {_count(len(tactics), 'tactic')}{against}"
         )
+        typical = [run for run in self.runs if run.name in ("opt", "static")]
+        parts += [
+            f"all steps {run.time_us:.1f} us, the op's own eager run {run.eager_us:.1f}"
+            for run in typical
+            if run.time_us and run.eager_us
+        ]
+        return "; ".join(parts) + "."
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -114,19 +129,24 @@ class ProgramReport(DryRunReport):
             for launch in self.launches
             for problem in launch.problems
         )
-        runs = (f"all steps, {r.name}: {r.failure}" for r in self.runs if r.failure)
+        runs = (f"all steps at {r.name}: {r.failure}" for r in self.runs if r.failure)
         return (*launches, *runs)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is odd about the code, and may be right; what was not interpreted."""
-        writes = any(t.aliased for launch in self.launches for t in launch.tactics)
+        odd = (
+            f"{launch.op}: {note}"
+            for launch in self.launches
+            for tactic in launch.tactics
+            for note in tactic.notes
+        )
         skipped = (
-            f"all steps, {run.name}, not interpreted: {run.skipped}"
+            f"all steps at {run.name}, not interpreted: {run.skipped}"
             for run in self.runs
             if run.skipped
         )
-        return (*([PREVIEW] if writes else []), *skipped)
+        return (*dict.fromkeys(odd), *skipped)
 
     @classmethod
     def from_json(cls, text: str) -> ProgramReport:
@@ -164,69 +184,33 @@ class ProgramReport(DryRunReport):
 
     def to_html(self) -> str:
         """The report, with all code, as one HTML page that needs no other file."""
-        from rich.console import Console
-        from rich.text import Text
+        from . import program_text
 
-        codes = [
-            f"\n{launch.op}, tactic {tactic.tactic}: {tactic.entry}\n\n{tactic.code}"
-            for launch in self.launches
-            for tactic in launch.tactics
-            if tactic.code
-        ]
-        text = "\n".join([str(self), *codes])
-        width = max(map(len, text.splitlines()))
-        console = Console(record=True, file=io.StringIO(), width=width)
-        console.print(Text(text))
-        return console.export_html()
+        return program_text.as_html(self)
+
+    def show(self) -> None:
+        """Print the report, in colour if standard output is a terminal."""
+        from . import program_text
+
+        program_text.show(self)
 
     def __str__(self) -> str:
-        lines = [self.title, *self._steps(), "", *self._runs(), "", self.verdict]
-        return "\n".join([*lines, *self.problems, *self.notes])
+        from . import program_text
+
+        return program_text.as_text(self)
+
+    __repr__ = __str__
 
     def __rich__(self) -> Any:
         """What ``rich.print`` prints."""
-        from rich.text import Text
+        from . import program_text
 
-        return Text(str(self))
-
-    def _steps(self) -> list[str]:
-        lines = []
-        for number, step in enumerate(self.steps, start=1):
-            if step.launch is None:
-                lines.append(f"step {number}: {step.name}, by torch")
-            else:
-                plugin = f"the plugin {step.launch.op}"
-                lines.append(f"step {number}: launch of {step.name}, {plugin}")
-                lines += [f"  {line}" for line in str(step.launch).splitlines()]
-        return lines
-
-    def _runs(self) -> list[str]:
-        """A line for each shape."""
-        rows: list[tuple[str, ...]] = [("shape", "inputs", "all steps", "eager")]
-        for run in self.runs:
-            rows.append((run.name, _extents(run.dims), _result(run), _us(run.eager_us)))
-        if not any(run.eager_us for run in self.runs):
-            rows = [row[:-1] for row in rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
-        return [line.rstrip() for line in lines]
+        return program_text.renderable(self)
 
 
-def _result(run: RunReport) -> str:
-    if run.ok is None:
-        return "not run"
-    if not run.ok:
-        return "WRONG"
-    return _us(run.time_us) or "interpreted"
-
-
-def _us(time: float | None) -> str:
-    return "" if time is None else f"{time:.1f} us"
-
-
-def _extents(dims: Dims) -> str:
-    each = ("none" if d is None else "x".join(map(str, d)) or "scalar" for d in dims)
-    return ", ".join(each)
+def _count(number: int, what: str, plural: str = "s") -> str:
+    """``2 launches``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}{plural}"
 
 
 def _dims(run: dict[str, Any]) -> Dims:

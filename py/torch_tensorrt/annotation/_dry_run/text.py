@@ -58,7 +58,7 @@ def width_of(report: DryRunReport) -> int:
     console = Console(file=io.StringIO(), width=_TABLE_WIDTH)
     unlimited = console.options.update(max_width=10 * _TABLE_WIDTH)
     return max(
-        _TABLE_WIDTH, console.measure(_launches(report), options=unlimited).maximum
+        _TABLE_WIDTH, console.measure(launches_table(report), options=unlimited).maximum
     )
 
 
@@ -66,16 +66,16 @@ def width_of(report: DryRunReport) -> int:
 
 
 def _summary(report: DryRunReport) -> RenderableType:
-    return Group(_verdict(report), "", _tactics(report), "", *_after(report))
+    return Group(headline(report), "", tactics_table(report), "", *remarks(report))
 
 
-def _verdict(report: DryRunReport) -> Text:
+def headline(report: DryRunReport) -> Text:
     text = Text.assemble((report.op, "bold"), f": {report.verdict}")
     text.stylize("green" if report.ok else "red", len(report.op) + 2)
     return text
 
 
-def _after(report: DryRunReport) -> Iterable[RenderableType]:
+def remarks(report: DryRunReport) -> Iterable[RenderableType]:
     """What is wrong, what is odd, and what to do next."""
     for problem in report.problems:
         yield _hanging(problem, "red")
@@ -91,7 +91,7 @@ def _hanging(text: str, style: str) -> RenderableType:
     return Text.assemble((head + colon.rstrip(), style), colon and " ", rest)
 
 
-def _tactics(report: DryRunReport) -> RenderableType:
+def tactics_table(report: DryRunReport) -> RenderableType:
     """One line a tactic."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     headings: list[tuple[str, JustifyMethod]] = [
@@ -148,10 +148,10 @@ _LEFT = ("config", "entry, facts", "code", "shape", "extras")  # others are numb
 
 
 def _table(report: DryRunReport) -> RenderableType:
-    return Group(_verdict(report), _launches(report), *_after(report))
+    return Group(headline(report), launches_table(report), *remarks(report))
 
 
-def _launches(report: DryRunReport) -> Table:
+def launches_table(report: DryRunReport) -> Table:
     table = Table()
     longest = max([_MOST_TEXT, *(len(tactic.entry) for tactic in report.tactics)])
     for heading in _COLUMNS if report.was_run else _COLUMNS[:-1]:
