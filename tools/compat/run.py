@@ -146,7 +146,7 @@ def _dry_run(
             inputs,
             gpu.TARGET,
             execute=executes,
-            reference=body if executes else None,
+            reference=body if executes and not case.mutates else None,
             make_inputs=lambda dims: [
                 tensor.random(shape)
                 for tensor, shape in zip(case.inputs.values(), dims, strict=True)

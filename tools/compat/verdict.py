@@ -55,13 +55,17 @@ class Outcome:
 
     @classmethod
     def of_report(cls, report: Any) -> Outcome:
-        compiled = [t for t in report.tactics if not t.error]
+        tactics = [t for launch in report.launches for t in launch.tactics]
+        compiled = [t for t in tactics if not t.error]
         ran = [t for t in compiled if any(s.ok is not None for s in t.shapes)]
         right = [t for t in ran if all(s.ok for s in t.shapes)]
-        numbers = len(report.tactics), len(compiled), len(right)
+        numbers = len(tactics), len(compiled), len(right)
+        runs = getattr(report, "runs", ())  # of all steps, in an op of several
+        if failed := [r.failure for r in runs if r.failure]:
+            return cls("failed", first_sentence(failed[0]), "", "", *numbers)
         if wrong := [s.failure for t in ran for s in t.shapes if not s.ok]:
             return cls("failed", first_sentence(wrong[0]), "", "", *numbers)
-        left_out = [t.error for t in report.tactics if t.error]
+        left_out = [t.error for t in tactics if t.error]
         return cls(
             "in", first_sentence(left_out[0]) if left_out else "", "", "", *numbers
         )
