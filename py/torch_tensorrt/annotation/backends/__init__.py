@@ -73,10 +73,14 @@ class Toolchain:
 class Backend(Protocol):
     """One kernel language. A class that derives from this needs no ``run`` of its own
     where a launch function takes torch's tensors, and no ``interpret`` where there is
-    no interpreter."""
+    no interpreter. Without ``spec`` of its own, ``adopt`` does not try the language."""
 
     def toolchain(self) -> Toolchain:
         """What compiles here; no process is started to find out."""
+
+    def spec(self) -> KernelSpec | None:
+        """The spec of an op whose own body launches the kernel, all else by default."""
+        return None
 
     def intercept(
         self, on_launch: OnLaunch, overrides: Mapping[str, Any] | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 from ..._code.ptx import parse
 from ...errors import PTXError
 from .. import Backend, CompiledKernel, Options, Program, Target
-from . import DEFAULT_FACTS, FACT_SETS, tileiras
+from . import DEFAULT_FACTS, FACT_SETS, CuTileSpec, cutile, tileiras
 from .launch import caught_launches
 from .signature import Signature
 
@@ -17,6 +17,10 @@ class CuTileBackend(Backend):
 
     toolchain = staticmethod(tileiras.toolchain)
     intercept = staticmethod(caught_launches)
+
+    def spec(self) -> CuTileSpec:
+        """The spec of an op whose own body launches the kernel, all else by default."""
+        return cutile()
 
     def compile(
         self, program: Program, target: Target, options: Options, aligned: bool

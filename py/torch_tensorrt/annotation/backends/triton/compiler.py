@@ -36,6 +36,7 @@ from ..._target import OLDEST_PTX
 from ...errors import CompileError, TargetError, chain, place, reasons
 from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
 from ..abi import require_cluster, unlaunchable, unsupported
+from . import TritonSpec
 from .compiled import drop_compiled, recompiled
 from .descriptors import described, require_maps
 from .driver import answering_for_target
@@ -69,6 +70,10 @@ class TritonBackend(Backend):
                 settings[tool] = getattr(knobs.nvidia, tool).version
         pairs = sorted((name, str(value)) for name, value in settings.items())
         return Toolchain((("triton", triton_version), *pairs), compiler="")
+
+    def spec(self) -> TritonSpec:
+        """The spec of an op whose own body launches the kernel, all else by default."""
+        return TritonSpec.of(None)
 
     @contextlib.contextmanager
     def intercept(
