@@ -18,6 +18,7 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation import _specs, errors
 from torch_tensorrt.annotation._dry_run import report
+from torch_tensorrt.annotation._explain.report import OpReport, Split
 
 ERRORS = {
     name: value
@@ -31,6 +32,8 @@ CLASSES = {
         _specs.KernelSpec,
         report.TacticReport,
         report.ShapeReport,
+        OpReport,
+        Split,
     )
     if inspect.isclass(value)
 }

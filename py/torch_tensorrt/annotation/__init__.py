@@ -36,6 +36,9 @@ from ._dry_run import dry_run as dry_run
 from ._dry_run.execute import execute as execute
 from ._dry_run.program_report import ProgramReport as ProgramReport
 from ._dry_run.report import DryRunReport as DryRunReport
+from ._explain import adopt as adopt
+from ._explain import explain as explain
+from ._explain.report import ModelReport as ModelReport
 from ._plugin import unregister as unregister
 from ._specs import CustomPluginSpec as CustomPluginSpec
 from ._specs import custom_plugin as custom_plugin
@@ -55,16 +58,19 @@ __all__ = [
     "CuTileSpec",
     "CustomPluginSpec",
     "DryRunReport",
+    "ModelReport",
     "ProgramReport",
     "Target",
     "TritonSpec",
     "__version__",
+    "adopt",
     "custom_plugin",
     "cutedsl",
     "cutile",
     "dry_run",
     "errors",
     "execute",
+    "explain",
     "normalize_impl_to_spec",
     "triton",
     "unregister",
