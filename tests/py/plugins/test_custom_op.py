@@ -715,7 +715,12 @@ def test_what_is_wrong_for_invented_attributes_is_found_with_real_ones() -> None
         tta.dry_run("reg::silu", [x], "sm_90", attributes={"alpha": 0.5})
 
 
-@pytest.mark.parametrize("name", ["my::class", "my::_x", "my::\u00e9", None, 5])
+def test_a_name_may_start_with_an_underscore() -> None:
+    trt_plugins.custom_op("reg::_silu", impl=silu_spec())
+    assert tta.dry_run("reg::_silu", [torch.empty(8)], "sm_90", execute=False).ok
+
+
+@pytest.mark.parametrize("name", ["my::class", "my::__x", "my::\u00e9", None, 5])
 def test_a_name_that_torch_cannot_have_is_refused(name: Any) -> None:
     with pytest.raises(SpecError, match="write a namespace and a name"):
         trt_plugins.custom_op(name, impl=silu_spec())

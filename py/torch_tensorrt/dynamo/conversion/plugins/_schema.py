@@ -238,7 +238,7 @@ def _overload(op: str) -> Any:
         ) from error
 
 
-_NAME = r"([A-Za-z]\w*)::([A-Za-z]\w*)"
+_NAME = r"([A-Za-z]\w*)::(_?[A-Za-z]\w*)"
 _TENSOR = torch._C.TensorType.get()
 _ELEMENTS: dict[str, type] = {
     **{"FloatType": float, "IntType": int, "BoolType": bool, "StringType": str},
