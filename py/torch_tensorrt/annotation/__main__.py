@@ -30,11 +30,13 @@ examples:
       --dynamic {_DYNAMIC} --json report.json --html report.html
   {_PROGRAM} compile kernels.py my::silu --input {_STATIC} \\
       --target sm_80 --target sm_90,cuda=13.0
+  {_PROGRAM} explain models.py:make --target sm_90
   {_PROGRAM} cache info
   {_PROGRAM} env
 
-exit status: 0 all is well; 1 a tactic is left out or wrong, or nothing could be
-compiled; 2 wrong usage: an argument, a file or a target
+exit status: 0 all is well; 1 a tactic is left out or wrong, nothing could be
+compiled, or custom ops stay in PyTorch; 2 wrong usage: an argument, a file or a
+target
 """
 
 
@@ -117,6 +119,14 @@ def parser() -> argparse.ArgumentParser:
     dry.add_argument("--html", metavar="FILE", help="write the report as a web page")
     what = f"{_TARGET}; may be given several times"
     fill.add_argument("--target", action="append", required=True, help=what)
+    explain = command("explain", "show which custom ops of a model TensorRT can have")
+    what = "a function that returns the model and its inputs, as models.py:make"
+    explain.add_argument("factory", metavar="FILE_OR_MODULE:FUNCTION", help=what)
+    explain.add_argument("--target", help=f"{_TARGET}; else this GPU")
+    what = "operators an engine has at least; else Torch-TensorRT's own number"
+    explain.add_argument("--min-block-size", type=int, metavar="N", help=what)
+    what = "write the report; -: print it"
+    explain.add_argument("--json", metavar="FILE", help=what)
     cache = command("cache", "show or clear the kernel cache (TTA_CACHE_DIR)")
     cache.add_argument("what", choices=("info", "clear"))
     command("env", "show what is installed here, and what works")

@@ -8,6 +8,7 @@ import argparse
 import ast
 import contextlib
 import importlib.util
+import inspect
 import pkgutil
 import platform
 import sys
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +26,8 @@ from ._compile.cache import kernel_cache
 from ._compile.pool import worker_count
 from ._dry_run import dry_run, plugin_of
 from ._dry_run.report import DryRunReport
+from ._explain import explain
+from ._explain.report import ModelReport
 from ._plugin import Plugin
 from ._target import Target, current_target
 from ._tensors import DTYPES, Extent, Range, TensorInfo
@@ -89,9 +93,13 @@ def _dry_run(options: argparse.Namespace) -> int:
     return result
 
 
-def _write(report: DryRunReport, options: argparse.Namespace, suffix: str) -> None:
+def _write(
+    report: DryRunReport | ModelReport, options: argparse.Namespace, suffix: str
+) -> None:
     """Write the files that were asked for; the suffix tells those of targets apart."""
-    forms = (options.json, report.to_json), (options.html, report.to_html)
+    forms = [(options.json, report.to_json)]
+    if isinstance(report, DryRunReport):
+        forms.append((options.html, report.to_html))
     for name, form in forms:
         if name in (None, "-"):
             continue
@@ -149,7 +157,42 @@ def _env(_: argparse.Namespace) -> int:
     return OK
 
 
-_COMMANDS = {"dry-run": _dry_run, "compile": _compile, "cache": _cache, "env": _env}
+def _explain(options: argparse.Namespace) -> int:
+    name, _, function = options.factory.rpartition(":")
+    if not name:
+        raise UsageError(f"{options.factory}: write a function as models.py:make.")
+    make = getattr(_load(name), function, None)
+    if not callable(make):
+        raise UsageError(f"{name} has no function {function}.")
+    takes_nothing = not any(
+        p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        for p in inspect.signature(make).parameters.values()
+    )
+    made = make() if takes_nothing else None
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise UsageError(
+            f"{options.factory}: it must take nothing and return two things, the model "
+            "and a list of its inputs."
+        )
+    model, inputs = made
+    least = options.min_block_size
+    settings = {} if least is None else {"min_block_size": least}
+    report = explain(model, inputs, options.target, **settings)
+    if options.json == "-":
+        print(report.to_json())
+    else:
+        report.show()
+    _write(report, options, "")
+    return OK if report.ok else FAILED
+
+
+_COMMANDS = {
+    "dry-run": _dry_run,
+    "compile": _compile,
+    "explain": _explain,
+    "cache": _cache,
+    "env": _env,
+}
 
 
 # --- The environment ------------------------------------------------------------------
@@ -228,7 +271,7 @@ def _reference(name: str) -> Any:
         raise UsageError(what) from error
 
 
-def _load(name: str) -> None:
+def _load(name: str) -> ModuleType:
     path = Path(name)
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
@@ -238,10 +281,11 @@ def _load(name: str) -> None:
         if is_file:  # under the file's name, whatever other module has it
             spec = importlib.util.spec_from_file_location(path.stem, path)
             assert spec is not None and spec.loader is not None, "it ends in .py"
-            sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[path.stem])
-        else:
-            importlib.import_module(name)
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+            return module
+        return importlib.import_module(name)
     except Exception as error:
         absent = error.name if isinstance(error, ModuleNotFoundError) else ""
         if absent and f"{name}.".startswith(f"{absent}."):

@@ -250,6 +250,67 @@ def test_verbose_shows_every_launch_with_floats_by_name(
     assert "n=4096" not in output
 
 
+MODEL = """
+    import torch
+
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return torch.ops.cli.scale(x, 0.5) + 1
+
+    def make():
+        return Model(), [torch.empty(8, 512, dtype=torch.float16)]
+    """
+
+
+@pytest.fixture
+def model(file: Path) -> Path:
+    """A file with a function that makes a model; two ops are registered."""
+    path = file.with_name("models.py")
+    path.write_text(textwrap.dedent(KERNELS) + textwrap.dedent(MODEL))
+    return path
+
+
+def test_a_model_of_a_file_is_explained(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = model.with_name("report.json")
+    status, output, errors = run(
+        *("explain", f"{model}:make", "--target", "sm_90"),
+        *("--min-block-size", "1", "--json", report),
+        capsys=capsys,
+    )
+    assert (status, errors) == (OK, "")
+    assert output.startswith("1 of 1 custom op becomes plugin layers. TensorRT gets 2")
+    assert json.loads(report.read_text())["ops"][0]["kernels"] == ["kernel"]
+
+
+def test_a_model_with_ops_left_in_pytorch_fails(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, output, _ = run(
+        *("explain", f"{model}:make", "--target", "sm_90", "--json", "-"), capsys=capsys
+    )
+    assert status == FAILED
+    assert "min_block_size=5" in json.loads(output)["ops"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("make", "make: write a function as models.py:make"),
+        ("FILE:none", "has no function none"),
+        ("FILE:Model", "it must take nothing and return two things"),
+    ],
+)
+def test_a_factory_that_is_none_is_wrong_usage(
+    name: str, message: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = name.replace("FILE", str(model))
+    status, output, errors = run("explain", given, capsys=capsys)
+    assert (status, output) == (USAGE, "")
+    assert message in errors
+
+
 def test_the_console_script_is_the_same_program(run_python: RunPython) -> None:
     """Its help comes before torch_tensorrt is imported, which takes seconds."""
     code = "import sys, _torch_tensorrt_annotation as o; sys.argv = ['tta', {}]; "
