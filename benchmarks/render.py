@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def contests(name: str) -> list[Contest]:
 def render() -> str:
     """The document."""
     tables = {name: section(name) for name in KERNELS}
-    tables |= {"goals": goals(), "build_costs": build_side()}
+    tables |= {"goals": goals(), "build_costs": build_side(), "hardware": hardware()}
     text = TEMPLATE.read_text()
     for name, table in tables.items():
         text = text.replace(f"<!-- {name} -->\n", table)
@@ -87,6 +87,51 @@ def section(name: str) -> str:
         f"![Each tactic, and its peers]({PLOTS}/{name}.svg)\n",
     ]
     return "\n".join(lines)
+
+
+HARDWARE = """## Triton: what Hopper has
+
+Matrix products and attention with shared memory over 48 KiB, clusters, scratch memory and tensor maps: [how they get them](hardware.md). *Its own launch* is Triton's, of the same kernel and config. Each launch is timed once a round, in turn with all others of its table. Of each kernel, the fastest config is shown. To reach: 0.98 of its own launch, and 0.95 of cuBLAS by one matrix product.
+"""  # noqa: E501  a paragraph of Markdown is one line
+
+
+def hardware() -> str:
+    """The section of benchmarks/hardware.py; nothing before it has been run."""
+    if not (RESULTS / "hardware.json").exists():
+        return ""
+    data, by_work = load("hardware"), dict[str, list[Contest]]()
+    for contest in contests("hardware"):
+        work, _, kernel = contest.name.rpartition(": ")
+        by_work.setdefault(work, []).append(replace(contest, name=kernel))
+    parts = [HARDWARE, where(data["environment"])]
+    for work, found in by_work.items():
+        peers = list(dict.fromkeys(peer for c in found for peer in c.peers))
+        headings = ["", "fastest config", "TFLOP/s", *(f"x of {p}" for p in peers)]
+        headings += ["same bits", "registers", "shared memory, bytes"]
+        rows = []
+        for c in found:
+            config = min(c.ours, key=lambda config: c.ours[config])
+            same = {"work": work, "kernel": c.name, "config": config}
+            (row,) = (r for r in data["kernels"] if same.items() <= r.items())
+            rows.append(
+                [
+                    *(c.name, config, f"{rate(c):.0f}", *(ratio(c, p) for p in peers)),
+                    "yes" if row["bit_equal"] else "**no**",
+                    *(str(row["registers"]), str(row["shared_memory"])),
+                ]
+            )
+        parts += [f"{work}:\n", markdown(headings, rows)]
+    ran = data["dynamic"]
+    equal = sum(shape["bit_equal"] for shape in ran)
+    sizes = dict.fromkeys(" x ".join(map(str, shape["M, N, K"])) for shape in ran)
+    if ran:
+        parts.append(
+            f"With dynamic M, N and K, one binary of each kind of matrix product gave "
+            f"the bits of its own launch at {equal} of {len(ran)} shapes "
+            f"({', '.join(sizes)}).\n"
+        )
+    parts += [f"Failed: {what}: {why}\n" for what, why in data["failed"].items()]
+    return "\n".join([*parts, ""])
 
 
 def ratio(contest: Contest, peer: str) -> str:
