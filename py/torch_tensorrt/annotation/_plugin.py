@@ -337,6 +337,24 @@ class Plugin:
         aliased = [read[number] for number in step.aliased]
         return tuple(map(torch.empty_like, (*outputs, *aliased)))
 
+    def outputs_of(
+        self, step: Step, dtypes: Sequence[torch.dtype | None]
+    ) -> tuple[Output, ...]:
+        """What a launch makes, at some sizes, where the op was taken apart before.
+
+        Args:
+            dtypes: of the inputs of its plugin.
+        """
+        count = len(self.tensors)
+        for request, structure in self._structures.items():
+            given = [info and info.dtype for info in request.inputs[:count]]
+            if structure and step in structure.steps and given == [*dtypes[:count]]:
+                return structure.outputs(step)
+        raise errors.UnsupportedKernelError(
+            f"{self.op}: its launches are plugins for inputs of other dtypes than "
+            f"{list(dtypes[:count])}. Compile the model once more."
+        )
+
     def _compiled(self, request: Request) -> Iterator[Tactic]:
         assert request.target is not None, "kernels are compiled for a target"
         tactics = self.programs(request)

@@ -133,6 +133,10 @@ class Structure:
     steps: tuple[Step, ...]
     numbers: frozenset[int]
 
+    def outputs(self, step: Step) -> tuple[Output, ...]:
+        """What a launch makes."""
+        return _buffers(self.program, step.outputs)
+
 
 def layout(
     program: Program, tensors: int, stored: Mapping[int, Set[int]] | None

@@ -52,6 +52,7 @@ def swiglu():
     a="1024 16 f32",
     b="n 16 bf16",
     c="n 16 bf16",
+    d="1024 f32",
     out="x",
     mutates="state",
     n=(1, 8, 64),
@@ -59,7 +60,10 @@ def swiglu():
 def selective_state_update():
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
 
-    return lambda state, x, dt, a, b, c: selective_state_update(state, x, dt, a, b, c)
+    # Without D, the library's launcher fails in PyTorch, too.
+    return lambda state, x, dt, a, b, c, d: selective_state_update(
+        state, x, dt, a, b, c, d
+    )
 
 
 @op(

@@ -543,9 +543,7 @@ class FakeTensors(TorchFunctionMode):
         if func is torch.Tensor.data_ptr:
             return Address.of(args[0])
         # torch's own assignment asks whether leading extents of the value are 1.
-        is_asked = (
-            not torch.backends.cuda.is_built() or func is torch.Tensor.__setitem__
-        )
+        is_asked = not torch._C._has_cuda or func is torch.Tensor.__setitem__
         if is_asked and (how := _WITHOUT_CUDA.get(func)):
             result = how(*args, **(kwargs or {}))
             if result is not NotImplemented:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,8 +59,13 @@ def register_descriptor(schema: OpSchema, hidden: HiddenOutputs | None = None) -
         what = f"{schema.op}: the fake kernel"
         symbols, ranges = shape_symbols(descs), _tensors.ranges_of(inputs)
         result = []
-        made = infer_outputs(meta, inputs, what, are_known)
-        for output in made[: len(made) - len(schema.aliased)]:
+        if are_known or schema.outputs_of is None:
+            made = infer_outputs(meta, inputs, what, are_known)
+            made = made[: len(made) - len(schema.aliased)]
+        else:
+            known = schema.outputs_of([i.dtype if i else None for i in inputs])
+            made = tuple(replace(o, shape=(sympy.S.One,) * len(o.shape)) for o in known)
+        for output in made:
             shape = tuple(to_tensorrt(size, symbols, ranges) for size in output.shape)
             dtype = DType.of(output.dtype).to_tensorrt()
             result.append(trtp.from_shape_expr(shape, dtype))

@@ -97,8 +97,14 @@ class StepOps:
         meta = functools.partial(_meta, self, step)
         places = (step.reads.index(number) for number in step.aliased)
         aliased = tuple(len(self.schema.tensors) + place for place in places)
-        fields = {"weights": weights, "fake": meta, "aliased": aliased}
-        schema = OpSchema.of(name, parameters, **fields)
+        schema = OpSchema.of(
+            name,
+            parameters,
+            weights=weights,
+            fake=meta,
+            aliased=aliased,
+            outputs_of=functools.partial(self.plugin.outputs_of, step),
+        )
         if aliased:
             _aliased_io.feature()  # or there is no such plugin
             _aliased_io.install()

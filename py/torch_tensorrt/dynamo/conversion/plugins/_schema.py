@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import keyword
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from torch_tensorrt.annotation._attributes import AttributeKind
+from torch_tensorrt.annotation._record.program import Output
 from torch_tensorrt.annotation.errors import RegistrationError, SpecError
 
 
@@ -29,6 +30,8 @@ class OpSchema:
             inputs.
         fake: the fake kernel, where this package defines the op.
         aliased: inputs of the plugin that it writes, and returns after its outputs.
+        outputs_of: from the dtypes of the inputs to the outputs that are not aliased,
+            whose extents do not count, for a fake kernel that takes real sizes alone.
     """
 
     op: str
@@ -36,6 +39,7 @@ class OpSchema:
     weights: tuple[str, ...] = ()
     fake: Callable[..., Any] | None = None
     aliased: tuple[int, ...] = ()
+    outputs_of: Callable[[Sequence[torch.dtype | None]], Sequence[Output]] | None = None
 
     @classmethod
     def of(cls, op: str, parameters: str | None = None, **fields: Any) -> OpSchema:
@@ -43,7 +47,7 @@ class OpSchema:
 
         Args:
             parameters: of an op that is not defined yet, as ``"(Tensor x)"``.
-            **fields: ``weights``, ``fake`` and ``aliased``.
+            **fields: ``weights``, ``fake``, ``aliased`` and ``outputs_of``.
 
         Raises:
             SpecError: ``op`` is not a name, or torch cannot parse the parameters.
