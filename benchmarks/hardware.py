@@ -37,7 +37,7 @@ from torch.nn.functional import scaled_dot_product_attention
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._dry_run.execute import LoadedKernel
+from torch_tensorrt.annotation._dry_run.execute import load
 from torch_tensorrt.annotation._dry_run.report import TacticReport
 
 TARGET = "sm_90,cuda=13.0,sm_count=132"  # without a GPU: an H200, as it was measured
@@ -234,7 +234,7 @@ def as_launched(
         torch.full(extents, -1, dtype=torch.int32, device="cuda")
         for extents in shape.hidden
     ]
-    kernel = LoadedKernel.of(tactic)
+    kernel = load(tactic)
 
     def launch() -> None:
         outputs = [tensor.data_ptr() for tensor in (out, *hidden)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from torch_tensorrt.annotation import __main__ as command_line
 from torch_tensorrt.annotation import unregister
@@ -128,13 +129,6 @@ MISTAKES = {
             "Choose one, and mask what is beyond the size",
         ),
     ),
-    "two launches": Mistake(
-        ((LAUNCH, f"{LAUNCH}    silu_kernel[(1,)](out, out, n, BLOCK=BLOCK)\n"),),
-        (
-            "my::silu: it is several steps, silu_kernel, silu_kernel",
-            "Each launch becomes a plugin of its own when a model is compiled",
-        ),
-    ),
     "kernel instead of function": Mistake(
         (("triton(launch_silu", "triton(silu_kernel"),),
         (
@@ -155,6 +149,13 @@ MISTAKES = {
         ("--dynamic", "x=1..64x64..8192"),
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests have a module of the file's name, too."""
+    monkeypatch.delitem(sys.modules, "kernels", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -179,7 +180,9 @@ def test_a_mistake_ends_in_a_message_with_its_remedy(
     said = " ".join((captured.out + captured.err).split())
     assert status != 0
     for message in MISTAKES[name].messages:
-        assert said.count(message) == 1, f"{message!r} in {said!r}"
+        assert message in said, f"{message!r} in {said!r}"
+        if not torch.cuda.is_available():  # a GPU runs all shapes, with all tactics
+            assert said.count(message) == 1, f"{message!r} in {said!r}"
     assert "Traceback" not in said
     assert "Bitwise" not in said and "d0_" not in said
 

@@ -23,7 +23,8 @@ from ..errors import ArgumentError, DataDependentError, RecordError
 from .program import CaughtLaunch, Constant, Keywords, Operation, OpOverload, View
 from .recording import refuse, users_line
 
-_Geometry: TypeAlias = tuple[Any, ...]  # equal for tensors that are the same memory
+# Equal for tensors that are the same memory; as long as torch learns nothing of sizes.
+_Geometry: TypeAlias = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,22 @@ class _Made:
         return "empty" in self.maker or any(type(s) is int and s == 0 for s in sizes)
 
 
+@dataclass(frozen=True)
+class _ViewOf:
+    """How a tensor came to be a view of another.
+
+    Attributes:
+        arguments: of the operation, beside ``base``.
+        index: of the tensor among the operation's results.
+    """
+
+    tensor: torch.Tensor
+    base: torch.Tensor
+    op: Any
+    arguments: Mapping[str, Any]
+    index: int
+
+
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the steps of a function while entered: launches, and torch's operations.
 
@@ -87,7 +104,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.what = what
         self._guarded: set[int] = set()
         self._made: dict[int, _Made] = {}
-        self._views: dict[_Geometry, tuple[torch.Tensor, OpOverload, Any]] = {}
+        self._views: dict[int, list[_ViewOf]] = {}
         self.steps: list[CaughtLaunch | CaughtOperation] = []
 
     def begin(
@@ -167,7 +184,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _note_views(
         self, func: Any, given: Mapping[str, Any], results: Sequence[torch.Tensor]
     ) -> None:
-        """Keep how a tensor came to be a view of another, for the first such way."""
+        """Keep how tensors came to be views of another."""
         arguments = func._schema.arguments
         name = arguments[0].name
         base = given.get(name)
@@ -177,9 +194,10 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if len(results) > 1:
             func = _Nth(func)
         for index, result in enumerate(results):
-            if _geometry(result) != _geometry(base):
-                how = base, func, (others, index)
-                self._views.setdefault(_geometry(result), how)
+            self._add_view(_ViewOf(result, base, func, others, index))
+
+    def _add_view(self, view: _ViewOf) -> None:
+        self._views.setdefault(storage_of(view.tensor), []).append(view)
 
     @property
     def launches(self) -> list[CaughtLaunch]:
@@ -204,9 +222,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         whole = made.tensor.permute(order)
         self._made[storage_of(tensor)] = replace(made, tensor=whole, order=order)
-        dims = [order.index(axis) for axis in range(len(order))]
-        how = whole, torch.ops.aten.permute.default, ({"dims": dims}, 0)
-        self._views[_geometry(made.tensor)] = how
+        given = {"dims": [order.index(axis) for axis in range(len(order))]}
+        permute = torch.ops.aten.permute.default
+        self._add_view(_ViewOf(made.tensor, whole, permute, given, 0))
 
     def require_dense(self, tensor: torch.Tensor, where: str) -> None:
         """Raise unless a kernel of an engine would find ``tensor`` as it is here.
@@ -252,18 +270,21 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         made = self.made(tensor, self.what)
         path: list[tuple[OpOverload, Keywords]] = []
-        while _geometry(tensor) != _geometry(made.tensor):
-            found = self._views.get(_geometry(tensor))
+        views = self._views.get(storage_of(tensor), [])
+        while (sought := _geometry(tensor)) != _geometry(made.tensor):
+            same = (v for v in views if _geometry(v.tensor) == sought)
+            found = next((v for v in same if _geometry(v.base) != sought), None)
             if found is None:
                 raise ArgumentError(
                     f"{self.what}: a tensor of shape {list(tensor.shape)} and strides "
                     f"{list(tensor.stride())} shares the memory of {made.maker}, in a "
                     "way that torch does not tell. Use torch's view operations."
                 )
-            tensor, func, (others, index) = found
-            arguments = _keywords(others, read, _no_tensor)
+            tensor, func = found.base, found.op
+            arguments = _keywords(found.arguments, read, _no_tensor)
             if isinstance(func, _Nth):
-                func, arguments = func.op, (*arguments, (_NTH, Constant(_NTH, index)))
+                nth = _NTH, Constant(_NTH, found.index)
+                func, arguments = func.op, (*arguments, nth)
             path.append((func, arguments))
         return View(number, tuple(reversed(path)))
 

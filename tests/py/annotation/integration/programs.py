@@ -251,7 +251,7 @@ FP8_LINEAR = ProgramModel(
     inputs((ROWS, 256), (96, 256)),
     tuple(f"fp8_linear_step{i}" for i in range(4)),
     # Hopper's FP8 units add with fewer bits, and a quotient may round the other way.
-    tolerance=2e-2,
+    tolerance=6e-2,  # where torch and Triton round a tie to another FP8 number
 )
 
 
