@@ -7,6 +7,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,10 +153,14 @@ MISTAKES = {
 
 
 @pytest.fixture(autouse=True)
-def modules(monkeypatch: pytest.MonkeyPatch) -> None:
+def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The tests have a module of the file's name, too."""
-    monkeypatch.delitem(sys.modules, "kernels", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    known = sys.modules.pop("kernels", None)
+    yield
+    sys.modules.pop("kernels", None)
+    if known is not None:
+        sys.modules["kernels"] = known
 
 
 @pytest.mark.parametrize("name", MISTAKES)
