@@ -8,9 +8,9 @@ AnnotationError
 ├── TargetError          there is no GPU to compile for, or no compiler knows it
 ├── DTypeError           TensorRT, or a kernel, does not take this dtype
 ├── FormatError          a tensor cannot have the format its kernel expects
-├── RecordError          the launch function could not be turned into one launch
+├── RecordError          the launch function could not be turned into launches
 │   ├── UserCodeError        it raised, or the op's fake kernel did
-│   ├── LaunchCountError     it launched no kernel, or more than one
+│   ├── LaunchCountError     it launched no kernel
 │   ├── ArgumentError        it passed the kernel something an engine cannot pass
 │   ├── DataDependentError   a size depends on the values of a tensor
 │   └── DynamicControlFlowError  it branches on a size that the profile leaves open
@@ -18,8 +18,8 @@ AnnotationError
 ├── UnsupportedKernelError   it compiled, but TensorRT cannot launch the result
 ├── PTXError             the compiled text is not what was expected
 ├── RegistrationError    the op cannot be registered, or is registered differently
-└── DryRunError          the plugin could not be driven as TensorRT's builder does
-    └── LaunchError          the CUDA driver does not load, or launch, a kernel
+├── DryRunError          the plugin could not be driven as TensorRT's builder does
+└── LaunchError          a DryRunError: the CUDA driver does not load a kernel
 
 Warnings go to the logger ``torch_tensorrt.annotation``.
 """

@@ -32,7 +32,7 @@ class RunReport:
     """All steps of an op, one after the other, at one shape.
 
     Attributes:
-        name: as in :class:`ShapeReport`.
+        name: of the shape, as in a report of one plugin.
         dims: extents of each input; None for an optional one that is not given.
         ok: whether the outputs, and the inputs that the op writes, are right; None if
             it was not run.
