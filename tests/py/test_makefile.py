@@ -31,7 +31,7 @@ TARGETS = re.findall(r"^\.PHONY:(.*)", MAKEFILE, re.MULTILINE)[0].split()
 SCRIPT = re.compile(r"\b(?:benchmarks|examples|tools)/[\w/]+\.(?:py|sh)\b")
 
 # What tools/offline/README.md asks of a machine with a GPU and no network.
-ON_THE_OFFLINE_MACHINE = {"numpy", "packaging", "rich", "sympy"}
+ON_THE_OFFLINE_MACHINE = {"numpy", "packaging", "pygments", "rich", "sympy"}
 
 # Scripts that need more than the tests themselves.
 NEEDED = {"tools/imports.py": "importlinter"}

@@ -162,6 +162,7 @@ def test_a_tactic_that_is_wrong_is_a_failure() -> None:
     report = SimpleNamespace(
         tactics=[tactic(True, True), tactic(error="refused"), tactic(True, False)]
     )
+    report.launches = [report]
     outcome = Outcome.of_report(report)
     assert (outcome.status, outcome.error) == ("failed", "off by one.")
     assert (outcome.tactics, outcome.compiled, outcome.executed) == (3, 2, 1)
