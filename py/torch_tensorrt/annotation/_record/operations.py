@@ -70,6 +70,11 @@ class _Made:
         sizes = self.tensor.shape
         return "empty" in self.maker or any(type(s) is int and s == 0 for s in sizes)
 
+    @property
+    def is_as_given(self) -> bool:
+        """Whether no operation of torch's decides how it lies in memory."""
+        return self.is_uninitialized or self.maker.startswith("input ")
+
 
 @dataclass(frozen=True)
 class _ViewOf:
@@ -191,6 +196,15 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not isinstance(base, torch.Tensor):
             return  # nothing reads such a view without being refused
         others = {n: value for n, value in given.items() if n != name}
+        if func is torch.ops.aten.as_strided.default:
+            # It takes any part of the memory. Whatever view it is of, keep it as one of
+            # the whole, and only where an engine's memory is the same.
+            made, (result,) = self._made[storage_of(base)], results
+            base, dtype = made.tensor, base.dtype
+            is_dense = base.is_contiguous() and base.storage_offset() == 0
+            if not (made.is_as_given and is_dense and base.dtype == dtype):
+                return
+            others["storage_offset"] = result.storage_offset()
         if len(results) > 1:
             func = _Nth(func)
         for index, result in enumerate(results):
