@@ -13,7 +13,7 @@ everything that is not the op's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -248,6 +248,8 @@ def run(
         launch: returns new tensors, in the order of :attr:`Step.returned`.
     """
     program, size = structure.program, sizes_of(values)
+    # As they are in an engine, and as they were recorded.
+    values = [None if value is None else value.contiguous() for value in values]
     held: dict[int, Any] = dict(enumerate(values))
     steps, device = iter(structure.steps), device_of(values)
 
@@ -273,6 +275,8 @@ def run(
                 held[number] = value if order is None else value.permute(order)
         else:
             step = next(steps)
+            if not step.returned:  # nothing needs what it does
+                continue
             made = launch(step, {number: held[number] for number in step.reads})
             made = made if isinstance(made, tuple | list) else [made]
             held |= dict(zip(step.returned, made, strict=True))
@@ -304,14 +308,18 @@ def device_of(values: Sequence[Any]) -> torch.device:
 
 
 def _empty_buffers(structure: Structure) -> list[int]:
-    """Tensors that an operation writes, and nothing before it."""
-    made, found = set[int](), list[int]()
-    steps = iter(structure.steps)
-    for step in structure.program.steps:
+    """Tensors that a step takes, or the op returns, and nothing has made by then."""
+    program, launches = structure.program, iter(structure.steps)
+    made, found = set(range(len(program.inputs))), dict[int, None]()
+
+    def take(numbers: Iterable[int]) -> None:
+        found.update((n, None) for n in numbers if n not in made)
+
+    for step in program.steps:
         if isinstance(step, Operation):
-            found += [v.tensor for v in step.written if v.tensor not in made]
+            take(view.tensor for view in step.views)
             made |= {*step.results}
         else:
-            made |= {*next(steps).outputs}
-    first = len(structure.program.inputs)
-    return [number for number in dict.fromkeys(found) if number >= first]
+            made |= {*next(launches).returned}
+    take(view.tensor for view in program.returned)
+    return list(found)

@@ -279,6 +279,9 @@ class _Call:
     arguments: Values
 
 
+_DETACH = torch.ops.aten.detach.default
+
+
 def take_apart(graph_module: GraphModule, settings: Any) -> GraphModule:
     """Replace each call of an op of several steps by its steps."""
     changed = False
@@ -334,6 +337,7 @@ def _replace(graph_module: GraphModule, call: _Call, settings: Any) -> bool:
     values, attributes = ops.schema.bind((), _op_arguments(call, known(facts)))
     if (structure := ops.structure(values, attributes)) is None:
         return False
+    _require_writes_apart(call, values)
 
     def traced(*given: Any) -> Any:
         return _in_steps(call, structure, known(dict(zip(nodes, given, strict=True))))
@@ -343,8 +347,15 @@ def _replace(graph_module: GraphModule, call: _Call, settings: Any) -> bool:
             stack.enter_context(mode)
         stack.enter_context(enable_python_dispatcher())
         table = get_decompositions(settings.enable_experimental_decompositions)
+        # torch's own makes an alias, at which functionalization of a view of another
+        # dtype fails; a later pass removes the operation.
+        table = {op: how for op, how in table.items() if op is not _DETACH}
         trace = make_fx(functionalize(traced, remove="mutations"), table)
-        body = trace(*facts.values())
+        try:
+            body = trace(*facts.values())
+        except Exception as error:  # of functionalization, or of a decomposition
+            what = f"{ops.schema.op}, taken apart"
+            raise errors.as_ours(what, error, errors.UnsupportedKernelError) from error
     body.graph.eliminate_dead_code()
     for inner in body.graph.nodes:
         if inner.op == "get_attr":
@@ -376,6 +387,56 @@ def _op_arguments(call: _Call, given: Values) -> dict[str, Any]:
     bases = arguments.pop("_all_bases")
     made = _views(call, arguments)
     return arguments | {n: v and _regenerated(v, bases) for n, v in made.items()}
+
+
+def _require_writes_apart(call: _Call, values: Sequence[Any]) -> None:
+    """Raise unless the caller sees what the op writes, and each tensor of it once."""
+    op, writable = call.ops.schema.op, sorted(call.ops.schema.writable)
+    if writable and call.node.target not in _FUNCTIONALIZED:
+        raise errors.UnsupportedKernelError(
+            f"{op} writes its inputs, and the graph is not functionalized. Call "
+            "run_decompositions() on what torch.export returns."
+        )
+    written = [(n, values[n]) for n in writable if values[n] is not None]
+    for (i, one), (j, other) in itertools.combinations(written, 2):
+        if not _are_apart(one, other):
+            names = call.ops.schema.tensors
+            raise errors.UnsupportedKernelError(
+                f"{op}: arguments `{names[i]}` and `{names[j]}` may share memory, and "
+                "the op writes both. A plugin writes a copy of each: pass tensors that "
+                "do not overlap."
+            )
+
+
+def _are_apart(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether no element is in both tensors, as far as it is known.
+
+    Two views of a tensor are apart if one ends before the other begins; also within
+    each period of the strides of their outer axes, as ``x[:, :2]`` and ``x[:, 2:]``.
+    """
+    if one.untyped_storage()._cdata != other.untyped_storage()._cdata:
+        return True
+    known = statically_known_true
+    for period in (None, *one.stride()):
+        if period is not None and not known(period > 0):
+            continue
+        spans = []
+        for tensor in (one, other):
+            start = last = tensor.storage_offset()
+            if period is not None:
+                start = last = start % period
+            for extent, stride in zip(tensor.shape, tensor.stride(), strict=True):
+                if period is None or not known(stride % period == 0):
+                    last += (extent - 1) * stride
+            spans.append((start, last))
+        (start, last), (others_start, others_last) = spans
+        if period is not None and not (
+            known(last < period) and known(others_last < period)
+        ):
+            continue
+        if known(last < others_start) or known(others_last < start):
+            return True
+    return False
 
 
 def _views(call: _Call, arguments: dict[str, Any]) -> dict[str, Any]:

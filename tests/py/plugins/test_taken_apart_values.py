@@ -1,0 +1,612 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""An op that is taken apart computes what its body computes.
+
+A body is launches of a few kernels, views, and torch's operations. It runs on the CPU,
+where each launch is a reference implementation of its kernel on the memory behind the
+pointers. The model that calls the op is exported and the op taken apart; then the graph
+runs, with the same reference implementations in the ops of the launches. What a body
+never writes holds NaN, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from hypothesis import Phase, given, note, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.export import Dim
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._plugin import registered, unregister
+from torch_tensorrt.annotation._record.program import Pointer, Scalar
+from torch_tensorrt.annotation._sizes.expressions import on_ints
+from torch_tensorrt.annotation._steps import Step
+from torch_tensorrt.annotation._tensors import symbol
+from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
+from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo.conversion.plugins import _program
+
+# --- Kernels, and what they do --------------------------------------------------------
+
+
+@triton.jit
+def copy_kernel(a, out, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + at, tl.load(a + at, at < n), at < n)
+
+
+@triton.jit
+def add_kernel(a, b, out, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + at, tl.load(a + at, at < n) + tl.load(b + at, at < n), at < n)
+
+
+@triton.jit
+def accumulate_kernel(a, out, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + at, tl.load(a + at, at < n) + tl.load(out + at, at < n), at < n)
+
+
+@triton.jit
+def every_other_kernel(a, out, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + 2 * at, tl.load(a + at, at < n), at < n)
+
+
+def _copied(a: Tensor, out: Tensor, n: int) -> None:
+    out[:n] = a[:n].clone()
+
+
+def _added(a: Tensor, b: Tensor, out: Tensor, n: int) -> None:
+    out[:n] = a[:n] + b[:n]
+
+
+def _accumulated(a: Tensor, out: Tensor, n: int) -> None:
+    out[:n] += a[:n].clone()
+
+
+def _every_other(a: Tensor, out: Tensor, n: int) -> None:
+    out[: 2 * n : 2] = a[:n].clone()
+
+
+REFERENCES: dict[Any, Callable[..., None]] = {
+    copy_kernel: _copied,
+    add_kernel: _added,
+    accumulate_kernel: _accumulated,
+    every_other_kernel: _every_other,
+}
+
+_here = threading.local()
+
+
+def launch(kernel: Any, *arguments: Any) -> None:
+    """Launch a kernel, or carry out its reference on the memory behind the tensors."""
+    if getattr(_here, "is_eager", False):
+        REFERENCES[kernel](
+            *(memory(a) if isinstance(a, Tensor) else a for a in arguments)
+        )
+    else:
+        kernel[(triton.cdiv(arguments[-1], 16),)](*arguments, BLOCK=16)
+
+
+def memory(tensor: Tensor) -> Tensor:
+    """All that follows a pointer."""
+    return tensor.as_strided((room(tensor),), (1,))
+
+
+def room(tensor: Tensor) -> int:
+    size: int = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return size - tensor.storage_offset()
+
+
+class Poisoned(TorchDispatchMode):
+    """Memory that torch allocates holds NaN."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return poison(result) if "empty" in str(func) else result
+
+
+def poison(tensor: Tensor) -> Tensor:
+    return tensor.fill_(torch.nan if tensor.is_floating_point() else 0x7FC00000)
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    _here.is_eager = True
+    try:
+        with Poisoned():  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        _here.is_eager = False
+
+
+def carried_out(steps: Any, step: Step, *args: Any, **kwargs: Any) -> Any:
+    """What the plugin of a launch returns."""
+    between = [kwargs.pop(_program.buffer_name(number)) for number in step.reads]
+    values, attributes = steps.schema.bind(args, kwargs)
+    part = step.part(steps.structure(values, attributes).program)
+    given = [None if v is None else v.contiguous().clone() for v in (*values, *between)]
+    extents = {
+        symbol(i, axis): extent
+        for i, value in enumerate(given)
+        if value is not None
+        for axis, extent in enumerate(value.shape)
+    }
+
+    def known(expr: Any) -> int:
+        return int(on_ints(expr)(extents))
+
+    buffers = (
+        torch.empty(list(map(known, buffer.shape)), dtype=buffer.dtype)
+        for buffer in (*part.outputs, *part.hidden)
+    )
+    tensors = [*given, *map(poison, buffers)]
+    before = [tensor is not None and tensor.clone() for tensor in given]
+    arguments = []
+    for argument in part.launch.arguments:
+        if isinstance(argument, Pointer):
+            flat = tensors[argument.tensor].view(-1).view(argument.dtype)
+            arguments.append(flat[known(argument.offset) :])
+        elif isinstance(argument, Scalar):
+            arguments.append(known(argument.expr))
+        elif argument.name != "BLOCK":
+            arguments.append(argument.value)
+    REFERENCES[part.launch.kernel](*arguments)
+    for index, tensor in enumerate(given):
+        if tensor is not None and index not in part.aliased:
+            assert torch.equal(
+                tensor.view(torch.int32), before[index].view(torch.int32)
+            )
+    first = len(part.inputs)
+    made = tensors[first : first + len(part.outputs)]
+    made += [tensors[index] for index in part.aliased]
+    return tuple(made) if len(made) > 1 else made[0]
+
+
+# --- A body, beside the graph that it becomes -----------------------------------------
+
+_numbers = itertools.count()
+
+
+def require_equal(
+    body: Callable[..., Any],
+    model: Callable[..., Any],
+    inputs: Sequence[Tensor],
+    writes: Sequence[str] = (),
+    dynamic: Any = None,
+) -> list[str]:
+    """Compare a model in eager mode with its graph, in which the op is taken apart.
+
+    Args:
+        body: of the op.
+        model: of the op, and tensors.
+
+    Returns:
+        The names of the steps.
+    """
+    _here.number = next(_numbers)
+    name = f"values::op{_here.number}"
+    with eagerly():
+        expected = model(body, *(tensor.clone() for tensor in inputs))
+
+    def fake(*args: Any) -> Any:
+        if args[0].shape[-1] == 256 or args[0].dtype != torch.float32:
+            raise ValueError("the body is for other tensors")
+        outputs = body_outputs(body, args)
+        return outputs[0] if len(outputs) == 1 else outputs or None
+
+    op = torch.library.custom_op(name, body, mutates_args=writes)
+    op.register_fake(fake)
+    libraries = []
+    try:
+        trt_plugins.custom_op(name, impl=tta.triton(), strict=True)
+        steps = registered[name].steps
+        define = steps._define
+
+        def define_for_the_cpu(step_name: str, step: Step) -> None:
+            define(step_name, step)
+            library = torch.library.Library("values", "FRAGMENT")  # type: ignore[no-untyped-call]
+            run = lambda *a, **k: carried_out(steps, step, *a, **k)  # noqa: E731
+            library.impl(step_name.partition("::")[2], run, "CPU")  # type: ignore[no-untyped-call]
+            libraries.append(library)
+
+        steps._define = define_for_the_cpu
+
+        class Model(torch.nn.Module):
+            def forward(self, *tensors: Tensor) -> Any:
+                return model(getattr(torch.ops.values, f"op{_here.number}"), *tensors)
+
+        shapes = dynamic and (dynamic,)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own
+            made = torch.export.export(Model(), tuple(inputs), dynamic_shapes=shapes)
+            graph = made.run_decompositions({}).module()
+        _program.take_apart(graph, CompilationSettings())
+        called = [str(n.target) for n in graph.graph.nodes if n.op == "call_function"]
+        if not any("_step" in each for each in called):
+            return []  # it is one launch
+        found = graph(*inputs)
+        for one, other in zip(_tuple(found), _tuple(expected), strict=True):
+            assert (one.shape, one.dtype) == (other.shape, other.dtype)
+            one, other = (t.view(torch.float32) for t in (one, other))
+            is_defined = ~other.isnan()
+            torch.testing.assert_close(one[is_defined], other[is_defined])
+        return [each.rpartition("_")[2] for each in called if "_step" in each]
+    finally:
+        if name in registered:
+            unregister(name)
+        op._lib._destroy()
+
+
+def body_outputs(body: Callable[..., Any], args: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Outputs in the shapes that ``body`` returns."""
+    return tuple(
+        args[0].new_empty(shape(*args) if callable(shape) else shape, dtype=dtype)
+        for shape, dtype in body.outputs  # type: ignore[attr-defined]
+    )
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def returning(*shapes: Any) -> Callable[..., Any]:
+    def decorate(body: Any) -> Any:
+        body.outputs = [(shape, torch.float32) for shape in shapes]
+        return body
+
+    return decorate
+
+
+def numbers(*shape: int) -> Tensor:
+    return torch.arange(float(torch.Size(shape).numel())).reshape(shape) + 1
+
+
+@pytest.fixture(autouse=True)
+def target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTA_TARGET", "sm_90")
+
+
+# --- Cases ----------------------------------------------------------------------------
+
+
+@returning(lambda x: x.shape)
+def fills_what_it_allocates(x: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    out[2:].fill_(3)
+    launch(accumulate_kernel, x, out, x.numel() - 8)
+    return out
+
+
+@returning(lambda x: x.shape)
+def writes_halves(x: Tensor) -> Tensor:
+    out, half = torch.empty_like(x), x.numel() // 2
+    launch(copy_kernel, x, out, half)
+    launch(copy_kernel, x, out.view(-1)[half:], half)
+    return out
+
+
+@returning(lambda x: x.shape)
+def drops_what_a_launch_writes(x: Tensor) -> Tensor:
+    unused, out = torch.empty_like(x), torch.empty_like(x)
+    launch(copy_kernel, x, unused, x.numel())
+    launch(copy_kernel, x, out, x.numel())
+    return out + 1
+
+
+@returning(lambda x: x.shape[1:])
+def views_as_another_dtype(x: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    launch(every_other_kernel, x, out, x.numel() // 2)
+    launch(copy_kernel, x.view(torch.int32), out.view(torch.int32)[0], x.shape[1])
+    return out.sum(0).view(torch.int32).view(torch.float32)
+
+
+@returning((2, 2))
+def takes_parts_of_memory(x: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    launch(copy_kernel, x, out, x.numel())
+    return out.t().as_strided((2, 2), (3, 1), 1) + x.as_strided((2, 2), (3, 1), 1)
+
+
+@returning(lambda x: x.shape, lambda x: x.shape[1:])
+def returns_views_of_one_buffer(x: Tensor) -> tuple[Tensor, Tensor]:
+    out = torch.zeros_like(x)
+    row = out[1]
+    launch(accumulate_kernel, x, out, x.numel())
+    row.mul_(2)
+    launch(accumulate_kernel, x, row, x.shape[1])
+    return out, row
+
+
+BODIES = [
+    fills_what_it_allocates,
+    writes_halves,
+    drops_what_a_launch_writes,
+    views_as_another_dtype,
+    takes_parts_of_memory,
+    returns_views_of_one_buffer,
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+def test_the_graph_computes_what_the_body_does(body: Callable[..., Any]) -> None:
+    require_equal(body, lambda op, x: op(x * 1), [numbers(4, 8)])
+
+
+def test_a_launch_that_nothing_needs_is_left_out() -> None:
+    body = drops_what_a_launch_writes
+    assert require_equal(body, lambda op, x: op(x * 1), [numbers(4, 8)]) == [
+        "step1.default"
+    ]
+
+
+def test_sizes_may_be_dynamic() -> None:
+    rows = ({0: Dim("rows", min=3, max=64)},)
+    body = fills_what_it_allocates
+    require_equal(body, lambda op, x: op(x * 1), [numbers(5, 8)], dynamic=rows)
+
+
+def test_an_input_that_is_no_contiguous_tensor_is_made_one() -> None:
+    def model(op: Any, x: Tensor) -> Any:
+        is_graph = isinstance(op, torch._ops.OpOverloadPacket)
+        x = x.t() * 1
+        return op(x if is_graph else x.contiguous())
+
+    require_equal(takes_parts_of_memory, model, [numbers(8, 4)])
+
+
+# --- Ops that write their inputs ------------------------------------------------------
+
+
+@returning()
+def adds_to_each_other(x: Tensor, y: Tensor) -> None:
+    launch(accumulate_kernel, x, y, x.numel())
+    launch(accumulate_kernel, y, x, x.numel())
+
+
+Split = Callable[[Tensor], tuple[Tensor, Tensor]]
+APART: dict[str, Split] = {
+    "halves": lambda x: (x[:2], x[2:]),
+    "rows": lambda x: (x[3], x[1]),
+}
+SHARED: dict[str, Split] = {
+    "one": lambda x: (x, x),
+    "overlapping": lambda x: (x[:3], x[1:]),
+    "strided": lambda x: (x[::2], x[1:3]),
+}
+
+
+def writing(split: Split) -> Callable[..., Any]:
+    def model(op: Any, x: Tensor) -> Any:
+        x = x * 2
+        op(*split(x))
+        return x + 0
+
+    return model
+
+
+@pytest.mark.parametrize("split", APART.values(), ids=list(APART))
+def test_views_of_one_tensor_are_written(split: Split) -> None:
+    model, writes = writing(split), ("x", "y")
+    require_equal(adds_to_each_other, model, [numbers(4, 8)], writes)
+
+
+@pytest.mark.parametrize("split", SHARED.values(), ids=list(SHARED))
+def test_arguments_that_share_memory_are_not_both_written(split: Split) -> None:
+    model, writes = writing(split), ("x", "y")
+    with pytest.raises(UnsupportedKernelError, match="`x` and `y` may share memory"):
+        require_equal(adds_to_each_other, model, [numbers(4, 8)], writes)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_are_apart_where_they_end_before_others_begin(axis: int) -> None:
+    base = numbers(6, 4, 8)
+    for start, end in itertools.combinations(range(base.shape[axis] + 1), 2):
+        for first, last in itertools.combinations(range(base.shape[axis] + 1), 2):
+            one = base.narrow(axis, start, end - start)
+            other = base.narrow(axis, first, last - first)
+            is_apart = end <= first or last <= start
+            assert _program._are_apart(one, other) is is_apart
+
+
+def test_a_graph_that_is_not_functionalized_would_lose_what_is_written() -> None:
+    graph = torch.fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    for node in (x, y):
+        node.meta["val"] = numbers(4, 8)
+
+    op = torch.library.custom_op(
+        "values::lost", adds_to_each_other, mutates_args=("x", "y")
+    )
+    op.register_fake(lambda x, y: None)
+    try:
+        trt_plugins.custom_op("values::lost", impl=tta.triton(), strict=True)
+        graph.call_function(torch.ops.values.lost.default, (x, y))
+        graph.output((x, y))
+        module = torch.fx.GraphModule({}, graph)
+        with pytest.raises(UnsupportedKernelError, match="is not functionalized"):
+            _program.take_apart(module, CompilationSettings())
+    finally:
+        if "values::lost" in registered:
+            unregister("values::lost")
+        op._lib._destroy()
+
+
+# --- Random bodies --------------------------------------------------------------------
+
+Function = Callable[..., Any]
+SHAPES = [(8,), (16,), (4, 8), (2, 16), (3, 4)]
+VIEWS: dict[str, tuple[Callable[[Tensor], bool], Function]] = {
+    "first": (lambda t: t.dim() > 1, lambda t: t[0]),
+    "tail": (lambda t: t.dim() > 0 and len(t) > 1, lambda t: t[1:]),
+    "every other": (lambda t: t.dim() > 0 and len(t) > 2, lambda t: t[1::2]),
+    "flat": (lambda t: t.is_contiguous(), lambda t: t.view(-1)),
+    "transposed": (lambda t: t.dim() == 2, lambda t: t.t()),
+    "unsqueezed": (lambda t: t.dim() < 3, lambda t: t.unsqueeze(0)),
+    "columns": (lambda t: t.dim() > 1 and t.shape[1] > 3, lambda t: t.narrow(1, 1, 2)),
+    "chunk": (lambda t: t.dim() > 0 and len(t) > 1, lambda t: t.chunk(2)[1]),
+    "int32": (lambda t: t.dtype == torch.float32, lambda t: t.view(torch.int32)),
+    "float32": (lambda t: t.dtype == torch.int32, lambda t: t.view(torch.float32)),
+    "expanded": (lambda t: t.dim() == 1, lambda t: t.expand(2, -1)),
+    "diagonal": (lambda t: t.dim() == 2, lambda t: t.diagonal()),
+    "part of memory": (lambda t: room(t) > 3, lambda t: t.as_strided((2, 2), (2, 1))),
+}
+WRITES: dict[str, Function] = {
+    "add_": lambda t: t.add_(1),
+    "mul_": lambda t: t.mul_(2),
+    "zero_": lambda t: t.zero_(),
+    "fill_": lambda t: t.fill_(5),
+}
+MAKERS: dict[str, tuple[Callable[[Tensor], bool], Function]] = {
+    "sum": (lambda t: t.dim() > 0 and t.is_floating_point(), lambda t: t.sum(0)),
+    "add": (lambda t: True, lambda t: t + 1),
+    "clone": (lambda t: True, lambda t: t.clone()),
+    "contiguous": (lambda t: not t.is_contiguous(), lambda t: t.contiguous()),
+    "cat": (lambda t: t.dim() > 0, lambda t: torch.cat([t, t])),
+    "empty_like": (lambda t: True, lambda t: torch.empty_like(t)),
+}
+
+
+class Body:
+    """A body that is found by running it; what it does then is done again."""
+
+    def __init__(self, data: st.DataObject, writable: Sequence[int]) -> None:
+        self.instructions: list[tuple[str, Function, tuple[int, ...], bool]] = []
+        self._draw = lambda of: data.draw(st.sampled_from(of))
+        inputs = [numbers(4, 8), numbers(8)]
+        self._pool = list(inputs)
+        self._guarded = {storage(t) for i, t in enumerate(inputs) if i not in writable}
+        with eagerly():
+            for _ in range(data.draw(st.integers(3, 12))):
+                steps = (self._allocate, self._view, self._write, self._make)
+                self._draw((*steps, self._launch, self._launch))()
+            self._launch()
+        theirs = set(map(storage, inputs))
+        own = [i for i, t in enumerate(self._pool) if storage(t) not in theirs]
+        self.returned = [self._draw(own)] if own else []
+        self.outputs = [
+            (tuple(self._pool[i].shape), self._pool[i].dtype) for i in self.returned
+        ]
+
+    def __call__(self, x: Tensor, y: Tensor) -> Any:
+        pool = [x, y]
+        for _, function, indices, makes in self.instructions:
+            result = function(*(pool[i] for i in indices))
+            if makes:
+                pool.append(result)
+        return pool[self.returned[0]] if self.returned else None
+
+    @property
+    def _launched(self) -> bool:
+        return any(text.endswith("_kernel") for text, *_ in self.instructions)
+
+    def _do(self, text: str, function: Function, *indices: int, makes: bool) -> None:
+        result = function(*(self._pool[i] for i in indices))
+        self.instructions.append((text, function, indices, makes))
+        if makes:
+            self._pool.append(result)
+
+    def _of(self, accepts: Callable[[Tensor], bool]) -> list[int]:
+        return [i for i, tensor in enumerate(self._pool) if accepts(tensor)]
+
+    def _may_write(self, tensor: Tensor) -> bool:
+        is_expanded = 0 in tensor.stride()
+        return storage(tensor) not in self._guarded and not is_expanded
+
+    def _allocate(self) -> None:
+        shape, how = self._draw(SHAPES), self._draw(["empty", "zeros", "turned"])
+        functions: dict[str, Function] = {
+            "empty": lambda t: t.new_empty(shape),
+            "zeros": lambda t: t.new_zeros(shape),
+            "turned": lambda t: t.new_empty(shape[::-1]).permute(
+                *reversed(range(len(shape)))
+            ),
+        }
+        self._do(f"{how} {shape}", functions[how], 0, makes=True)
+
+    def _view(self) -> None:
+        self._one_of(VIEWS)
+
+    def _make(self) -> None:
+        self._one_of(MAKERS)
+
+    def _one_of(self, table: Any) -> None:
+        index = self._draw(range(len(self._pool)))
+        able = [name for name, (can, _) in table.items() if can(self._pool[index])]
+        if able:
+            name = self._draw(able)
+            self._do(name, table[name][1], index, makes=True)
+
+    def _write(self) -> None:
+        if places := self._of(self._may_write):
+            name = self._draw(list(WRITES))
+            self._do(name, WRITES[name], self._draw(places), makes=False)
+
+    def _launch(self) -> None:
+        if not (places := self._of(self._may_write)):
+            return
+        kernel, place = self._draw(list(REFERENCES)), self._draw(places)
+        out = self._pool[place]
+        step = 2 if kernel is every_other_kernel else 1
+
+        def can_read(tensor: Tensor) -> bool:
+            return tensor.dtype == out.dtype and storage(tensor) != storage(out)
+
+        count = len(kernel.arg_names) - 3
+        if not (readable := self._of(can_read)):
+            return
+        read = [self._draw(readable) for _ in range(count)]
+        n = min(room(out) // step, *(room(self._pool[i]) for i in read))
+        n = self._draw([n, max(n // 2, 1)])
+        if n > 0:
+            function = lambda *tensors: launch(kernel, *tensors, n)  # noqa: E731
+            self._do(kernel.__name__, function, *read, place, makes=False)
+
+
+def storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+@settings(max_examples=25, phases=(Phase.generate,))  # to shrink takes minutes
+@given(data=st.data(), writable=st.sampled_from([(), (1,), (0, 1)]))
+def test_random_bodies(data: st.DataObject, writable: tuple[int, ...]) -> None:
+    found = Body(data, writable)
+    if not found.returned or not found._launched:
+        return
+    note("\n".join(f"{text} {at}" for text, _, at, _ in found.instructions))
+
+    def body(x: Tensor, y: Tensor) -> Tensor:
+        return found(x, y)  # type: ignore[no-any-return]
+
+    body.outputs = found.outputs  # type: ignore[attr-defined]
+
+    def model(op: Any, x: Tensor, y: Tensor) -> Any:
+        both = torch.cat([x.view(-1), y])
+        x, y = both[:32].view(4, 8), both[32:]
+        return op(x, y) + 0, both + 0
+
+    writes = tuple("xy"[i] for i in writable)
+    try:
+        require_equal(body, model, [numbers(4, 8), numbers(8)], writes)
+    except (ArgumentError, UnsupportedKernelError) as error:
+        refused = ("nothing would write it", "that nothing stores to", "as_strided")
+        refused = (*refused, "in a way that torch does not tell")
+        if not any(each in str(error) for each in refused):
+            raise
