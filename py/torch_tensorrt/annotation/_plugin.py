@@ -176,6 +176,11 @@ class Plugin:
         self._room: dict[Any, Room] = {}
 
     @property
+    def _configs(self) -> list[tuple[KernelSpec, Config]]:
+        """Every config, with its spec."""
+        return [(spec, c) for spec in self.spec.specs for c in spec.configs]
+
+    @property
     def weights(self) -> dict[str, torch.Tensor]:
         """Constants that follow the tensors among the plugin's inputs.
 
@@ -248,7 +253,7 @@ class Plugin:
     def _recorded(self, request: Request) -> Iterator[Tactic]:
         """The tactic of each config; or one for each choice of an autotuner."""
         plain = PlainInputs(request.inputs, request.replay)
-        for spec, config in ((s, c) for s in self.spec.specs for c in s.configs):
+        for spec, config in self._configs:
             tactic = self._record(Tactic(0, spec, config), request, plain)
             launches = tactic.program.launches if tactic.program else ()
             tuned = [(i, launch.choices) for i, launch in enumerate(launches)]
@@ -324,13 +329,13 @@ class Plugin:
             torch.empty(w.shape, dtype=w.dtype, device="cuda")
             for _, w in self.spec.weights
         )
-        given, spec = (*tensors, *weights), self.spec.specs[0]
+        given, (spec, config) = (*tensors, *weights), self._configs[step.config]
         made = buffers(
             backend(spec.backend),
             spec.function,
             as_tensors(self.meta(*tensors, **attributes), self.op),
             given,
-            self._call(Tactic(0, spec, spec.configs[0]), attributes, known_target()),
+            self._call(Tactic(0, spec, config), attributes, known_target()),
         )
         outputs = [made[number - len(given)] for number in step.outputs]
         read = dict(zip(step.reads, between, strict=True))
@@ -439,7 +444,8 @@ class Plugin:
             )
         alike = [t for t in tactics if have_same_steps(first, t.program)]
         count = len(self.tensors)
-        steps = layout(first, count, None)
+        config = self._configs.index((tactics[0].spec, tactics[0].config))
+        steps = layout(first, count, None, config)
         for _ in range(_MOST_LAYOUTS):
             each = [
                 (step, self.job(tactic, step.part(tactic.program), target))
@@ -461,7 +467,7 @@ class Plugin:
                         f"{self.op}: launch {step.index}, of kernel {step.name}, has "
                         f"no tactic. {' '.join(map(str, why))}"
                     )
-            before, steps = steps, layout(first, count, stored)
+            before, steps = steps, layout(first, count, stored, config)
             if _codes(before) == _codes(steps):
                 break
         return Structure(first, steps, frozenset(t.number for t in alike))

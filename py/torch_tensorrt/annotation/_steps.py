@@ -59,6 +59,7 @@ class Step:
         hidden: what it makes for itself.
         aliased: of ``reads``, those that it writes, which it returns after the outputs.
         tensors: how many of the program's inputs are the op's, and no weights.
+        config: the place, among the spec's, of the one that the tensors are made by.
     """
 
     index: int
@@ -68,6 +69,7 @@ class Step:
     hidden: tuple[int, ...]
     aliased: tuple[int, ...]
     tensors: int
+    config: int
 
     @cached_property
     def without_aliases(self) -> Step:
@@ -139,12 +141,16 @@ class Structure:
 
 
 def layout(
-    program: Program, tensors: int, stored: Mapping[int, Set[int]] | None
+    program: Program,
+    tensors: int,
+    stored: Mapping[int, Set[int]] | None,
+    config: int = 0,
 ) -> tuple[Step, ...]:
     """The launches of a program as plugins.
 
     Args:
         stored: by launch, the tensors that it writes; None: it is not known yet.
+        config: the place, among the spec's, of the one that the program is of.
     """
     first, writable = len(program.inputs), set(program.writable)
     uses = list(map(_uses, program.steps))
@@ -172,6 +178,7 @@ def layout(
                 hidden=tuple(n for n in fresh if n not in outputs),
                 aliased=tuple(n for n in reads if n in stores),
                 tensors=tensors,
+                config=config,
             )
         )
         written |= stores

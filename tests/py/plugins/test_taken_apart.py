@@ -24,6 +24,7 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._code.loaded import driver
 from torch_tensorrt.annotation._plugin import Request, registered, unregister
+from torch_tensorrt.annotation._record import infer_outputs
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, TensorInfo
 from torch_tensorrt.annotation.errors import (
@@ -465,3 +466,25 @@ def test_the_same_op_at_two_places_shares_the_plugins_of_its_launches(
     found = calls(engine(model, STATIC))
     assert found.count("apart.normalize_step0") == 2
     assert found.count("apart.normalize_step1") == 2
+
+
+def sums(x: Tensor, out: Tensor, BLOCK: int = 128) -> None:
+    m, n = x.shape
+    if BLOCK == 512 and m == 77:
+        raise ValueError("not for 77 rows")
+    parts = torch.empty(m, triton.cdiv(n, BLOCK), dtype=f32, device=x.device)
+    partial_sum_kernel[m, triton.cdiv(n, BLOCK)](x, parts, n, BLOCK=BLOCK)
+    divide_kernel[(m,)](x, parts.sum(1), out, n, BLOCK=256)
+
+
+def test_the_tensors_between_launches_are_those_of_a_config_that_serves() -> None:
+    spec = tta.triton(sums, configs=[{"BLOCK": 512}, {"BLOCK": 128}])
+    meta = {"meta_impl": lambda x: torch.empty_like(x)}
+    impl = tta.custom_plugin(spec, **meta)
+    trt_plugins.custom_op(
+        "apart::sums", impl=impl, supports_dynamic_shapes=True, strict=True
+    )
+    layer, _ = network_of(engine(lambda x: torch.ops.apart.sums(x) + 1, DYNAMIC)).layers
+    given = [TensorInfo((64, 4096), half)]
+    outputs = infer_outputs(registered[layer.op].plugin.meta, given, "it")  # type: ignore
+    assert [output.shape for output in outputs] == [(64, 4096 // 128)]
