@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -203,6 +204,9 @@ def compile_all(jobs: Sequence[Job], what: str) -> list[Outcome]:
 
         try:
             limit = _settings.cache_size()
+            for language in {job.backend for _, job in missing.values()}:
+                with contextlib.suppress(Exception):  # which its jobs meet, too
+                    backend(language).warm_up()
             if missing:
                 pool.run_all([(job.what, job.run) for _, job in missing.values()], done)
                 cache.keep_within(limit)

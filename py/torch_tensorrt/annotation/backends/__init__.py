@@ -105,6 +105,9 @@ class Backend(Protocol):
         """
         launch_fn(*tensors, **keywords)
 
+    def warm_up(self) -> None:
+        """Find out what each compiling process would, before it is forked."""
+
     def compile(
         self, program: Program, target: Target, options: Options, aligned: bool
     ) -> CompiledKernel:

@@ -24,6 +24,7 @@ from triton.compiler import CompiledKernel as TritonKernel
 from triton.compiler import compile as triton_compile
 from triton.compiler.errors import CompilationError
 from triton.runtime.autotuner import Autotuner, Heuristics
+from triton.runtime.cache import triton_key
 from triton.runtime.jit import JITFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -74,6 +75,10 @@ class TritonBackend(Backend):
     def spec(self) -> TritonSpec:
         """The spec of an op whose own body launches the kernel, all else by default."""
         return TritonSpec.of(None)
+
+    def warm_up(self) -> None:
+        """Triton's key hashes all of its code; a fork inherits it."""
+        triton_key()
 
     @contextlib.contextmanager
     def intercept(
