@@ -5,8 +5,9 @@
 Compiling kernels takes most of the time, so the tests of one run share a kernel cache,
 which is empty when the run starts. A test about caching takes ``fresh_cache``.
 
-``TTA_TEST_ARCHITECTURES=all`` (``make test-all``) compiles for every architecture, and
-tries five times as many random examples.
+``TTA_TEST_ARCHITECTURES=all`` (``make test-all``) compiles for every architecture,
+tries five times as many random examples, and runs tests that are marked ``slow``, which
+a machine with a GPU runs always.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Protocol
 
 import hypothesis
 import pytest
+import torch
 
 from torch_tensorrt.annotation._plugin import registered
 
@@ -41,6 +43,15 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    if IS_THOROUGH or torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="it takes long: make test-all runs it")
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            item.add_marker(skip)
 
 
 @pytest.fixture(params=ARCHITECTURES)

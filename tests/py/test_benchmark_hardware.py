@@ -52,6 +52,7 @@ def assert_interpreted(report: tta.DryRunReport) -> None:
     assert [s.ok for t in report.tactics for s in t.shapes] == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("how", [POINTERS, DEVICE, HOST])
 def test_the_matrix_product_is_torchs(how: str, persistent: bool) -> None:
@@ -60,6 +61,7 @@ def test_the_matrix_product_is_torchs(how: str, persistent: bool) -> None:
     assert_interpreted(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("how", [POINTERS, DEVICE, HOST])
 def test_attention_is_torchs(how: str, causal: bool) -> None:
@@ -75,6 +77,7 @@ def test_labels_tell_the_configs_of_a_kernel_apart(work: hardware.Work) -> None:
         assert len({hardware.label(config) for config in configs}) == len(configs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "kind"),
     [
@@ -92,6 +95,7 @@ def test_a_kernel_compiles_at_full_size(work: hardware.Work, kind: str) -> None:
     assert tactic.spills == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [POINTERS, f"{HOST}, persistent"])
 def test_one_binary_takes_all_shapes(kind: str) -> None:
     _, unit, tactic = hardware.dynamic_tactic(kind)

@@ -128,6 +128,7 @@ def test_a_seed_chooses_the_mutants(project: Path) -> None:
     assert len(first) == 5
 
 
+@pytest.mark.slow
 def test_survivors_and_scores_are_reported(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +145,7 @@ def test_survivors_and_scores_are_reported(
     assert (project / "overlay/library.py").read_text() == LIBRARY
 
 
+@pytest.mark.slow
 def test_tests_that_never_import_the_module_are_an_error(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -285,7 +285,7 @@ def test_extents_that_must_agree_are_one(launch_fn: Any, meta: Any) -> None:
 def test_extents_that_may_differ_are_two() -> None:
     inputs, meta = (info(MANY, 4), info(MANY, 4)), lambda x, y: torch.empty_like(x)
     assert number(program(both, *inputs, meta=meta)) == N + M
-    with pytest.raises(DynamicControlFlowError, match=r"branches on `..\(d\d_0, d\d_0"):
+    with pytest.raises(DynamicControlFlowError, match=r"branches on `.*d\d_0.*d\d_0"):
         program(chosen, *inputs, meta=meta)
 
 

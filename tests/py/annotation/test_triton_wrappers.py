@@ -303,7 +303,13 @@ def by_size() -> Any:
     return Heuristics(add_kernel, add_kernel.arg_names, {"BLOCK": lambda args: 64})
 
 
-@pytest.mark.parametrize("inputs", [(X, X), (STATIC, STATIC)], ids=["dynamic", "st"])
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        pytest.param((X, X), id="dynamic", marks=pytest.mark.slow),
+        pytest.param((STATIC, STATIC), id="static"),
+    ],
+)
 @pytest.mark.parametrize(
     ("make", "keywords", "block"),
     [
@@ -333,7 +339,13 @@ def test_a_cache_of_compiled_kernels_is_looked_through(
         assert entry.compiled == {}
 
 
-@pytest.mark.parametrize("inputs", [(X, X), (STATIC, STATIC)], ids=["dynamic", "st"])
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        pytest.param((X, X), id="dynamic", marks=pytest.mark.slow),
+        pytest.param((STATIC, STATIC), id="static"),
+    ],
+)
 def test_each_choice_of_an_autotuner_in_a_cache_is_recorded(
     inputs: tuple[TensorInfo, ...],
 ) -> None:

@@ -22,6 +22,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from conftest import IS_THOROUGH
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -584,7 +585,8 @@ def storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-@settings(max_examples=25, phases=(Phase.generate,))  # to shrink takes minutes
+# To shrink takes minutes.
+@settings(max_examples=25 if IS_THOROUGH else 8, phases=(Phase.generate,))
 @given(data=st.data(), writable=st.sampled_from([(), (1,), (0, 1)]))
 def test_random_bodies(data: st.DataObject, writable: tuple[int, ...]) -> None:
     found = Body(data, writable)

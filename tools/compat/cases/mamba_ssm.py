@@ -53,6 +53,7 @@ def swiglu():
     b="n 16 bf16",
     c="n 16 bf16",
     d="1024 f32",
+    dt_bias="1024 f32",
     out="x",
     mutates="state",
     n=(1, 8, 64),
@@ -60,9 +61,9 @@ def swiglu():
 def selective_state_update():
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
 
-    # Without D, the library's launcher fails in PyTorch, too.
-    return lambda state, x, dt, a, b, c, d: selective_state_update(
-        state, x, dt, a, b, c, d
+    # Without D and the bias, the library's launcher fails in PyTorch, too.
+    return lambda state, x, dt, a, b, c, d, dt_bias: selective_state_update(
+        state, x, dt, a, b, c, d, dt_bias=dt_bias
     )
 
 

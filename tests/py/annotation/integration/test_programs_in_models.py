@@ -15,7 +15,10 @@ from up_to_the_builder import HAS_GPU, Recorder, partitioned
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.annotation._dry_run.interpret as interpreter
 
-static_and_dynamic = pytest.mark.parametrize("kind", ["static", "dynamic"])
+slow = pytest.mark.slow
+static_and_dynamic = pytest.mark.parametrize(
+    "kind", ["static", pytest.param("dynamic", marks=slow)]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +129,13 @@ INTERPRETED = [m for m in PROGRAMS if m.name != "fp8_linear"]  # Triton has no F
 
 
 @pytest.mark.skipif(HAS_GPU, reason="there is a GPU here")
-@pytest.mark.parametrize("model", INTERPRETED, ids=lambda model: model.name)
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(m, id=m.name, marks=[slow] * (i > 2))
+        for i, m in enumerate(INTERPRETED)
+    ],
+)
 def test_all_steps_are_interpreted_without_a_gpu(
     model: ProgramModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
