@@ -68,10 +68,10 @@ def compared(report: DryRunReport) -> str:
     errors = [shape.max_error for shape in shapes if shape.max_error is not None]
     if not errors:
         return f"{report.op}: no values were compared; that needs a GPU for its target."
-    where = " and ".join(dict.fromkeys(s.name for s in shapes if s.ok is not None))
+    where = ", ".join(dict.fromkeys(s.name for s in shapes if s.ok is not None))
     return (
-        f"{report.op}: every element was compared with PyTorch's at {where};\n"
-        f"the largest error is {max(errors):.1e}."
+        f"{report.op}: every element was compared with PyTorch's\n"
+        f"at {where}; the largest error is {max(errors):.1e}."
     )
 
 

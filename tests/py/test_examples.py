@@ -60,7 +60,7 @@ def test_the_demo_is_short_and_ends_in_what_was_compared(run_python: RunPython) 
     said = [line for line in done.stderr.splitlines() if "SyntaxWarning" in line]
     # Python 3.12 says them of TensorRT's bindings, where these are compiled at import.
     assert said or not done.stderr, "nothing but the demo's own output"
-    assert max(map(len, lines[1:])) <= 80 and len(lines) < 25
+    assert max(map(len, lines[1:])) <= 80 and len(lines) < 35
     assert "4 of 4 tactics compile for sm_" in lines[1]
-    assert "every element was compared with PyTorch's at " in lines[-2]
-    assert re.fullmatch(r"the largest error is \d\.\de[+-]\d\d\.", lines[-1])
+    assert "every element was compared with PyTorch's\nat " in done.stdout
+    assert re.search(r"; the largest error is \d\.\de[+-]\d\d\.", done.stdout)
