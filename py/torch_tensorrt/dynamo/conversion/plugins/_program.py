@@ -486,18 +486,13 @@ def _in_steps(call: _Call, structure: Structure, given: Values) -> tuple[Any, ..
         return (*results, *written)
     bases = list(given["_all_bases"])
     views = [view for view in _views(call, dict(given)).values() if view is not None]
-    indices = [view.base_index for view in views]
     changed = (value for value in written if value is not None)
     for view, value in zip(views, changed, strict=True):
         base = bases[view.base_index]
-        if isinstance(view, _WHOLE) or _is_reshape(view, base):
-            if indices.count(view.base_index) > 1:
-                raise errors.UnsupportedKernelError(
-                    f"{call.ops.schema.op}: two of the tensors that it writes share "
-                    "memory. Pass it tensors of their own."
-                )
-            same = isinstance(view, _WHOLE)
-            bases[view.base_index] = value if same else value.view(base.shape)
+        if isinstance(view, _WHOLE):  # and no other: writes are apart
+            bases[view.base_index] = value
+        elif _is_reshape(view, base):
+            bases[view.base_index] = value.view(base.shape)
         else:
             bases[view.base_index] = base.clone()
             view.regenerate_view(bases).copy_(value)
