@@ -31,14 +31,10 @@ Hand over the function that launches your kernel; every config is a tactic::
 ``torch_tensorrt.compile`` then makes each call of ``torch.ops.my.silu`` a plugin layer.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from . import errors as errors
-from ._dry_run import dry_run as dry_run
-from ._dry_run.execute import execute as execute
-from ._dry_run.program_report import ProgramReport as ProgramReport
-from ._dry_run.report import DryRunReport as DryRunReport
-from ._explain import adopt as adopt
-from ._explain import explain as explain
-from ._explain.report import ModelReport as ModelReport
 from ._plugin import unregister as unregister
 from ._specs import CustomPluginSpec as CustomPluginSpec
 from ._specs import custom_plugin as custom_plugin
@@ -50,6 +46,15 @@ from .backends.cutile import CuTileSpec as CuTileSpec
 from .backends.cutile import cutile as cutile
 from .backends.triton import TritonSpec as TritonSpec
 from .backends.triton import triton as triton
+
+if TYPE_CHECKING:
+    from ._dry_run import dry_run as dry_run
+    from ._dry_run.execute import execute as execute
+    from ._dry_run.program_report import ProgramReport as ProgramReport
+    from ._dry_run.report import DryRunReport as DryRunReport
+    from ._explain import adopt as adopt
+    from ._explain import explain as explain
+    from ._explain.report import ModelReport as ModelReport
 
 __version__ = "0.2.0.dev0"
 
@@ -75,3 +80,28 @@ __all__ = [
     "triton",
     "unregister",
 ]
+
+# Imported when first used: a process that loads an engine, or registers ops for
+# torch_tensorrt.compile, needs none of them.
+_MODULES = {
+    "DryRunReport": "_dry_run.report",
+    "ModelReport": "_explain.report",
+    "ProgramReport": "_dry_run.program_report",
+    "adopt": "_explain",
+    "dry_run": "_dry_run",
+    "execute": "_dry_run.execute",
+    "explain": "_explain",
+}
+
+
+def __getattr__(name: str) -> object:
+    """The public name ``name`` of ``_MODULES``."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -114,7 +114,19 @@ def states(
 def test_the_process_imported_the_packages(states: list[dict[str, Any]]) -> None:
     before, after = ({*state["modules"]} for state in states)
     assert not any(name.startswith(ANNOTATION) for name in before)
-    assert {f"{ANNOTATION}._dry_run", f"{PLUGINS}._custom_op"} <= after
+    assert {f"{ANNOTATION}._plugin", f"{PLUGINS}._custom_op"} <= after
+
+
+def test_what_builds_do_not_need_is_imported_on_first_use(
+    states: list[dict[str, Any]],
+) -> None:
+    assert not any(
+        "_dry_run" in name or "_explain" in name for name in states[1]["modules"]
+    )
+    assert all(hasattr(tta, name) for name in tta.__all__)
+    assert {*tta.__all__} <= {*dir(tta)}
+    with pytest.raises(AttributeError, match="no attribute 'dryrun'"):
+        assert tta.dryrun
 
 
 def test_importing_loads_no_toolchain(states: list[dict[str, Any]]) -> None:
