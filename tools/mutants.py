@@ -53,9 +53,12 @@ MODULES = (
     "py/torch_tensorrt/annotation/_record/*.py",
     "py/torch_tensorrt/annotation/_sizes/*.py",
     "py/torch_tensorrt/annotation/_code/*.py",
+    "py/torch_tensorrt/annotation/_steps.py",
+    "py/torch_tensorrt/annotation/_dry_run/steps.py",
+    "py/torch_tensorrt/dynamo/conversion/plugins/_program.py",
     "py/torch_tensorrt/annotation/backends/*/signature*.py",
     "py/torch_tensorrt/annotation/backends/triton/descriptors.py",
-    "py/torch_tensorrt/annotation/backends/triton/unread.py",
+    "py/torch_tensorrt/annotation/backends/unread.py",
     "py/torch_tensorrt/annotation/backends/cutedsl/arguments.py",
     # The key of a cached kernel, and whether an entry is what was written.
     "py/torch_tensorrt/annotation/_fingerprint.py",
@@ -80,11 +83,35 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("tests/py/annotation/test_tensor_descriptors.py",),
     ),
     (
+        "py/torch_tensorrt/annotation/_record/operations.py",
+        (
+            "tests/py/annotation/test_programs.py",
+            "tests/py/plugins/test_op_bodies.py",
+            "tests/py/plugins/test_taken_apart*.py",
+        ),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_steps.py",
+        (
+            "tests/py/annotation/test_programs.py",
+            "tests/py/plugins/test_taken_apart*.py",
+            "tests/py/annotation/test_dry_run_steps.py",
+        ),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_dry_run/steps.py",
+        ("tests/py/annotation/test_dry_run_steps.py",),
+    ),
+    (
+        "py/torch_tensorrt/dynamo/conversion/plugins/_program.py",
+        ("tests/py/plugins/test_taken_apart*.py",),
+    ),
+    (
         "py/torch_tensorrt/annotation/_sizes/values.py",
         ("tests/py/annotation/test_constants.py",),
     ),
     (
-        "py/torch_tensorrt/annotation/backends/triton/unread.py",
+        "py/torch_tensorrt/annotation/backends/unread.py",
         ("tests/py/annotation/test_constants.py",),
     ),
     (

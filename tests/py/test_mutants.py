@@ -169,6 +169,7 @@ def test_a_glob_that_matches_nothing_is_an_error(
 
 
 def test_every_default_module_has_tests_that_exist() -> None:
-    for glob in mutants.MODULES:
+    for glob in (*mutants.MODULES, *(modules for modules, _ in mutants.TESTS)):
+        assert any(mutants.PROJECT.glob(glob)), glob
         tests = mutants.tests_of(glob.replace("*", "name"))
         assert all((mutants.PROJECT / test).exists() for test in tests)
