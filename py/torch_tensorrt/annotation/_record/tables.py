@@ -24,10 +24,41 @@ def drop(made: Iterable[Any]) -> None:
 
     Names, of variables and attributes, are left alone.
     """
-    known = {id(value) for value in made}
-    for table in gc.get_objects() if known else ():
-        if issubclass(type(table), dict):  # isinstance runs some objects' own code
-            _drop(table, known)
+    values = [*made]
+    known = set(map(id, values))
+    for table in _tables(values):
+        _drop(table, known)
+
+
+def _tables(values: list[Any]) -> list[dict[Any, Any]]:
+    """The dicts that hold them, themselves or in tuples and dataclasses."""
+    found: dict[int, dict[Any, Any]] = {}
+    held: list[Any] = values
+    for _ in range(_DEEPEST + 1):
+        outer: list[Any] = []
+        for holder in gc.get_referrers(*held) if held else ():
+            cls = type(holder)  # isinstance runs some objects' own code
+            if issubclass(cls, dict):
+                found[id(holder)] = holder
+                if _is_attributes(holder):
+                    outer += filter(_is_open, gc.get_referrers(holder))
+            elif _is_open(holder):
+                outer.append(holder)
+        held = outer
+    return [*found.values()]
+
+
+def _is_open(holder: Any) -> bool:
+    """Whether a table that holds it holds what is in it."""
+    cls = type(holder)
+    is_ours = cls.__module__.startswith(__name__.partition("._record")[0])
+    return (issubclass(cls, tuple) or is_dataclass(cls)) and not is_ours
+
+
+def _is_attributes(table: dict[Any, Any]) -> bool:
+    """Whether it may be an object's ``__dict__``: few have one that is not a module."""
+    keys = [*dict.__iter__(table)]
+    return "__builtins__" not in keys and all(type(key) is str for key in keys)
 
 
 def _drop(table: dict[Any, Any], made: set[int]) -> None:

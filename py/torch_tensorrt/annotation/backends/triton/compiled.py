@@ -156,7 +156,7 @@ class Metadata:
         )
 
 
-_alive: WeakSet[Compiled] = WeakSet()
+_alive: WeakSet[Compiled] = WeakSet()  # what this recording's launches returned
 
 
 def recompiled(compiled: CompiledKernel) -> Compiled:
@@ -187,3 +187,4 @@ def recompiled(compiled: CompiledKernel) -> Compiled:
 def drop_compiled() -> None:
     """Remove what was returned while recording from the tables that keep it."""
     drop(_alive)
+    _alive.clear()
