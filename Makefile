@@ -66,8 +66,8 @@ format: setup  ## fix style, and add missing license lines
 count: setup  ## count the files and lines of code of the library
 	$(BIN)/pygount --format=summary --suffix=py py
 
-docs: setup  ## build the documentation into build/docs
-	$(BIN)/python -m sphinx -q -W --keep-going docsrc build/docs
+docs: setup  ## build the documentation into build/docs, with the output of the examples
+	$(BIN)/python -m sphinx -q -W --keep-going $(SPHINX) docsrc build/docs
 
 wheel: setup  ## build the wheel and the sdist into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
@@ -109,5 +109,6 @@ export:  ## copy the library into a Torch-TensorRT checkout: UPSTREAM=dir
 	done
 
 clean:  ## remove what was built, .venv included
-	rm -rf $(VENV) .compat .matrix wheelhouse build dist *.egg-info overlay/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .compat .matrix wheelhouse build docsrc/_extra docsrc/api docsrc/gallery \
+		dist *.egg-info overlay/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find overlay py tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
