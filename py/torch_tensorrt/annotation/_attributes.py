@@ -9,20 +9,47 @@ What only torch has, such as a dtype, travels as torch's number of it.
 
 from __future__ import annotations
 
+import types
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 
-def np_scalar_attr_annotation(dtype: Any) -> Any:
-    """The annotation of a scalar plugin attribute: a one-element array of ``dtype``.
+class ArrayAnnotation(types.GenericAlias):
+    """The annotation of an array attribute, equal to every other spelling of it.
 
-    ``numpy.typing.NDArray`` works only where it is not a type alias (NumPy < 2.5).
+    TensorRT's validators want a function's annotations to be equal to those that its
+    plugin was registered with. People, and versions of Torch-TensorRT, write
+    ``np.ndarray[Any, np.dtype[...]]`` or ``npt.NDArray[...]``, which differ; and the
+    latter is a type alias from NumPy 2.5 on.
     """
-    return np.ndarray[Any, np.dtype[dtype]]
+
+    def __eq__(self, other: object) -> bool:
+        return array_dtype(other) is array_dtype(self)
+
+    def __ne__(self, other: object) -> bool:  # GenericAlias has one of its own
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(array_dtype(self))
+
+
+def np_scalar_attr_annotation(dtype: Any) -> Any:
+    """The annotation of a scalar plugin attribute: a one-element array of ``dtype``."""
+    return ArrayAnnotation(np.ndarray, (Any, np.dtype[dtype]))
+
+
+def array_dtype(annotation: object) -> Any:
+    """The dtype in an annotation of an array; None in any other annotation."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is np.ndarray and len(arguments) == 2:
+        return next(iter(typing.get_args(arguments[1])), None)
+    return arguments[0] if arguments and origin is npt.NDArray else None
 
 
 @dataclass(frozen=True)

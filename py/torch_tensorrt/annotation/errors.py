@@ -18,6 +18,9 @@ AnnotationError
 ├── UnsupportedKernelError   it compiled, but TensorRT cannot launch the result
 ├── PTXError             the compiled text is not what was expected
 ├── RegistrationError    the op cannot be registered, or is registered differently
+│   ├── UnknownOpError       torch has no such op
+│   ├── PluginMissingError   TensorRT has no plugin of that name, or does not add it
+│   └── UnavailableError     this TensorRT has no plugins of the kind that is needed
 ├── DryRunError          the plugin could not be driven as TensorRT's builder does
 └── LaunchError          a DryRunError: the CUDA driver does not load a kernel
 
@@ -101,8 +104,23 @@ class PTXError(AnnotationError):
     """A PTX entry is not what its compiler was expected to emit."""
 
 
-class RegistrationError(AnnotationError):
+class RegistrationError(AnnotationError, ValueError):
     """An op cannot be registered, or is registered with something else."""
+
+
+# Torch-TensorRT's own plugin functions raise the second base of each.
+
+
+class UnknownOpError(RegistrationError, AttributeError):
+    """torch has no op of this name."""
+
+
+class PluginMissingError(RegistrationError, AssertionError):
+    """TensorRT has no plugin of this name, or did not add it to a network."""
+
+
+class UnavailableError(RegistrationError, NotImplementedError):
+    """The installed TensorRT has no usable Quick Deployable Plugins."""
 
 
 class DryRunError(AnnotationError):

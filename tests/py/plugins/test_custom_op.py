@@ -550,7 +550,7 @@ def test_a_failure_around_a_step_leaves_nothing(
     assert traces("reg::silu") == []
 
 
-@pytest.mark.parametrize("step", ["generate_plugin_converter", "RegisteredOp"])
+@pytest.mark.parametrize("step", ["_generate_plugin_converter", "RegisteredOp"])
 def test_a_failure_in_the_last_steps_leaves_nothing(
     step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import tensorrt.plugin as trtp
 import torch
 from kernels import info
 from tensorrt.plugin._lib import QDP_REGISTRY
+from torch_ops import torch_op
 
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._dry_run.builder import dimensions, expression_builder
@@ -23,20 +23,6 @@ from torch_tensorrt.annotation.errors import RegistrationError
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
 
 B = Range(1, 8, 64)
-
-
-@contextmanager
-def torch_op(schema: str, fake: Callable[..., Any]) -> Iterator[str]:
-    """A torch op of this schema while entered; what was made of it is removed."""
-    library = torch.library.Library("gen", "FRAGMENT")
-    library.define(schema)
-    op = f"gen::{schema.partition('(')[0]}"
-    torch.library.register_fake(op, fake, lib=library)
-    try:
-        yield op
-    finally:
-        _qdp.forget(op)
-        library._destroy()
 
 
 def create(op: str, **attributes: Any) -> Any:

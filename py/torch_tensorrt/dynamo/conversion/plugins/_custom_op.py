@@ -29,7 +29,11 @@ from torch_tensorrt.dynamo.conversion._ConverterRegistry import ConverterPriorit
 from . import _qdp, _torch_op, _validators
 from ._generate_plugin import register_descriptor
 from ._generate_plugin_aot import register_aot
-from ._generate_plugin_converter import Validator, generate_plugin_converter, restoring
+from ._generate_plugin_converter import (
+    Validator,
+    _generate_plugin_converter,
+    restoring,
+)
 from ._program import StepOps, take_apart_in_graphs
 from ._schema import OpSchema, split_name
 
@@ -128,8 +132,9 @@ def custom_op(
         accepts = _validators.digesting(schema, content, accepts)
         undo.append(restoring(schema.overload))
         weights = plugin.weights if plugin else {}
+        namespace, name = split_name(schema.op)
         how = (accepts, priority, *flags, weights, schema.aliased, prepare)
-        generate_plugin_converter(schema.op, *how)
+        _generate_plugin_converter(namespace, name, None, *how)
 
     def carry_out() -> None:
         """All steps; what was done is undone if one fails."""

@@ -23,7 +23,12 @@ from torch_tensorrt.annotation._tensors import UNKNOWN, DType, TensorInfo
 from . import _qdp
 from ._schema import OpSchema
 
-np_scalar_attr_annotation = _attributes.np_scalar_attr_annotation  # for .kernels
+# Torch-TensorRT's own names, which its other modules and its tests import from here.
+np_scalar_attr_annotation = _attributes.np_scalar_attr_annotation
+_TORCH_SCHEMA_TYPE_TO_PLUGIN_ATTR_TYPE = {
+    kind.__name__: _attributes.AttributeKind(kind).annotation
+    for kind in (float, int, bool)
+}
 
 
 def generate_plugin(plugin_name: str) -> None:

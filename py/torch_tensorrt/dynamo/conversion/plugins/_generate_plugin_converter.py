@@ -35,9 +35,6 @@ def generate_plugin_converter(
     supports_dynamic_shapes: bool = False,
     requires_output_allocator: bool = False,
     use_aot_if_available: bool = True,
-    weights: Mapping[str, torch.Tensor] | None = None,
-    aliased: Sequence[int] = (),
-    prepare: Callable[[], None] | None = None,
 ) -> Callable[..., Any]:
     """Register the converter of an op whose plugin is registered.
 
@@ -48,27 +45,54 @@ def generate_plugin_converter(
         supports_dynamic_shapes: convert nodes with dynamic input shapes, too.
         requires_output_allocator: the plugin's output sizes depend on data.
         use_aot_if_available: embed the ahead-of-time kernel where the plugin has one.
-        weights: constants that the plugin takes after the op's tensors.
-        aliased: inputs that the plugin writes; it gets copies of them.
-        prepare: is called before TensorRT makes a plugin object.
 
     Returns:
         The converter.
 
     Raises:
-        RegistrationError: there is no such op, or no such plugin.
+        UnknownOpError: torch has no such op.
+        PluginMissingError: TensorRT has no such plugin.
+        UnavailableError: this TensorRT has no such plugins at all.
+    """
+    namespace, op_name = split_name(plugin_id)
+    flags = supports_dynamic_shapes, requires_output_allocator, use_aot_if_available
+    return _generate_plugin_converter(
+        namespace, op_name, None, capability_validator, priority, *flags
+    )
+
+
+def _generate_plugin_converter(
+    namespace: str,
+    op_name: str,
+    overload: str | None = None,
+    capability_validator: Validator | None = None,
+    priority: ConverterPriority = ConverterPriority.STANDARD,
+    supports_dynamic_shapes: bool = False,
+    requires_output_allocator: bool = False,
+    use_aot_if_available: bool = True,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    aliased: Sequence[int] = (),
+    prepare: Callable[[], None] | None = None,
+) -> Callable[..., Any]:
+    """As :func:`generate_plugin_converter`. Torch-TensorRT's documentation calls it.
+
+    Args:
+        overload: of the op, where it is not the default one.
+        weights: constants that the plugin takes after the op's tensors.
+        aliased: inputs that the plugin writes; it gets copies of them.
+        prepare: is called before TensorRT makes a plugin object.
     """
     _qdp.require_available()
     import tensorrt.plugin as trtp
 
-    schema = OpSchema.of(plugin_id)
+    plugin_id = f"{namespace}::{op_name}"
+    schema = OpSchema.of(plugin_id, overload_name=overload or "default")
     if (definition := _qdp.plugin_def(plugin_id)) is None:
-        raise errors.RegistrationError(
+        raise errors.PluginMissingError(
             f"{plugin_id}: there is no TensorRT plugin of this name to convert to. "
             "Call generate_plugin first."
         )
     aot = use_aot_if_available and definition.aot_impl_func is not None
-    namespace, op_name = split_name(schema.op)
 
     def convert(
         ctx: ConversionContext, target: Target, args: Any, kwargs: Any, name: str
@@ -87,7 +111,7 @@ def generate_plugin_converter(
         encoded = {n: schema.attributes[n].encode(v) for n, v in attributes.items()}
         layer = ctx.net.add_plugin(plugin(*tensors, **encoded), aot=aot)
         if layer is None:
-            raise errors.RegistrationError(
+            raise errors.PluginMissingError(
                 f"{schema.op}, node {name}: TensorRT did not add the plugin layer. Its "
                 "own log says why."
             )
@@ -120,7 +144,7 @@ def _copied(ctx: ConversionContext, tensor: Any, node: str) -> Any:
 
 
 def restoring(overload: Any) -> Callable[[], None]:
-    """A step that undoes :func:`generate_plugin_converter`; others' converters stay."""
+    """A step that removes converters made here; those of others stay."""
     earlier = tuple(DYNAMO_ATEN_CONVERTERS.get(overload, ()))
 
     def restore() -> None:

@@ -12,7 +12,11 @@ from typing import Any
 from packaging.version import Version
 
 from torch_tensorrt.annotation._attributes import AttributeKind
-from torch_tensorrt.annotation.errors import RegistrationError
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    RegistrationError,
+    UnavailableError,
+)
 
 from ._schema import split_name
 
@@ -24,7 +28,7 @@ def require_available() -> None:
     off for TensorRT 10.15, where the plugins work.
 
     Raises:
-        RegistrationError: this is TensorRT-RTX, TensorRT has no plugins that are
+        UnavailableError: this is TensorRT-RTX, TensorRT has no plugins that are
             compiled ahead of time (before 10.9), or its plugins are broken (10.14).
     """
     import tensorrt as trt
@@ -34,7 +38,7 @@ def require_available() -> None:
     version = Version(trt.__version__).release[:2]
     if ENABLED_FEATURES.tensorrt_rtx or version < (10, 9) or version == (10, 14):
         name = "TensorRT-RTX" if ENABLED_FEATURES.tensorrt_rtx else "TensorRT"
-        raise RegistrationError(
+        raise UnavailableError(
             f"{name} {trt.__version__} has no usable Quick Deployable Plugins. "
             "Install TensorRT 10.9 or newer, but not 10.14."
         )
@@ -99,7 +103,8 @@ def registering(op: str) -> Iterator[None]:
         yield
     except BaseException as error:
         forget(op)
-        if isinstance(error, ValueError):  # what TensorRT's validators raise
+        is_ours = isinstance(error, AnnotationError)
+        if isinstance(error, ValueError) and not is_ours:  # of TensorRT's validators
             raise RegistrationError(
                 f"{op}: TensorRT does not take the plugin: {error}"
             ) from error

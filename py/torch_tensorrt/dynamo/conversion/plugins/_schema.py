@@ -16,12 +16,16 @@ import torch
 
 from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation._record.program import Output
-from torch_tensorrt.annotation.errors import RegistrationError, SpecError
+from torch_tensorrt.annotation.errors import (
+    RegistrationError,
+    SpecError,
+    UnknownOpError,
+)
 
 
 @dataclass(frozen=True)
 class OpSchema:
-    """A torch op with one overload.
+    """One overload of a torch op.
 
     Attributes:
         op: ``"ns::name"``.
@@ -32,6 +36,7 @@ class OpSchema:
         aliased: inputs of the plugin that it writes, and returns after its outputs.
         outputs_of: from the dtypes of the inputs to the outputs that are not aliased,
             whose extents do not count, for a fake kernel that takes real sizes alone.
+        overload_name: of the overload.
     """
 
     op: str
@@ -40,6 +45,7 @@ class OpSchema:
     fake: Callable[..., Any] | None = None
     aliased: tuple[int, ...] = ()
     outputs_of: Callable[[Sequence[torch.dtype | None]], Sequence[Output]] | None = None
+    overload_name: str = "default"
 
     @classmethod
     def of(cls, op: str, parameters: str | None = None, **fields: Any) -> OpSchema:
@@ -47,15 +53,17 @@ class OpSchema:
 
         Args:
             parameters: of an op that is not defined yet, as ``"(Tensor x)"``.
-            **fields: ``weights``, ``fake``, ``aliased`` and ``outputs_of``.
+            **fields: ``weights``, ``fake``, ``aliased``, ``outputs_of`` and
+                ``overload_name``.
 
         Raises:
             SpecError: ``op`` is not a name, or torch cannot parse the parameters.
-            RegistrationError: torch has no such op, or one of its types, of an
-                argument or of what it returns, has no counterpart in TensorRT.
+            UnknownOpError: torch has no such op.
+            RegistrationError: one of its types, of an argument or of what it returns,
+                has no counterpart in TensorRT.
         """
         if parameters is None:
-            declared = _overload(op)._schema
+            declared = _overload(op, fields.get("overload_name", "default"))._schema
         else:
             try:
                 declared = torch._C.parse_schema(f"{op}{parameters} -> ()")
@@ -84,7 +92,7 @@ class OpSchema:
     @cached_property
     def overload(self) -> Any:
         """The op, once it is defined."""
-        return _overload(self.op)
+        return _overload(self.op, self.overload_name)
 
     @cached_property
     def tensors(self) -> tuple[str, ...]:
@@ -231,13 +239,13 @@ def split_name(op: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def _overload(op: str) -> Any:
+def _overload(op: str, overload: str) -> Any:
     namespace, name = split_name(op)
     try:
-        return getattr(getattr(torch.ops, namespace), name).default
+        return getattr(getattr(getattr(torch.ops, namespace), name), overload)
     except AttributeError as error:
-        raise RegistrationError(
-            f"{op}: torch has no such op (or it has no default overload). Define it "
+        raise UnknownOpError(
+            f"{op}: torch has no such op (or it has no {overload} overload). Define it "
             "with torch.library.custom_op, or give impl= with a meta_impl."
         ) from error
 
