@@ -25,11 +25,10 @@ import hypothesis
 import pytest
 import torch
 
-from torch_tensorrt.annotation._plugin import registered
-
 # What tests of several directories use: kernels, models, the recording network.
-for name in ("annotation", "annotation/integration", "plugins"):
-    sys.path.insert(0, str(Path(__file__).parent / name))
+TESTS = Path(__file__).parent
+FOLDERS = {str(path.parent) for path in TESTS.rglob("test_*.py")} - {str(TESTS)}
+sys.path[:0] = sorted(FOLDERS)
 
 IS_THOROUGH = os.environ.get("TTA_TEST_ARCHITECTURES") == "all"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120") if IS_THOROUGH else ("sm_90",)
@@ -53,6 +52,11 @@ SAMPLED = {
     *("test_hardware", "test_triton_wrappers", "test_launch_abi", "test_features"),
     *("test_cutile_launch_abi", "test_cutedsl_launch_abi", "test_compiled_elsewhere"),
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    slow = "slow: runs with TTA_TEST_ARCHITECTURES=all, and on a GPU"
+    config.addinivalue_line("markers", slow)
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
@@ -101,8 +105,9 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def unregister() -> Iterator[None]:
     """What a test registers is gone after it."""
     yield
-    while registered:
-        _, op = registered.popitem()
+    plugins = sys.modules.get("torch_tensorrt.annotation._plugin")
+    while plugins and plugins.registered:
+        _, op = plugins.registered.popitem()
         op.undo()
 
 

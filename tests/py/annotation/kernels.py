@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from values import info as info
 
 import torch_tensorrt.annotation as tta
 from torch_tensorrt.annotation._tensors import Range, TensorInfo
@@ -44,10 +45,6 @@ class Case:
     @property
     def plugin(self) -> tta.CustomPluginSpec:
         return tta.custom_plugin(self.kernel, self.meta, **self.keywords)
-
-
-def info(*shape: int | Range, dtype: torch.dtype = torch.float16) -> TensorInfo:
-    return TensorInfo(shape, dtype)
 
 
 @triton.jit

@@ -13,18 +13,16 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # in the other process
-    tests = Path(__file__).parents[1]
-    sys.path[:0] = map(str, (tests, tests / "annotation", tests / "plugins"))
+    sys.path[:0] = os.environ["TEST_FOLDERS"].split(os.pathsep)
 
 import pytest
 import torch
 import user_kernels
 from cache_tools import job, key
-from conftest import RunPython
+from conftest import FOLDERS, TESTS, RunPython
 from kernels import BLOCKS, launch_silu
 from test_encoding import EXPRESSIONS
 from test_engine_cache import target_of_a_call
@@ -85,6 +83,7 @@ def there(
     folder = tmp_path_factory.mktemp("another process")
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     environment = {
+        "TEST_FOLDERS": os.pathsep.join([str(TESTS), *sorted(FOLDERS)]),
         "TTA_TARGET": "sm_90",
         "PYTHONHASHSEED": seed,
         "HOME": str(folder),

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""What an expression over extents is worth."""
+"""Tensors of given extents, and what an expression over extents is worth."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import sympy
+import torch
+
+from torch_tensorrt.annotation._tensors import Range, TensorInfo
+
+
+def info(*shape: int | Range, dtype: torch.dtype = torch.float16) -> TensorInfo:
+    return TensorInfo(shape, dtype)
 
 
 def evaluate(expr: sympy.Basic, values: Mapping[sympy.Symbol, int]) -> int:

@@ -12,9 +12,9 @@ import pytest
 import tensorrt as trt
 import tensorrt.plugin as trtp
 import torch
-from kernels import info
 from tensorrt.plugin._lib import QDP_REGISTRY
 from torch_ops import torch_op
+from values import info
 
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._dry_run.builder import dimensions, expression_builder
