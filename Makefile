@@ -11,12 +11,12 @@ RESULTS ?= benchmarks/results
 SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-matrix coverage fuzz mutants \
+.PHONY: help setup demo test test-all test-matrix test-upstream coverage fuzz mutants \
 	check lint types imports format count docs wheel \
 	wheelhouse kernels test-gpu bench-gpu performance golden compat export clean
 
 help:  ## print the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
 setup: $(STAMP)  ## build .venv (PYTHON=... names the interpreter)
 
@@ -33,8 +33,13 @@ test: setup  ## run the tests
 test-all: setup  ## run the tests for every GPU architecture
 	TTA_TEST_ARCHITECTURES=all $(PYTEST_ALL)
 
-test-matrix: setup  ## run the plugins' tests on Torch-TensorRT 2.11 to 2.14
+test-matrix: setup  ## run the plugins' tests on Torch-TensorRT 2.11 to 2.14, and the newest TensorRT
 	$(BIN)/python tools/engineless/matrix.py .matrix $(RELEASES)
+
+test-upstream: setup  ## run Torch-TensorRT's own tests with the overlay and without: UPSTREAM=dir
+	@test -d "$(UPSTREAM)/tests/py" || \
+		{ echo "UPSTREAM must name a Torch-TensorRT checkout: make test-upstream UPSTREAM=dir"; exit 1; }
+	$(BIN)/python tools/engineless/upstream.py "$(UPSTREAM)" .matrix $(RELEASES)
 
 coverage: setup  ## run the tests, and report what they cover into build/coverage
 	$(PYTEST_ALL) --cov --cov-report=term:skip-covered --cov-report=html

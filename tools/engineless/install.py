@@ -36,12 +36,13 @@ SENTENCE = (
 
 TORCH = "torch==2.13.0"
 
-# Torch-TensorRT, and a TensorRT that it asks for.
+# Torch-TensorRT, and a TensorRT that it asks for; the last one is the newest.
 RELEASES = {
     "2.11": ("2.11.0", "10.15.1.29"),
     "2.12": ("2.12.0", "10.16.1.11"),
     "2.13": ("2.13.0", "11.0.0.114"),
     "2.14": ("2.14.0", "11.1.0.106"),
+    "2.14-newest": ("2.14.0", "11.4.0.106"),
 }
 RELEASE = "2.13"
 
