@@ -220,6 +220,7 @@ def device_tensor(tensor: torch.Tensor) -> Any:
     result = trtp.Tensor()
     result.dtype = DType.of(tensor.dtype).to_tensorrt()
     result.shape = trtp.Shape(tuple(tensor.shape))
+    result.format = trt.TensorFormat.LINEAR
     result.strides = tensor.stride()
     result.data_ptr = tensor.data_ptr()
     return result

@@ -27,7 +27,7 @@ from torch_tensorrt.annotation.errors import AnnotationError, SpecError
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import ConverterPriority
 
 from . import _qdp, _torch_op, _validators
-from ._generate_plugin import register_descriptor
+from ._generate_plugin import register_descriptor, register_plugin
 from ._generate_plugin_aot import register_aot
 from ._generate_plugin_converter import (
     Validator,
@@ -38,7 +38,6 @@ from ._program import StepOps, take_apart_in_graphs
 from ._schema import OpSchema, split_name
 
 _NO_FAKE = (UnsupportedOperatorException, NotImplementedError)
-_RESERVED = frozenset({"outputs", "stream", "tactic"})
 
 
 @errors.raised_here
@@ -50,6 +49,8 @@ def custom_op(
     requires_output_allocator: bool = False,
     *,
     use_aot_if_available: bool = True,
+    aot_impl: Callable[..., Any] | None = None,
+    autotune: Callable[..., Any] | None = None,
     impl: Any = None,
     replace: bool = False,
     strict: bool = False,
@@ -64,10 +65,16 @@ def custom_op(
         supports_dynamic_shapes: convert nodes with dynamic input shapes, too.
         requires_output_allocator: the plugin's output sizes depend on data.
         use_aot_if_available: embed the ahead-of-time kernel where the plugin has one.
-        impl: the kernels to embed: ``tta.triton(launch_fn)``, a list of such, or
-            ``tta.custom_plugin(...)``. Where torch does not know the op, it is defined
-            from ``meta_impl`` and runs the first config on CUDA. Without ``impl`` the
-            engine calls the op's Python implementation.
+        aot_impl: gives TensorRT the kernel of an existing op, in TensorRT's own terms:
+            ``aot_impl(*tensors, *attributes, outputs, tactic)`` returns the kernel's
+            name, its PTX, ``KernelLaunchParams`` and ``SymIntExprs``.
+        autotune: offers tactics: ``autotune(*tensors, *attributes, outputs)`` returns
+            a list of ``AutoTuneCombination``.
+        impl: the kernels to embed, in their own languages: ``tta.triton(launch_fn)``, a
+            list of such, or ``tta.custom_plugin(...)``. Where torch does not know the
+            op, it is defined from ``meta_impl`` and runs the first config on CUDA.
+            Without ``impl`` and ``aot_impl`` the engine calls the op's Python
+            implementation.
         replace: take the place of what was registered under this name before.
         strict: with ``impl``, raise for a node that no tactic can serve. Otherwise it
             stays in PyTorch, and the log says why.
@@ -75,7 +82,7 @@ def custom_op(
             plugin and converter (``torch_tensorrt.kernels`` does).
 
     Raises:
-        SpecError: the name, or ``impl``, is malformed.
+        SpecError: the name, ``impl`` or a callback is malformed.
         RecordError: the launch function does what is wrong for all inputs.
         RegistrationError: the name is registered with something else.
 
@@ -93,12 +100,22 @@ def custom_op(
         )
     """
     split_name(op_name)
+    if impl is not None and (aot_impl or autotune) is not None:
+        raise SpecError(
+            f"{op_name}: impl= has kernels and tactics of its own. Pass impl=, or "
+            "aot_impl= and autotune=, which are TensorRT's own functions."
+        )
     spec = None if impl is None else normalize_impl_to_spec(impl)
     flags = supports_dynamic_shapes, requires_output_allocator, use_aot_if_available
     if spec is not None:
         _require_usable(op_name, spec, requires_output_allocator, use_aot_if_available)
-    own_aot = functools.partial(_validators.closure_of, _aot_register)
-    options = (capability_validator, priority, *flags, strict, own_aot())
+    callbacks = aot_impl, autotune, _aot_register
+
+    def own() -> list[Any]:
+        """The caller's own functions, as they are now."""
+        return list(map(_validators.closure_of, callbacks))
+
+    options = (capability_validator, priority, *flags, strict, own())
     # Taken when the launch function was run: what it imports then counts.
     identify = functools.partial(fingerprint, spec, *options)
     location = _caller()
@@ -110,8 +127,9 @@ def custom_op(
         with _qdp.registering(schema.op):
             undo.append(functools.partial(_qdp.forget, schema.op))
             if plugin is None:
-                schema.require_functional()
-                register_descriptor(schema)
+                has_kernel = (aot_impl or _aot_register) is not None
+                is_compiled = has_kernel and use_aot_if_available
+                register_plugin(schema, aot_impl, autotune, is_compiled)
             else:
                 _register(schema, plugin)
         if _aot_register is not None:
@@ -127,7 +145,7 @@ def custom_op(
         def content() -> tuple[Any, ...]:
             """What an engine with this plugin is made of."""
             kernels = _validators.content_of(plugin) if plugin else ()
-            return (use_aot_if_available, *own_aot(), *kernels)
+            return (use_aot_if_available, *own(), *kernels)
 
         accepts = _validators.digesting(schema, content, accepts)
         undo.append(restoring(schema.overload))
@@ -273,12 +291,7 @@ def _require_distinct_names(schema: OpSchema, spec: CustomPluginSpec) -> None:
                 f"{schema.op}: {name!r} is an argument of the op, and a config key, "
                 "attribute or weight of the plugin as well. Rename one of them."
             )
-    for name in (*schema.tensors, *schema.attributes, *schema.weights):
-        if name in _RESERVED:
-            raise SpecError(
-                f"{schema.op}: an argument is named {name!r}, which TensorRT's plugins "
-                "use themselves. Rename it."
-            )
+    schema.require_free_names()
 
 
 def _caller() -> str:

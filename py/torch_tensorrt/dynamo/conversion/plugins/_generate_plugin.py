@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +19,9 @@ from torch_tensorrt.annotation._plugin import HiddenOutputs, Request
 from torch_tensorrt.annotation._record import as_tensors, infer_outputs
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._tensors import UNKNOWN, DType, TensorInfo
+from torch_tensorrt.annotation.errors import FormatError
 
-from . import _qdp
+from . import _callbacks, _qdp
 from ._schema import OpSchema
 
 # Torch-TensorRT's own names, which its other modules and its tests import from here.
@@ -31,19 +32,45 @@ _TORCH_SCHEMA_TYPE_TO_PLUGIN_ATTR_TYPE = {
 }
 
 
-def generate_plugin(plugin_name: str) -> None:
+def generate_plugin(
+    plugin_name: str,
+    *,
+    aot_impl: Callable[..., Any] | None = None,
+    autotune: Callable[..., Any] | None = None,
+) -> None:
     """Register a QDP plugin for a torch op: its descriptor and Python implementation.
 
     Args:
         plugin_name: ``"ns::name"`` of an op that torch knows, with a fake kernel.
+        aot_impl, autotune: as in :func:`custom_op`.
 
     Raises:
-        RegistrationError: there is no such op, or there is such a plugin already.
+        UnknownOpError: torch has no such op.
+        SpecError: a callback takes something that is not an argument of the op.
+        RegistrationError: there is such a plugin already, or there can be none.
     """
     schema = OpSchema.of(plugin_name)
-    schema.require_functional()
     with _qdp.registering(plugin_name):
-        register_descriptor(schema)
+        register_plugin(schema, aot_impl, autotune, aot_impl is not None)
+
+
+def register_plugin(
+    schema: OpSchema,
+    aot_impl: Callable[..., Any] | None,
+    autotune: Callable[..., Any] | None,
+    is_compiled: bool,
+) -> None:
+    """Register the plugin of an op that has its Python code, and a user's callbacks.
+
+    Args:
+        is_compiled: whether engines embed a kernel, and no Python code.
+    """
+    schema.require_functional()
+    schema.require_free_names()
+    offer = autotune and _callbacks.autotune_of(schema, autotune, is_compiled)
+    launch = aot_impl and _callbacks.aot_impl_of(schema, aot_impl, offer)
+    register_descriptor(schema)
+    _callbacks.register(schema, launch, offer)
 
 
 def register_descriptor(schema: OpSchema, hidden: HiddenOutputs | None = None) -> None:
@@ -100,8 +127,10 @@ def register_descriptor(schema: OpSchema, hidden: HiddenOutputs | None = None) -
 
     count = hidden.count if hidden else 0
     tensors, descs = (schema.outputs(t, count) for t in (trtp.Tensor, trtp.TensorDesc))
-    trtp.register(schema.op)(schema.adapter(describe, trtp.TensorDesc, descs))
-    adapted = schema.adapter(run, trtp.Tensor, None, outputs=tensors, stream=int)
+    trtp.register(schema.op)(
+        schema.adapter("describe", describe, trtp.TensorDesc, descs)
+    )
+    adapted = schema.adapter("run", run, trtp.Tensor, None, outputs=tensors, stream=int)
     trtp.impl(schema.op)(adapted)
 
 
@@ -127,7 +156,15 @@ def _as_torch(tensor: Any) -> torch.Tensor:
 
     It takes the memory as plain integers, because TensorRT's own CUDA array interface
     refuses the dtypes that NumPy lacks (bfloat16, float8).
+
+    Raises:
+        FormatError: the tensor is not row-major, which an ``autotune`` asked for.
     """
+    if tensor.format.name != "LINEAR":
+        raise FormatError(
+            f"a tensor has the format {tensor.format.name}, and an op's Python code "
+            "takes row-major ones. Offer LINEAR alone in autotune=."
+        )
     dtype = DType.of_tensorrt(tensor.dtype).torch
     interface = {
         "shape": tuple(tensor.shape),

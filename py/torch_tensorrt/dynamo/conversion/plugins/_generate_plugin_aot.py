@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._target import current_target
 from torch_tensorrt.annotation._tensors import DType, TensorInfo
 
+from . import _callbacks
 from ._generate_plugin import shape_symbols
 from ._schema import OpSchema
 
@@ -26,48 +28,43 @@ def register_aot(schema: OpSchema, plugin: Plugin, hidden: HiddenOutputs) -> Non
     Args:
         hidden: outputs of the plugin that follow those of the op.
     """
+    autotune = functools.partial(_combinations, plugin, hidden)
+    aot_impl = functools.partial(_launch, plugin, hidden)
+    _callbacks.register(schema, aot_impl, autotune, hidden.count)
+
+
+def _launch(
+    plugin: Plugin,
+    hidden: HiddenOutputs,
+    descs: Any,
+    attributes: Any,
+    outputs: Any,
+    tactic: int,
+) -> Any:
     import tensorrt.plugin as trtp
 
-    op, desc = schema.op, trtp.TensorDesc
-
-    def autotune(descs: Any, attributes: Any, outputs: Any) -> list[Any]:
-        """TensorRT calls this twice, and ends the process if it raises."""
-        try:
-            return _combinations(plugin, hidden, descs, attributes, outputs)
-        except Exception as error:  # there is no target, or something unexpected
-            errors.warn(f"{op}: {errors.as_ours('autotune', error)}")
-            return []
-
-    def aot_impl(descs: Any, attributes: Any, outputs: Any, tactic: int) -> Any:
-        found = plugin.tactic(tactic, _request(descs, attributes))
-        if obstacle := _obstacle(found, hidden, descs, outputs):
-            raise errors.UnsupportedKernelError(f"{op}, tactic {tactic}: {obstacle}")
-        places, program = hidden.places(found), found.program
-        assert found.kernel is not None and program is not None and places is not None
-        kernel = found.kernel.placed(places, hidden.count, len(program.aliased))
-        formats = tuple(desc.format.name for desc in (*descs, *outputs))
-        if formats != (wanted := _formats(found, hidden)):
-            raise errors.UnsupportedKernelError(
-                f"{op}, tactic {tactic}: TensorRT asks for the formats {formats}, and "
-                f"the kernel is for {wanted}."
-            )
-        symbols, params = shape_symbols(descs), trtp.KernelLaunchParams()
-        grid, extras = (
-            [to_tensorrt(expr, symbols, program.ranges) for expr in exprs]
-            for exprs in (kernel.grid, kernel.extras)
+    op, found = plugin.op, plugin.tactic(tactic, _request(descs, attributes))
+    if obstacle := _obstacle(found, hidden, descs, outputs):
+        raise errors.UnsupportedKernelError(f"{op}, tactic {tactic}: {obstacle}")
+    places, program = hidden.places(found), found.program
+    assert found.kernel is not None and program is not None and places is not None
+    kernel = found.kernel.placed(places, hidden.count, len(program.aliased))
+    formats = tuple(desc.format.name for desc in (*descs, *outputs))
+    if formats != (wanted := _formats(found, hidden)):
+        raise errors.UnsupportedKernelError(
+            f"{op}, tactic {tactic}: TensorRT asks for the formats {formats}, and "
+            f"the kernel is for {wanted}."
         )
-        params.grid_x, params.grid_y, params.grid_z = grid
-        params.block_x, params.block_y, params.block_z = kernel.block
-        params.shared_mem = kernel.shared_memory
-        extras = trtp.SymIntExprs.from_tuple(map(trtp.SymInt32, extras))
-        return kernel.entry, kernel.code, params, extras
-
-    outputs = schema.outputs(desc, hidden.count)
-    combinations = list[trtp.AutoTuneCombination]
-    trtp.autotune(op)(schema.adapter(autotune, desc, combinations, outputs=outputs))
-    launch = tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymIntExprs]
-    adapted = schema.adapter(aot_impl, desc, launch, outputs=outputs, tactic=int)
-    trtp.aot_impl(op)(adapted)
+    symbols, params = shape_symbols(descs), trtp.KernelLaunchParams()
+    grid, extras = (
+        [to_tensorrt(expr, symbols, program.ranges) for expr in exprs]
+        for exprs in (kernel.grid, kernel.extras)
+    )
+    params.grid_x, params.grid_y, params.grid_z = grid
+    params.block_x, params.block_y, params.block_z = kernel.block
+    params.shared_mem = kernel.shared_memory
+    extras = trtp.SymIntExprs.from_tuple(map(trtp.SymInt32, extras))
+    return kernel.entry, kernel.code, params, extras
 
 
 _LATE = (

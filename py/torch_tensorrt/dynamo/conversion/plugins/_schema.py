@@ -126,6 +126,19 @@ class OpSchema:
                 "impl=, or return a new tensor instead."
             )
 
+    def require_free_names(self) -> None:
+        """Raise unless TensorRT leaves the names of the arguments to plugins.
+
+        Raises:
+            SpecError: one is a name that TensorRT uses.
+        """
+        for name in (*self.tensors, *self.attributes, *self.weights):
+            if name in _RESERVED:
+                raise SpecError(
+                    f"{self.op}: an argument is named {name!r}, which TensorRT's "
+                    "plugins use themselves. Rename it."
+                )
+
     @cached_property
     def attributes(self) -> dict[str, AttributeKind]:
         """Names and kinds of the other arguments."""
@@ -193,7 +206,12 @@ class OpSchema:
         return [values[name] for name in self.tensors], attributes
 
     def adapter(
-        self, function: Callable[..., Any], tensor: Any, returns: Any, **trailing: Any
+        self,
+        role: str,
+        function: Callable[..., Any],
+        tensor: Any,
+        returns: Any,
+        **trailing: Any,
     ) -> Callable[..., Any]:
         """A callback for TensorRT that calls ``function(inputs, attributes, ...)``.
 
@@ -217,7 +235,7 @@ class OpSchema:
             inspect.Parameter(name, kind, annotation=annotation)
             for name, annotation in annotations.items()
         ]
-        name = f"{function.__name__}_{self.op.replace('::', '_')}"
+        name = f"{role}_{self.op.replace('::', '_')}"
         adapted.__name__ = adapted.__qualname__ = name
         signature = inspect.Signature(parameters, return_annotation=returns)
         adapted.__signature__ = signature  # type: ignore[attr-defined]
@@ -251,6 +269,7 @@ def _overload(op: str, overload: str) -> Any:
 
 
 _NAME = r"([A-Za-z]\w*)::(_?[A-Za-z]\w*)"
+_RESERVED = frozenset({"outputs", "stream", "tactic"})
 _TENSOR = torch._C.TensorType.get()
 _ELEMENTS: dict[str, type] = {
     **{"FloatType": float, "IntType": int, "BoolType": bool, "StringType": str},
