@@ -213,8 +213,8 @@ def _between(program: Program) -> Program:
 
 
 def _pointers(launch: Launch) -> tuple[Pointer, ...]:
-    """Which tensors it takes, whatever parts of them."""
-    numbers = dict.fromkeys(_uses(launch))
+    """Which tensors it takes, whatever parts of them, and in whatever order."""
+    numbers = sorted({*_uses(launch)})
     return tuple(Pointer("", number, torch.int8) for number in numbers)
 
 

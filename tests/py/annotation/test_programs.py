@@ -257,6 +257,20 @@ def test_steps_are_the_same_whatever_the_kernels_blocks() -> None:
     assert not have_same_steps(first, third)
 
 
+def test_steps_are_the_same_whatever_the_order_of_a_kernels_arguments() -> None:
+    def body(x: Any, y: Any, swapped: bool = False) -> Any:
+        out = torch.empty_like(x)
+        add(*((y, x) if swapped else (x, y)), out)
+        return out + 1
+
+    inputs, names = [info(ROWS, 8)] * 2, ("x", "y")
+    first, second = (
+        of(body, *inputs, names=names, keywords={"swapped": swapped})
+        for swapped in (False, True)
+    )
+    assert have_same_steps(first, second)
+
+
 # --- Replayed -------------------------------------------------------------------------
 
 
