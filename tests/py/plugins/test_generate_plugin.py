@@ -19,7 +19,7 @@ from values import info
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._dry_run.builder import dimensions, expression_builder
 from torch_tensorrt.annotation._tensors import DType, Extent, Range, TensorInfo
-from torch_tensorrt.annotation.errors import RegistrationError
+from torch_tensorrt.annotation.errors import ArgumentError, RegistrationError
 from torch_tensorrt.dynamo.conversion.plugins import _qdp
 
 B = Range(1, 8, 64)
@@ -288,3 +288,13 @@ def test_an_attribute_is_refused_where_tensorrt_would_garble_it(
         with pytest.raises(RegistrationError, match=expected):
             trt_plugins.generate_plugin(op)
         assert op not in QDP_REGISTRY
+
+
+def test_an_error_about_a_size_names_the_tensor() -> None:
+    def fake(x: torch.Tensor) -> torch.Tensor:
+        return x.new_empty(x.shape[0] ** 9)
+
+    with torch_op("power(Tensor x) -> Tensor", fake) as op:
+        trt_plugins.generate_plugin(op)
+        with pytest.raises(ArgumentError, match=r"x\.shape\[0\]"):
+            output_shapes(create(op), [info(B)], ((1,),))

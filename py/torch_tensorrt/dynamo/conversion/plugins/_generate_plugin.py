@@ -19,7 +19,7 @@ from torch_tensorrt.annotation._plugin import HiddenOutputs, Request
 from torch_tensorrt.annotation._record import as_tensors, infer_outputs
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._tensors import UNKNOWN, DType, TensorInfo
-from torch_tensorrt.annotation.errors import FormatError
+from torch_tensorrt.annotation.errors import AnnotationError, FormatError, in_names
 
 from . import _callbacks, _qdp
 from ._schema import OpSchema
@@ -112,6 +112,12 @@ def register_descriptor(schema: OpSchema, hidden: HiddenOutputs | None = None) -
             result.append(trtp.from_shape_expr(tuple(exprs), word))
         return tuple(result)
 
+    def named_describe(descs: Any, attributes: dict[str, Any]) -> tuple[Any, ...]:
+        try:
+            return describe(descs, attributes)
+        except AnnotationError as error:
+            raise in_names(error, schema.inputs) from error.__cause__
+
     def run(tensors: Any, attributes: Any, outputs: Any, stream: int) -> None:
         external = torch.cuda.ExternalStream(stream)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(external):
@@ -128,7 +134,7 @@ def register_descriptor(schema: OpSchema, hidden: HiddenOutputs | None = None) -
     count = hidden.count if hidden else 0
     tensors, descs = (schema.outputs(t, count) for t in (trtp.Tensor, trtp.TensorDesc))
     trtp.register(schema.op)(
-        schema.adapter("describe", describe, trtp.TensorDesc, descs)
+        schema.adapter("describe", named_describe, trtp.TensorDesc, descs)
     )
     adapted = schema.adapter("run", run, trtp.Tensor, None, outputs=tensors, stream=int)
     trtp.impl(schema.op)(adapted)
