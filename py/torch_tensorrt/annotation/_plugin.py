@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -807,6 +807,13 @@ def errors_of(tactics: Sequence[Tactic]) -> str:
 # --- What is registered ---------------------------------------------------------------
 
 
+class StepNames(Protocol):
+    """The ops of the launches of an op."""
+
+    def name(self, step: Step) -> str:
+        """``"ns::name"`` of the op of a launch, registered."""
+
+
 @dataclass(frozen=True)
 class RegisteredOp:
     """One op.
@@ -828,7 +835,7 @@ class RegisteredOp:
     location: str
     undo: Callable[[], None]
     redo: Callable[[], None]
-    steps: Any = None
+    steps: StepNames | None = None
 
 
 registered: dict[str, RegisteredOp] = {}

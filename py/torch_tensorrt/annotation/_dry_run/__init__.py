@@ -339,7 +339,8 @@ def _program(
     if first is None or first.is_plugin:
         return None
     structure, ops = plugin.structure(request), registered[plugin.op].steps
-    assert structure is not None and request.target is not None, "it has several"
+    assert structure is not None and ops is not None, "it has several"
+    assert request.target is not None, "it was compiled"
     launches, programs = list[DryRunReport](), []
     for step in structure.steps:
         part = plugin_of(ops.name(step))
