@@ -365,6 +365,45 @@ def test_the_op_as_a_whole_says_that_it_is_several_steps(op: Define) -> None:
 # --- Left in PyTorch ------------------------------------------------------------------
 
 
+class OfConstants(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(4, 1024, dtype=half))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.apart.normalize(self.weight + 1).relu() + x
+
+
+def test_a_call_on_constants_alone_is_computed_by_the_ops_own_code(op: Define) -> None:
+    made = torch._library.custom_ops.OPDEFS[defined(op)]
+    made.register_kernel("cpu")(lambda x: x.to(f32) / x.to(f32).sum(1, keepdim=True))
+    parts = partitioned(OfConstants(), [Input((4, 1024), dtype=f32)])
+    (constant,) = parts._run_on_acc_0.parameters()
+    torch.testing.assert_close(constant.cpu(), torch.full((4, 1024), 1 / 1024))
+    assert calls(parts._run_on_acc_0) == ["aten.add.Tensor"]
+
+
+def in_two_ways(x: Tensor) -> Tensor:
+    y, z = torch.empty_like(x), torch.empty_like(x)
+    divide_kernel[(x.shape[0],)](x, x, y, x.shape[1], BLOCK=256)
+    if x.shape[0] == 1:
+        return y.relu()
+    divide_kernel[(x.shape[0],)](y, x, z, x.shape[1], BLOCK=256)
+    return z
+
+
+def test_a_launch_for_other_sizes_than_it_was_taken_apart_for_is_refused(
+    op: Define,
+) -> None:
+    op(in_two_ways, torch.empty_like)
+    engine(lambda x: torch.ops.apart.in_two_ways(x), Input((2, 64), dtype=half))
+    x, y = (torch.empty(1, 64, dtype=half, device="meta") for _ in range(2))
+    with pytest.raises(
+        UnsupportedKernelError, match=r"step1: .* for inputs of \[\[1, 64"
+    ):
+        torch.ops.apart.in_two_ways_step1(x, between1=y)
+
+
 @pytest.mark.parametrize(
     ("tensor", "is_held"),
     [

@@ -27,8 +27,9 @@ import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import detect_fake_mode
 from torch._higher_order_ops import auto_functionalize
+from torch._ops import OpOverload
 from torch.func import functionalize
-from torch.fx import GraphModule, Node, map_arg
+from torch.fx import Graph, GraphModule, Node, map_arg
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
@@ -153,8 +154,7 @@ class StepOps:
         """The outputs of a launch, in the extents of fake inputs."""
         given = {n: kwargs.pop(n) for n in map(buffer_name, step.reads)}
         values, attributes = self.schema.bind(args, kwargs)
-        structure = self.structure(values, attributes)
-        assert structure is not None, "the op was taken apart"
+        structure = self._with(step, self.structure(values, attributes), values)
         outputs = [
             torch.empty(
                 [size(extent) for extent in self._buffer(structure, number).shape],
@@ -178,17 +178,27 @@ class StepOps:
         weights = [w.detach().to(device) for _, w in self.plugin.spec.weights]
         with _plugin.lock:
             request = self._request(step, [*values, *weights], attributes)
-            structure = self.plugin.structure(request)
-            if structure is None or step not in structure.steps:
-                shapes = [v if v is None else list(v.shape) for v in values]
-                raise errors.UnsupportedKernelError(
-                    f"{name}: {self.schema.op} has other steps for inputs of {shapes} "
-                    "than it was taken apart into. Compile the model once more."
-                )
+            structure = self._with(step, self.plugin.structure(request), values)
             part = replace(request, inputs=step.part(structure.program).inputs)
             plugin: Any = registered[name].plugin
             made = _launch.launch(plugin, part, [*values, *between, *weights])
         return made if len(made) > 1 else made[0]
+
+    def _with(
+        self, step: Step, structure: Structure | None, values: Sequence[Any]
+    ) -> Structure:
+        """``structure``, which has this launch.
+
+        Raises:
+            UnsupportedKernelError: it has not.
+        """
+        if structure is None or step not in structure.steps:
+            shapes = [v if v is None else list(v.shape) for v in values]
+            raise errors.UnsupportedKernelError(
+                f"{self.name(step)}: {self.schema.op} has other steps for inputs of "
+                f"{shapes} than it was taken apart into. Compile the model once more."
+            )
+        return structure
 
     def _request(
         self, step: Step, tensors: Sequence[Any], attributes: Values
@@ -283,10 +293,13 @@ _DETACH = torch.ops.aten.detach.default
 
 
 def take_apart(graph_module: GraphModule, settings: Any) -> GraphModule:
-    """Replace each call of an op of several steps by its steps."""
-    changed = False
+    """Replace each call of an op of several steps by its steps.
+
+    A call on constants alone stays: the next passes compute it, with the op's own code.
+    """
+    changed, folded = False, _folded(graph_module.graph)
     for node in list(graph_module.graph.nodes):
-        if (call := _call_of(node)) is None:
+        if node in folded or (call := _call_of(node)) is None:
             continue
         try:
             changed |= _replace(graph_module, call, settings)
@@ -302,6 +315,20 @@ def take_apart(graph_module: GraphModule, settings: Any) -> GraphModule:
     return graph_module
 
 
+def _folded(graph: Graph) -> set[Node]:
+    """The nodes whose values Torch-TensorRT computes when it folds constants."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        is_pure = isinstance(node.target, OpOverload) and (
+            torch.Tag.nondeterministic_seeded not in node.target.tags
+        )
+        if node.op == "get_attr" or (
+            is_pure and found.issuperset(node.all_input_nodes)
+        ):
+            found.add(node)
+    return found
+
+
 _FUNCTIONALIZED = {
     auto_functionalize.auto_functionalized,
     auto_functionalize.auto_functionalized_v2,
@@ -315,7 +342,7 @@ def _call_of(node: Node) -> _Call | None:
     target = node.args[0] if is_functionalized else node.target
     schema = getattr(target, "_schema", None)
     known = registered.get(schema.name) if schema is not None else None
-    if known is None or known.steps is None:
+    if known is None or not isinstance(known.steps, StepOps):
         return None
     if is_functionalized or schema is None:
         return _Call(node, known.steps, node.kwargs)
