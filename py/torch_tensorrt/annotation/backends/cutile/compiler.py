@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from ..._code.lowering import for_driver
 from ..._code.ptx import parse
 from ...errors import PTXError
 from .. import Backend, CompiledKernel, Options, Program, Target
@@ -37,8 +38,8 @@ class CuTileBackend(Backend):
         entry, ptxas = parse(code), tileiras.tool("ptxas")
         if entry.block is None:
             raise PTXError(f"kernel {launch.name}: cuTile's code names no block size.")
-        code, emitted = tileiras.for_driver(
-            code, entry, target.ptx_isa, launch.name, ptxas
+        code, emitted = for_driver(
+            code, target.ptx_isa, launch.name, ptxas, "cuTile emits"
         )
         return CompiledKernel(
             code=code,

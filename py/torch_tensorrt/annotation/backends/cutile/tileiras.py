@@ -11,7 +11,6 @@ import contextlib
 import io
 import os
 import re
-import struct
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
@@ -22,8 +21,8 @@ from cuda.tile import _compile, compilation
 from cuda.tile._ir2bytecode import BytecodeContext
 
 from ... import errors
-from ..._code.ptx import Entry, parse
-from ..._code.ptxas import assemble, output_of
+from ..._code.lowering import sections
+from ..._code.ptxas import output_of
 from .. import Launch, Target, Toolchain
 from ..abi import unlaunchable, unsupported
 
@@ -150,26 +149,6 @@ _CLUSTER = re.compile(
 _LANGUAGE = re.compile(r"^\s*\.language\s+\d+\s*\n", re.M)
 
 
-def sections(elf: bytes) -> dict[bytes, bytes]:
-    """The sections of a CUBIN, a 64-bit little-endian ELF file, by their names.
-
-    Raises:
-        PTXError: it is not one.
-    """
-    if elf[:6] != b"\x7fELF\x02\x01":
-        raise errors.PTXError("the compiler did not write a CUBIN.")
-    (table,) = struct.unpack_from("<Q", elf, 0x28)
-    size, count, names = struct.unpack_from("<HHH", elf, 0x3A)
-    rows = range(table, table + size * count, size)
-    # A header starts with the section's name, type, flags, address, offset and size.
-    headers = [struct.unpack_from("<IIQQQQ", elf, row) for row in rows]
-    strings = elf[headers[names][4] :]
-    return {
-        strings[name : strings.index(b"\0", name)]: elf[offset : offset + length]
-        for name, _, _, _, offset, length in headers
-    }
-
-
 def embedded_ptx(cubin: bytes) -> str:
     """The PTX that the assembler keeps in a debug section, its lines ended by NUL.
 
@@ -210,39 +189,3 @@ def as_plain_kernel(text: str, kernel: str) -> str:
         why = f"it is launched in clusters (num_ctas, as {cluster[0].strip()})"
         raise unlaunchable(kernel, why)
     return _LANGUAGE.sub("", text)
-
-
-def for_driver(
-    text: str, entry: Entry, newest: str | None, kernel: str, ptxas: str
-) -> tuple[str, str]:
-    """``text`` as PTX that the driver loads, and the ISA it was lowered from, if any.
-
-    That ``ptxas`` takes a lowered text proves only that the older ISA has all of its
-    instructions. The machine code must be the same, too.
-
-    Args:
-        newest: PTX ISA that the driver loads; None for any.
-
-    Raises:
-        UnsupportedKernelError: it cannot be lowered.
-    """
-    if newest is None or float(entry.version) <= float(newest):
-        return text, ""
-    older = text.replace(f".version {entry.version}", f".version {newest}", 1)
-    reason = "it gives other machine code."
-    try:
-        if _machine_code(older, ptxas) == _machine_code(text, ptxas):
-            return older, entry.version
-    except errors.PTXError as error:
-        reason = str(error)
-    raise unsupported(
-        kernel,
-        f"cuTile emits PTX {entry.version} for {entry.target}, and the driver takes "
-        f"{newest} at most. As that, {reason}\nUpdate the driver, or try another "
-        "config.",
-    )
-
-
-def _machine_code(text: str, ptxas: str) -> dict[bytes, bytes]:
-    found = sections(assemble(text, ptxas, parse(text).target).cubin)
-    return {name: found[name] for name in found if name.startswith(b".text.")}
