@@ -103,17 +103,40 @@ class LoadedKernel:
         Raises:
             LaunchError: the driver does not launch it.
         """
-        if sizes.shared_memory > SHARED_MEMORY:
-            attribute = self._driver.CUfunction_attribute
-            most = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._call("cuFuncSetAttribute", self._function, most, sizes.shared_memory)
         pointer, extra = (ctypes.c_void_p,), (ctypes.c_int32,)
         types = pointer * len(inputs) + extra * len(sizes.extras)
         types += pointer * len(outputs)
-        arguments = ((*inputs, *sizes.extras, *outputs), types)
-        stream = torch.cuda.current_stream().cuda_stream
-        how = *sizes.grid, *sizes.block, sizes.shared_memory
-        self._call("cuLaunchKernel", self._function, *how, stream, arguments, 0)
+        self.launch_as_is(
+            (*sizes.grid, *sizes.block),
+            sizes.shared_memory,
+            torch.cuda.current_stream().cuda_stream,
+            ((*inputs, *sizes.extras, *outputs), types),
+        )
+
+    def launch_as_is(
+        self,
+        sizes: tuple[int, ...],
+        shared_memory: int,
+        stream: int,
+        arguments: tuple[tuple[Any, ...], tuple[Any, ...]],
+    ) -> None:
+        """Launch with arguments in the kernel's own order.
+
+        Args:
+            sizes: blocks along x, y and z, then threads.
+            shared_memory: dynamic, in bytes a block.
+            stream: its handle.
+            arguments: the values, and the types of ctypes that they get.
+
+        Raises:
+            LaunchError: the driver does not launch it.
+        """
+        if shared_memory > SHARED_MEMORY:
+            attribute = self._driver.CUfunction_attribute
+            most = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._call("cuFuncSetAttribute", self._function, most, shared_memory)
+        how = *sizes, shared_memory, stream, arguments, 0
+        self._call("cuLaunchKernel", self._function, *how)
 
     def _call(self, function: str, *arguments: Any) -> Any:
         """What a function of the driver returns beside its status."""
