@@ -40,6 +40,10 @@ from ._specs import CustomPluginSpec as CustomPluginSpec
 from ._specs import custom_plugin as custom_plugin
 from ._specs import normalize_impl_to_spec as normalize_impl_to_spec
 from ._target import Target as Target
+from .backends.cuda import CUDAKernel as CUDAKernel
+from .backends.cuda import CUDASpec as CUDASpec
+from .backends.cuda import cuda as cuda
+from .backends.cuda import ptx as ptx
 from .backends.cutedsl import CuTeDSLSpec as CuTeDSLSpec
 from .backends.cutedsl import cutedsl as cutedsl
 from .backends.cutile import CuTileSpec as CuTileSpec
@@ -59,6 +63,8 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "CUDAKernel",
+    "CUDASpec",
     "CuTeDSLSpec",
     "CuTileSpec",
     "CustomPluginSpec",
@@ -69,6 +75,7 @@ __all__ = [
     "TritonSpec",
     "__version__",
     "adopt",
+    "cuda",
     "custom_plugin",
     "cutedsl",
     "cutile",
@@ -77,6 +84,7 @@ __all__ = [
     "execute",
     "explain",
     "normalize_impl_to_spec",
+    "ptx",
     "triton",
     "unregister",
 ]
