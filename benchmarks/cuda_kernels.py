@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""Kernels in CUDA C++, as an engine launches them and as their users do.
+
+    python benchmarks/cuda_kernels.py [--json FILE] [--only WORD]
+
+With a GPU: kernels of the tests at full size, launched as TensorRT would, beside the
+launch functions themselves, which compile them with NVRTC for this GPU. Results are
+compared bit by bit. What fails is printed and noted, the rest goes on, and the exit
+status is 1.
+
+Without: the same kernels are compiled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import PROJECT, Contest, environment, finish
+from hardware import OWN, Figures, as_launched, interleaved, largest_error, result
+
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+
+TARGET = "sm_90,cuda=13.0"  # without a GPU
+
+Config = Mapping[str, Any]
+
+
+def of_tests() -> Any:
+    """The tests' module of kernels, which has the name of this one."""
+    path = PROJECT / "tests" / "py" / "annotation" / "cuda_kernels.py"
+    spec = importlib.util.spec_from_file_location("kernels_in_cuda", path)
+    assert spec is not None and spec.loader is not None, "the file is there"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+kernels = of_tests()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a kernel computes.
+
+    Attributes:
+        amount: bytes moved, or operations, and the unit of the rate.
+        inputs: extents and dtype of each.
+        tolerance: of an error, relative to the element and the root mean square.
+    """
+
+    name: str
+    amount: tuple[int, str]
+    inputs: Sequence[tuple[tuple[int, ...], torch.dtype]]
+    meta: Callable[..., torch.Tensor]
+    launch: Callable[..., None]
+    configs: Sequence[Config]
+    reference: Callable[..., torch.Tensor]
+    tolerance: float
+
+    def tensors(self, device: str) -> list[torch.Tensor]:
+        """Random inputs; integers over all of their range."""
+        return [
+            torch.randn(shape, device=device).to(dtype)
+            if dtype.is_floating_point
+            else torch.randint(-128, 128, shape, dtype=dtype, device=device)
+            for shape, dtype in self.inputs
+        ]
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.rms_norm(x, x.shape[-1:], weight, 1e-6)
+
+
+def dequantized(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    return (values.float() * scales[:, None] + 0.5).half()
+
+
+FULL = (8192, 8192)
+COUNT = FULL[0] * FULL[1]
+BLOCKS: list[Config] = [{"BLOCK": 256}, {"BLOCK": 512}]
+
+WORKS = [
+    Work(
+        "add fp32",
+        (12 * COUNT, "TB/s"),
+        [(FULL, torch.float32)] * 2,
+        lambda x, y: torch.empty_like(x),
+        kernels.launch_add,
+        BLOCKS,
+        torch.add,
+        1e-6,
+    ),
+    Work(
+        "RMS norm fp16",
+        (4 * COUNT, "TB/s"),
+        [(FULL, torch.float16), (FULL[1:], torch.float16)],
+        lambda x, weight: torch.empty_like(x),
+        kernels.launch_rms_norm,
+        BLOCKS,
+        rms_norm,
+        0.01,
+    ),
+    Work(
+        "matmul fp16, 4096^3",
+        (2 * 4096**3, "TFLOP/s"),
+        [((4096, 4096), torch.float16)] * 2,
+        lambda a, b: a.new_empty(a.shape[0], b.shape[0]),
+        kernels.launch_gemm,
+        [kernels.SMALL_TILES, kernels.LARGE_TILES],
+        lambda a, b: a @ b.t(),
+        0.02,
+    ),
+    Work(
+        "dequantize int8",
+        (3 * COUNT, "TB/s"),
+        [(FULL, torch.int8), (FULL[:1], torch.float32)],
+        lambda values, scales: torch.empty_like(values, dtype=torch.float16),
+        kernels.launch_dequantize,
+        BLOCKS,
+        dequantized,
+        0.01,
+    ),
+    Work(
+        "silu fp32, with headers",
+        (8 * COUNT, "TB/s"),
+        [(FULL, torch.float32)],
+        lambda x: torch.empty_like(x),
+        kernels.launch_silu,
+        BLOCKS,
+        torch.nn.functional.silu,
+        1e-5,
+    ),
+]
+
+
+def built(work: Work, inputs: Sequence[torch.Tensor]) -> list[Any]:
+    """What TensorRT would get of each config, in order.
+
+    Raises:
+        RuntimeError: two configs give the same code, so only one is kept.
+    """
+    spec = tta.cuda(work.launch, configs=list(work.configs))
+    impl = tta.custom_plugin(spec, meta_impl=work.meta)
+    trt_plugins.custom_op("bench::op", impl=impl, supports_dynamic_shapes=True)
+    target = None if torch.cuda.is_available() else TARGET
+    try:
+        report = tta.dry_run("bench::op", inputs, target, execute=False)
+    finally:
+        tta.unregister("bench::op")
+    if (found := [t.config for t in report.tactics]) != list(map(dict, work.configs)):
+        raise RuntimeError(f"of the configs {work.configs}, these are tactics: {found}")
+    return list(report.tactics)
+
+
+def label(config: Config) -> str:
+    return ", ".join(f"{name}={value}" for name, value in config.items())
+
+
+def compare(work: Work, figures: Figures) -> None:
+    """All configs of a work, in one run."""
+    inputs = work.tensors("cuda")
+    out, expected = work.meta(*inputs), work.reference(*inputs)
+    launches: dict[str, Callable[[], object]] = {
+        "torch": functools.partial(work.reference, *inputs)
+    }
+    rows = []
+    for config, tactic in zip(work.configs, built(work, inputs), strict=True):
+        what = f"{work.name}, {label(config)}"
+        try:
+            if tactic.error is not None:
+                raise RuntimeError(tactic.error)
+            ours = as_launched(tactic, inputs, out)
+            own = functools.partial(work.launch, *inputs, out, **config)
+            found, owns = result(ours, out), result(own, out)
+            error = largest_error(found, expected)
+            if error > work.tolerance:
+                raise RuntimeError(f"{error} from the reference")
+            is_equal = torch.equal(found.view(torch.uint8), owns.view(torch.uint8))
+            if not is_equal:  # which is no reason not to time it
+                figures.failed[what] = f"not the bits of {OWN}"
+            rows.append(
+                {
+                    "work": work.name,
+                    "kernel": tactic.entry,
+                    "config": label(config),
+                    "bit_equal": is_equal,
+                    "max_error": error,
+                    "registers": tactic.registers,
+                    "shared_memory": tactic.shared_memory,
+                    "spills": tactic.spills,
+                }
+            )
+            launches |= {what: ours, f"{what}, {OWN}": own}
+        except Exception as error:  # the others are worth having
+            figures.note(what, error)
+    times = interleaved(launches)
+    for row in rows:
+        what = f"{row['work']}, {row['config']}"
+        row["us"], row["own_us"] = times[what], times[f"{what}, {OWN}"]
+    figures.kernels += rows
+    if rows:
+        best = min(rows, key=lambda row: row["us"])
+        contest = Contest(
+            work.name,
+            work.amount[1],
+            work.amount[0],
+            {row["config"]: row["us"] for row in rows},
+            {OWN: best["own_us"], "torch": times["torch"]},
+        )
+        figures.contests.append(contest)
+
+
+def compile_all(only: str) -> int:
+    """Print what would be run; how many kernels are left out."""
+    left_out = 0
+    for work in WORKS:
+        if only in work.name:
+            for tactic in built(work, work.tensors("meta")):
+                said = tactic.error or f"{tactic.registers} registers"
+                print(work.name, dict(tactic.config), said, flush=True)
+                left_out += tactic.error is not None
+    return left_out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--only", default="", help="works whose names hold this")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit(compile_all(options.only))
+    figures, versions = Figures(), environment()
+    for work in WORKS:
+        if options.only in work.name:
+            try:
+                compare(work, figures)
+            except Exception as error:  # what was measured is worth more
+                figures.note(work.name, error)
+            torch.cuda.empty_cache()
+            if options.json is not None:  # a later work may end the process
+                figures.write(options.json, versions)
+    finish(None, versions, figures.contests)
+    figures.show()
+    sys.exit(bool(figures.failed))
+
+
+if __name__ == "__main__":
+    main()

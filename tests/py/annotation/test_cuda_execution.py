@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""On a GPU: kernels in CUDA C++, launched as an engine would, and by their users."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    pytest.skip("there is no GPU here", allow_module_level=True)
+
+from compiled_elsewhere import as_inputs
+from cuda_kernels import CUDA_CASES
+from cuda_references import REFERENCES
+from kernels import Case
+
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+
+by_name = pytest.mark.parametrize("case", CUDA_CASES, ids=lambda case: case.name)
+
+
+@by_name
+def test_every_tactic_gives_the_reference(case: Case) -> None:
+    op = f"cu::{case.name}"
+    trt_plugins.custom_op(op, impl=case.plugin, supports_dynamic_shapes=True)
+    report = tta.dry_run(
+        op,
+        as_inputs(case.dynamic),
+        reference=REFERENCES[case.name],
+        strict=True,
+        execute=True,
+    )
+    for tactic in report.tactics:
+        assert {s.name for s in tactic.shapes if s.ok} >= {"min", "opt", "max"}
+
+
+@by_name
+def test_every_tactic_gives_the_bits_of_its_own_launch(case: Case) -> None:
+    op = f"cu::{case.name}"
+    trt_plugins.custom_op(op, impl=case.plugin, supports_dynamic_shapes=True)
+
+    def own(*inputs: torch.Tensor) -> Any:
+        out = case.meta(*inputs)
+        case.kernel.launch_fn(*inputs, out)
+        return out
+
+    inputs = as_inputs(case.dynamic)
+    tta.dry_run(op, inputs, reference=own, strict=True, execute=True, tolerance=0.0)
+
+
+@by_name
+def test_the_op_runs_eagerly_through_the_same_launcher(case: Case) -> None:
+    op = f"cu::{case.name}"
+    trt_plugins.custom_op(op, impl=case.plugin, supports_dynamic_shapes=True)
+    tensors = [
+        torch.randn(info.at("opt"), device="cuda").to(info.dtype)
+        for info in case.dynamic
+    ]
+    outputs = getattr(torch.ops.cu, case.name)(*tensors)
+    expected = REFERENCES[case.name](*tensors)
+    torch.testing.assert_close(outputs, expected, rtol=2e-2, atol=2e-2)
