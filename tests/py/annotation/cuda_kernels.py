@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kernels import BATCH, Case, info
+from kernels import Case, info
 
 import torch_tensorrt.annotation as tta
 from torch_tensorrt.annotation._tensors import Range
@@ -157,16 +157,15 @@ def launch_silu(x, out, BLOCK=128):
     silu(cdiv(n, BLOCK), BLOCK, (x, out, n))
 
 
-ROWS = Range(1, 8, 64)
-FEW = Range(1, 40, 300)
-UNITS = Range(1, 16, 40)
+ROWS = Range(1, 8, 16)
+FEW = Range(33, 40, 70)
 
 CUDA_CASES = [
     Case(
         "cuda_add",
         tta.cuda(launch_add, configs=[{"BLOCK": 128}, {"BLOCK": 256, "maxnreg": 32}]),
         lambda x, y: torch.empty_like(x),
-        (info(BATCH, 1000, dtype=torch.float32),) * 2,
+        (info(ROWS, 1000, dtype=torch.float32),) * 2,
     ),
     Case(
         "cuda_rms_norm",
@@ -178,7 +177,7 @@ CUDA_CASES = [
         "cuda_gemm",
         tta.cuda(launch_gemm, configs=[SMALL_TILES]),
         lambda a, b: a.new_empty(a.shape[0], b.shape[0]),
-        (info(FEW, 64), info(FEW, 64)),
+        (info(FEW, 64), info(ROWS, 64)),
     ),
     Case(
         "cuda_dequantize",

@@ -52,6 +52,11 @@ class CUDABackend(Backend):
         with standing_in(), catching(on_launch, keys):
             yield
 
+    def warm_up(self) -> None:
+        """Load NVRTC, and find the headers, before a process is forked."""
+        library()
+        toolkit_headers()
+
     def compile(
         self, program: Program, target: Target, options: Options, aligned: bool
     ) -> CompiledKernel:

@@ -236,6 +236,7 @@ class CUDAKernel:
             raise SpecError(f"CUDAKernel {name}: there is no file {self._path}.")
         self._text = "" if is_path else str(source)
         self._name, self._options, self._is_ptx = name, tuple(options), is_ptx
+        self.__name__ = name
         self._folders = tuple(map(str, include_dirs))
         if self._path is not None:
             self._folders = (str(self._path.parent), *self._folders)

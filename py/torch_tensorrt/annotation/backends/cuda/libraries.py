@@ -31,9 +31,10 @@ from ..._record.tables import drop
 from ...errors import ArgumentError, UnsupportedKernelError
 from ..abi import unlaunchable
 from . import scalars
-from .kernel import Code
+from .kernel import Code, CUDAKernel
 from .launch import Call, is_catching, launched
 
+_LIBRARIES = ("cupy", "cuda.core", "cuda.core.experimental")
 _lock = threading.RLock()
 
 
@@ -41,7 +42,7 @@ _lock = threading.RLock()
 def standing_in() -> Iterator[None]:
     """While entered, kernels of this thread's that the libraries make are reported."""
     with _lock, contextlib.ExitStack() as stack:
-        stand_ins = {id(original): new for original, new in scalars.stand_ins()}
+        stand_ins: dict[int, Any] = {}
         for members in (_torch(), _cupy(), _cuda_core()):
             for owner, name, new in members:
                 stand_ins[id(getattr(owner, name))] = new
@@ -65,13 +66,25 @@ def _replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
 def _held_by_users(
     stand_ins: dict[int, Any],
 ) -> Iterator[tuple[MutableMapping[str, Any], str, Any]]:
-    """Names in the user's modules that mean something replaced."""
+    """Names in the user's modules that mean something replaced.
+
+    Numbers with a size are replaced only beside kernels: other code may rely on what
+    the types are.
+    """
+    numbers = {id(original): new for original, new in scalars.stand_ins()}
+    libraries = {*stand_ins, *map(id, filter(None, map(sys.modules.get, _LIBRARIES)))}
     for full_name, module in tuple(sys.modules.items()):
-        if isinstance(module, ModuleType) and not is_versioned(full_name):
-            names = ModuleType.__getattribute__(module, "__dict__")
-            for name, value in tuple(names.items()):
-                if id(value) in stand_ins:
-                    yield names, name, stand_ins[id(value)]
+        if not isinstance(module, ModuleType) or is_versioned(full_name):
+            continue
+        names = ModuleType.__getattribute__(module, "__dict__")
+        values = tuple(names.items())
+        has_kernels = any(
+            id(value) in libraries or type(value) is CUDAKernel for _, value in values
+        )
+        known = {**numbers, **stand_ins} if has_kernels else stand_ins
+        for name, value in values:
+            if id(value) in known:
+                yield names, name, known[id(value)]
 
 
 class _Kernel:
@@ -545,7 +558,7 @@ def _as_nvrtc(options: Any) -> list[str]:
 
 def _cuda_core() -> Iterator[tuple[Any, str, Any]]:
     """What is replaced of ``cuda.core``, where it is imported."""
-    for module in map(sys.modules.get, ("cuda.core", "cuda.core.experimental")):
+    for module in map(sys.modules.get, _LIBRARIES[1:]):
         if module is None:
             continue
         for name, stand_in in (
