@@ -79,6 +79,10 @@ CUTE_DSL = "nvidia-cutlass-dsl[cu13]==4.8.1"
 # toolkit's, so that is pinned too.
 CUTILE = ("cuda-tile[tileiras]==1.7.0", "cuda-toolkit==13.4.3")
 
+# NVRTC, of the same toolkit, and the library whose launches tests record. It asks for
+# nothing that is not here.
+CUDA = ("cuda-toolkit[nvrtc]==13.4.3", "cuda-core==1.2.2")
+
 # TensorRT's own headers (of 10.14), which no package of NVIDIA's on PyPI has: the C++
 # example is compiled against them. Nothing of this package is imported.
 HEADERS = "kernel-lens==2.0.1"
@@ -177,7 +181,7 @@ def engineless(directory: Path) -> None:
     """Create an environment with everything of TensorRT that PyPI has."""
     venv.create(directory, symlinks=True, with_pip=True)
     python = directory / "bin" / "python"
-    pip(python, "install", TORCH, CUTE_DSL, *SUPPORT, *CUTILE)
+    pip(python, "install", TORCH, CUTE_DSL, *SUPPORT, *CUTILE, *CUDA)
     pip(python, "install", "--no-deps", *TRITON, HEADERS)
     install_release(python, RELEASE)
     complete_site(site_packages(directory))
