@@ -331,8 +331,8 @@ def custom_plugin(
     """A plugin made of one kernel spec, or of several that compute the same.
 
     Args:
-        spec: what ``tta.triton``, ``tta.cutile`` or ``tta.cutedsl`` returned, or a list
-            of such; the configs of all of them are the op's tactics.
+        spec: what ``tta.triton``, ``tta.cutile``, ``tta.cutedsl`` or ``tta.cuda``
+            returned, or a list of such; the configs of all are the op's tactics.
         meta_impl: from the op's inputs (fake tensors) to its outputs, as in
             ``lambda x: torch.empty_like(x)``. May be left out for an op that torch
             already knows.
