@@ -18,7 +18,7 @@ from packaging_tools import PROJECT, UPSTREAM, Built, Environment, build, run_bu
 import torch_tensorrt.annotation as tta
 
 STUBS = "torch_tensorrt-stubs"
-EXTRAS = {"triton", "cutile", "cutedsl", "docs", "dev"}
+EXTRAS = {"triton", "cutile", "cutedsl", "cuda", "docs", "dev"}
 
 # What a user's type checker says of it, by line.
 USER = """\

@@ -173,6 +173,7 @@ def _read_options(
     return found, tuple(others)
 
 
+@dataclass(frozen=True, eq=False)
 class CUDAKernel:
     """A kernel in CUDA C++, which NVRTC compiles for the GPU that it is launched on.
 
@@ -209,40 +210,43 @@ class CUDAKernel:
             add(((n + BLOCK - 1) // BLOCK,), (BLOCK,), (x, out, n), BLOCK=BLOCK)
     """
 
-    def __init__(
-        self,
-        source: str | Path,
-        name: str,
-        options: Sequence[str] = (),
-        include_dirs: Sequence[str | Path] = (),
-        *,
-        is_ptx: bool = False,
-    ) -> None:
-        is_path = isinstance(source, Path) or (
-            isinstance(source, str) and _IS_PATH.fullmatch(source) is not None
-        )
-        if not isinstance(source, str | Path) or not isinstance(name, str):
+    source: str | Path = field(repr=False)
+    name: str
+    options: Sequence[str] = ()
+    include_dirs: Sequence[str | Path] = ()
+    is_ptx: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str | Path) or not isinstance(self.name, str):
             raise SpecError(
-                f"CUDAKernel: source is a {type(source).__name__}, and name {name!r}. "
-                "Pass the text or the path of the source, and the kernel's name."
+                f"CUDAKernel: source is a {type(self.source).__name__}, and name "
+                f"{self.name!r}. Pass the text or the path of the source, and the "
+                "kernel's name."
             )
-        if isinstance(options, str) or isinstance(include_dirs, str | Path):
+        if isinstance(self.options, str) or isinstance(self.include_dirs, str | Path):
             raise SpecError(
-                f"CUDAKernel {name}: options and include_dirs are lists: "
+                f"CUDAKernel {self.name}: options and include_dirs are lists: "
                 "options=['-std=c++17']."
             )
-        self._path = Path(source) if is_path else None
         if self._path is not None and not self._path.is_file():
-            raise SpecError(f"CUDAKernel {name}: there is no file {self._path}.")
-        self._text = "" if is_path else str(source)
-        self._name, self._options, self._is_ptx = name, tuple(options), is_ptx
-        self.__name__ = name
-        self._folders = tuple(map(str, include_dirs))
-        if self._path is not None:
-            self._folders = (str(self._path.parent), *self._folders)
+            raise SpecError(f"CUDAKernel {self.name}: there is no file {self._path}.")
 
-    def __repr__(self) -> str:
-        return f"CUDAKernel({self._name})"
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    @property
+    def _path(self) -> Path | None:
+        """That of the source, if it is not text."""
+        is_path = isinstance(self.source, Path) or _IS_PATH.fullmatch(self.source)
+        return Path(self.source) if is_path else None
+
+    def _read(self) -> tuple[str, tuple[str, ...]]:
+        """The source as it is now, and where its headers may be."""
+        folders, path = tuple(map(str, self.include_dirs)), self._path
+        if path is None:
+            return str(self.source), folders
+        return path.read_text(), (str(path.parent), *folders)
 
     def code(self, keywords: Mapping[str, Any]) -> Code:
         """Its code, as it is now.
@@ -253,31 +257,31 @@ class CUDAKernel:
         Raises:
             ArgumentError: one cannot be written in C++, or the name asks for another.
         """
-        text = self._path.read_text() if self._path else self._text
-        if self._is_ptx:
+        text, folders = self._read()
+        if self.is_ptx:
             if keywords:
                 raise ArgumentError(
-                    f"kernel {self._name}: launched with {', '.join(keywords)}. Ready "
+                    f"kernel {self.name}: launched with {', '.join(keywords)}. Ready "
                     "PTX has neither macros nor template arguments."
                 )
-            return Code(text, self._name, is_ptx=True)
-        written = {n: _written(self._name, n, v) for n, v in keywords.items()}
-        if missing := [n for n in _FIELD.findall(self._name) if n not in written]:
+            return Code(text, self.name, is_ptx=True)
+        written = {n: _written(self.name, n, v) for n, v in keywords.items()}
+        if missing := [n for n in _FIELD.findall(self.name) if n not in written]:
             raise ArgumentError(
-                f"kernel {self._name}: launched without {', '.join(missing)}, which "
+                f"kernel {self.name}: launched without {', '.join(missing)}, which "
                 "its name asks for. Pass it by name: "
                 f"kernel(grid, block, args, {missing[0]}=...)."
             )
-        name = _FIELD.sub(lambda field: written[field[1]], self._name)
-        others = sorted(written.keys() - set(_FIELD.findall(self._name)))
+        name = _FIELD.sub(lambda field: written[field[1]], self.name)
+        others = sorted(written.keys() - set(_FIELD.findall(self.name)))
         macros = [f"-D{macro}={written[macro]}" for macro in others]
-        return Code.of(text, name, [*self._options, *macros], self._folders)
+        return Code.of(text, name, [*self.options, *macros], folders)
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """What decides its code, without the keywords of a launch."""
-        text = self._path.read_text() if self._path else self._text
-        headers = () if self._is_ptx else included(text, self._folders)
-        return text, self._name, self._options, self._is_ptx, headers
+        text, folders = self._read()
+        headers = () if self.is_ptx else included(text, folders)
+        return text, self.name, tuple(self.options), self.is_ptx, headers
 
     def __call__(
         self,
