@@ -13,7 +13,12 @@ import torch
 from torch_tensorrt.annotation._tensors import FORMATS, Format, Range, TensorInfo
 from torch_tensorrt.annotation.errors import AnnotationError, DTypeError
 
-BACKENDS = {"triton": "Triton", "cutile": "cuTile", "cutedsl": "CuTe DSL"}
+BACKENDS = {
+    "triton": "Triton",
+    "cutile": "cuTile",
+    "cutedsl": "CuTe DSL",
+    "cuda": "CUDA C++",
+}
 ROWS = Range(1, 8, 64)
 COLUMNS = Range(1, 40, 300)
 WEIGHT = torch.linspace(-2, 2, 48, dtype=torch.float16)

@@ -56,7 +56,10 @@ cutile, cutedsl = (functools.partial(cases, name) for name in ("cutile", "cuteds
 
 def render() -> str:
     """The table, for the documentation."""
-    lines = ["| | " + " | ".join(BACKENDS.values()) + " |", "|---" * 4 + "|"]
+    lines = [
+        "| | " + " | ".join(BACKENDS.values()) + " |",
+        "|---" * (1 + len(BACKENDS)) + "|",
+    ]
     for feature in FEATURES.values():
         cells = (
             f"refused: `{feature.refused[backend].error.__name__}`"

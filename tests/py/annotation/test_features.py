@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from compiled_elsewhere import as_inputs
+from cuda_tools import needs_nvrtc
 from feature_references import BACKENDS, FEATURES, Feature
 from features import DOCUMENT, case, render
 
@@ -24,6 +25,15 @@ LANGUAGES = {"triton": "triton", "cutile": "cuda.tile", "cutedsl": "cutlass"}
 OP = "features::op"
 
 
+def marks_of(backend: str) -> list[pytest.MarkDecorator]:
+    """When the cells of a column run; NVRTC takes longest for its headers."""
+    if backend == "cuda":
+        return [needs_nvrtc, pytest.mark.slow]
+    is_missing = not is_installed(LANGUAGES[backend])
+    reason = f"{BACKENDS[backend]} is not installed"
+    return [pytest.mark.skipif(is_missing, reason=reason)]
+
+
 def is_installed(module: str) -> bool:
     package = module.partition(".")[0]
     return find_spec(package) is not None and find_spec(module) is not None
@@ -34,10 +44,7 @@ def cells(refused: bool) -> list[Any]:
         pytest.param(
             backend,
             name,
-            marks=pytest.mark.skipif(
-                not is_installed(LANGUAGES[backend]),
-                reason=f"{BACKENDS[backend]} is not installed",
-            ),
+            marks=marks_of(backend),
             id=f"{backend}-{name}",
         )
         for backend in BACKENDS
