@@ -242,7 +242,8 @@ def _language(name: str) -> str:
         return f"no: {' '.join(str(error).split())}"
     versions = ", ".join(" ".join(pair) for pair in toolchain.versions if pair[1])
     if toolchain.compiler is None:
-        return f"no: its compiler is not installed; the cache serves ({versions})"
+        known = f" ({versions})" if versions else ""
+        return f"no: its compiler is not installed; the cache serves{known}"
     return f"yes: {'; compiler '.join(filter(None, (versions, toolchain.compiler)))}"
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ class BoundKernel:
     library: str = ""
 
     def __str__(self) -> str:
-        return str(self.code)
+        digest = hashlib.sha256(self.code.text.encode()).hexdigest()
+        return f"{self.code} of source {digest[:8]}"
 
 
 @dataclass(frozen=True)
