@@ -52,6 +52,27 @@ def test_every_tactic_gives_the_bits_of_its_own_launch(case: Case) -> None:
     tta.dry_run(op, inputs, reference=own, strict=True, execute=True, tolerance=0.0)
 
 
+def test_a_kernel_of_cuda_core_gives_the_bits_of_its_own_launch() -> None:
+    pytest.importorskip("cuda.core", reason="cuda-core is not installed")
+    import cuda_core_kernels as kernels
+
+    def meta(x: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    def own(x: torch.Tensor) -> torch.Tensor:
+        out = meta(x)
+        kernels.launch_cached(x, out)
+        torch.cuda.synchronize()  # cuda.core's stream is another
+        return out
+
+    x = torch.randn(3001, device="cuda")
+    torch.testing.assert_close(own(x), x * 0.5 + 3)  # it is cached from now on
+    impl = tta.custom_plugin(tta.cuda(kernels.launch_cached), meta_impl=meta)
+    trt_plugins.custom_op("cu::core", impl=impl, supports_dynamic_shapes=True)
+    tta.dry_run("cu::core", [x], reference=own, strict=True, execute=True, tolerance=0)
+    torch.testing.assert_close(own(x), x * 0.5 + 3)
+
+
 @by_name
 def test_the_op_runs_eagerly_through_the_same_launcher(case: Case) -> None:
     op = f"cu::{case.name}"

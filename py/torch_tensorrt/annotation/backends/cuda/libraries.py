@@ -118,6 +118,16 @@ class _Kernel:
         return ()
 
 
+def _forget(*classes: type) -> None:
+    """Remove what was compiled before from the tables that keep it.
+
+    A cached function of the user's would give it back, and it has no source. It is
+    compiled again where it is needed.
+    """
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        drop([each for each in gc.get_objects() if type(each) in classes])
+
+
 def _refuse_compiled(kernel: str, library: str) -> NoReturn:
     refuse(
         ArgumentError(
@@ -158,8 +168,7 @@ class _TorchKernel(_Kernel):
 def _torch() -> Iterator[tuple[Any, str, Any]]:
     """What is replaced of torch: an owner, a name, and what stands for it."""
     kernels = torch_utils._CudaKernel
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # so there may be some, which caches give back
-        drop([each for each in gc.get_objects() if type(each) is kernels])
+    _forget(kernels)
     for name in ("_compile_kernel", "compile_kernel"):
         if (original := getattr(torch.cuda, name, None)) is not None:
             yield torch.cuda, name, _compiling(original)
@@ -561,6 +570,7 @@ def _cuda_core() -> Iterator[tuple[Any, str, Any]]:
     for module in map(sys.modules.get, _LIBRARIES[1:]):
         if module is None:
             continue
+        _forget(module.Kernel, module.ObjectCode)
         for name, stand_in in (
             ("Device", _Device),
             ("Program", _Program),
