@@ -62,7 +62,6 @@ def test_a_kernel_of_cuda_core_gives_the_bits_of_its_own_launch() -> None:
     def own(x: torch.Tensor) -> torch.Tensor:
         out = meta(x)
         kernels.launch_cached(x, out)
-        torch.cuda.synchronize()  # cuda.core's stream is another
         return out
 
     x = torch.randn(3001, device="cuda")

@@ -67,10 +67,6 @@ RECORDED = {
     "grid": (lambda x, out: KERNEL((1, 1, 1, 1), 32, (x, out, 1)), "4 dimensions"),
     "macro": (lambda x, out: KERNEL(1, 32, (x, out, 1), N=x.numel()), "is compiled in"),
     "name": (lambda x, out: NAMED(1, 32, (x, out, 1)), "launched without T"),
-    "cluster": (
-        lambda x, out: KERNEL(8, 32, (x, out, 1), cluster=x.shape[0]),
-        "must be ints",
-    ),
 }
 KERNEL = tta.CUDAKernel(PLAIN, "k")
 NAMED = tta.CUDAKernel(PLAIN, "k<{T}>")
@@ -107,6 +103,10 @@ COMPILED = {
     "counter": (
         of(f"__device__ int c;\n{PLAIN.replace('x[i]', 'atomicAdd(&c, 1)')}"),
         "it uses c, a variable of the module (__device__)",
+    ),
+    "state": (
+        of(f"__device__ int c[2] = {{1}};\n{PLAIN.replace('x[i]', 'c[i % 2]++')}"),
+        "it changes c, a variable of the module (__device__), or may",
     ),
     "bounds": (
         of(PLAIN.replace("void k", "void __launch_bounds__(32) k"), block=(8, 8)),

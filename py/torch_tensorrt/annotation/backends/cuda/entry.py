@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Mapping
 
+from ..._code.effects import STORED, UNKNOWN, effects
 from ..._code.ptx import closing_brace, identifier, without_comments
 from ...errors import PTXError
 from ..abi import unsupported
@@ -74,16 +75,46 @@ def _with_sound_variables(text: str, kernel: str) -> str:
     for match in reversed(list(_VARIABLE.finditer(code))):
         name = match["name"]
         is_used = len(identifier(name).findall(code)) > 1
+        what = f"{name}, a variable of the module (__{_SPACES[match['space']]}__)"
         if is_used and match["value"] is None:
             raise unsupported(
                 kernel,
-                f"it uses {name}, a variable of the module (__{_SPACES[match['space']]}"
-                "__) that the code gives no value. In an engine nobody else sets it, "
-                "and launches would share it. Pass a tensor, or give it its value.",
+                f"it uses {what} that the code gives no value. In an engine nobody "
+                "else sets it, and launches would share it. Pass a tensor, or give it "
+                "its value.",
+            )
+        if is_used and match["space"] == "global" and _may_be_written(text, name):
+            raise unsupported(
+                kernel,
+                f"it changes {what}, or may: a launch would depend on those before it. "
+                "Pass a tensor, or declare the variable const.",
             )
         if not is_used or _PROBE in name:
             text = text[: match.start()] + text[match.end() :]
     return text
+
+
+def _may_be_written(text: str, name: str) -> bool:
+    """Whether the entry may store to a variable.
+
+    The variable's address is read as one more pointer that the entry takes.
+    """
+    start, state = _ENTRY.search(without_comments(text)), "tta_state"
+    assert start is not None, "only_entry found it"
+    place = rf"(?<![\w$]){re.escape(name)}(?:\s*\+\s*\d+)?"
+    body = without_comments(text)[start.end() :]
+    if re.search(rf"(?<![\w.])(?:st|atom|red)\b[^;]*\[\s*{place}\s*\]", body):
+        return True
+    body = re.sub(rf"(?<![\w.])(ld\b[^;]*)\[\s*{place}\s*\]", r"\1[0]", body)
+    taken = rf"(?:mov|cvta)(?:\.to)?(?:\.global)?\.[bu]64\s+(%\w+)\s*,\s*{place};"
+    body = re.sub(taken, rf"ld.param.u64 \1, [{state}];", body)
+    if identifier(name).search(body):
+        return True
+    end = start.end("parameters")
+    separator = ", " if start["parameters"].strip() else ""
+    parameters = f"{text[:end]}{separator}.param .u64 {state}"
+    does = effects(parameters + text[end : start.end()] + body)[state]
+    return STORED in does or does == UNKNOWN
 
 
 _SPACES = {"global": "device", "const": "constant"}

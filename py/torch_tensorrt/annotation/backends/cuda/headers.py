@@ -10,6 +10,7 @@ of the CUDA toolkit are not among the folders: their version stands for them.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -36,7 +37,7 @@ def included(text: str, folders: Sequence[str]) -> Headers:
     while waiting:
         name, beside = waiting.pop()
         for folder in (*beside, *map(Path, folders)):
-            path = folder / name
+            path = Path(os.path.normpath(folder / name))
             if path in found:
                 break
             if path.is_file():

@@ -290,8 +290,6 @@ class CUDAKernel:
         args: Sequence[Any] = (),
         shared_mem: Any = 0,
         stream: Any = None,
-        *,
-        cluster: Any = (1, 1, 1),
         **keywords: Any,
     ) -> None:
         """Launch it.
@@ -303,7 +301,6 @@ class CUDAKernel:
                 become what the kernel declares.
             shared_mem: dynamic shared memory, in bytes a block.
             stream: torch's; None for the current one.
-            cluster: blocks along x, y and z of clusters.
             **keywords: template arguments where the name has them in braces, and macros
                 otherwise. A ``torch.dtype`` stands for the type in C++.
 
@@ -312,9 +309,7 @@ class CUDAKernel:
         """
         from .launch import Call, launched, runs_here
 
-        call = Call(
-            self.code(keywords), grid, block, args, shared_mem, cluster, library=""
-        )
+        call = Call(self.code(keywords), grid, block, args, shared_mem)
         if not launched(call):
             runs_here(call, stream)
 

@@ -177,7 +177,7 @@ def _as_argument(call: Call, name: str, value: Any) -> tuple[Any, str]:
             "tensors, ints, floats and bools."
         )
     if isinstance(value, Sized):
-        is_float = host.startswith("float")
+        is_float = value.host.startswith("float")
         return (value.as_float() if is_float else value.value), host
     if isinstance(value, np.generic):
         return value.item(), host
@@ -221,17 +221,18 @@ def runs_here(call: Call, stream: Any) -> None:
         )
     values, types = [], []
     for (parameter, declared), value in zip(parameters, call.args, strict=True):
-        name = declared.host if declared else ""
-        kind = CTYPES.get(name) or CTYPES[parameter.type]
-        is_tensor = isinstance(value, torch.Tensor)
-        values.append(value.data_ptr() if is_tensor else value or 0)
-        types.append(ctypes.c_void_p if is_tensor or value is None else kind)
-    grid, block, cluster = call.sizes
-    if cluster != (1, 1, 1):
-        raise ArgumentError(
-            f"kernel {call.code.base}: launched in clusters. Declare them in the "
-            "kernel, __cluster_dims__(...), which any launch follows."
-        )
+        if value is None or isinstance(value, torch.Tensor):
+            values.append(0 if value is None else value.data_ptr())
+            types.append(ctypes.c_void_p)
+            continue
+        number = value.item() if isinstance(value, np.generic) else value
+        number = getattr(number, "value", number)  # of ctypes
+        kind = parameter.type
+        if isinstance(number, float):  # bits that PTX does not call floats
+            kind = {"b32": "f32", "b64": "f64"}.get(kind, kind)
+        values.append(number)
+        types.append(CTYPES[(declared.host if declared else "") or kind])
+    grid, block, _ = call.sizes
     stream = torch.cuda.current_stream() if stream is None else stream
     handle = getattr(stream, "cuda_stream", stream)
     kernel.launch_as_is(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import sys
 import threading
 from collections import namedtuple
@@ -183,27 +184,32 @@ def _torch() -> Iterator[tuple[Any, str, Any]]:
 
 
 def _compiling(original: Callable[..., Any]) -> Callable[..., Any]:
-    def compile_kernel(
-        kernel_source: str,
-        kernel_name: str,
-        compute_capability: str | None = None,
-        cuda_include_dirs: Sequence[Any] | None = None,
-        nvcc_options: Sequence[str] | None = None,
-        **others: Any,
-    ) -> Any:
-        given = (
-            *(kernel_source, kernel_name, compute_capability),
-            *(cuda_include_dirs, nvcc_options),
-        )
+    signature = inspect.signature(original)
+
+    def compile_kernel(*args: Any, **keywords: Any) -> Any:
         if not is_catching():
-            return original(*given, **others)
-        options = [*(nvcc_options or ()), *torch_utils._get_gpu_rtc_compatible_flags()]
-        if compute_capability is not None:
-            options.append(f"-arch=sm_{compute_capability}")
-        code = Code.of(kernel_source, kernel_name, options, cuda_include_dirs or ())
-        return _TorchKernel(code, lambda: original(*given, **others))
+            return original(*args, **keywords)
+        bound = signature.bind(*args, **keywords)
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        text, name = given.pop("kernel_source"), given.pop("kernel_name")
+        options = [*(given.pop("nvcc_options") or ()), *_flags_of_torch()]
+        if (architecture := given.pop("compute_capability")) is not None:
+            options.append(f"-arch=sm_{architecture}")
+        code = Code.of(text, name, options, given.pop("cuda_include_dirs") or ())
+        if others := [key for key, value in given.items() if value]:
+            why = f"compiled with {', '.join(others)}, which is not known here"
+            refuse(ArgumentError(f"kernel {name}: {why}. Put it into the source."))
+        return _TorchKernel(code, lambda: original(*args, **keywords))
 
     return compile_kernel
+
+
+def _flags_of_torch() -> list[str]:
+    """What torch adds to the options that a kernel is given."""
+    names = ("_get_gpu_rtc_compatible_flags", "_get_nvrtc_compatible_flags")
+    functions = (getattr(torch_utils, name, None) for name in names)
+    return list(next(filter(None, functions))())
 
 
 # --- CuPy -----------------------------------------------------------------------------

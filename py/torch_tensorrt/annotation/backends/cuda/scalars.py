@@ -84,17 +84,18 @@ def host_type(value: Any, library: str) -> str | None:
         return kinds[float]
     if isinstance(value, torch.SymInt) or type(value) is int:
         return kinds[int]
-    if library not in _TAKE_SIZED:
-        return None
+    name = _sized(value) if library in _TAKE_SIZED else None
+    return "" if name and not library else name
+
+
+def _sized(value: Any) -> str | None:
+    """The type of a number with a size; None for anything else."""
     if isinstance(value, Sized):
         return value.host
     if isinstance(value, np.generic):
         name = value.dtype.name
         return name if name in _NAMES else None
-    for name, kind in _NAMES.items():
-        if isinstance(value, kind):
-            return name
-    return None
+    return next((n for n, kind in _NAMES.items() if isinstance(value, kind)), None)
 
 
 def _taking_symbols(original: Any, host: str) -> Any:
