@@ -219,7 +219,8 @@ def runs_here(call: Call, stream: Any) -> None:
             f"kernel {call.code.base}: it takes {len(parameters)} arguments, and was "
             f"launched with {len(call.args)}."
         )
-    values, types = [], []
+    values: list[Any] = []
+    types: list[Any] = []
     for (parameter, declared), value in zip(parameters, call.args, strict=True):
         if value is None or isinstance(value, torch.Tensor):
             values.append(0 if value is None else value.data_ptr())
