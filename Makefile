@@ -94,6 +94,7 @@ bench-gpu:  ## run the benchmarks on the GPU here, into RESULTS=dir
 	@set -e; for name in $(TWO_STEPS); do tools/offline/run.sh benchmarks/$$name.py \
 		run wheelhouse/benchmarks/$$name --json $(RESULTS)/$$name.json; done
 	tools/offline/run.sh benchmarks/hardware.py --json $(RESULTS)/hardware.json
+	tools/offline/run.sh benchmarks/cuda_kernels.py --json $(RESULTS)/cuda_kernels.json
 
 performance: setup  ## render benchmarks/results/ into docsrc/performance.md
 	$(BIN)/python benchmarks/render.py

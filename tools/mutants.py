@@ -60,6 +60,8 @@ MODULES = (
     "py/torch_tensorrt/annotation/backends/triton/descriptors.py",
     "py/torch_tensorrt/annotation/backends/unread.py",
     "py/torch_tensorrt/annotation/backends/cutedsl/arguments.py",
+    "py/torch_tensorrt/annotation/backends/cuda/entry.py",
+    "py/torch_tensorrt/annotation/backends/cuda/headers.py",
     # The key of a cached kernel, and whether an entry is what was written.
     "py/torch_tensorrt/annotation/_fingerprint.py",
     "py/torch_tensorrt/annotation/_compile/job.py",
@@ -189,6 +191,10 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "tests/py/annotation/test_cutedsl_arguments*.py",
             "tests/py/annotation/test_cutedsl_backend*.py",
         ),
+    ),
+    (
+        "py/torch_tensorrt/annotation/backends/cuda/*.py",
+        ("tests/py/annotation/test_cuda_*.py",),
     ),
     (
         "py/torch_tensorrt/annotation/backends/*/signature*.py",

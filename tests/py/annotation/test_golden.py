@@ -29,6 +29,7 @@ CASES = {  # the modules of kernels, and those that are looked at
     "triton": ("kernels", "CASES", ("add", "rms_norm", "transpose", "matmul")),
     "cutile": ("cutile_kernels", "CUTILE_CASES", ("rms_norm", "matmul", "scale")),
     "cutedsl": ("cutedsl_kernels", "CUTEDSL_CASES", ("cute_silu", "cute_rms_norm")),
+    "cuda": ("cuda_kernels", "CUDA_CASES", ("cuda_rms_norm", "cuda_dequantize")),
 }
 
 
