@@ -593,7 +593,7 @@ class Plugin:
         """
         Args:
             scratch: bytes a block, of each scratch buffer.
-            grids: of kernels, for programs that do not say it.
+            grids: of kernels that have others than their programs say.
         """
         ranges, failure = any_extents(ranges_of(request.inputs)), ""
         found: dict[int, list[Shape]] = {}
@@ -604,7 +604,7 @@ class Plugin:
             if (program := ran.program) is None:
                 continue
             hidden = list(enumerate(program.hidden))
-            known = [launch.grid for launch in program.launches if launch.grid] or grids
+            known = [*(n.grid for n in program.launches if n.grid), *grids]
             for index, size in enumerate(scratch, start=len(hidden)):
                 hidden += [(index, scratch_buffer(grid, size)) for grid in known]
             for index, buffer in hidden:
@@ -628,7 +628,7 @@ class Plugin:
             known = self._scratch.get(tactic.identity, ())
             most = map(max, zip_longest(known, kernel.scratch, fillvalue=0))
             self._scratch[tactic.identity] = tuple(most)
-            if program.launch.grid is None:
+            if program.launch.grid != kernel.grid:
                 key = _without_profile(request), tactic.identity
                 self._grids.setdefault(key, {})[kernel.grid] = None
         needed = replace(tactic, kernel=kernel).buffers
