@@ -12,6 +12,7 @@ import pytest
 import torch
 from kernels import info
 
+from torch_tensorrt.annotation._code.lowering import sections
 from torch_tensorrt.annotation._code.ptx import parse
 from torch_tensorrt.annotation._code.ptxas import assemble, settle
 from torch_tensorrt.annotation._record.program import Launch
@@ -43,8 +44,9 @@ def test_eight_byte_facts_make_async_copies_and_none_without_them() -> None:
     codes = {f: matmul(4096, 4096, 4096, facts=f).code for f in FACT_SETS}
     copies = {name: len(re.findall("cp.async.c[ag]", c)) for name, c in codes.items()}
     assert copies["async8"] > 16
-    assert copies["strides"] == copies["vector16"] == 0
+    assert copies["strides"] == copies["vector16"] == copies["tma16"] == 0
     assert "wgmma.mma_async" in codes["async8"]
+    assert {n for n, c in codes.items() if "cp.async.bulk.tensor" in c} == {"tma16"}
 
 
 def test_sixteen_byte_facts_make_wide_loads_without_tma() -> None:
@@ -88,19 +90,27 @@ def test_options_that_cutile_does_not_take_are_refused(options: dict[str, int]) 
         compiled(kernels.launch_relu, info(8, 30), **options)
 
 
-def test_a_cluster_is_refused_whoever_asks_for_it() -> None:
-    with pytest.raises(UnsupportedKernelError, match=r"clusters \(num_ctas, .* 2\)"):
-        compiled(kernels.launch_relu, info(8, 30), num_ctas=2)
+def test_a_tile_is_the_work_of_a_cluster_whoever_asks_for_it() -> None:
+    """``ct.launch`` counts clusters; a launch without its mark counts blocks."""
+    config = compiled(kernels.launch_relu, info(8, 32), num_ctas=2)
+    assert (config.cluster, config.grid) == ((2, 1, 1), (2, 1, 1))
+    assert ".blocksareclusters" not in config.code
     clustered = kernels.relu_kernel.replace_hints(
         num_ctas=ct.ByTarget(sm_100=4, default=1)
     )
 
     def launch_fn(x: Any, out: Any) -> None:
-        ct.launch(0, (1,), clustered, (out.view(-1), x.view(-1), 64))
+        ct.launch(0, (3,), clustered, (out.view(-1), x.view(-1), 64))
 
-    compiled(launch_fn, info(8, 30))
-    with pytest.raises(UnsupportedKernelError, match=r"clusters \(num_ctas, .* 4\)"):
-        compiled(launch_fn, info(8, 30), target=Target("sm_100"))
+    assert compiled(launch_fn, info(8, 24)).cluster == (1, 1, 1)
+    kernel = compiled(launch_fn, info(8, 24), target=Target("sm_100"))
+    assert (kernel.cluster, kernel.grid) == ((4, 1, 1), (12, 1, 1))
+
+
+def test_clusters_of_more_than_8_blocks_are_refused() -> None:
+    compiled(kernels.launch_relu, info(8, 32), num_ctas=8)
+    with pytest.raises(UnsupportedKernelError, match=r"clusters of 16x1x1.*8 are pos"):
+        compiled(kernels.launch_relu, info(8, 32), num_ctas=16)
 
 
 def test_a_target_without_clusters_ignores_num_ctas() -> None:
@@ -139,7 +149,7 @@ def test_static_shared_memory_over_the_targets_limit_is_refused() -> None:
 
 
 def tma_cubin() -> bytes:
-    """A kernel with tensor maps, as no fact set of this backend makes it."""
+    """A kernel with tensor maps."""
     from cuda.tile import compilation
 
     array = compilation.ArrayConstraint(
@@ -160,22 +170,6 @@ def tma_cubin() -> bytes:
 def compile_cubin(kernel: Any, constraints: list[Any], arch: str = "sm_90") -> bytes:
     launch = Launch(SimpleNamespace(kernel=kernel), "kernel", None, (), ())
     return tileiras.compile_cubin(launch, {}, constraints, Target(arch), tma=True)
-
-
-def test_a_kernel_with_hidden_parameters_never_goes_out_as_ptx(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    cubin = tma_cubin()
-    assert "cp.async.bulk.tensor" in tileiras.embedded_ptx(cubin)
-    monkeypatch.setattr(tileiras, "compile_cubin", lambda *args: cubin)
-    with pytest.raises(UnsupportedKernelError, match=r"hidden parameters \(tensor map"):
-        matmul(64, 64, 64)
-
-
-def test_clusters_in_the_code_are_refused() -> None:
-    code = ".entry k()\n.reqnctapercluster 2\n{ret;}"
-    with pytest.raises(UnsupportedKernelError, match="launched in clusters"):
-        tileiras.as_plain_kernel(code, "k")
 
 
 def test_the_ptx_is_all_of_the_code_and_nothing_else() -> None:
@@ -200,7 +194,7 @@ def test_a_cubin_without_ptx_is_refused() -> None:
 
 
 def machine_code(text: str, ptxas: str) -> bytes:
-    image = tileiras.sections(assemble(text, ptxas, parse(text).target).cubin)
+    image = sections(assemble(text, ptxas, parse(text).target).cubin)
     (name,) = (name for name in image if name.startswith(b".text."))
     return image[name]
 
@@ -213,7 +207,7 @@ def test_a_plain_kernel_has_the_machine_code_of_the_kernel_of_tiles(
     facts = constraints(program, "async8")
     cubin = compile_cubin(kernels.batch_matmul_kernel, facts, architecture)
     marked = tileiras.embedded_ptx(cubin)
-    plain = tileiras.as_plain_kernel(marked, "k")
+    plain = tileiras.as_plain_kernel(marked)
     changed = set(marked.splitlines()) ^ set(plain.splitlines())
     assert {line.split()[0] for line in changed} == {".language"}
     ptxas = tileiras.tool("ptxas")

@@ -74,7 +74,7 @@ def test_without_the_alignment_promise_addresses_are_not_facts() -> None:
 
 @pytest.mark.parametrize(
     ("start", "divisors"),
-    [(0, (16, 8, 1)), (4, (8, 8, 1)), (9, (2, 2, 1))],
+    [(0, (16, 8, 1, 16)), (4, (8, 8, 1, 8)), (9, (2, 2, 1, 2))],
 )
 def test_the_address_of_a_view_is_aligned_as_its_offset_is(
     start: int, divisors: tuple[int, ...]

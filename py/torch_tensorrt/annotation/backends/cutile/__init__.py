@@ -19,8 +19,8 @@ class FactSet:
     Attributes:
         granule: bytes, up to which it gets divisibility and alignment.
         constant_extents: whether it gets constant extents.
-        tma: whether it may make TMA loads, where the GPU has them. Without TMA, it
-            makes no ``cp.async`` either.
+        tma: whether it may copy with TMA, where the GPU has it. Without TMA, it makes
+            no ``cp.async`` either.
     """
 
     granule: int
@@ -34,6 +34,7 @@ FACT_SETS = {
     # only, so it makes no TMA load, and may still make `cp.async`.
     "async8": FactSet(granule=8, constant_extents=True, tma=True),
     "strides": FactSet(granule=1, constant_extents=False, tma=True),
+    "tma16": FactSet(granule=16, constant_extents=True, tma=True),
 }
 DEFAULT_FACTS = "strides"  # of a config that names none
 
@@ -104,9 +105,10 @@ def cutile(
     each of ``fact_sets``. Every fact holds for every shape of the profile:
 
     - ``"vector16"``: everything that is known, up to 16 bytes (constant extents and
-      strides, divisibility, alignment). TMA is off: PTX cannot pass its tensor maps.
+      strides, divisibility, alignment). TMA is off.
     - ``"async8"``: the same up to 8 bytes, from which the compiler makes ``cp.async``.
     - ``"strides"``: constant strides alone.
+    - ``"tma16"``: as ``"vector16"``, with TMA on GPUs that have it.
 
     Sets that give the same code are one tactic.
 

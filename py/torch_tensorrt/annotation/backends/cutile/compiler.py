@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import operator
+
 from ..._code.lowering import for_driver
 from ..._code.ptx import parse
 from ...errors import PTXError
 from .. import Backend, CompiledKernel, Options, Program, Target
 from . import DEFAULT_FACTS, FACT_SETS, CuTileSpec, cutile, tileiras
+from .host_maps import hidden_maps
 from .launch import caught_launches
 from .signature import Signature
 
@@ -34,23 +37,29 @@ class CuTileBackend(Backend):
         cubin = tileiras.compile_cubin(
             launch, hints, signature.constraints, target, FACT_SETS[facts].tma
         )
-        code = tileiras.as_plain_kernel(tileiras.embedded_ptx(cubin), launch.name)
-        entry, ptxas = parse(code), tileiras.tool("ptxas")
+        ptxas = tileiras.tool("ptxas")
+        code = tileiras.as_plain_kernel(tileiras.embedded_ptx(cubin))
+        code = signature.with_maps(code, hidden_maps(cubin, code, signature))
+        entry = parse(code)
         if entry.block is None:
             raise PTXError(f"kernel {launch.name}: cuTile's code names no block size.")
         code, emitted = for_driver(
             code, target.ptx_isa, launch.name, ptxas, "cuTile emits"
         )
+        cluster = entry.cluster or (1, 1, 1)
+        x, y, z = map(operator.mul, launch.grid, cluster)  # it is in clusters
         return CompiledKernel(
             code=code,
             slots=tuple(signature.slots),
             extras=tuple(signature.extras),
-            grid=launch.grid,
+            grid=(x, y, z),
             block=entry.block,
             shared_memory=0,  # static, all of it
             ptxas=ptxas,
             facts=" ".join([f"{facts}:", *signature.told]),
             retargeted=emitted,
+            scratch=tuple(signature.scratch),
+            cluster=cluster,
             names=tuple(signature.names),
         )
 

@@ -20,10 +20,12 @@ import sympy
 import torch
 from cuda.tile import compilation
 
+from ..._code.tensor_maps import build
 from ..._sizes.facts import is_condition
 from ...errors import DTypeError
-from .. import Kind, Parameters, Pointer, Program, Scalar
+from .. import Kind, Parameters, Pointer, Program, Scalar, Slot
 from . import FactSet
+from .host_maps import HiddenMap
 from .launch import Notes
 
 
@@ -139,6 +141,18 @@ class Signature(Parameters):
                 self.told.append(f"{name}%{divisor}")
             hints.append((constant, divisor))
         return hints
+
+    def with_maps(self, code: str, maps: Sequence[HiddenMap]) -> str:
+        """Code that makes the maps which it takes behind the other parameters."""
+        if not maps:
+            return code
+        own = len(self.slots)
+        self.slots += [self.slots[each.tensor] for each in maps]
+        fields = {own + index: each.fields for index, each in enumerate(maps)}
+        built = build(code, self.slots, fields, Slot(Kind.SCRATCH, 0))
+        self.slots = list(built.slots)
+        self.scratch += [built.size] if built.size else []
+        return built.code
 
     def _alias_group(self, pointer: Pointer) -> str:
         """TensorRT may pass one tensor for several inputs; an output has its own."""

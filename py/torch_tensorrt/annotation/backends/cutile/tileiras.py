@@ -24,7 +24,6 @@ from ... import errors
 from ..._code.lowering import sections
 from ..._code.ptxas import output_of
 from .. import Launch, Target, Toolchain
-from ..abi import unlaunchable, unsupported
 
 _SETTINGS = (
     "CUDA_TILE_TESTING_DISABLE_DIV",
@@ -142,11 +141,7 @@ def _without_tma() -> Iterator[None]:
 
 _SECTION = b".nv_debug_ptx_txt"
 _SOURCE = b".nv_intermediate_source_section"
-_HIDDEN = re.compile(r"\.hidden\s+\.param\b")
-_CLUSTER = re.compile(
-    r"^\s*\.(?:reqnctapercluster|explicitcluster|maxclusterrank).*", re.M
-)
-_LANGUAGE = re.compile(r"^\s*\.language\s+\d+\s*\n", re.M)
+_OF_TILES = re.compile(r"^\s*\.(?:language\s+\d+|blocksareclusters)\s*\n", re.M)
 
 
 def embedded_ptx(cubin: bytes) -> str:
@@ -167,25 +162,12 @@ def embedded_ptx(cubin: bytes) -> str:
     return b"\n".join(lines).decode("ascii") + "\n"
 
 
-def as_plain_kernel(text: str, kernel: str) -> str:
+def as_plain_kernel(text: str) -> str:
     """``text`` as a kernel that is launched with the threads it requires.
 
     ``.language`` marks a kernel of tiles, which ``ct.launch`` launches with one thread
     a block. Without the mark its machine code is the same, and it is launched like any
-    other kernel.
-
-    Raises:
-        UnsupportedKernelError: the kernel has hidden parameters, or clusters. The
-            driver fills hidden parameters for cuTile's own CUBIN only: ``ptxas`` takes
-            the PTX of such a kernel, and what it makes of it reads garbage.
+    other kernel. So it is without ``.blocksareclusters``, which says that the grid of a
+    launch is in clusters, and not in blocks.
     """
-    if _HIDDEN.search(text):
-        raise unsupported(
-            kernel,
-            "it has hidden parameters (tensor maps, for TMA), which PTX cannot pass. "
-            "Take the fact set 'vector16', or write ct.load(..., allow_tma=False).",
-        )
-    if cluster := _CLUSTER.search(text):
-        why = f"it is launched in clusters (num_ctas, as {cluster[0].strip()})"
-        raise unlaunchable(kernel, why)
-    return _LANGUAGE.sub("", text)
+    return _OF_TILES.sub("", text)

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+"""cuTile's tensor maps: read from the host code in a CUBIN, and made in the entry."""
+
+from __future__ import annotations
+
+import platform
+import struct
+from functools import cache
+from typing import Any
+
+import pytest
+from kernels import info
+
+from torch_tensorrt.annotation._code.effects import effects
+from torch_tensorrt.annotation._target import Target
+from torch_tensorrt.annotation._tensors import Range
+from torch_tensorrt.annotation.errors import UnsupportedKernelError
+
+ct = pytest.importorskip("cuda.tile")
+
+import cutile_kernels as kernels  # noqa: E402
+from cutile_tools import compiled, matmul, recorded  # noqa: E402
+
+from torch_tensorrt.annotation.backends.cutile import (  # noqa: E402
+    FACT_SETS,
+    host_maps,
+    tileiras,
+)
+from torch_tensorrt.annotation.backends.cutile.host_maps import (  # noqa: E402
+    hidden_maps,
+)
+from torch_tensorrt.annotation.backends.cutile.signature import Signature  # noqa: E402
+
+on_x86 = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the host code of CUBINs is for x86-64"
+)
+pytestmark = on_x86
+UNITS = Range(1, 64, 514)  # of 8 elements, so rows are multiples of 16 bytes
+TILES = (64, 128, 64)
+
+
+def launch_product(a: Any, b: Any, c: Any) -> None:
+    """``a @ b``, for ``a[M, k, 8]`` and ``b[k, 8, n, 8]``."""
+    a, b, c = a.flatten(1), b.flatten(2).flatten(0, 1), c.flatten(1)
+    kernels.launch_matmul(a, b, c, TILES)
+
+
+def product(a: Any, b: Any) -> Any:
+    return a.new_empty(a.shape[0], b.shape[2], 8)
+
+
+@cache
+def signature() -> Signature:
+    """Of the product at any M, n and k."""
+    inputs = (info(Range(1, 1000, 4112), UNITS, 8), info(UNITS, 8, UNITS, 8))
+    program = recorded(launch_product, *inputs, meta=product)
+    return Signature(program, True, FACT_SETS["tma16"])
+
+
+@cache
+def cubin() -> bytes:
+    launch = signature().program.launch
+    target = Target("sm_90")
+    return tileiras.compile_cubin(launch, {}, signature().constraints, target, True)
+
+
+def read(image: bytes) -> list[host_maps.HiddenMap]:
+    return hidden_maps(image, tileiras.embedded_ptx(image), signature())
+
+
+def machine_code() -> bytes:
+    return host_maps._machine_code(cubin())
+
+
+def instead(code: bytes) -> bytes:
+    """The CUBIN with a host function that starts with other code."""
+    return cubin().replace(machine_code(), code + machine_code()[len(code) :])
+
+
+def test_each_map_has_the_sizes_of_its_tensor() -> None:
+    """Parameters: a pointer, two extents and two strides for each matrix."""
+    a, b, c = read(cubin())
+    slots = signature().slots
+    assert [each.tensor for each in (a, b, c)] == [0, 5, 10]
+    for each, box in ((a, (64, 64)), (b, (64, 64)), (c, (64, 64))):
+        _, rows, columns, stride, _ = slots[each.tensor : each.tensor + 5]
+        fields = each.fields
+        assert (fields.extents, fields.strides) == ((columns, rows), (stride,))
+        assert (fields.item_size, fields.element_type, fields.box) == (2, 6, box)
+        assert (fields.swizzle, fields.fill) == (3, 0)
+
+
+def test_the_entry_makes_the_maps_in_memory_of_the_launch() -> None:
+    result = matmul(Range(1, 64, 4096), 512, 256, facts="tma16")
+    (scratch,) = result.scratch
+    assert scratch == 3 * 128
+    assert "mov.b64 %tta_stride, 512;" in result.code  # of 256 elements
+    assert ".hidden" not in result.code
+    does = [what for what in effects(result.code).values() if what]
+    assert does == ["loaded", "loaded", "stored", "stored, loaded"]
+
+
+def test_a_kernel_without_such_copies_takes_no_scratch_memory() -> None:
+    assert compiled(kernels.launch_relu, info(8, 32), facts="tma16").scratch == ()
+    assert matmul(64, 512, 256, facts="tma16", target=Target("sm_80")).scratch == ()
+
+
+def test_a_hint_makes_no_difference() -> None:
+    """The L2 cache may fetch 128 bytes at once, or as many as it likes."""
+    low = struct.pack("<I", 0x46312)
+    assert machine_code().count(low) == 3
+    other = machine_code().replace(low, struct.pack("<I", 0x06312))
+    assert read(instead(other)) == read(cubin())
+
+
+@pytest.mark.parametrize(
+    ("low", "why"),
+    [
+        (0x46B12, r"launch with \[.*\] makes one of .*46b12 .* was expected"),
+        (0x46313, r"makes one of .*46313 .*, where .*6312 .* was expected"),
+        (0x46792, "elements of a type, 15, that is not known here"),
+    ],
+    ids=["an unknown bit", "another version", "an unknown type"],
+)
+def test_a_map_of_a_kind_that_is_not_known_is_refused(low: int, why: str) -> None:
+    code = machine_code().replace(b"\x12\x63\x04\x00", struct.pack("<I", low))
+    with pytest.raises(
+        UnsupportedKernelError, match=f"matmul_kernel: it takes tensor maps .*{why}"
+    ):
+        read(instead(code))
+
+
+def test_a_size_that_is_no_parameter_is_refused() -> None:
+    """The last index is 1 less than the extent; here it is 1 more."""
+    decrement = b"\x48\xff\xc8"  # dec %rax
+    assert decrement in machine_code()
+    code = machine_code().replace(decrement, b"\x48\xff\xc0")
+    with pytest.raises(UnsupportedKernelError, match="neither constant nor a param"):
+        read(instead(code))
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (b"\xc3", "its launch makes none"),  # ret
+        (b"\x0f\x0b", "is not known .exit status -4"),  # an illegal instruction
+        (b"\xeb\xfe", "is not known .*timed out"),  # jump to itself
+        (b"\xc6\x01\x00\xc3", "its launch makes none|writes something else"),
+    ],
+    ids=["nothing", "crash", "hang", "a parameter"],
+)
+def test_host_code_that_makes_no_maps_is_refused(
+    code: bytes, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_maps, "_TIMEOUT", 1)
+    with pytest.raises(
+        UnsupportedKernelError, match=rf"{why}(.|\n)*Take the fact set 'vector16'"
+    ):
+        read(instead(code))
+
+
+def test_host_code_of_another_machine_is_not_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(host_maps.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(host_maps.subprocess, "run", pytest.fail)
+    with pytest.raises(UnsupportedKernelError, match=r"another host .* is aarch64"):
+        read(cubin())
+
+
+def test_a_cubin_without_host_code_is_refused() -> None:
+    with pytest.raises(UnsupportedKernelError, match="says nothing of them"):
+        read(cubin().replace(b".nv.host", b".nv.xxxx"))
+    with pytest.raises(UnsupportedKernelError, match="has 0 functions for them"):
+        read(cubin().replace(b"ON_ARGUMENTS_CHANGE_0", b"ON_ARGUMENTS_CHANGE_X"))
+
+
+def test_parameters_that_are_no_maps_are_refused() -> None:
+    last = "matmul_kernel_param_17"
+    code = tileiras.embedded_ptx(cubin()).replace(f"{last}[128]", f"{last}[64]")
+    with pytest.raises(UnsupportedKernelError, match=r"parameters are u64, u32, .*64"):
+        hidden_maps(cubin(), code, signature())
