@@ -245,17 +245,22 @@ def launch_min_max(x, low, high, TILE=256):
 
 
 LENGTH = Range(1, 40, 100)
+# A kernel takes seconds to compile, so most are with three of the four sets.
+WITHOUT_TMA = ("vector16", "async8", "strides")
+WITH_TMA = ("vector16", "async8", "tma16")
 
 CUTILE_CASES = [
     Case(
         "relu",
-        tta.cutile(launch_relu),
+        tta.cutile(launch_relu, fact_sets=WITHOUT_TMA),
         lambda x: torch.empty_like(x),
         (info(BATCH, 30, dtype=torch.bfloat16),),
     ),
     Case(
         "reglu",
-        tta.cutile(launch_reglu, [{}, {"TILE": 1024, "occupancy": 4}]),
+        tta.cutile(
+            launch_reglu, [{}, {"TILE": 1024, "occupancy": 4}], fact_sets=WITHOUT_TMA
+        ),
         lambda gate, up: torch.empty_like(gate),
         (info(BATCH, 4096), info(BATCH, 4096)),
     ),
@@ -267,7 +272,7 @@ CUTILE_CASES = [
     ),
     Case(
         "softmax",
-        tta.cutile(launch_softmax),
+        tta.cutile(launch_softmax, fact_sets=WITH_TMA),
         lambda x: torch.empty_like(x),
         (info(BATCH, 1000),),
     ),
@@ -279,7 +284,7 @@ CUTILE_CASES = [
     ),
     Case(
         "matmul_tails",
-        tta.cutile(launch_matmul, tiles=(32, 32, 32)),
+        tta.cutile(launch_matmul, tiles=(32, 32, 32), fact_sets=WITHOUT_TMA),
         lambda a, b: a.new_empty(a.shape[0], b.shape[1]),
         (
             info(BATCH, 100, dtype=torch.bfloat16),
@@ -288,43 +293,47 @@ CUTILE_CASES = [
     ),
     Case(
         "transpose",
-        tta.cutile(launch_transpose),
+        tta.cutile(launch_transpose, fact_sets=WITHOUT_TMA),
         lambda x: x.new_empty(x.shape[1], x.shape[0]),
         (info(BATCH, Range(1, 48, 333), dtype=torch.float32),),
     ),
     Case(
         "linear_gelu",
-        tta.cutile(launch_linear_gelu, TM=32, TN=32),
+        tta.cutile(launch_linear_gelu, TM=32, TN=32, fact_sets=WITH_TMA),
         lambda x, weight, bias: x.new_empty(*x.shape[:-1], weight.shape[0]),
         (info(BATCH, LENGTH, 128), info(192, 128), info(192)),
     ),
     Case(
         "batch_matmul",
-        tta.cutile(launch_batch_matmul),
+        tta.cutile(launch_batch_matmul, fact_sets=WITH_TMA),
         lambda a, b: a.new_empty(a.shape[0], a.shape[1], b.shape[2]),
         (info(BATCH, LENGTH, 64), info(BATCH, 64, 96)),
     ),
     Case(
         "attention",
-        tta.cutile(launch_attention, TM=32),
+        tta.cutile(launch_attention, TM=32, fact_sets=WITH_TMA),
         lambda q, k, v: torch.empty_like(q),
         (info(BATCH, 4, LENGTH, 32),) * 3,
     ),
     Case(
         "scale",
-        tta.cutile(launch_scale, [{"alpha": 0.3}, {"alpha": 0.3, "opt_level": 3}]),
+        tta.cutile(
+            launch_scale,
+            [{"alpha": 0.3}, {"alpha": 0.3, "opt_level": 3}],
+            fact_sets=WITHOUT_TMA,
+        ),
         lambda x: torch.empty_like(x),
         (info(BATCH, Range(1, 64, 4096), dtype=torch.float32),),
     ),
     Case(
         "permute",
-        tta.cutile(launch_permute),
+        tta.cutile(launch_permute, fact_sets=WITHOUT_TMA),
         lambda x: x.new_empty(x.shape[0], x.shape[1], 2, x.shape[3]),
         (info(BATCH, LENGTH, 6, 16),),
     ),
     Case(
         "min_max",
-        tta.cutile(launch_min_max),
+        tta.cutile(launch_min_max, fact_sets=WITHOUT_TMA),
         lambda x: (torch.empty_like(x, dtype=torch.float32), torch.empty_like(x)),
         (info(BATCH, 3, 7),),
         outputs=2,

@@ -41,8 +41,10 @@ class Built:
         plugin = registered[op].plugin
         assert plugin is not None
         request = Request.of(self.inputs, {}, Target(arch))
-        self.launches: list[TacticReport] = build(plugin, request)
         tactics = plugin.kernels(request)
+        plugin.prepare()
+        self.hidden = plugin.hidden.count
+        self.launches: list[TacticReport] = build(plugin, request, self.hidden)
         self.tactics = {tactic.number: tactic for tactic in tactics if tactic.kernel}
         self.refused = [tactic.error for tactic in tactics if tactic.error]
         first = {without_facts(tactic): tactic for tactic in reversed(tactics)}
@@ -86,7 +88,9 @@ def test_the_entry_takes_inputs_then_extras_then_outputs(
         entry = parse(launch.code)
         assert entry.name == launch.entry
         assert [parameter.type for parameter in entry.parameters] == (
-            ["u64"] * len(found.inputs) + ["u32"] * len(extras) + ["u64"] * case.outputs
+            ["u64"] * len(found.inputs)
+            + ["u32"] * len(extras)
+            + ["u64"] * (case.outputs + found.hidden)
         )
         assert ".hidden" not in launch.code
 
