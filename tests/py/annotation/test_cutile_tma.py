@@ -15,7 +15,7 @@ from kernels import info
 from torch_tensorrt.annotation._code.effects import effects
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range
-from torch_tensorrt.annotation.errors import UnsupportedKernelError
+from torch_tensorrt.annotation.errors import CompileError, UnsupportedKernelError
 
 ct = pytest.importorskip("cuda.tile")
 
@@ -76,6 +76,17 @@ def machine_code() -> bytes:
 def instead(code: bytes) -> bytes:
     """The CUBIN with a host function that starts with other code."""
     return cubin().replace(machine_code(), code + machine_code()[len(code) :])
+
+
+def prefixed(code: bytes) -> bytes:
+    """The CUBIN with a host function that executes ``code`` first.
+
+    The function begins with a test that always jumps over the next 4 bytes.
+    """
+    start = machine_code()
+    assert start[5:11] == b"\xb0\x01\x84\xc0\x75\x04", "mov 1, test, jump over 4 bytes"
+    rest = code + b"\x90" * (4 - len(code)) + b"\xeb\x04"  # do nothing, jump over 4
+    return cubin().replace(start, start[:5] + rest + start[11:])
 
 
 def test_each_map_has_the_sizes_of_its_tensor() -> None:
@@ -143,20 +154,16 @@ def test_a_size_that_is_no_parameter_is_refused() -> None:
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        (b"\xc3", "its launch makes none"),  # ret
-        (b"\x0f\x0b", "is not known .exit status -4"),  # an illegal instruction
-        (b"\xeb\xfe", "is not known .*timed out"),  # jump to itself
-        (b"\xc6\x01\x00\xc3", "its launch makes none|writes something else"),
+        (b"\x0f\x0b", r"is not known .exit status -4"),  # an illegal instruction
+        (b"\xeb\xfe", r"is not known .*timed out"),  # a jump to itself
     ],
-    ids=["nothing", "crash", "hang", "a parameter"],
+    ids=["crash", "hang"],
 )
-def test_host_code_that_makes_no_maps_is_refused(
+def test_host_code_that_does_not_return_ends_a_process_of_its_own(
     code: bytes, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_maps, "_TIMEOUT", 1)
-    with pytest.raises(
-        UnsupportedKernelError, match=rf"{why}(.|\n)*Take the fact set 'vector16'"
-    ):
+    with pytest.raises(CompileError, match=rf"{why}(.|\n)*Take the fact set 'vector"):
         read(instead(code))
 
 
@@ -165,8 +172,23 @@ def test_host_code_of_another_machine_is_not_called(
 ) -> None:
     monkeypatch.setattr(host_maps.platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(host_maps.subprocess, "run", pytest.fail)
-    with pytest.raises(UnsupportedKernelError, match=r"another host .* is aarch64"):
+    with pytest.raises(CompileError, match=r"another host .* is aarch64"):
         read(cubin())
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (b"\xc3", "its launch makes none"),  # a return
+        (b"\xfe\x01\xc3", "its launch makes none"),  # another address of the first
+        (b"\xfe\x01", "writes something else than maps"),  # and then the maps
+    ],
+    ids=["nothing", "a parameter", "a parameter and maps"],
+)
+def test_host_code_that_makes_something_else_is_refused(code: bytes, why: str) -> None:
+    image = instead(code) if code.endswith(b"\xc3") else prefixed(code)
+    with pytest.raises(UnsupportedKernelError, match=why):
+        read(image)
 
 
 def test_a_cubin_without_host_code_is_refused() -> None:

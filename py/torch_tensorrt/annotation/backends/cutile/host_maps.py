@@ -33,7 +33,7 @@ from ..._code.lowering import sections
 from ..._code.tensor_maps import MAP, SIZE, Size, TensorMap, parameters
 from ..._record.replay import points_of
 from ..._sizes.to_tensorrt import compiled
-from ...errors import PTXError
+from ...errors import CompileError, PTXError
 from .. import Kind
 from ..abi import Parameters, unsupported
 
@@ -45,6 +45,10 @@ _TRIES = 4  # of parameters that all differ
 
 class _Unknown(Exception):
     """What is not understood of a kernel's maps, as a clause."""
+
+
+class _NotCalled(_Unknown):
+    """The function was not called, or did not return; elsewhere it may."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def hidden_maps(cubin: bytes, code: str, given: Parameters) -> list[HiddenMap]:
 
     Raises:
         UnsupportedKernelError: one of them is not understood.
+        CompileError: this host cannot tell.
     """
     types = [kind for kind, _ in parameters(code)]
     own, count = types[: len(given.slots)], types.count(MAP)
@@ -79,12 +84,15 @@ def hidden_maps(cubin: bytes, code: str, given: Parameters) -> list[HiddenMap]:
             raise _Unknown(f"its parameters are {', '.join(types)}")
         return _found(_HostFunction(cubin, own, count), given)
     except (_Unknown, PTXError) as error:
-        raise unsupported(
-            given.program.launch.name,
+        kernel = given.program.launch.name
+        why = (
             "it takes tensor maps (TMA), and its entry cannot make them: "
             f"{str(error).rstrip('.')}. Take the fact set 'vector16', or write "
-            "ct.load(..., allow_tma=False).",
-        ) from error
+            "ct.load(..., allow_tma=False)."
+        )
+        if isinstance(error, _NotCalled):
+            raise CompileError(f"kernel {kernel}: {why}") from error
+        raise unsupported(kernel, why) from error
 
 
 def _found(function: _HostFunction, given: Parameters) -> list[HiddenMap]:
@@ -118,8 +126,8 @@ def _found(function: _HostFunction, given: Parameters) -> list[HiddenMap]:
 
 
 def _address(parameter: int) -> int:
-    """A tensor's, which no two parameters have in common."""
-    return (parameter + 1) << 32
+    """A tensor's: a multiple of 16, and another one for each parameter."""
+    return (parameter + 1) * 0x1_0000_1010
 
 
 # --- The function ---------------------------------------------------------------------
@@ -203,11 +211,11 @@ class _HostFunction:
                 command, input=given, capture_output=True, timeout=_TIMEOUT
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise _Unknown(f"what its launch makes is not known ({error})") from error
+            raise _NotCalled(f"what its launch makes is not known ({error})") from error
         if run.returncode or len(run.stdout) != size * len(buffers):
             said = run.stderr.decode(errors="replace").strip()
             why = said or f"exit status {run.returncode}"
-            raise _Unknown(f"what its launch makes is not known ({why})")
+            raise _NotCalled(f"what its launch makes is not known ({why})")
         starts = range(0, len(run.stdout), size)
         return [run.stdout[start : start + size] for start in starts]
 
@@ -225,7 +233,7 @@ def _machine_code(cubin: bytes) -> bytes:
         raise _Unknown("its CUBIN says nothing of them")
     (machine,) = struct.unpack_from("<H", host, 0x12)
     if machine != _X86_64 or platform.machine() != "x86_64":
-        raise _Unknown(
+        raise _NotCalled(
             f"its CUBIN has code for them that runs on another host than this one, "
             f"which is {platform.machine()}"
         )
