@@ -5,7 +5,7 @@ STAMP := $(VENV)/.complete
 
 LIBRARY := py/torch_tensorrt/annotation py/torch_tensorrt/dynamo/conversion/plugins
 # Benchmarks that compile where the toolchains are, and run where a GPU is.
-TWO_STEPS := cutile_facts cutedsl side_by_side
+TWO_STEPS := cutile_facts cutile_hardware cutedsl side_by_side
 PYTEST_ALL := $(BIN)/python -m pytest -n 2 --dist loadfile tests
 RESULTS ?= benchmarks/results
 SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -not -name '*.pyc')

@@ -110,14 +110,20 @@ def cache_of_its_own() -> Iterator[None]:
         yield
 
 
-def compile_here(path: Path, spec: Any, shapes: Any, target: str) -> None:
-    """Write the report of a plugin whose output is like its first input, all fp16."""
+def like_first(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+def compile_here(
+    path: Path, spec: Any, shapes: Any, target: str, meta: Any = like_first
+) -> None:
+    """Write the report of a plugin with fp16 inputs."""
     from compiled_elsewhere import compile_op
 
     import torch_tensorrt.annotation as tta
 
     tensors = [torch.empty(shape, dtype=torch.float16) for shape in shapes]
-    plugin = tta.custom_plugin(spec, meta_impl=lambda x, y: torch.empty_like(x))
+    plugin = tta.custom_plugin(spec, meta_impl=meta)
     report = compile_op(path, plugin, tensors, target)
     left_out = [f"tactic {t.tactic}: {t.error}" for t in report.tactics if t.error]
     print(path.name, f"{len(report.tactics)} tactics", *left_out, flush=True)
