@@ -4,14 +4,19 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import struct
 from functools import cache
 from typing import Any
 
 import pytest
+import torch
+from compiled_elsewhere import as_inputs
 from kernels import info
 
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._code.effects import effects
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range
@@ -46,7 +51,7 @@ def launch_product(a: Any, b: Any, c: Any) -> None:
     kernels.launch_matmul(a, b, c, TILES)
 
 
-def product(a: Any, b: Any) -> Any:
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a.new_empty(a.shape[0], b.shape[2], 8)
 
 
@@ -110,6 +115,26 @@ def test_the_entry_makes_the_maps_in_memory_of_the_launch() -> None:
     assert ".hidden" not in result.code
     does = [what for what in effects(result.code).values() if what]
     assert does == ["loaded", "loaded", "stored", "stored, loaded"]
+
+
+def test_rows_of_any_length_are_not_copied_with_tma() -> None:
+    any_length = info(8, Range(1, 50, 200))
+    result = compiled(kernels.launch_transpose, any_length, facts="tma16")
+    assert result.scratch == ()
+
+
+def test_a_driver_that_gives_too_little_shared_memory_is_named() -> None:
+    """The kernel has 73 KiB; drivers before CUDA 13.0 may give 48."""
+    impl = tta.custom_plugin(tta.cutile(launch_product, fact_sets="tma16"), product)
+    trt_plugins.custom_op("tma::product", impl=impl, supports_dynamic_shapes=True)
+    inputs = as_inputs((info(Range(1, 1000, 4112), UNITS, 8), info(UNITS, 8, UNITS, 8)))
+    with pytest.raises(UnsupportedKernelError, match=r"a driver of CUDA 13\.0"):
+        tta.dry_run("tma::product", inputs, "sm_90,ptx_isa=8.8")
+    (tactic,) = tta.dry_run("tma::product", inputs, "sm_90,ptx_isa=9.0").tactics
+    assert (tactic.target, tactic.error) == ("sm_90a", None)
+    launch = tactic.at((1001, 65, 8), (65, 8, 127, 8))
+    blocks = math.prod(launch.grid)
+    assert launch.hidden == ((blocks * 3 * 128 // 4 + 32,),)
 
 
 def test_a_kernel_without_such_copies_takes_no_scratch_memory() -> None:
