@@ -14,7 +14,6 @@ pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 import cutlass
 import cutlass.cute as cute
 from cutedsl_tools import (
-    ROWS,
     compiled,
     copy_kernel,
     launch_copy,
@@ -248,25 +247,6 @@ def test_an_address_within_a_tensor_is_refused() -> None:
         UnsupportedKernelError, match="an address 8 bytes into a tensor"
     ):
         compiled(launch_offset, info(64))
-
-
-@cute.kernel
-def divide_kernel(x: cute.Tensor, out: cute.Tensor, divisor: cute.FastDivmodDivisorV2):
-    thread, _, _ = cute.arch.thread_idx()
-    quotient, rest = divmod(thread, divisor)
-    out[rest] = x[quotient]
-
-
-@cute.jit
-def launch_divide(x: cute.Tensor, out: cute.Tensor):
-    divisor = cute.fast_divmod_create_divisor_v2(cute.size(x))
-    divide_kernel(x, out, divisor).launch(grid=(1, 1, 1), block=(128, 1, 1))
-
-
-def test_a_fast_divisor_needs_a_static_size() -> None:
-    with pytest.raises(UnsupportedKernelError, match="branches on d0_0 == 1"):
-        compiled(launch_divide, info(ROWS))
-    assert compiled(launch_divide, info(10)).extras == ()
 
 
 @cute.kernel

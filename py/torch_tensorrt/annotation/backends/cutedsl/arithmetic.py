@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeAlias
 
@@ -22,7 +22,8 @@ import sympy
 from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod
 
 from ..._sizes.facts import bounds, is_condition
-from ..._tensors import Ranges
+from ..._tensors import Range, Ranges
+from .choices import Choice, Interval, Piece, chosen
 
 P = ParamSpec("P")
 
@@ -37,7 +38,8 @@ class Unknown:
         return self.reason
 
 
-Number: TypeAlias = sympy.Basic | Unknown  # an integer, or an open condition
+# An integer, an open condition, or what follows from where a size lies.
+Number: TypeAlias = sympy.Basic | Choice | Unknown
 
 
 class _Inexact(Exception):
@@ -59,6 +61,8 @@ def _or_unknown(method: Callable[P, Number]) -> Callable[P, Number]:
         for value in args:
             if isinstance(value, Unknown):
                 return value
+        if choices := [value for value in args if isinstance(value, Choice)]:
+            return _by_pieces(method.__name__, choices, *args)
         try:
             return method(*args, **keywords)
         except _Inexact as error:
@@ -67,11 +71,42 @@ def _or_unknown(method: Callable[P, Number]) -> Callable[P, Number]:
     return call
 
 
+def _by_pieces(method: str, choices: Sequence[Choice], *args: Any) -> Number:
+    """An operation on choices, done in each interval that all of them have one of."""
+    arithmetic, *operands = args
+    size, symbol = choices[0].size, choices[0].symbol
+    if any(choice.symbol != symbol for choice in choices):
+        return Unknown(" and ".join(map(str, choices)))
+    lower = max(choice.pieces[0].lower for choice in choices)
+    last = min(choice.pieces[-1].upper for choice in choices)
+    ends = {piece.upper for choice in choices for piece in choice.pieces}
+    pieces = []
+    for upper in sorted(end for end in ends if lower <= end <= last):
+        within = arithmetic.within(symbol, (lower, upper))
+        values = (
+            operand[lower]
+            if isinstance(operand, Choice)
+            else operand.xreplace({size: symbol})
+            if isinstance(operand, sympy.Basic)
+            else operand
+            for operand in operands
+        )
+        pieces.append(Piece(lower, upper, getattr(within, method)(*values)))
+        lower = upper + 1
+    result: Number = chosen(size, symbol, pieces)
+    return result
+
+
 class Arithmetic:
     """Operations of LLVM's dialect for given ranges of the extents."""
 
     def __init__(self, ranges: Ranges) -> None:
-        self._ranges = ranges
+        self.ranges = ranges
+
+    def within(self, symbol: sympy.Symbol, interval: Interval) -> Arithmetic:
+        """The same where a symbol lies in an interval."""
+        lower, upper = interval
+        return Arithmetic({**self.ranges, symbol: Range(lower, lower, upper)})
 
     @_or_unknown
     def binary(self, operation: str, left: Number, right: Number, bits: int) -> Number:
@@ -83,7 +118,7 @@ class Arithmetic:
         return OPERATIONS[operation](self, left, right, bits)
 
     @_or_unknown
-    def compare(self, predicate: int, left: Number, right: Number) -> Number:
+    def compare(self, predicate: int, left: Any, right: Any, bits: int = 64) -> Number:
         """``llvm.icmp``: 1, 0, or the condition where the profile leaves it open."""
         relation = _PREDICATES[predicate]
         if is_condition(left) or is_condition(right):
@@ -92,7 +127,10 @@ class Arithmetic:
             differ = _xor(_truth(left), _truth(right))
             return _settled(differ if relation is sympy.Ne else sympy.Not(differ))
         if predicate >= _FIRST_UNSIGNED:
-            left, right = self._natural(left), self._natural(right)
+            left, right = (
+                value % 2**bits if value.is_Integer else self._natural(value)
+                for value in (left, right)
+            )
         return self._compare(relation, left, right)
 
     @_or_unknown
@@ -104,6 +142,8 @@ class Arithmetic:
         """
         if first == second:
             return first
+        if isinstance(condition, sympy.Integer):
+            return first if condition == 1 else second
         is_less = isinstance(condition, (sympy.Lt, sympy.Le))
         is_more = isinstance(condition, (sympy.Gt, sympy.Ge))
         if (is_less or is_more) and {*condition.args} == {first, second}:
@@ -114,7 +154,7 @@ class Arithmetic:
         if (is_rest or is_exact) and isinstance(floor, FloorDiv) and up == floor + 1:
             for value, product in itertools.permutations(condition.args):
                 divisor = product / floor
-                is_positive = divisor.is_integer and self._bounds(divisor)[0] >= 1
+                is_positive = divisor.is_integer and self.bounds(divisor)[0] >= 1
                 if is_positive and FloorDiv(value, divisor) == floor:
                     return FloorDiv(value + divisor - 1, divisor)
         raise _Inexact(f"a choice by {show(condition)}, which the profile leaves open")
@@ -132,20 +172,27 @@ class Arithmetic:
             return self._natural(value)
         if bits == 1:
             return self._bitwise("and_", value, sympy.S.One)
+        lower, upper = self.bounds(value)
+        half = 2 ** (bits - 1)
+        if lower >= 0 and half <= upper < 2 * half and not value.is_Integer:
+            low: Any = value - 2 * half * FloorDiv(value, half)
+            pick: Any = Max, Min
+            return pick[0](-half, pick[1](half - 1, low))  # as bounds do not see
         return self._fitted(value, bits)
 
-    def _bounds(self, expr: sympy.Expr) -> tuple[int, int]:
-        return bounds(expr, self._ranges)
+    def bounds(self, expr: sympy.Expr) -> tuple[int, int]:
+        """Inclusive, of an expression."""
+        return bounds(expr, self.ranges)
 
     def _natural(self, expr: sympy.Expr) -> sympy.Expr:
         """``expr``, which is not negative: it means the same as an unsigned number."""
-        if self._bounds(expr)[0] < 0:
+        if self.bounds(expr)[0] < 0:
             raise _Inexact(f"{expr}, which may be negative, as an unsigned number")
         return expr
 
     def _fitted(self, expr: sympy.Expr, bits: int) -> sympy.Expr:
         """``expr``, which stays in the range of ``bits`` bits; a constant wraps."""
-        lower, upper = self._bounds(expr)
+        lower, upper = self.bounds(expr)
         limit = 2 ** (bits - 1)
         if -limit <= lower and upper < limit:
             return expr
@@ -164,8 +211,8 @@ class Arithmetic:
 
     def _quotient(self, left: sympy.Expr, right: sympy.Expr, bits: int) -> sympy.Expr:
         """Truncated division: floor where the operands have one sign."""
-        if self._bounds(right)[0] >= 1:
-            lower, upper = self._bounds(left)
+        if self.bounds(right)[0] >= 1:
+            lower, upper = self.bounds(left)
             if lower >= 0:
                 return FloorDiv(left, right)
             if upper <= 0:
@@ -175,7 +222,7 @@ class Arithmetic:
         raise _Inexact(f"{left} / {right}, whose signs the profile leaves open")
 
     def _remainder(self, left: sympy.Expr, right: sympy.Expr) -> sympy.Expr:
-        if self._bounds(left)[0] < 0 or self._bounds(right)[0] < 1:
+        if self.bounds(left)[0] < 0 or self.bounds(right)[0] < 1:
             raise _Inexact(f"{left} % {right}, whose signs the profile leaves open")
         return Mod(left, right)
 
@@ -186,9 +233,11 @@ class Arithmetic:
         mask, value = (left, right) if left.is_Integer else (right, left)
         if name == "xor" and mask == -1:
             return -value - 1
-        if name == "and_" and mask.is_Integer and self._bounds(value)[0] >= 0:
+        if name == "and_" and mask.is_Integer and self.bounds(value)[0] >= 0:
             modulus = int(mask) + 1 if mask >= 0 else -int(mask)
             if modulus & (modulus - 1) == 0:
+                if self.bounds(value)[1] < modulus:
+                    return value if mask >= 0 else sympy.S.Zero
                 rest = Mod(value, sympy.Integer(modulus))
                 return rest if mask >= 0 else value - rest
         raise _Inexact(f"{left} {name.rstrip('_')} {right}, bit by bit")
@@ -208,7 +257,7 @@ class Arithmetic:
         A relation to zero changes at zero only. So it holds for the whole range of the
         difference if it holds at its ends, and at the point that is nearest to zero.
         """
-        lower, upper = self._bounds(left - right)
+        lower, upper = self.bounds(left - right)
         places = {lower, min(max(0, lower), upper), upper}
         outcomes = {bool(relation(sympy.Integer(place), 0)) for place in places}
         if len(outcomes) == 1:

@@ -21,11 +21,12 @@ from collections.abc import Mapping, Sequence
 import sympy
 
 from ..._code import ptx
-from ..._sizes.facts import is_condition
+from ..._sizes.facts import bounds, is_condition
 from ...errors import PTXError, UnsupportedKernelError
 from .. import Kind, Slot, abi
 from . import host
 from .arithmetic import Unknown, show
+from .choices import Choice
 
 _PARAMETER = re.compile(
     r"\.param\s+(?:\.align\s+\d+\s+)?\.[a-z]+(?P<bits>\d+)[^,]*?\s+"
@@ -148,7 +149,10 @@ class _Binding:
 
     def known(self, value: host.Value, what: str, in_launch: bool = True) -> sympy.Expr:
         """A value that an expression stands for; no condition, ``in_launch``."""
-        if isinstance(value, Unknown | host.Address) or (
+        if isinstance(value, Choice):
+            ranges = self._parameters.program.ranges
+            value = value.expression(lambda each: bounds(each, ranges)) or value
+        if isinstance(value, Unknown | host.Address | Choice) or (
             in_launch and is_condition(value)
         ):
             raise self.unsupported(

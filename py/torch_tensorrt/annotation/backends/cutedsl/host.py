@@ -11,8 +11,10 @@ parameter of the kernel.
 
 Two invariants keep that sound. An operation that is not known gives an unknown value,
 and is refused where it could write to memory or do something that an engine does not.
-And a branch is followed only if the profile decides its condition for every shape:
-there is one path through the code, the same for all of them.
+And where the profile does not decide a branch, both ways are taken, each where its
+condition holds, up to where they meet again. They may only compute: the values that
+differ become a :class:`.Choice`. What is written, and launched, is on the one path that
+all shapes have in common.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from ...errors import UnsupportedKernelError
 from .. import Slot
 from . import arithmetic
 from .arithmetic import Number, Unknown, show
+from .choices import Choice, Interval, Piece, chosen, split
 
 _MOST_STEPS = 100_000
 _DYNAMIC_INDEX = -(2**31)  # in rawConstantIndices: the next operand is the index
@@ -225,45 +228,129 @@ class _Machine:
         self._values: dict[str, Mapping[int, Value]] = {}
         # By object and offset.
         self._memory: dict[Slot | str, dict[int, Cell]] = {}
-        self._allocations = 0
+        self._allocations = self._steps = 0
+        # The sizes that the launcher branches on, by the symbol that stands for each;
+        # and the symbols by size, on the ways from such a branch.
+        self._sizes: dict[sympy.Symbol, sympy.Expr] = {}
+        self._renamed: dict[sympy.Basic, sympy.Basic] = {}
         self.launches: list[HostLaunch] = []
 
     def run(self, block: Any, arguments: Sequence[Value]) -> None:
-        operations = self._enter(block, [{0: argument} for argument in arguments])
-        for _ in range(_MOST_STEPS):
-            op = next(operations).operation
-            if op.name == "llvm.return":
-                return
-            if op.name in ("llvm.br", "llvm.cond_br"):
-                operations = self._branch(op)
-                continue
-            given = self._evaluate(op)
-            value = given if isinstance(given, Mapping) else {0: given}
-            for result in op.results:
-                self._values[result.get_name()] = value
-        raise HostCodeError("its host code does not end")
+        self._until(None, block, [{0: argument} for argument in arguments])
 
-    def _enter(self, block: Any, values: Sequence[Mapping[int, Value]]) -> Any:
-        """An iterator over the operations of a block that is given its arguments."""
-        for parameter, value in zip(block.arguments, values, strict=True):
-            self._values[parameter.get_name()] = value
-        return iter(block.operations)
+    def _until(
+        self, end: Any, block: Any, values: Sequence[Mapping[int, Value]]
+    ) -> Sequence[Mapping[int, Value]]:
+        """Run blocks up to ``end``, or to the function's end; what ``end`` is given."""
+        while end is None or block != end:
+            for parameter, value in zip(block.arguments, values, strict=True):
+                self._values[parameter.get_name()] = value
+            for operation in block.operations:
+                op = operation.operation
+                self._steps += 1
+                if self._steps > _MOST_STEPS:
+                    raise HostCodeError("its host code does not end")
+                if op.name == "llvm.return":
+                    return ()
+                if op.name in ("llvm.br", "llvm.cond_br"):
+                    block, values = self._branch(block, op)
+                    break
+                given = self._evaluate(op)
+                value = given if isinstance(given, Mapping) else {0: given}
+                for result in op.results:
+                    self._values[result.get_name()] = value
+        return values
 
-    def _branch(self, op: Any) -> Any:
-        """The operations of the block that comes next."""
-        operands, successor = list(op.operands), 0
-        if op.name == "llvm.cond_br":
-            condition = self._number(operands[0])
-            if not isinstance(condition, sympy.Integer):
-                raise HostCodeError(
-                    f"its host code branches on {show(condition)}, which the profile "
-                    "leaves open. Narrow the profile, "
-                    "make the dimension static, or branch inside the kernel"
-                )
-            _, count, _ = op.attributes["operandSegmentSizes"]
-            successor, end = int(condition == 0), 1 + count
-            operands = operands[end:] if successor else operands[1:end]
-        return self._enter(op.successors[successor], [*map(self._get, operands)])
+    def _branch(self, block: Any, op: Any) -> tuple[Any, Sequence[Mapping[int, Value]]]:
+        """The block that comes next, and what it is given."""
+        operands = list(op.operands)
+        if op.name == "llvm.br":
+            return op.successors[0], [*map(self._get, operands)]
+        condition = self._number(operands[0])
+        _, count, _ = op.attributes["operandSegmentSizes"]
+        given = operands[1 : 1 + count], operands[1 + count :]
+        ways = [
+            (successor, [*map(self._get, values)])
+            for successor, values in zip(op.successors, given, strict=True)
+        ]
+        if isinstance(condition, sympy.Integer):
+            return ways[int(condition == 0)]
+        if (merged := self._both(block, condition, ways)) is None:
+            raise HostCodeError(
+                f"its host code branches on {show(condition)}, which the profile "
+                "leaves open. Narrow the profile, "
+                "make the dimension static, or branch inside the kernel"
+            )
+        return merged
+
+    def _both(
+        self, block: Any, condition: Any, ways: Sequence[tuple[Any, Any]]
+    ) -> tuple[Any, Sequence[Mapping[int, Value]]] | None:
+        """Take both ways, each where its condition holds, to where they meet again.
+
+        Returns:
+            That block, and what it is given; None where the condition does not split
+            a size, or a way does more than compute.
+        """
+        found, meeting = split(condition, self._arithmetic.bounds), _meeting(block)
+        if found is None or meeting is None:
+            return None
+        size, *intervals = found
+        symbols = {size: symbol for symbol, size in self._sizes.items()}
+        name = f"size{len(symbols)}"
+        new = sympy.Symbol(name, integer=True, nonnegative=True)
+        symbol = size if size in self._sizes else symbols.get(size, new)
+        self._sizes.setdefault(symbol, size)
+        before = self._arithmetic, self._renamed
+        values, memory = self._values, {o: {**at} for o, at in self._memory.items()}
+        launches, allocations = len(self.launches), self._allocations
+        ends = []
+        for interval, way in zip(intervals, ways, strict=True):
+            self._arithmetic = before[0].within(symbol, interval)
+            self._renamed = {**before[1], size: symbol}
+            self._values = dict(values)
+            passed = self._until(meeting, *way)
+            ends.append((passed, self._values))
+        self._arithmetic, self._renamed = before
+        if (
+            memory != self._memory
+            or launches != len(self.launches)
+            or allocations != self._allocations
+        ):
+            return None
+
+        def merged(one: Mapping[int, Value], two: Mapping[int, Value]) -> Any:
+            return {
+                at: self._merged(symbol, intervals, (one[at], two[at]))
+                for at in one.keys() & two.keys()
+            }
+
+        (first, theirs), (second, others) = ends
+        self._values = {
+            name: merged(theirs[name], others[name])
+            for name in theirs.keys() & others.keys()
+        }
+        return meeting, [merged(*pair) for pair in zip(first, second, strict=True)]
+
+    def _merged(
+        self,
+        symbol: sympy.Symbol,
+        intervals: Sequence[Interval],
+        values: tuple[Value, Value],
+    ) -> Value:
+        """A value that is another one in each interval."""
+        if values[0] == values[1]:
+            return values[0]
+        pieces = list[Piece]()
+        for (lower, upper), value in zip(intervals, values, strict=True):
+            if isinstance(value, Address):
+                return Unknown(f"{value} chosen by {self._sizes[symbol]}")
+            if isinstance(value, Choice) and value.symbol == symbol:
+                pieces += value.pieces
+            else:
+                pieces.append(Piece(lower, upper, value))
+        result: Value = chosen(self._sizes[symbol], symbol, pieces)
+        return result
 
     def _evaluate(self, op: Any) -> Value | Mapping[int, Value]:
         """What an operation gives; anything, if it gives nothing."""
@@ -300,7 +387,8 @@ class _Machine:
             case "icmp":
                 predicate = op.attributes["predicate"].value
                 left, right = map(self._number, operands)
-                return self._arithmetic.compare(predicate, left, right)
+                bits = _bits(operands[0].type)
+                return self._arithmetic.compare(predicate, left, right, bits)
             case "select":
                 condition = self._number(operands[0])
                 first, second = map(self._get, operands[1:])
@@ -329,11 +417,19 @@ class _Machine:
         return Unknown(f"a result of {op.name}")
 
     def _get(self, operand: Any) -> Mapping[int, Value]:
-        return self._values[operand.get_name()]
+        found = self._values[operand.get_name()]
+        if not self._renamed:
+            return found
+        return {
+            at: value.xreplace(self._renamed)
+            if isinstance(value, sympy.Basic)
+            else value
+            for at, value in found.items()
+        }
 
     def _number(self, operand: Any) -> Number:
         value = _at(self._get(operand), 0)
-        return Unknown("an address") if isinstance(value, Address) else value
+        return Unknown(str(value)) if isinstance(value, Address) else value
 
     def _address(self, operand: Any) -> Address:
         value = _at(self._get(operand), 0)
@@ -365,8 +461,9 @@ class _Machine:
     def _select(self, condition: Number, first: Value, second: Value) -> Value:
         if isinstance(condition, sympy.Integer):
             return first if condition == 1 else second
-        if isinstance(first, Address) or isinstance(second, Address):
-            return Unknown(f"an address chosen by {show(condition)}")
+        for value in (first, second):
+            if isinstance(value, Address):
+                return Unknown(f"{value} chosen by {show(condition)}")
         return self._arithmetic.select(condition, first, second)
 
     def _store(self, operand: Any, place: Any) -> None:
@@ -434,6 +531,26 @@ class _Machine:
             if fields := {at - start: cell for at, cell in scalars if at >= start}:
                 yield fields
             offset += 8  # of an address
+
+
+def _meeting(block: Any) -> Any:
+    """The first block that every way from ``block`` to the end leads to, if any."""
+    for here in _way_out(block, None):
+        if not _way_out(block, here):
+            return here
+    return None
+
+
+def _way_out(block: Any, closed: Any) -> list[Any]:
+    """A way from a block to one that returns, around another; empty without one."""
+    ways, seen = [[block]], {block} if closed is None else {block, closed}
+    for way in ways:
+        last = way[-1].operations[len(way[-1].operations) - 1].operation
+        if last.name == "llvm.return":
+            return way[1:]
+        ways += [[*way, each] for each in last.successors if each not in seen]
+        seen |= set(last.successors)
+    return []
 
 
 def _at(value: Mapping[int, Value], offset: int) -> Value:
