@@ -12,9 +12,11 @@ import cutlass.cute as cute
 import torch
 from cuda.bindings.driver import CUstream
 from cutlass import Constexpr, Float32, Int32
-from cutlass.cute.nvgpu import cpasync, warp
+from cutlass.cute.nvgpu import cpasync, warp, warpgroup
 from cutlass.cute.runtime import from_dlpack
 from cutlass.memory import SmemAllocator
+from cutlass.tensor_utils import LayoutEnum
+from cutlass.utils import hopper_helpers
 from kernels import Case, info
 
 import torch_tensorrt.annotation as tta
@@ -538,6 +540,218 @@ def launch_clustered(x: cute.Tensor, out: cute.Tensor, SIZE: Constexpr = 2):
     )
 
 
+# --- Tensor maps ----------------------------------------------------------------------
+
+
+def row_major(tile, swizzle=0):
+    """The layout of a tile in shared memory."""
+    layout = cute.make_ordered_layout(tile, order=tuple(reversed(range(len(tile)))))
+    if swizzle:
+        layout = cute.make_composed_layout(cute.make_swizzle(swizzle, 4, 3), 0, layout)
+    return layout
+
+
+@cute.kernel
+def tma_copy_kernel(
+    load: cute.CopyAtom,
+    x: cute.Tensor,
+    store: cute.CopyAtom,
+    out: cute.Tensor,
+    kind: Constexpr,
+    tile: Constexpr,
+    swizzle: Constexpr,
+):
+    """A tile a block, into shared memory and out of it again, without registers."""
+    rank = len(tile)
+    allocator = SmemAllocator()
+    shared = allocator.allocate_tensor(kind, row_major(tile, swizzle), 1024)
+    barrier = allocator.allocate_array(cutlass.Int64, 1)
+    thread, _, _ = cute.arch.thread_idx()
+    block = cute.arch.block_idx()
+    where = (*(0,) * (rank - 3), *reversed(block[: min(rank, 3)]))
+    if thread == 0:
+        cute.arch.mbarrier_init(barrier, 1)
+    cute.arch.mbarrier_init_fence()
+    cute.arch.sync_threads()
+    one = cute.make_layout(1)
+    whole = cute.group_modes(shared, 0, rank)
+    from_x = cute.group_modes(cute.local_tile(x, tile, where), 0, rank)
+    to_out = cute.group_modes(cute.local_tile(out, tile, where), 0, rank)
+    loaded, source = cpasync.tma_partition(load, 0, one, whole, from_x)
+    stored, target = cpasync.tma_partition(store, 0, one, whole, to_out)
+    with cute.arch.elect_one():
+        size = cute.size(tile) * kind.width // 8
+        cute.arch.mbarrier_arrive_and_expect_tx(barrier, size)
+    cute.copy(load, source, loaded, tma_bar_ptr=barrier)
+    cute.arch.mbarrier_wait(barrier, 0)
+    cute.copy(store, stored, target)
+    cute.arch.cp_async_bulk_commit_group()
+    cute.arch.cp_async_bulk_wait_group(0)
+
+
+@cute.jit
+def launch_tma_copy(
+    x: cute.Tensor,
+    out: cute.Tensor,
+    TILE: Constexpr = (16, 16),
+    SWIZZLE: Constexpr = 0,
+):
+    layout = row_major(TILE, SWIZZLE)
+    loading, storing = (
+        cpasync.CopyBulkTensorTileG2SOp(),
+        cpasync.CopyBulkTensorTileS2GOp(),
+    )
+    load = cpasync.make_tiled_tma_atom(loading, x, layout, TILE)
+    store = cpasync.make_tiled_tma_atom(storing, out, layout, TILE)
+    tiles = [cute.ceil_div(n, t) for n, t in zip(x.shape, TILE, strict=True)]
+    tma_copy_kernel(*load, *store, x.element_type, TILE, SWIZZLE).launch(
+        grid=(*reversed([1, 1, *tiles][-3:]),), block=(32, 1, 1)
+    )
+
+
+class TmaGemm:
+    """``c = a @ b.T`` of row-major matrices of any size, on Hopper's tensor cores.
+
+    A block computes tiles of ``c``, one after the other where the blocks are fewer; it
+    loads and stores all of them with tensor maps.
+
+    Args:
+        cluster: blocks of one.
+        blocks: at most so many; None for one a tile.
+    """
+
+    def __init__(self, tile=(64, 64, 64), cluster=1, blocks=None):
+        self.tile, self.cluster, self.blocks = tile, cluster, blocks
+
+    @cute.jit
+    def __call__(
+        self, a: cute.Tensor, b: cute.Tensor, c: cute.Tensor, stream: CUstream
+    ):
+        BM, BN, BK = self.tile
+        kind, rows = a.element_type, LayoutEnum.ROW_MAJOR
+        major = rows.sm90_mma_major_mode()
+        staged_a = hopper_helpers.make_smem_layout_a(rows, self.tile, kind, 1)
+        staged_b = hopper_helpers.make_smem_layout_b(rows, self.tile, kind, 1)
+        mma = hopper_helpers.make_trivial_tiled_mma(
+            kind, kind, major, major, Float32, (1, 1, 1), (64, BN)
+        )
+        load, store = (
+            cpasync.CopyBulkTensorTileG2SOp(),
+            cpasync.CopyBulkTensorTileS2GOp(),
+        )
+        one = (None, None, 0)
+        load_a = cpasync.make_tiled_tma_atom(
+            load, a, cute.slice_(staged_a, one), (BM, BK)
+        )
+        load_b = cpasync.make_tiled_tma_atom(
+            load, b, cute.slice_(staged_b, one), (BN, BK)
+        )
+        store_c = cpasync.make_tiled_tma_atom(store, c, row_major((BM, BN)), (BM, BN))
+        down, across = cute.ceil_div(c.shape[0], BM), cute.ceil_div(c.shape[1], BN)
+        blocks = cute.round_up(down * across, self.cluster)
+        if cutlass.const_expr(self.blocks is not None):
+            blocks = cutlass.min(blocks, self.blocks)
+        width = cute.fast_divmod_create_divisor_v2(across)
+        self.kernel(
+            *(*load_a, *load_b, *store_c),
+            *(mma, staged_a, staged_b, width, down * across, kind),
+        ).launch(
+            grid=(blocks, 1, 1),
+            block=(128, 1, 1),
+            cluster=(self.cluster, 1, 1),
+            stream=stream,
+        )
+
+    @cute.kernel
+    def kernel(
+        self,
+        load_a: cute.CopyAtom,
+        a: cute.Tensor,
+        load_b: cute.CopyAtom,
+        b: cute.Tensor,
+        store: cute.CopyAtom,
+        c: cute.Tensor,
+        mma: cute.TiledMma,
+        staged_a: cute.ComposedLayout,
+        staged_b: cute.ComposedLayout,
+        width: cute.FastDivmodDivisorV2,
+        tiles: Int32,
+        kind: Constexpr,
+    ):
+        BM, BN, BK = self.tile
+        thread, _, _ = cute.arch.thread_idx()
+        block, _, _ = cute.arch.block_idx()
+        blocks, _, _ = cute.arch.grid_dim()
+        allocator = SmemAllocator()
+        shared_a, shared_b = (
+            allocator.allocate_tensor(kind, s.outer, 1024, swizzle=s.inner)
+            for s in (staged_a, staged_b)
+        )
+        shared_c = allocator.allocate_tensor(kind, row_major((BM, BN)), 1024)
+        barrier = allocator.allocate_array(cutlass.Int64, 1)
+        if thread == 0:
+            cute.arch.mbarrier_init(barrier, 1)
+        cute.arch.mbarrier_init_fence()
+        cute.arch.sync_threads()
+        one = cute.make_layout(1)
+        grouped = [cute.group_modes(s, 0, 2) for s in (shared_a, shared_b, shared_c)]
+        mine = mma.get_slice(thread)
+        part_a = mma.make_fragment_A(mine.partition_A(shared_a))
+        part_b = mma.make_fragment_B(mine.partition_B(shared_b))
+        part_c = mine.partition_C(shared_c)
+        sums = mma.make_fragment_C(part_c.shape)
+        phase = Int32(0)
+        for tile in range(block, tiles, blocks):
+            m, n = divmod(tile, width)
+            tiled = [
+                cute.group_modes(cute.local_tile(a, (BM, BK), (m, None)), 0, 2),
+                cute.group_modes(cute.local_tile(b, (BN, BK), (n, None)), 0, 2),
+                cute.group_modes(cute.local_tile(c, (BM, BN), (m, n)), 0, 2),
+            ]
+            to_a, from_a = cpasync.tma_partition(load_a, 0, one, grouped[0], tiled[0])
+            to_b, from_b = cpasync.tma_partition(load_b, 0, one, grouped[1], tiled[1])
+            kept, target = cpasync.tma_partition(store, 0, one, grouped[2], tiled[2])
+            mma.set(warpgroup.Field.ACCUMULATE, False)
+            for step in range(cute.ceil_div(a.shape[1], BK)):
+                if thread < WARP:
+                    with cute.arch.elect_one():
+                        size = (BM + BN) * BK * kind.width // 8
+                        cute.arch.mbarrier_arrive_and_expect_tx(barrier, size)
+                    cute.copy(
+                        load_a, from_a[None, step], to_a[None, 0], tma_bar_ptr=barrier
+                    )
+                    cute.copy(
+                        load_b, from_b[None, step], to_b[None, 0], tma_bar_ptr=barrier
+                    )
+                cute.arch.mbarrier_wait(barrier, phase)
+                phase = phase ^ 1
+                warpgroup.fence()
+                for k in cutlass.range_constexpr(cute.size(part_a, mode=[2])):
+                    here = (None, None, k, 0)
+                    cute.gemm(mma, sums, part_a[here], part_b[here], sums)
+                    mma.set(warpgroup.Field.ACCUMULATE, True)
+                warpgroup.commit_group()
+                warpgroup.wait_group(0)
+                cute.arch.sync_threads()
+            for i in cutlass.range_constexpr(cute.size(sums)):
+                part_c[i] = sums[i].to(kind)
+            cute.arch.fence_proxy("async.shared", space="cta")
+            cute.arch.sync_threads()
+            if thread < WARP:
+                cute.copy(store, kept, target)
+                cute.arch.cp_async_bulk_commit_group()
+                cute.arch.cp_async_bulk_wait_group(0, read=True)
+            cute.arch.sync_threads()
+        cute.arch.cp_async_bulk_wait_group(0)
+
+
+def launch_tma_gemm(a, b, c, CLUSTER=1, BLOCKS=None):
+    """The last dimension of `a` and `b` is split in two, whatever their rows."""
+    stream = CUstream(torch.cuda.current_stream().cuda_stream)
+    matrices = [from_dlpack(matrix.flatten(1)) for matrix in (a, b, c)]
+    TmaGemm(cluster=CLUSTER, blocks=BLOCKS)(*matrices, stream)
+
+
 BLOCKS = [{"BLOCK": 128}, {"BLOCK": 512}]
 THREADS = [{"THREADS": 64}, {"THREADS": 256}]
 
@@ -616,5 +830,20 @@ HARDWARE_CASES = [  # for Hopper and newer alone
         tta.cutedsl(launch_clustered),
         lambda x: torch.empty_like(x),
         (info(ROWS, 100),),
+    ),
+    Case(
+        "cute_tma_copy",
+        tta.cutedsl(launch_tma_copy, [{"TILE": (8, 2, 8)}]),
+        lambda x: torch.empty_like(x),
+        (info(ROWS, Range(1, 4, 9), 24),),
+    ),
+    Case(
+        "cute_tma_gemm",
+        tta.cutedsl(launch_tma_gemm, [{"BLOCKS": None}, {"CLUSTER": 2}, {"BLOCKS": 6}]),
+        lambda a, b: a.new_empty(a.shape[0], b.shape[0] // 8, 8),
+        (
+            info(Range(1, 64, 300), Range(1, 4, 40), 8),
+            info(136, Range(1, 4, 40), 8),
+        ),
     ),
 ]

@@ -39,4 +39,8 @@ REFERENCES: dict[str, Any] = {
 HARDWARE_REFERENCES: dict[str, Any] = {
     "cute_large_shared": lambda x: x * 2,
     "cute_clustered": lambda x: x * 2,
+    "cute_tma_copy": lambda x: x,
+    "cute_tma_gemm": lambda a, b: (a.flatten(1) @ b.flatten(1).t()).unflatten(
+        1, (-1, 8)
+    ),
 }

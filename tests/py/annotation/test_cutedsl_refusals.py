@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 
 pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 
@@ -18,9 +17,6 @@ from cutedsl_tools import (
     copy_kernel,
     launch_copy,
 )  # fmt: skip
-from cutlass import Float32
-from cutlass.cute.nvgpu import cpasync
-from cutlass.memory import SmemAllocator
 from kernels import info
 
 from torch_tensorrt.annotation._target import Target
@@ -247,44 +243,6 @@ def test_an_address_within_a_tensor_is_refused() -> None:
         UnsupportedKernelError, match="an address 8 bytes into a tensor"
     ):
         compiled(launch_offset, info(64))
-
-
-@cute.kernel
-def tma_kernel(atom: cute.CopyAtom, x: cute.Tensor, out: cute.Tensor):
-    thread, _, _ = cute.arch.thread_idx()
-    allocator = SmemAllocator()
-    buffer = allocator.allocate_tensor(Float32, cute.make_layout((64,)), 128)
-    barrier = allocator.allocate_array(cutlass.Int64, 1)
-    tile = cute.local_tile(x, (64,), (0,))
-    shared, source = cpasync.tma_partition(
-        atom,
-        0,
-        cute.make_layout(1),
-        cute.group_modes(buffer, 0, 1),
-        cute.group_modes(tile, 0, 1),
-    )
-    if thread == 0:
-        cute.arch.mbarrier_init(barrier, 1)
-    cute.arch.mbarrier_init_fence()
-    cute.arch.sync_threads()
-    if thread == 0:
-        cute.arch.mbarrier_arrive_and_expect_tx(barrier, 256)
-    cute.copy(atom, source, shared, tma_bar_ptr=barrier)
-    cute.arch.mbarrier_wait(barrier, 0)
-    out[thread] = buffer[thread]
-
-
-@cute.jit
-def launch_tma(x: cute.Tensor, out: cute.Tensor):
-    atom, tensor = cpasync.make_tiled_tma_atom(
-        cpasync.CopyBulkTensorTileG2SOp(), x, cute.make_layout((64,)), (64,)
-    )
-    tma_kernel(atom, tensor, out).launch(grid=(1, 1, 1), block=(64, 1, 1))
-
-
-def test_a_tensor_map_is_refused() -> None:
-    with pytest.raises(UnsupportedKernelError, match=r"takes a tensor map \(TMA\)"):
-        compiled(launch_tma, info(64, dtype=torch.float32))
 
 
 @cute.jit

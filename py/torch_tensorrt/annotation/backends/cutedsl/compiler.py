@@ -88,7 +88,6 @@ class CuTeDSLBackend(Backend):
         parameters = Parameters(program, aligned)
         with _compiling:
             host = compile_launcher(parameters, target, ptxas, options.get("arch"))
-            entry.require_no_tensor_maps(host.code, name)
             launches = execute(host, program.ranges, name)
         return entry.bind(host.code, launches, parameters, ptxas.path)
 

@@ -16,17 +16,21 @@ loads is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import sympy
+from torch.utils._sympy.functions import FloorDiv
 
 from ..._code import ptx
+from ..._code.tensor_maps import SIZE, Size, TensorMap, build
 from ..._sizes.facts import bounds, is_condition
-from ...errors import PTXError, UnsupportedKernelError
-from .. import Kind, Slot, abi
-from . import host
+from ...errors import ArgumentError, PTXError, UnsupportedKernelError
+from .. import Kind, Pointer, Slot, abi
+from . import host, tensor_maps
 from .arithmetic import Unknown, show
 from .choices import Choice
+from .tensor_maps import STRIDE_UNIT, PackedMap
+from .words import Word
 
 _PARAMETER = re.compile(
     r"\.param\s+(?:\.align\s+\d+\s+)?\.[a-z]+(?P<bits>\d+)[^,]*?\s+"
@@ -37,26 +41,10 @@ _LOAD = re.compile(
     r"\.(?P<type>[a-z]+(?P<bits>\d+))\s+(?P<to>\{[^}]*\}|%\w+),\s*"
     r"\[(?P<name>[\w$]+)(?:\+(?P<offset>\d+))?\];"
 )
-_ALIGNED = re.compile(r"\.param\s+\.align\s+(\d+)")
 # Of cudaLaunchAttributeID; the others say with 1 that a launch is special.
 _CLUSTER = 4
 _SPECIAL = {2: "cooperative", 6: "programmatic dependent"}
-_TENSOR_MAP = 64  # the alignment of one: a parameter's is 16 bytes at most otherwise
-
-
-def require_no_tensor_maps(code: str, kernel: str) -> None:
-    """Raise for parameters that only a CUDA driver can fill.
-
-    Raises:
-        UnsupportedKernelError: there is one.
-    """
-    alignments = map(int, _ALIGNED.findall(code))
-    if max(alignments, default=0) >= _TENSOR_MAP or "cp.async.bulk.tensor" in code:
-        raise abi.unsupported(
-            kernel,
-            "it takes a tensor map (TMA), which TensorRT does not make. Load with "
-            "cp.async or plain loads.",
-        )
+_MAP = "align 64 .b8"  # the type of a tensor map; others are aligned to less
 
 
 def bind(
@@ -99,7 +87,14 @@ def bind(
             raise abi.unlaunchable(name, f"it is a {kind} launch")
     x, y, z = (binding.known(size, "the grid") for size in launch.grid)
     size = binding.constant(launch.shared_memory, "its dynamic shared memory")
-    code = binding.rewrite(_keep_entry(code, launch.kernel), launch.parameters)
+    code = _keep_entry(code, launch.kernel)
+    code, maps = binding.rewrite(code, launch.parameters)
+    if maps:
+        scratch = Slot(Kind.SCRATCH, len(parameters.scratch))
+        built = build(code, parameters.slots, maps, scratch)
+        code, parameters.slots = built.code, list(built.slots)
+        parameters.scratch.append(built.size)
+        size = max(size, built.size)
     return abi.CompiledKernel(
         code=code,
         slots=tuple(parameters.slots),
@@ -109,6 +104,7 @@ def bind(
         shared_memory=size,
         ptxas=ptxas,
         facts=" ".join(parameters.told),
+        scratch=tuple(parameters.scratch),
         cluster=cluster,
         names=tuple(parameters.names),
     )
@@ -124,6 +120,11 @@ def _keep_entry(code: str, entry: str) -> str:
         kept += code[end : other.start()]
         end = ptx.closing_brace(code, other.end()) + 1
     return kept + code[end:]
+
+
+def _is_map(parameter: re.Match[str]) -> bool:
+    """Whether a parameter is a tensor map."""
+    return parameter[0].startswith(f".param .{_MAP} ") and parameter["count"] == "128"
 
 
 def _name(slot: Slot) -> str:
@@ -152,7 +153,7 @@ class _Binding:
         if isinstance(value, Choice):
             ranges = self._parameters.program.ranges
             value = value.expression(lambda each: bounds(each, ranges)) or value
-        if isinstance(value, Unknown | host.Address | Choice) or (
+        if isinstance(value, Unknown | host.Address | Word | Choice) or (
             in_launch and is_condition(value)
         ):
             raise self.unsupported(
@@ -186,11 +187,16 @@ class _Binding:
                 )
         return x, y, z
 
-    def rewrite(self, code: str, passed: Sequence[Mapping[int, host.Cell]]) -> str:
+    def rewrite(
+        self, code: str, passed: Sequence[Mapping[int, host.Cell]]
+    ) -> tuple[str, dict[int, TensorMap]]:
         """The code, whose entry takes TensorRT's arguments in place of ``passed``.
 
         Args:
             passed: the fields of each of the old entry's parameters.
+
+        Returns:
+            The code, and what is in each parameter that is still a tensor map.
         """
         match = ptx.find_entry(code)
         declared = list(_PARAMETER.finditer(match["parameters"]))
@@ -204,18 +210,105 @@ class _Binding:
                 f" and its launcher passes parameters of {ends} bytes. Please report "
                 "this, with the kernel."
             )
-        names = (parameter["name"] for parameter in declared)
+        names = [parameter["name"] for parameter in declared]
         self._fields = dict(zip(names, passed, strict=True))
         body = _LOAD.sub(self._load, code[match.end() :])
-        if any(ptx.identifier(name).search(body) for name in self._fields):
+        used = [p for p in declared if ptx.identifier(p["name"]).search(body)]
+        if not all(map(_is_map, used)):
             raise self.unsupported(
-                "it takes the address of a parameter, as it does of a tensor map, or "
-                "of a tuple that it indexes at run time. TensorRT passes plain values "
-                "only."
+                "it takes the address of a parameter, as it does of a tuple that it "
+                "indexes at run time. TensorRT passes plain values only."
             )
-        slots = self._parameters.slots
+        maps = [self._map(self._fields[p["name"]]) for p in used]
+        slots, first = self._parameters.slots, len(self._parameters.slots)
         takes = [ptx.Parameter(ptx.TYPE[slot.kind], _name(slot)) for slot in slots]
-        return code[: match.start()] + ptx.header(match, match["name"], takes) + body
+        takes += [ptx.Parameter(_MAP, f"{p['name']}[{SIZE}]") for p in used]
+        slots += [slot for slot, _ in maps]
+        code = code[: match.start()] + ptx.header(match, match["name"], takes) + body
+        return code, {first + index: fields for index, (_, fields) in enumerate(maps)}
+
+    def _map(self, passed: Mapping[int, host.Cell]) -> tuple[Slot, TensorMap]:
+        """The tensor that a map is of, and what its fields are set to.
+
+        Raises:
+            UnsupportedKernelError: such a map is not possible at every shape.
+        """
+        try:
+            packed = tensor_maps.read(passed, self._parameters.program.ranges)
+        except host.HostCodeError as error:
+            raise self.unsupported(f"{error}.") from error
+        slot = self._start(packed.address)
+        pointer = self._pointer(slot)
+        if self._parameters.alignment_of(pointer) % STRIDE_UNIT:
+            why = (
+                f"it starts {pointer.offset} elements inside its tensor"
+                if self._parameters.aligned
+                else "the spec says aligned=False"
+            )
+            raise self._no_map(
+                pointer,
+                f"an address that {STRIDE_UNIT} bytes divide at every shape of the "
+                f"profile, and {why}. Pass the tensor itself, without aligned=False.",
+            )
+
+        def size(expr: sympy.Expr) -> Size:
+            if expr.is_Integer:
+                return int(expr)
+            return self._extra(expr, pointer.name)
+
+        try:
+            fields = TensorMap(
+                extents=tuple(map(size, packed.extents)),
+                strides=tuple(size(s) for s in self._strides(packed, pointer)),
+                box=packed.box,
+                item_size=packed.item_size,
+                element_type=packed.element_type,
+                swizzle=packed.swizzle,
+            )
+        except PTXError as error:
+            raise self._no_map(pointer, f"other fields: {error}") from error
+        return slot, fields
+
+    def _strides(self, packed: PackedMap, pointer: Pointer) -> Iterator[sympy.Expr]:
+        """The strides of a map in elements.
+
+        The launcher divides the bytes by 16, and drops a remainder. So a stride is
+        looked for among the tensor's own, which are not divided.
+        """
+        for axis, units in enumerate(packed.strides):
+            own = [stride * pointer.dtype.itemsize for stride in pointer.strides]
+            own = [bytes_ for bytes_ in own if FloorDiv(bytes_, STRIDE_UNIT) == units]
+            if not own and not isinstance(units, FloorDiv):
+                own = [units * STRIDE_UNIT]
+            known = [self._parameters.facts(bytes_) for bytes_ in own]
+            exact = [
+                bytes_
+                for bytes_, facts in zip(own, known, strict=True)
+                if facts.divisor % STRIDE_UNIT == 0 and facts.lower > 0
+            ]
+            if not exact:
+                found = own[0] if own else units * STRIDE_UNIT
+                raise self._no_map(
+                    pointer,
+                    f"strides that are positive multiples of {STRIDE_UNIT} bytes at "
+                    f"every shape of the profile, and that of dimension {axis + 1}, "
+                    f"the innermost being 0, is {found} bytes. Pad the rows, make the "
+                    "dimension static, or split it in two, the last static, and take a "
+                    "view.",
+                )
+            yield sympy.expand(exact[0] / packed.item_size)
+
+    def _no_map(self, pointer: Pointer, needs: str) -> ArgumentError:
+        return self._parameters.refused(pointer.name, f"its tensor map needs {needs}")
+
+    def _pointer(self, slot: Slot) -> Pointer:
+        """The argument whose address a slot is."""
+        pointers = (
+            a
+            for a in self._parameters.program.launch.arguments
+            if isinstance(a, Pointer)
+        )
+        return next(p for p in pointers if self._parameters.address_of(p) == slot)
 
     def _load(self, match: re.Match[str]) -> str:
         """In place of one load, which may have several destinations."""
@@ -238,7 +331,7 @@ class _Binding:
                 "Please report this."
             )
         if isinstance(field.value, host.Address):
-            return f"ld.param.u64 {to}, [{self._tensor(field.value)}];"
+            return f"ld.param.u64 {to}, [{self._take(self._start(field.value))}];"
         value = self.known(field.value, "what its launcher passes it", in_launch=False)
         if value.is_Integer:
             number = int(value) % 2**bits
@@ -247,10 +340,10 @@ class _Binding:
             return f"mov.b{max(bits, 16)} {to}, {number};"
         if bits == 64:  # a destination may be wider than what is loaded
             kind = "s32"
-        return f"ld.param.{kind} {to}, [{self._extra(value, name)}];"
+        return f"ld.param.{kind} {to}, [{self._take(self._extra(value, name))}];"
 
-    def _tensor(self, address: host.Address) -> str:
-        """The parameter that holds an address."""
+    def _start(self, address: host.Address) -> Slot:
+        """The tensor that an address is the start of."""
         slot, offset = address.object, address.offset
         if not isinstance(slot, Slot) or offset != 0:
             where = f" {offset} bytes into a tensor" if isinstance(slot, Slot) else ""
@@ -258,17 +351,17 @@ class _Binding:
                 f"its launcher passes it an address{where} that is not a tensor's "
                 "start. An engine passes tensors alone: offset them in the kernel."
             )
-        return self._take(slot)
+        return slot
 
-    def _extra(self, expr: sympy.Basic, name: str) -> str:
-        """The parameter that holds a number; a condition is 0 or 1."""
+    def _extra(self, expr: sympy.Basic, name: str) -> Slot:
+        """The argument that is a number; a condition is 0 or 1."""
         remedy = "pass the factors and multiply in the kernel"
         self._parameters.require_int32(name, expr, remedy)
         extras = self._parameters.extras
         if expr not in extras:
             extras.append(expr)
             self._parameters.names.append("")  # it may be in several fields
-        return self._take(Slot(Kind.EXTRA, extras.index(expr)))
+        return Slot(Kind.EXTRA, extras.index(expr))
 
     def _take(self, slot: Slot) -> str:
         if slot not in self._parameters.slots:

@@ -29,12 +29,14 @@ import sympy
 from cutlass._mlir import ir
 from cutlass._mlir.dialects import llvm
 
+from ..._sizes.facts import bounds, is_condition
 from ..._tensors import Ranges
 from ...errors import UnsupportedKernelError
 from .. import Slot
 from . import arithmetic
 from .arithmetic import Number, Unknown, show
 from .choices import Choice, Interval, Piece, chosen, split
+from .words import BITS, Part, Word, combined
 
 _MOST_STEPS = 100_000
 _DYNAMIC_INDEX = -(2**31)  # in rawConstantIndices: the next operand is the index
@@ -46,6 +48,7 @@ _FLOATS = {"f16": "e", "bf16": "f", "f32": "f", "f64": "d"}  # codes of struct.p
 _SHARED_MEMORY, _ATTRIBUTES, _ATTRIBUTE_COUNT = 24, 40, 48
 _ATTRIBUTE_SIZE = 72  # of a cudaLaunchAttribute: its id, and from 8 on its value
 _KERNEL_HANDLE = "*@kernels_"  # what is loaded from a global named after the kernel
+_ADDRESS_BITS = 57  # of a GPU's virtual addresses, at most
 
 
 class HostCodeError(Exception):
@@ -68,7 +71,28 @@ class Address:
         return "an address"
 
 
-Value: TypeAlias = Number | Address
+Value: TypeAlias = Number | Address | Word
+
+
+def as_word(value: Value, ranges: Ranges) -> Word | Unknown:
+    """The parts of a value."""
+    if isinstance(value, Word | Unknown):
+        return value
+    if isinstance(value, Address):
+        return Word((Part(value, _ADDRESS_BITS),))
+    if isinstance(value, Choice):
+        return Unknown(str(value))
+    if isinstance(value, sympy.Integer):
+        return Word.constant(int(value))
+    shift = 0
+    if not is_condition(value):  # a product with a power of two is a shift
+        content = int(value.as_content_primitive()[0])
+        shift = (content & -content).bit_length() - 1
+        value = value / 2**shift
+    lower, upper = bounds(value, ranges)
+    if lower < 0:
+        return Unknown(f"of {value}, which may be negative")
+    return Word((Part(value, upper.bit_length(), shift),))
 
 
 class Cell(NamedTuple):
@@ -343,7 +367,7 @@ class _Machine:
             return values[0]
         pieces = list[Piece]()
         for (lower, upper), value in zip(intervals, values, strict=True):
-            if isinstance(value, Address):
+            if isinstance(value, Address | Word):
                 return Unknown(f"{value} chosen by {self._sizes[symbol]}")
             if isinstance(value, Choice) and value.symbol == symbol:
                 pieces += value.pieces
@@ -398,8 +422,10 @@ class _Machine:
                 }
             case "trunc" | "sext" | "zext":
                 number, source = self._number(operands[0]), _bits(operands[0].type)
+                if name == "zext" and source == 1 and isinstance(number, Unknown):
+                    return Word((Part(number, 1),))
                 return self._arithmetic.convert(name, number, source, _bits(kind))
-            case "freeze" | "bitcast" | "addrspacecast" | "inttoptr":
+            case "freeze" | "bitcast" | "addrspacecast" | "inttoptr" | "ptrtoint":
                 return self._get(operands[0])
             case "call":
                 return self._call(op)
@@ -407,7 +433,10 @@ class _Machine:
                 raise HostCodeError("its host code ends in an error of its own")
             case _ if name in arithmetic.OPERATIONS:
                 left, right = map(self._number, operands)
-                return self._arithmetic.binary(name, left, right, _bits(kind))
+                number = self._arithmetic.binary(name, left, right, _bits(kind))
+                if isinstance(number, Unknown) and _bits(kind) == BITS:
+                    return self._packed(name, operands, number)
+                return number
             case _ if name not in _HARMLESS:
                 reads = (_at(self._get(operand), 0) for operand in operands)
                 if kind is None or any(isinstance(read, Address) for read in reads):
@@ -429,7 +458,16 @@ class _Machine:
 
     def _number(self, operand: Any) -> Number:
         value = _at(self._get(operand), 0)
-        return Unknown(str(value)) if isinstance(value, Address) else value
+        return Unknown(str(value)) if isinstance(value, Address | Word) else value
+
+    def _packed(self, operation: str, operands: Any, otherwise: Unknown) -> Value:
+        """The word that an operation makes of its operands' bits, if it does."""
+        ranges = self._arithmetic.ranges
+        left, right = (as_word(_at(self._get(each), 0), ranges) for each in operands)
+        if isinstance(left, Word) and isinstance(right, Word):
+            return combined(operation, left, right) or otherwise
+        reasons = (each for each in (left, right) if isinstance(each, Unknown))
+        return next(reasons) if operation == "or" else otherwise
 
     def _address(self, operand: Any) -> Address:
         value = _at(self._get(operand), 0)
@@ -462,7 +500,7 @@ class _Machine:
         if isinstance(condition, sympy.Integer):
             return first if condition == 1 else second
         for value in (first, second):
-            if isinstance(value, Address):
+            if isinstance(value, Address | Word):
                 return Unknown(f"{value} chosen by {show(condition)}")
         return self._arithmetic.select(condition, first, second)
 
