@@ -274,3 +274,37 @@ def test_memory_holds_what_was_stored_beside_other_scalars() -> None:
 def test_memory_that_is_overwritten_in_part_is_unknown(offset: int) -> None:
     with pytest.raises(UnsupportedKernelError, match="branches on memory"):
         executed(offset)
+
+
+VECTOR = """
+llvm.func @launcher(%x: i32) {{
+  %one = llvm.mlir.constant(1 : i64) : i64
+  %two = llvm.mlir.constant({expected} : i32) : i32
+  %both = llvm.mlir.constant(dense<[1, 2]> : vector<2xi32>) : vector<2xi32>
+  %place = llvm.alloca %one x i64 : (i64) -> !llvm.ptr
+  llvm.store %both, %place : vector<2xi32>, !llvm.ptr
+  %part = llvm.getelementptr %place[4] : (!llvm.ptr) -> !llvm.ptr, i8
+  %value = llvm.load %part : !llvm.ptr -> i32
+  %same = llvm.icmp "eq" %value, %two : i32
+  llvm.cond_br %same, ^left, ^right
+^left:
+  llvm.return
+^right:
+  llvm.unreachable
+}}
+"""
+
+
+def test_a_vector_lies_in_memory_as_an_array_does() -> None:
+    vector = layout("!llvm.struct<(i8, vector<3xi32>)>")
+    assert vector.size == 32  # at a multiple of its size, a power of two
+    assert [offset for offset, _ in vector.scalars()] == [0, 16, 20, 24]
+    for expected in (1, 2):
+        with ir.Context(), ir.Location.unknown():
+            module = ir.Module.parse(VECTOR.format(expected=expected))
+            host = Host("", module, "launcher", (N,))
+            if expected == 2:
+                assert execute(host, RANGES, "launcher") == []
+            else:
+                with pytest.raises(UnsupportedKernelError, match="error of its own"):
+                    execute(host, RANGES, "launcher")

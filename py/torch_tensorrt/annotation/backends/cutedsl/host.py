@@ -179,15 +179,15 @@ class Layout:
         Raises:
             HostCodeError: the type is not known here.
         """
-        fields, size = [], 0
+        fields, size, is_vector = [], 0, _is_vector(kind)
         if isinstance(kind, llvm.StructType) and not kind.packed:
             fields = [cls.of(field) for field in kind.body]
         elif isinstance(kind, llvm.ArrayType):
             fields = [cls.of(kind.element_type)] * kind.num_elements
         elif isinstance(kind, llvm.PointerType):
             size = 8
-        elif isinstance(kind, ir.VectorType):
-            size = math.prod(kind.shape) * cls.of(kind.element_type).size
+        elif is_vector and _bits(kind.element_type) >= 8:
+            fields = [cls.of(kind.element_type)] * math.prod(kind.shape)
         elif isinstance(kind, ir.IntegerType | ir.FloatType):
             size = max(1, kind.width // 8)
         else:
@@ -200,6 +200,8 @@ class Layout:
             parts.append((end, field))
             end += field.size
         align = max((field.align for field in fields), default=1)
+        if is_vector:
+            align = 1 << (end - 1).bit_length()
         return cls(end + -end % align, align, tuple(parts))
 
     def scalars(self, start: int = 0) -> Iterator[tuple[int, int]]:
@@ -220,9 +222,24 @@ class Layout:
         return offset, found
 
 
+def _is_vector(kind: Any) -> bool:
+    return isinstance(kind, ir.VectorType)
+
+
 def _bits(kind: Any) -> int:
     """The width of an integer type."""
     return kind.width if isinstance(kind, ir.IntegerType) else 64
+
+
+def _constants(attribute: Any, kind: Any) -> dict[int, Value]:
+    """The scalars of a constant by offset."""
+    if not _is_vector(kind):
+        return {0: _constant(attribute)}
+    offsets = [offset for offset, _ in Layout.of(kind).scalars()]
+    if not isinstance(attribute, ir.DenseIntElementsAttr):
+        return dict.fromkeys(offsets, Unknown(f"the constant {attribute}"))
+    numbers = (sympy.Integer(int(number)) for number in attribute)
+    return dict(zip(offsets, numbers, strict=True))
 
 
 def _constant(attribute: Any) -> Number:
@@ -382,7 +399,7 @@ class _Machine:
         kind = op.results[0].type if op.results else None
         match name:
             case "mlir.constant":
-                return _constant(op.attributes["value"])
+                return _constants(op.attributes["value"], kind)
             case "mlir.addressof":
                 return Address(f"@{op.attributes['global_name'].value}")
             case "mlir.undef" | "mlir.poison":
@@ -431,7 +448,7 @@ class _Machine:
                 return self._call(op)
             case "unreachable":
                 raise HostCodeError("its host code ends in an error of its own")
-            case _ if name in arithmetic.OPERATIONS:
+            case _ if name in arithmetic.OPERATIONS and not _is_vector(kind):
                 left, right = map(self._number, operands)
                 number = self._arithmetic.binary(name, left, right, _bits(kind))
                 if isinstance(number, Unknown) and _bits(kind) == BITS:
