@@ -60,6 +60,7 @@ def dry_run(
     tolerance: float | None = None,
     strict: bool = False,
     execute: bool | None = None,
+    shapes: Sequence[Sequence[Sequence[int] | None]] = (),
     replay: int = MOST_SHAPES,
     verbose: bool = False,
 ) -> DryRunReport:
@@ -86,6 +87,8 @@ def dry_run(
         strict: raise if any tactic would be left out, or is wrong.
         execute: whether to run the tactics. None runs them where they can be, and
             interprets them elsewhere; False only compiles.
+        shapes: more shapes of the profile to try: for each, the extents of every
+            input, None for one that is not given. A report names them by the extents.
         replay: at how many shapes of the profile, if it has as many, the launch
             function is run again and compared with what was recorded.
         verbose: whether the report prints every launch, in a wide table.
@@ -114,7 +117,7 @@ def dry_run(
         raise SpecError(f"dry_run: inputs is {type(inputs).__name__}; pass a list.")
     omitted = (n for n in plugin.tensors[len(inputs) :] if n in plugin.optional)
     inputs = [*inputs, *(None for _ in omitted)]
-    infos = tuple(map(_info_of, inputs))
+    infos = tuple(map(info_of, inputs))
     _check(plugin, infos, attributes)
     if not is_dynamic and any(i and i.is_dynamic for i in infos):
         raise DryRunError(
@@ -127,9 +130,9 @@ def dry_run(
     request = Request.of((*infos, *plugin.weight_infos), attributes, target, replay)
     executes = execute or (execute is None and _target.runs_here(target))
     interprets = execute is None and not executes and worker_count() > 0
-    shapes = _shapes(plugin, request, interprets)
+    tried = shapes_of(plugin, request, interprets) | named_shapes(plugin, shapes)
     on_gpu = make_inputs or partial(_on_gpu, inputs, infos)
-    if (program := _program(plugin, request, shapes, strict, executes)) is not None:
+    if (program := _program(plugin, request, tried, strict, executes)) is not None:
         whole_report, whole = program
         if executes:
             run_by = reference or partial(_eager, plugin), partial(_eager, plugin)
@@ -142,7 +145,7 @@ def dry_run(
             )
         return _strictly(replace(whole_report, verbose=verbose), strict)
     recorded = plugin.kernels(request)
-    tactics = _compile(plugin, request, recorded, strict, shapes)
+    tactics = _compile(plugin, request, recorded, strict, tried)
     report = _described(plugin, request, tactics, verbose)
     if executes:
         report = run_tactics(
@@ -179,7 +182,7 @@ def _described(
         tuple(plugin.weights),
         request.attributes,
         inputs=tuple(plugin.tensors),
-        signature=str(_torch_op(plugin).default._schema),
+        signature=str(torch_op(plugin).default._schema),
         versions=_versions(tactics),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         verbose=verbose,
@@ -291,7 +294,7 @@ _SMALL = 6  # extents above min that a shape to be interpreted is
 _TRIED = 8  # points between min and max, for a shape that the op has
 
 
-def _shapes(plugin: Plugin, request: Request, small: bool) -> dict[str, Dims]:
+def shapes_of(plugin: Plugin, request: Request, small: bool) -> dict[str, Dims]:
     """The shapes of the report, by name.
 
     The ragged one is the first between min and max that the op's fake kernel takes: an
@@ -325,6 +328,26 @@ def _shapes(plugin: Plugin, request: Request, small: bool) -> dict[str, Dims]:
         shapes["ragged"] = tuple(None if i is None else i.at("opt") for i in infos)
         break
     return shapes
+
+
+def named_shapes(
+    plugin: Plugin, shapes: Sequence[Sequence[Sequence[int] | None]]
+) -> dict[str, Dims]:
+    """A user's shapes, by name; the plugin's weights follow the inputs."""
+    from .text import extents
+
+    weights = tuple(info.at("opt") for info in plugin.weight_infos)
+    named: dict[str, Dims] = {}
+    for given in shapes:
+        if len(given) != len(plugin.tensors):
+            raise SpecError(
+                f"dry_run: {plugin.op} takes {len(plugin.tensors)} tensors, "
+                f"{', '.join(plugin.tensors)}; shapes={shapes!r} has one of "
+                f"{len(given)}. For each shape, give the extents of every tensor."
+            )
+        dims = tuple(None if d is None else tuple(map(int, d)) for d in given)
+        named[", ".join(map(extents, dims))] = (*dims, *weights)
+    return named
 
 
 def _program(
@@ -372,7 +395,7 @@ def _program(
 # --- The arguments of a dry run -------------------------------------------------------
 
 
-def _info_of(value: Any) -> TensorInfo | None:
+def info_of(value: Any) -> TensorInfo | None:
     """Shape and dtype of a tensor or ``torch_tensorrt.Input``; None for None."""
     if value is None:
         return None
@@ -430,10 +453,10 @@ def _check(
 def _eager(plugin: Plugin, *tensors: torch.Tensor | None, **attributes: Any) -> Any:
     """What the op itself returns."""
     named = dict(zip(plugin.tensors, tensors, strict=True))
-    return _torch_op(plugin)(**named, **attributes)
+    return torch_op(plugin)(**named, **attributes)
 
 
-def _torch_op(plugin: Plugin) -> Any:
+def torch_op(plugin: Plugin) -> Any:
     """The op, as ``torch.ops`` has it."""
     namespace, _, name = plugin.op.partition("::")
     return getattr(getattr(torch.ops, namespace), name)

@@ -546,7 +546,7 @@ def interpret(
     )
     outcomes: dict[tuple[str, Chosen], _Outcome] = {}
     jobs: dict[tuple[str, Chosen], Job] = {}
-    for asked in sorted(report.runs, key=lambda r: interpreter.ORDER.index(r.name)):
+    for asked in sorted(report.runs, key=lambda r: interpreter.order(r.name)):
         inputs: _Inputs | None = None
         for chosen in whole.choices:
             key, count = (asked.name, chosen), _programs(whole, chosen, asked.name)
