@@ -34,13 +34,15 @@ CLASSES = {
         report.ShapeReport,
         OpReport,
         Split,
+        tta.testing.CheckReport,
+        tta.testing.Failure,
     )
     if inspect.isclass(value)
 }
 
 
 def functions() -> Iterator[tuple[str, Any]]:
-    for module in (tta, trt_plugins):
+    for module in (tta, tta.testing, trt_plugins):
         for name in module.__all__:
             if inspect.isfunction(value := getattr(module, name)):
                 yield name, value
@@ -106,7 +108,7 @@ def documented_errors(docstring: str) -> set[str]:
 def test_there_is_something_to_look_at() -> None:
     assert {"triton", "dry_run", "custom_op", "DryRunReport.to_html"} <= set(FUNCTIONS)
     assert {"Target", "TritonSpec", "ShapeReport"} <= set(CLASSES)
-    everything = [*FUNCTIONS, *CLASSES, "errors", "__version__"]
+    everything = [*FUNCTIONS, *CLASSES, "errors", "testing", "__version__"]
     assert set(tta.__all__) <= set(everything)
 
 

@@ -14,6 +14,7 @@ import pytest
 from conftest import RunPython
 from up_to_the_builder import HAS_GPU, plugin_layers
 
+import torch_tensorrt.annotation as tta
 from torch_tensorrt.annotation._plugin import registered
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "examples/dynamo"
@@ -33,21 +34,34 @@ def test_an_example_shows_what_an_engine_would_hold(
 
     show, shown = engine_or_dry_run.show, []
 
-    def keep(model: Any, reference: Any, inputs: Any, *rest: Any, **named: Any) -> None:
-        shown.append((model, inputs))
-        show(model, reference, inputs, *rest, **named)
+    def keep(model: Any, reference: Any, inputs: Any, *dry_runs: Any) -> None:
+        shown.append((model, inputs, dry_runs))
+        show(model, reference, inputs, *dry_runs)
 
     monkeypatch.setattr(engine_or_dry_run, "show", keep)
     runpy.run_path(str(path), run_name="__main__")
     output = capsys.readouterr().out
     if not HAS_GPU:
         monkeypatch.setenv("TTA_TARGET", "sm_90")
-    layers = {layer.op for each in shown for layer in plugin_layers(*each)}
+    layers = {
+        layer.op for model, inputs, _ in shown for layer in plugin_layers(model, inputs)
+    }
     assert layers == set(registered)
     for op in layers if "a dry run instead" in output else ():
         _, _, summary = output.partition(f"{op}: ")
         assert re.match(r"(\d) of \1 tactics? compiles? for sm_", summary)
         assert re.search(rf"^{op}: (every element|no values) w", output, re.MULTILINE)
+    checked: list[str] = []
+
+    def check(op: str, inputs: Any, target: Any, reference: Any, **how: Any) -> None:
+        report = tta.testing.check(op, inputs, reference, targets=[target], **how)
+        assert {"schema", "fake kernel", "recording", "code"} <= {*report.checked}
+        checked.append(op)
+
+    monkeypatch.setattr(tta, "dry_run", check)
+    for dry_run in (dry_run for *_, dry_runs in shown for dry_run in dry_runs):
+        dry_run(None if HAS_GPU else "sm_90")
+    assert {*checked} == layers
 
 
 def test_the_demo_is_short_and_ends_in_what_was_compared(run_python: RunPython) -> None:

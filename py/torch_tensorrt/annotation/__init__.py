@@ -52,6 +52,7 @@ from .backends.triton import TritonSpec as TritonSpec
 from .backends.triton import triton as triton
 
 if TYPE_CHECKING:
+    from . import testing as testing
     from ._dry_run import dry_run as dry_run
     from ._dry_run.execute import execute as execute
     from ._dry_run.program_report import ProgramReport as ProgramReport
@@ -85,6 +86,7 @@ __all__ = [
     "explain",
     "normalize_impl_to_spec",
     "ptx",
+    "testing",
     "triton",
     "unregister",
 ]
@@ -103,7 +105,9 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """The public name ``name`` of ``_MODULES``."""
+    """The public name ``name`` of ``_MODULES``, or the module :mod:`.testing`."""
+    if name == "testing":
+        return import_module(".testing", __name__)
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -21,6 +21,7 @@ AnnotationError
 │   ├── UnknownOpError       torch has no such op
 │   ├── PluginMissingError   TensorRT has no plugin of that name, or does not add it
 │   └── UnavailableError     this TensorRT has no plugins of the kind that is needed
+├── CheckError           an op fails a check of testing.check
 ├── DryRunError          the plugin could not be driven as TensorRT's builder does
 └── LaunchError          a DryRunError: the CUDA driver does not load a kernel
 
@@ -121,6 +122,14 @@ class PluginMissingError(RegistrationError, AssertionError):
 
 class UnavailableError(RegistrationError, NotImplementedError):
     """The installed TensorRT has no usable Quick Deployable Plugins."""
+
+
+class CheckError(AnnotationError, AssertionError):
+    """An op fails a check; ``report`` is the :class:`.testing.CheckReport`."""
+
+    def __init__(self, report: object) -> None:
+        super().__init__(str(report))
+        self.report = report
 
 
 class DryRunError(AnnotationError):
