@@ -13,7 +13,7 @@ SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -n
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-matrix test-upstream coverage fuzz mutants \
 	check lint types imports format count docs wheel \
-	wheelhouse kernels test-gpu bench-gpu performance golden compat export clean
+	wheelhouse kernels test-gpu first-engine bench-gpu performance golden compat export clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -88,6 +88,9 @@ kernels: setup  ## compile in wheelhouse/ the kernels of cuTile and CuTe DSL, fo
 
 test-gpu:  ## run the tests on the GPU here; offline, from wheelhouse/
 	tools/offline/run.sh -m pytest -n 8 -p no:benchmark tests $(PYTEST)
+
+first-engine:  ## build the first engines, simplest first, and report: FIRST_ENGINE="options"
+	tools/offline/run.sh tools/first_engine/run.py $(FIRST_ENGINE)
 
 bench-gpu:  ## run the benchmarks on the GPU here, into RESULTS=dir
 	tools/offline/run.sh benchmarks/triton_facts.py --json $(RESULTS)/triton_facts.json

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -52,6 +53,19 @@ def roots() -> list[Path]:
     return [Path(named)] if named else [Path("/usr/local/tensorrt"), Path("/usr")]
 
 
+def headers_version() -> tuple[int, int]:
+    """Major and minor version of TensorRT that the headers are of."""
+    path = found(headers(), "TensorRT's headers").with_name("NvInferVersion.h")
+    text = path.read_text()
+    # From 10.13 on, TRT_MAJOR_ENTERPRISE has what NV_TENSORRT_MAJOR stands for.
+    numbers = dict(re.findall(r"#define (?:NV_TENSORRT|TRT)_(\w+) (\d+)", text))
+    major, minor = (
+        int(numbers.get(f"{name}_ENTERPRISE") or numbers[name])
+        for name in ("MAJOR", "MINOR")
+    )
+    return major, minor
+
+
 def packaged(package: str) -> Iterator[Path]:
     spec = importlib.util.find_spec(package)
     yield from map(Path, spec.submodule_search_locations or () if spec else ())
@@ -72,6 +86,8 @@ def libraries() -> Iterator[Path]:
     # Has the runtime, which is what the program needs of the library.
     for package in packaged("tensorrt_lean_libs"):
         yield from sorted(package.glob("libnvinfer_lean.so.*"))
+    for package in packaged("tensorrt_libs"):  # pip's
+        yield from sorted(package.glob("libnvinfer.so.*"))
 
 
 def cuda() -> tuple[Path, Path]:
