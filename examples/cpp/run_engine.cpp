@@ -111,6 +111,11 @@ void run(int argc, char** argv) {
 
     Logger logger;
     Bytes blob = read(argv[1]);
+    // An interface changes with the major version, and calls would go astray.
+    int const library = getInferLibMajorVersion();
+    require(library == NV_TENSORRT_MAJOR,
+            "compiled for TensorRT " + std::to_string(NV_TENSORRT_MAJOR) + ", and the library is of "
+                + std::to_string(library));
     check(cudaFree(nullptr));  // without a driver, what TensorRT returns next is no runtime
     std::unique_ptr<IRuntime> runtime(createInferRuntime(logger));
     require(runtime != nullptr, "TensorRT's runtime does not start");
@@ -122,6 +127,8 @@ void run(int argc, char** argv) {
     std::vector<char const*> inputs, outputs;
     for (int i = 0; i < engine->getNbIOTensors(); ++i) {
         char const* name = engine->getIOTensorName(i);
+        require(engine->getTensorLocation(name) == TensorLocation::kDEVICE,
+                std::string(name) + ": lies on the host, which this program does not do");
         (engine->getTensorIOMode(name) == TensorIOMode::kINPUT ? inputs : outputs).push_back(name);
     }
     for (char const* name : inputs) {

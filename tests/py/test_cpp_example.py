@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cpp_runner
 import pytest
+import tensorrt as trt
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +43,13 @@ def test_an_engine_that_cannot_be_read_is_named(program: Path) -> None:
 def test_an_argument_of_neither_form_is_named(program: Path) -> None:
     done = run(program, "no/such.engine", "x")
     assert done.stderr == "x: neither NAME:SHAPE nor NAME=FILE\n"
+
+
+def test_a_library_of_another_major_version_is_named(program: Path) -> None:
+    headers, library = cpp_runner.headers_version()[0], trt.__version__.split(".")[0]
+    if headers == int(library):
+        pytest.skip("the headers are of this major version")
+    done = run(program, __file__)
+    assert done.returncode == 1
+    expected = f"compiled for TensorRT {headers}, and the library is of {library}\n"
+    assert done.stderr == expected

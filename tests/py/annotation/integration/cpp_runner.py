@@ -53,6 +53,23 @@ def roots() -> list[Path]:
     return [Path(named)] if named else [Path("/usr/local/tensorrt"), Path("/usr")]
 
 
+def mismatch() -> str:
+    """How the headers differ from the TensorRT that builds engines; empty if not.
+
+    An engine runs only in the version that built it.
+    """
+    import tensorrt
+
+    here = tensorrt.__version__.rsplit(".", 2)[0]
+    of = "{}.{}".format(*headers_version())
+    if of == here:
+        return ""
+    return (
+        f"the headers are TensorRT {of}'s, and engines are built by {here}; "
+        "TENSORRT_ROOT says where its own headers are"
+    )
+
+
 def headers_version() -> tuple[int, int]:
     """Major and minor version of TensorRT that the headers are of."""
     path = found(headers(), "TensorRT's headers").with_name("NvInferVersion.h")

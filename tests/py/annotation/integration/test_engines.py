@@ -110,7 +110,7 @@ def test_a_saved_module_gives_the_same_when_loaded(
     module = made(model)
     x = tensors(model, "opt_shape")
     path = str(tmp_path / "model.ep")
-    with torch.inference_mode():
+    with torch.no_grad():  # torch.export saves no tensors of inference mode
         engine = compiled(model, module)
         expected = engine(*x)
         torch_tensorrt.save(engine, path, arg_inputs=list(model.inputs))
@@ -148,6 +148,8 @@ def test_an_engine_runs_without_this_project_and_triton(
 def test_an_engine_runs_in_cpp(
     softmax: Model, engine_file: Path, tmp_path: Path
 ) -> None:
+    if why := cpp_runner.mismatch():
+        pytest.skip(why)
     program = cpp_runner.build(tmp_path / "cpp")
     (x,) = tensors(softmax, "ragged")
     given = tmp_path / "x.bin"
