@@ -300,7 +300,21 @@ def tuned(cls: type = Autotuner) -> Any:
 
 
 def by_size() -> Any:
-    return Heuristics(add_kernel, add_kernel.arg_names, {"BLOCK": lambda args: 64})
+    values = {
+        "BLOCK": lambda args: 64,
+        "num_warps": lambda args: args["BLOCK"] // 32,
+    }
+    return Heuristics(add_kernel, add_kernel.arg_names, values)
+
+
+def test_heuristics_choose_options_too() -> None:
+    compiled = []
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        compiled.append(launch(by_size(), x, y, out).metadata.num_warps)
+
+    assert recorded(launch_fn).options == (("num_warps", 2),)
+    assert set(compiled) == {2}
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,7 @@ def read_launch(
     arguments, options, changed = _bind(kernel, args, keywords, overrides)
     for hook in _hooks(launched):
         hook({**arguments, **options})  # which sets the blocks of descriptors
-    for values in heuristics:
-        for name, function in values.items():
-            arguments[name] = function({**arguments, **options})
+    _decide(heuristics, kernel, arguments, options)
     if missing := [name for name in kernel.arg_names if name not in arguments]:
         raise ArgumentError(
             f"kernel {kernel.__name__}: launched without {', '.join(missing)}."
@@ -136,12 +134,11 @@ def returned(
 ) -> Compiled:
     """What launching, or compiling, the kernel returns."""
     launched = kernel
-    kernel, choices, _ = _unwrapped(kernel, overrides)
+    kernel, choices, heuristics = _unwrapped(kernel, overrides)
     if overrides is None:
         overrides = dict(choices[0]) if choices else {}
-    parameters = kernel.signature.parameters
-    options = {**keywords, **overrides}
-    options = {k: v for k, v in options.items() if k not in parameters}
+    arguments, options, _ = _bind(kernel, args, keywords, overrides)
+    _decide(heuristics, kernel, arguments, options)
 
     def constants() -> dict[str, Any]:
         # What a config overrides stays in: another launch is to notice it, too.
@@ -176,6 +173,19 @@ def _unwrapped(
             "do its work in the kernel.",
         )
     return kernel, choices, heuristics
+
+
+def _decide(
+    heuristics: list[Mapping[str, Any]],
+    kernel: JITFunction[Any],
+    arguments: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    """Add what heuristics make of the arguments: other arguments, or options."""
+    for values in heuristics:
+        for name, function in values.items():
+            value = function({**arguments, **options})
+            (arguments if name in kernel.arg_names else options)[name] = value
 
 
 def _choices(tuner: Autotuner) -> tuple[Config, ...]:
