@@ -152,6 +152,46 @@ def test_the_refusal_names_the_values_and_the_bounds_that_make_it_one() -> None:
         recorded(lambda n: triton.cdiv(n, 64) * 64, Range(1, 100, 1_000_000))
 
 
+def launched(block: Callable[[Any], Any], rows: Range, **options: Any) -> Launch:
+    """The launch with a block, and options, that follow the number of elements."""
+
+    def launch(x: Any, out: Any) -> None:
+        n = x.numel()
+        chosen = {name: option(n) for name, option in options.items()}
+        grid = (triton.cdiv(n, block(n)),)
+        add_kernel[grid](x, x, n, out, BLOCK=block(n), **chosen)
+
+    def meta(x: Any) -> Any:
+        return torch.empty_like(x)
+
+    return record(backend("triton"), launch, meta, [info(rows, 48)]).launch
+
+
+@pytest.mark.parametrize("most", [64, 64_000_000])
+def test_a_block_with_one_value_over_the_profile_is_it_in_the_grid(most: int) -> None:
+    result = launched(lambda n: min(256, triton.next_power_of_2(n)), Range(6, 40, most))
+    assert Constant("BLOCK", 256) in result.arguments
+    assert result.grid is not None
+    assert str(result.grid[0]) == "((48*d0_0 + 255)//256)"
+
+
+def test_an_option_with_one_value_over_the_profile_is_it() -> None:
+    warps = launched(
+        lambda n: 256, Range(8, 40, 64), num_warps=lambda n: max(1, min(8, n // 48))
+    )
+    assert warps.options == (("num_warps", 8),)
+
+
+def test_an_option_with_several_values_is_refused() -> None:
+    with pytest.raises(
+        ArgumentError,
+        match=r"option `num_warps`: .* It is 8 for 8 <= d0_0 <= 64\. Narrow",
+    ):
+        launched(
+            lambda n: 256, Range(1, 40, 64), num_warps=lambda n: max(1, min(8, n // 48))
+        )
+
+
 def test_a_run_time_number_is_none_of_this() -> None:
     def launch(x: Any, out: Any) -> None:
         add_kernel[(1,)](x, x, x.shape[0], out, BLOCK=16)

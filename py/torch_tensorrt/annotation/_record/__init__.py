@@ -494,7 +494,7 @@ class _Reader:
                 name=step.name,
                 grid=_read_grid(self._run, step),
                 arguments=tuple(_read_arguments(self._run, step, self._pointed)),
-                options=tuple(sorted(step.options.items())),
+                options=tuple(_read_options(self._run, step)),
                 choices=step.choices,
             )
         how = self._view, self._number, self._run.expr, self._operations
@@ -551,6 +551,15 @@ def _read_grid(run: Trace, launch: CaughtLaunch) -> Grid | None:
             )
     x, y, z = map(run.expr, [*launch.grid, 1, 1][:3])
     return x, y, z
+
+
+def _read_options(run: Trace, launch: CaughtLaunch) -> Iterator[tuple[str, Any]]:
+    """The options by name; one that follows the shape must have one value."""
+    for name, value in sorted(launch.options.items()):
+        if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+            where = f"kernel {launch.name}, option `{name}`"
+            value = _read_symbolic_constant(run, name, value, True, where).value
+        yield name, value
 
 
 def _read_arguments(

@@ -44,6 +44,7 @@ from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
 
 from .._sizes.canonical import cancelled
 from .._sizes.expressions import on_ints
+from .._sizes.to_tensorrt import expressible
 from .._tensors import Range, TensorInfo, ranges_of, symbol
 from ..errors import (
     AnnotationError,
@@ -197,7 +198,7 @@ class Trace:
                     "the kernel runs, an engine knows extents only: allocate the "
                     "largest size, and let the kernel write how much of it counts."
                 )
-            return size.node.expr.xreplace(self._canonical)
+            return expressible(size.node.expr.xreplace(self._canonical), self.ranges)
         return sympy.Integer(operator.index(size))
 
     def guards(self) -> list[Guard]:

@@ -12,7 +12,8 @@ from typing import Any
 import sympy
 from sympy.logic.boolalg import Boolean
 from torch.utils._sympy.functions import Max, Min, Mod, PythonMod
-from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
+from torch.utils._sympy.interp import sympy_interp
+from torch.utils._sympy.value_ranges import SymPyValueRangeAnalysis, ValueRanges
 
 from .._tensors import INT32_MAX, INT32_MIN, Range, Ranges
 from ..errors import ArgumentError
@@ -69,7 +70,22 @@ def bounds(expr: sympy.Basic, ranges: Ranges) -> tuple[int, int]:
 
 @lru_cache  # asked of the same expressions by TensorRT, and by those that hold them
 def _interval(expr: sympy.Basic, ranges: tuple[tuple[sympy.Symbol, Range], ...]) -> Any:
-    return bound_sympy(expr, {s: ValueRanges(r.min, r.max) for s, r in ranges})
+    known = {s: ValueRanges(r.min, r.max) for s, r in ranges}
+    unknown = ValueRanges.unknown_int()
+    return sympy_interp(_Intervals, known, expr, missing_handler=lambda _: unknown)
+
+
+class _Intervals(SymPyValueRangeAnalysis):
+    """torch's interval arithmetic, with a tighter ``|``.
+
+    ``triton.next_power_of_2(n)`` is a chain of them, and is at least ``n``.
+    """
+
+    @classmethod
+    def bitwise_or(cls, a: Any, b: Any) -> Any:
+        interval = super().bitwise_or(a, b)  # type: ignore[no-untyped-call]
+        lower = max(a.lower, b.lower) if min(a.lower, b.lower) >= 0 else interval.lower
+        return ValueRanges(lower, interval.upper)
 
 
 def _power_of_two(expr: sympy.Basic) -> int:

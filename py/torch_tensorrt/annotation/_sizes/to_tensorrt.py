@@ -27,6 +27,7 @@ from ..errors import ArgumentError
 from .canonical import LARGEST_EXACT
 from .expressions import on_ints, shown
 from .facts import bounds
+from .values import only_value
 
 _MOST_SHOWN = 200  # characters of an expression in a message
 
@@ -88,6 +89,22 @@ def require_expressible(
     translator = _Translator(_ALGEBRA, extents, ranges, may_overflow)
     for expr in exprs:
         translator.visit(expr)
+
+
+def expressible(expr: sympy.Basic, ranges: Ranges) -> Any:
+    """``expr``, in TensorRT's operations if need be and as far as it can be.
+
+    A part that they cannot compute is replaced by its value, if it has one within the
+    profile, such as ``min(256, triton.next_power_of_2(n))`` of a large ``n``.
+    """
+    try:
+        require_expressible([expr], ranges)
+        return expr
+    except ArgumentError:
+        if isinstance(only := only_value(expr, ranges), int):
+            return sympy.sympify(only)
+    parts = [expressible(part, ranges) for part in expr.args]
+    return expr.func(*parts) if parts else expr
 
 
 def _operation(

@@ -13,24 +13,30 @@ from typing import Any
 import sympy
 
 from .._tensors import Range, Ranges
+from ..errors import ArgumentError
 from .expressions import on_ints
 from .facts import bounds
 
 _MOST_SHAPES = 100_000  # tried one by one, in a tenth of a second
 _MOST_SHOWN = 6
+_ENDS = ("min", "opt", "max")
 
 
 def only_value(expr: sympy.Basic, ranges: Ranges) -> Any:
     """The value of ``expr`` at every shape of the profile; None for several, or many
     shapes that bounds do not decide."""
     used = _used(expr, ranges)
-    values = _values(expr, tuple(used.items()))
-    if values is not None:
-        return values[0] if len(values) == 1 else None
-    if isinstance(expr, sympy.Expr):
+    try:
+        ends = [{s: getattr(r, end) for s, r in used.items()} for end in _ENDS]
+        if len(set(map(on_ints(expr), ends))) > 1:
+            return None
+        values = _values(expr, tuple(used.items()))
+        if values is not None:
+            return values[0] if len(values) == 1 else None
         lower, upper = bounds(expr, ranges)
-        return lower if lower == upper else None
-    return None
+    except (ZeroDivisionError, ArgumentError):
+        return None
+    return lower if lower == upper and isinstance(expr, sympy.Expr) else None
 
 
 def describe_values(expr: sympy.Basic, ranges: Ranges) -> str:
