@@ -413,6 +413,50 @@ def test_what_triton_compiled_before_is_launched_by_its_function(compiled: Any) 
     assert recorded(low).arguments[2] == N
 
 
+@pytest.mark.parametrize(
+    "inputs", [(X, X), (STATIC, STATIC)], ids=["dynamic", "static"]
+)
+def test_a_table_that_launches_filled_before_is_as_it_was_at_first(
+    compiled: Any, inputs: tuple[TensorInfo, ...]
+) -> None:
+    entry = Entry(tuned())
+    pointer = torch.float16, True
+    key = pointer, pointer, (int, 64 * 48), pointer
+    before = {key: (compiled, {"BLOCK": 256})}
+    entry.compiled |= before
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        launch(entry, x, y, out)
+
+    blocks = [dict(c)["BLOCK"] for c in program(launch_fn, *inputs).launch.choices]
+    assert blocks == [128, 512]
+    assert entry.compiled == before
+
+
+@triton.jit
+def other_kernel(x_ptr, y_ptr, n, out_ptr, BLOCK: tl.constexpr):
+    pass
+
+
+def test_a_table_that_was_filled_on_purpose_is_looked_through(compiled: Any) -> None:
+    table = {torch.float16: compiled}
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        n = x.numel()
+        table[x.dtype][(triton.cdiv(n, 256), 1, 1)](x, y, n, out, 256)
+
+    assert recorded(launch_fn).kernel is add_kernel
+    assert table == {torch.float16: compiled}
+
+    def either(x: Any, y: Any, out: Any) -> None:
+        kernel = table.get(x.dtype, other_kernel)
+        kernel[(triton.cdiv(x.numel(), 256), 1, 1)](x, y, x.numel(), out, 256)
+
+    with pytest.raises(UnsupportedKernelError, match="add_kernel: .* the first time"):
+        recorded(either)
+    assert table == {torch.float16: compiled}
+
+
 # --- Autotuners of one's own ----------------------------------------------------------
 
 

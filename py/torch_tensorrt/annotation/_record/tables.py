@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""What tables of the user's keep of a recording, and must not hand out after it.
+"""Tables of the user's that keep what a launch returned, or what a search found.
 
-Launch functions cache what a launch returned, or what a search found, by dtype and
-shape. A recording makes both up. Another recording takes another config, and a table
-would hand out that of the first one; and a launch outside of a recording needs the real
-thing.
+Launch functions cache both by dtype and shape. A recording makes both up. Another
+recording takes another config, and a table would hand out that of the first one; and a
+launch outside of a recording needs the real thing. So what a recording made is dropped
+from the tables after it.
+
+The other way round, a table may hold what launches before the recording returned, for
+the shapes that they had. A function would then do something else at these shapes than
+at others: launch the config that its autotuner has chosen for them. So while it is
+recorded, the tables are without it, and the function does what it does the first time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -83,3 +89,63 @@ def _holds(value: Any, made: set[int], depth: int = 0) -> bool:
     elif is_dataclass(type(value)):
         items = getattr(value, "__dict__", {}).values()
     return depth < _DEEPEST and any(_holds(i, made, depth + 1) for i in items)
+
+
+class Again(BaseException):
+    """A run ends, for tables no longer hold what they held when it began."""
+
+
+class _Taken(threading.local):
+    """What was taken out of tables in this thread: the table, the key, the value."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[dict[Any, Any], Any, Any]] = []
+        self.is_wanted = True
+
+
+_taken = _Taken()
+
+
+def take_out(value: Any) -> None:
+    """Take an object, older than the recording, out of the tables that keep it.
+
+    Raises:
+        Again: a table held it.
+    """
+    if not _taken.is_wanted:
+        return
+    held = [
+        (table, key, item)
+        for table in gc.get_objects()
+        if issubclass(type(table), dict)
+        for key, item in list(dict.items(table))
+        if not isinstance(key, str) and _holds(item, {id(value)})
+    ]
+    for table, key, _ in held:
+        del table[key]
+    _taken.entries += held
+    if held:
+        raise Again
+
+
+def put_back() -> None:
+    """Give the tables what was taken out of them, unless they have it anew."""
+    for table, key, value in _taken.entries:
+        table.setdefault(key, value)
+    _taken.entries.clear()
+
+
+def keep() -> None:
+    """Put it back, and leave it there: the function does not run without it."""
+    put_back()
+    _taken.is_wanted = False
+
+
+@contextlib.contextmanager
+def cold() -> Iterator[None]:
+    """Around a recording: what was taken out is put back in the end."""
+    _taken.is_wanted = True
+    try:
+        yield
+    finally:
+        put_back()

@@ -56,6 +56,7 @@ from ..errors import (
 from .address import Address
 from .device import QUESTIONS
 from .recording import begin_run, in_torch, refuse, running
+from .tables import Again, keep
 
 T = TypeVar("T")
 Modes: TypeAlias = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
@@ -167,6 +168,20 @@ class Trace:
 
     def run(self, function: Callable[[Trace], T]) -> T:
         """``function`` of this trace, within :func:`tracing`."""
+        try:
+            return self._run_past_keys(function)
+        except Again:
+            pass
+        while True:
+            try:
+                return self._run_past_keys(function)
+            except Again:
+                continue
+            except Exception:  # it needs what a table held
+                keep()
+                return self._run_past_keys(function)
+
+    def _run_past_keys(self, function: Callable[[Trace], T]) -> T:
         _keys.begin(next(_number))
         try:
             result = self._run(function)

@@ -33,16 +33,17 @@ from ..._code.ptxas import output_of
 from ..._code.tensor_maps import parameters
 from ..._record.program import Descriptor
 from ..._record.recording import is_chosen_for
+from ..._record.tables import cold, take_out
 from ..._target import OLDEST_PTX
 from ...errors import CompileError, TargetError, chain, place, reasons
 from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
 from ..abi import require_cluster, unlaunchable, unsupported
 from . import TritonSpec
-from .compiled import drop_compiled, recompiled
+from .compiled import Compiled, drop_compiled, recompiled
 from .descriptors import described, require_maps
 from .driver import answering_for_target
 from .interpret import interpret
-from .launch import read_launch, returned
+from .launch import read_launch, returned, undecorated
 from .signature import Signature
 
 _recording = threading.RLock()
@@ -86,6 +87,7 @@ class TritonBackend(Backend):
     ) -> Iterator[None]:
         """Report the launches of this thread; other threads launch as usual."""
         thread = threading.get_ident()
+        launched, compiled_before = set[Any](), set[Any]()
 
         def run(
             original: Callable[..., Any],
@@ -97,20 +99,27 @@ class TritonBackend(Backend):
         ) -> Any:
             if threading.get_ident() != thread:
                 return original(kernel, *args, grid=grid, warmup=warmup, **keywords)
+            launched.add(undecorated(kernel))
             chosen = overrides if is_chosen_for() else None
             if not warmup:
                 on_launch(read_launch(kernel, args, grid, keywords, chosen))
             return returned(kernel, args, keywords, chosen)
 
+        def before(compiled: TritonKernel) -> Compiled:
+            stand_in = recompiled(compiled)
+            compiled_before.add(compiled.src.fn)
+            take_out(compiled)
+            return stand_in
+
         def again(original: Any, compiled: TritonKernel, grid: Any) -> Any:
             if threading.get_ident() != thread:
                 return original(compiled, grid)
-            return recompiled(compiled)[grid]
+            return before(compiled)[grid]
 
         def again_low_level(original: Any, compiled: TritonKernel) -> Any:
             if threading.get_ident() != thread:
                 return original.fget(compiled)
-            return recompiled(compiled).run
+            return before(compiled).run
 
         def initialize(original: Any, compiled: TritonKernel) -> None:
             if threading.get_ident() != thread:
@@ -136,8 +145,15 @@ class TritonBackend(Backend):
             _replace(stack, TritonKernel, "__getitem__", again)
             _replace(stack, TritonKernel, "run", again_low_level)
             _replace(stack, TritonKernel, "_init_handles", initialize)
+            stack.enter_context(cold())
             stack.callback(drop_compiled)
             yield
+            if missing := compiled_before - launched:
+                raise unsupported(
+                    missing.pop().__name__,
+                    "the launch function launches it after an earlier launch, and "
+                    "something else the first time. Launch the same in both cases.",
+                )
 
     def compile(
         self, program: Program, target: Target, options: Options, aligned: bool

@@ -153,6 +153,13 @@ def returned(
     return Compiled(launched, kernel, options, constants)
 
 
+def undecorated(kernel: Any) -> JITFunction[Any]:
+    """The kernel under its decorators."""
+    while not isinstance(kernel, JITFunction):
+        kernel = kernel.fn
+    return kernel
+
+
 def _unwrapped(
     kernel: Any, overrides: Mapping[str, Any] | None
 ) -> tuple[JITFunction[Any], tuple[Config, ...], list[Mapping[str, Any]]]:
