@@ -16,6 +16,7 @@ from kernels import add_kernel, info
 
 from torch_tensorrt.annotation._record import record
 from torch_tensorrt.annotation._record.program import Constant, Launch, Scalar
+from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, symbol
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import ArgumentError
@@ -202,3 +203,74 @@ def test_a_run_time_number_is_none_of_this() -> None:
     inputs = [info(Range(1, 8, 64), 48)]
     result = record(backend("triton"), launch, meta, inputs).launch
     assert result.arguments[2] == Scalar("n", symbol(0, 0))
+
+
+# --- Constants that are arguments in an engine ----------------------------------------
+
+
+@triton.jit
+def sum_rows(x_ptr, out_ptr, n: tl.constexpr, k: tl.constexpr, BLOCK: tl.constexpr):
+    pid = tl.program_id(0)
+    if pid >= n:
+        return
+    offsets = pid * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for row in range(0, n):
+        total += tl.load(x_ptr + row * k + offsets, (offsets < k) & (row < n), 0.0)
+    tl.store(out_ptr + offsets, total, offsets < k)
+
+
+@triton.jit
+def branching(x_ptr, out_ptr, n: tl.constexpr, k: tl.constexpr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets)
+    if n > BLOCK:
+        x = x + 1
+    tl.store(out_ptr + offsets, x, offsets < n)
+
+
+@triton.jit
+def folding(x_ptr, out_ptr, n: tl.constexpr, k: tl.constexpr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    tl.store(out_ptr + offsets, tl.load(x_ptr + offsets), offsets < n * k)
+
+
+@triton.jit
+def averaging(x_ptr, out_ptr, n: tl.constexpr, k: tl.constexpr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    tl.store(out_ptr + offsets, tl.load(x_ptr + offsets) * n)
+
+
+@triton.jit
+def narrowing(x_ptr, out_ptr, n: tl.constexpr, k: tl.constexpr, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offsets)
+    tl.store(out_ptr + offsets, (x.to(tl.int16) * n).to(tl.float32))
+
+
+def compiled(kernel: Any, rows: int | Range) -> Any:
+    def launch(x: Any, out: Any) -> None:
+        kernel[(1,)](x, out, x.shape[0], x.shape[1], BLOCK=64)
+
+    def meta(x: Any) -> Any:
+        return x.new_empty(48)
+
+    inputs = [info(rows, 48, dtype=torch.float32)]
+    program = record(backend("triton"), launch, meta, inputs)
+    return backend("triton").compile(program, Target("sm_90"), {}, True)
+
+
+def test_a_constant_that_bounds_a_loop_and_masks_is_an_argument() -> None:
+    result = compiled(sum_rows, Range(1, 40, 64_000))
+    assert (result.extras, result.names) == ((symbol(0, 0),), ("n",))
+
+
+def test_a_constant_that_bounds_a_loop_stays_one_in_a_static_shape() -> None:
+    assert compiled(sum_rows, 40).extras == ()
+
+
+@pytest.mark.parametrize("kernel", [branching, folding, averaging, narrowing])
+def test_a_constant_that_decides_an_operation_is_refused(kernel: Any) -> None:
+    refused = r"`n`: a compile-time constant .* kernel for each value"
+    with pytest.raises(ArgumentError, match=refused):
+        compiled(kernel, Range(1, 40, 4096))

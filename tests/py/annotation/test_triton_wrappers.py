@@ -452,7 +452,7 @@ def test_a_table_that_was_filled_on_purpose_is_looked_through(compiled: Any) -> 
         kernel = table.get(x.dtype, other_kernel)
         kernel[(triton.cdiv(x.numel(), 256), 1, 1)](x, y, x.numel(), out, 256)
 
-    with pytest.raises(UnsupportedKernelError, match="add_kernel: .* the first time"):
+    with pytest.raises(UnsupportedKernelError, match=r"add_kernel: .* the first time"):
         recorded(either)
     assert table == {torch.float16: compiled}
 

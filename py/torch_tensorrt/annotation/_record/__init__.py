@@ -15,7 +15,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from .._sizes.expressions import shown
-from .._sizes.values import describe_values, only_value
+from .._sizes.values import needs_one_value, only_value
 from .._target import known_target
 from .._tensors import (
     LINEAR,
@@ -619,13 +619,8 @@ def _read_symbolic_constant(
     if only is not None:
         return Constant(name, only)
     if is_constant:
-        values = "" if is_float else f"{describe_values(known, run.ranges)} "
-        raise ArgumentError(
-            f"{where}: a compile-time constant that follows a dynamic size "
-            f"({shown(known)}), and would need a kernel for each value. {values}Narrow "
-            "the profile; make that dimension static; or pass one value that is enough "
-            f"for all, as the config key {name}, and mask what is beyond the size."
-        )
+        why = needs_one_value(name, known, run.ranges, is_float)
+        raise ArgumentError(f"{where}: {why}")
     raise ArgumentError(
         f"{where}: a {type(value).__name__.removeprefix('Sym').lower()} that is not "
         f"constant ({shown(known)}). TensorRT passes 32-bit integers only: compute it "

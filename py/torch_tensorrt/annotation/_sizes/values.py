@@ -14,7 +14,7 @@ import sympy
 
 from .._tensors import Range, Ranges
 from ..errors import ArgumentError
-from .expressions import on_ints
+from .expressions import on_ints, shown
 from .facts import bounds
 
 _MOST_SHAPES = 100_000  # tried one by one, in a tenth of a second
@@ -51,10 +51,10 @@ def describe_values(expr: sympy.Basic, ranges: Ranges) -> str:
         count = f"{len(values)} values or more"
     else:
         count = f"{len(values)} values"
-    shown = ", ".join(map(str, values[:_MOST_SHOWN]))
+    first = ", ".join(map(str, values[:_MOST_SHOWN]))
     more = ", ..." if len(values) > _MOST_SHOWN else ""
     profile = ", ".join(f"{r.min} <= {s} <= {r.max}" for s, r in used.items())
-    text = f"It takes {count} within the profile ({profile}): {shown}{more}."
+    text = f"It takes {count} within the profile ({profile}): {first}{more}."
     if len(used) > 1:
         return text
     ((only, extent),) = used.items()
@@ -67,6 +67,19 @@ def describe_values(expr: sympy.Basic, ranges: Ranges) -> str:
     low = last(range(extent.opt, max(extent.min, extent.opt - _MOST_SHAPES) - 1, -1))
     high = last(range(extent.opt, min(extent.max, extent.opt + _MOST_SHAPES) + 1))
     return f"{text} It is {value} for {low} <= {only} <= {high}."
+
+
+def needs_one_value(
+    name: str, expr: sympy.Basic, ranges: Ranges, is_float: bool = False
+) -> str:
+    """Why the constant ``name`` cannot be ``expr``, and what to do."""
+    values = "" if is_float else f"{describe_values(expr, ranges)} "
+    return (
+        f"a compile-time constant that follows a dynamic size ({shown(expr)}), and "
+        f"would need a kernel for each value. {values}Narrow the profile; make that "
+        "dimension static; or pass one value that is enough for all, as the config key "
+        f"{name}, and mask what is beyond the size."
+    )
 
 
 def _used(expr: sympy.Basic, ranges: Ranges) -> dict[sympy.Symbol, Range]:

@@ -35,11 +35,12 @@ from ..._record.program import Descriptor
 from ..._record.recording import is_chosen_for
 from ..._record.tables import cold, take_out
 from ..._target import OLDEST_PTX
-from ...errors import CompileError, TargetError, chain, place, reasons
+from ...errors import AnnotationError, CompileError, TargetError, chain, place, reasons
 from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
 from ..abi import require_cluster, unlaunchable, unsupported
 from . import TritonSpec
 from .compiled import Compiled, drop_compiled, recompiled
+from .constants import require_same
 from .descriptors import described, require_maps
 from .driver import answering_for_target
 from .interpret import interpret
@@ -260,11 +261,14 @@ def _compile(signature: Signature, target: Target, options: dict[str, Any]) -> A
     names = launch.kernel.arg_names
     constants = {(names.index(k),): v for k, v in signature.constants.items()}
     source = ASTSource(launch.kernel, signature.types, constants, signature.hints)
+    gpu = GPUTarget("cuda", capability, 32)
     try:
+        if signature.stand_ins:
+            require_same(signature, gpu, options)
         with _up_to_ptx():
-            return triton_compile(
-                source, target=GPUTarget("cuda", capability, 32), options=options
-            )
+            return triton_compile(source, target=gpu, options=options)
+    except AnnotationError:
+        raise
     except Exception as error:  # Triton raises whatever its passes raise
         known = {"ptx_version", "enable_fp_fusion"}
         values = {**signature.constants, **options}

@@ -28,6 +28,7 @@ from ..abi import unsupported
 from ..unread import Text, unread
 from . import without_defaults
 from .compiled import Compiled
+from .constants import are_sizes
 from .descriptors import caught
 
 
@@ -81,6 +82,7 @@ def read_launch(
         options.setdefault("debug", True)
     constants = {p.name for p in kernel.params if p.is_constexpr}
     dropped = constants & unread(kernel.fn, kernel.src, _text_of)
+    sizes = are_sizes(kernel.fn, kernel.src) - dropped
     return CaughtLaunch(
         kernel=kernel,
         name=kernel.__name__,
@@ -91,13 +93,19 @@ def read_launch(
                 None
                 if parameter.name in dropped
                 else _as_tensor(arguments[parameter.name]),
-                parameter.is_constexpr,
+                parameter.is_constexpr
+                and not _is_size(arguments[parameter.name], parameter.name, sizes),
             )
             for parameter in kernel.params
         ),
         options=options,
         choices=choices,
     )
+
+
+def _is_size(value: Any, name: str, sizes: frozenset[str]) -> bool:
+    """Whether a constant may be an argument, for the kernel does the same with one."""
+    return name in sizes and (type(value) is int or isinstance(value, torch.SymInt))
 
 
 def _text_of(called: Any) -> Text | None:

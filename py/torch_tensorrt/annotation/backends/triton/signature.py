@@ -20,6 +20,7 @@ from ..._code.ptx import find_entry, identifier
 from ..._code.tensor_maps import MAP, Size, TensorMap, build, parameters
 from ..._record.program import Descriptor
 from ..._sizes.facts import is_condition
+from ..._sizes.values import needs_one_value, only_value
 from ..._tensors import DType
 from ...errors import ArgumentError, DTypeError
 from .. import Constant, Kind, Pointer, Program, Scalar, Slot
@@ -37,6 +38,8 @@ class Signature(Parameters):
         types: by parameter; ``"constexpr"`` for what is compiled in.
         constants: the values that are compiled in.
         hints: by parameter index.
+        stand_ins: arguments in place of constants that follow the shape; ``constants``
+            says when they do the same.
 
     Raises:
         ArgumentError: TensorRT cannot pass an argument.
@@ -47,6 +50,7 @@ class Signature(Parameters):
         self.types: dict[str, str] = {}
         self.constants: dict[str, Any] = {}
         self.hints: dict[tuple[int], list[list[Any]]] = {}
+        self.stand_ins: list[Scalar] = []
         launch = program.launch
         parameters = zip(launch.arguments, launch.kernel.params, strict=True)
         for index, (argument, parameter) in enumerate(parameters):
@@ -54,6 +58,8 @@ class Signature(Parameters):
                 self._add_descriptor(argument)
             elif isinstance(argument, Pointer):
                 self._add_pointer(index, argument, parameter)
+            elif isinstance(argument, Scalar) and parameter.is_constexpr:
+                self._add_size(index, argument, parameter)
             elif isinstance(argument, Scalar):
                 self._add_scalar(index, argument, parameter)
             elif parameter.is_constexpr or argument.value is None:
@@ -145,6 +151,21 @@ class Signature(Parameters):
         self.slots = list(built.slots)
         self.scratch += [built.size] if built.size else []
         return built.code, built.size
+
+    def _add_size(self, index: int, argument: Scalar, parameter: Any) -> None:
+        """A constant that may be an argument, and is one if it has several values."""
+        only = only_value(argument.expr, self.program.ranges)
+        if only is not None:
+            self._compile_in(argument.name, only)
+            return
+        known = self.facts(argument.expr)
+        if not known.fits_int32:
+            why = needs_one_value(argument.name, argument.expr, self.program.ranges)
+            raise self.refused(argument.name, why)
+        self.stand_ins.append(argument)
+        self.types[argument.name] = "i32"
+        self.add_extra(argument.expr, argument.name)
+        self._tell(index, argument.name, parameter, known.divisor % ALIGNMENT == 0)
 
     def _add_scalar(self, index: int, argument: Scalar, parameter: Any) -> None:
         name, annotation = argument.name, parameter.annotation_type or None
