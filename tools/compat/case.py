@@ -17,8 +17,14 @@ only::
 A tensor is its extents and its dtype. An extent is an int, or the name of a size, maybe
 with operations from left to right: ``rows//32``, ``rows+31//32``. A size is a range
 ``(min, opt, max)``, or an int. The dtype says which values a tensor has on a GPU:
-``f32+`` are positive, ``i64<100`` are indices. An output is described like an input, or
-has the dtype of an input, or is like one altogether: ``out=("rows k x", "x")``.
+``f32+`` are positive, ``f32-`` are negative, ``i64<100`` are indices. An output is
+described like an input, or has the dtype of an input, or is like one altogether:
+``out=("rows k x", "x")``.
+
+Of each op the same sizes are dynamic, whether a library likes that or not: batches,
+rows (the tokens of a batch), and the lengths of sequences, which start at 64, for they
+are prompts. What a model has once and for all is static: hidden sizes, heads, the
+vocabulary, weights, and tables such as those of rotary embeddings.
 """
 
 from __future__ import annotations
@@ -68,7 +74,7 @@ DTYPES = {
 _EXTENT = re.compile(r"(\d+|[a-z_]+)((?:(?:\*|\+|//)\d+)*)")
 _STEP = re.compile(r"(\*|\+|//)(\d+)")
 _OPERATORS = {"*": operator.mul, "+": operator.add, "//": operator.floordiv}
-_DTYPE = re.compile(r"(\w+)(\+|<\d+)?")
+_DTYPE = re.compile(r"(\w+)(\+|-|<\d+)?")
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ class Tensor:
         if self.dtype.is_floating_point:
             made = torch.randn(shape, device="cuda")
             if self.values:
-                made = made.abs() + 0.1
+                made = (made.abs() + 0.1) * (1 if self.values == "+" else -1)
             return made.to(self.dtype)
         if self.dtype == torch.bool:
             return torch.rand(shape, device="cuda") < 0.5
@@ -161,6 +167,7 @@ class Case:
             for an op that only writes its inputs.
         sizes: ranges of the named extents.
         mutates: names of inputs that the library's launcher writes.
+        tolerance: of ``dry_run``, where an output needs one of its own.
     """
 
     library: str
@@ -172,6 +179,7 @@ class Case:
     outputs: tuple[str | Tensor, ...]
     sizes: Mapping[str, Range]
     mutates: tuple[str, ...] = ()
+    tolerance: float | None = None
 
     @property
     def id(self) -> str:
@@ -238,6 +246,7 @@ class Library:
         *,
         out: str | tuple[str, ...] = (),
         mutates: str = "",
+        tolerance: float | None = None,
         **described: str | int | Range,
     ) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
         inputs = {n: Tensor.of(d) for n, d in described.items() if isinstance(d, str)}
@@ -263,6 +272,7 @@ class Library:
                 outputs,
                 sizes,
                 tuple(mutates.split()),
+                tolerance,
             )
             _check(case)
             self.cases.append(case)

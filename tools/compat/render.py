@@ -21,9 +21,11 @@ HEAD = """# Ops of public libraries
 
 Rendered by `make compat` from `tools/compat/results.json`. It installs the libraries, registers each op with the library's own launcher, and compiles it for sm_90, once with static and once with dynamic shapes. No line of a library is changed: a wrapper names the tensors, and `tools/compat/cases` holds all of them. The list was made from the libraries' public forward functions before any was tried, and what is refused stays on it.
 
+In every op the same sizes are dynamic: batches, rows (the tokens of a batch), and the lengths of sequences. Sequences start at 64 tokens, for they are prompts; decoding a token is an op of rows or of a batch. What a model has once and for all is static: hidden sizes, heads, vocabularies, weights, and tables such as those of rotary embeddings.
+
 *yes* means that a tactic compiles, and its replays and effects agree with the launcher; *3 of 4* says that other tactics of the op do not compile. Where the op ran on a GPU, *executed* says how many tactics gave what the library's own launch gives. At most {configs} configs of an autotuner are tried, and one fact set of cuTile.
 
-Without a GPU, torch, Triton and CuTe DSL answer a library's questions about the device as on an H100.
+Without a GPU, torch, Triton and CuTe DSL answer a library's questions about the device as on an H100. Triton is 3.6, which CUDA builds of torch 2.11 bring: flag_gems uses block pointers, which newer ones do not have.
 
 A partial run (`--only`) updates its own ops, so rows may come from different commits, and an op may be accepted by now.
 """  # noqa: E501

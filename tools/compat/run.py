@@ -145,6 +145,7 @@ def _dry_run(
             op,
             inputs,
             gpu.TARGET,
+            tolerance=case.tolerance,
             execute=executes,
             reference=body if executes and not case.mutates else None,
             make_inputs=lambda dims: [

@@ -26,7 +26,7 @@ def flash_attn():
     partial="4 n s h d f32",
     lse="4 n h s f32",
     out="n s h d bf16",
-    s=(1, 128, 512),
+    s=(64, 128, 512),
     n=2,
     h=16,
     d=128,

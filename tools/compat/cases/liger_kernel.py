@@ -8,6 +8,7 @@ op = Library("liger-kernel", "triton")
 cute = Library("liger-kernel", "cutedsl")
 
 ROWS = (1, 64, 512)
+PROMPT = (64, 128, 512)
 
 
 @op("norm", x="rows 4096 bf16", w="4096 bf16", out="x", rows=ROWS)
@@ -128,7 +129,7 @@ def sparsemax():
     cos="1 s 128 bf16",
     sin="1 s 128 bf16",
     out=("q", "k"),
-    s=(1, 128, 512),
+    s=PROMPT,
 )
 def rope():
     from liger_kernel.ops.rope import rope_forward
@@ -143,7 +144,7 @@ def rope():
     cos="3 2 s 128 bf16",
     sin="3 2 s 128 bf16",
     out=("q", "k"),
-    s=(1, 128, 512),
+    s=PROMPT,
 )
 def qwen2vl_mrope():
     from liger_kernel.ops.qwen2vl_mrope import qwen2vl_mrope_forward
@@ -312,7 +313,7 @@ def cute_swiglu():
     cos="1 s 128 bf16",
     sin="1 s 128 bf16",
     out=("q", "k"),
-    s=(1, 128, 512),
+    s=PROMPT,
 )
 def cute_rope():
     from liger_kernel.ops.cutedsl.ops.rope import rope_forward

@@ -63,7 +63,7 @@ def rms_final_reduce():
     cos="512 64 f32",
     sin="512 64 f32",
     out="x",
-    s=(1, 128, 512),
+    s=(64, 128, 512),
 )
 def apply_rotary():
     from quack.rotary import apply_rotary

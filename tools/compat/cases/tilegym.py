@@ -71,13 +71,16 @@ def layer_norm():
     k="2 8 s 128 bf16",
     cos="1 s 128 bf16",
     sin="1 s 128 bf16",
-    out=("q", "k"),
-    s=(1, 128, 512),
+    mutates="q k",
+    s=(64, 128, 512),
 )
 def apply_rope():
     from tilegym.ops.cutile.rope import apply_rope_base
 
-    return lambda q, k, cos, sin: apply_rope_base(q, k, cos, sin)
+    def body(q, k, cos, sin):
+        apply_rope_base(q, k, cos, sin)  # which returns them, too
+
+    return body
 
 
 @op("GEMM", a="rows 1024 bf16", b="1024 n bf16", out="rows n a", rows=ROWS, n=2048)

@@ -26,7 +26,7 @@ def fp8_blockwise_act_quant():
     "quantisation",
     x="rows k bf16",
     out=("rows k f8", "rows//128 k//128 f32"),
-    rows=(128, 256, 256),
+    rows=256,
     k=2048,
 )
 def fp8_blockwise_weight_quant():
