@@ -20,7 +20,7 @@ any shape of the profile.
 import cutlass
 import cutlass.cute as cute
 import torch
-from engine_or_dry_run import show
+from engine_or_dry_run import loads, show
 
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
@@ -88,6 +88,8 @@ class FeedForward(torch.nn.Module):
 # %%
 # An engine, or a dry run
 # -----------------------
+# The grid below was computed by the launcher's own host code, at a shape that no
+# compiler has seen.
 
 
 def rows_of(width: int) -> torch_tensorrt.Input:
@@ -100,6 +102,16 @@ def plain(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return y.to(x.dtype)
 
 
+def launches(report) -> str:
+    tactic = report.tactics[0]
+    launch = tactic.at((37, 2048), (2048,))
+    return (
+        f"Each thread has {loads(tactic.code)}, one of x and one of bias. For 37 rows "
+        f"TensorRT would launch {launch.grid[0]} blocks of {launch.block[0]} threads, "
+        f"for {launch.grid[0] * launch.block[0]} vectors of 8 elements."
+    )
+
+
 if __name__ == "__main__":
     model = FeedForward(512).half().eval()
     bias = torch_tensorrt.Input((2048,), dtype=torch.float16)
@@ -110,4 +122,5 @@ if __name__ == "__main__":
         lambda target: tta.dry_run(
             "example::bias_gelu", [rows_of(2048), bias], target, reference=plain
         ),
+        summary=launches,
     )

@@ -21,7 +21,7 @@ the facts that hold for the whole profile, for example that a size is divisible 
 import torch
 import triton
 import triton.language as tl
-from engine_or_dry_run import show
+from engine_or_dry_run import loads, show
 
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
@@ -83,33 +83,46 @@ class Model(torch.nn.Module):
 # An engine, or a dry run
 # -----------------------
 # In the first profile the rows have 2048 columns, a constant that is divisible by 16.
-# In the second the columns are dynamic too. The column of facts shows the difference,
-# and so does the time on a GPU.
+# In the second the columns are dynamic too: a row may start at any even address, and
+# each thread loads its elements one by one. The last line shows the difference, and on
+# a GPU the times do.
 
-ROWS = {
-    "min_shape": (1, 1, 2048),
-    "opt_shape": (4, 128, 2048),
-    "max_shape": (8, 512, 2048),
-}
-ROWS_AND_COLUMNS = {
-    "min_shape": (1, 1, 64),
-    "opt_shape": (4, 128, 2048),
-    "max_shape": (8, 512, 4100),
-}
+
+def profile(*shapes: tuple[int, ...]) -> torch_tensorrt.Input:
+    names = ("min_shape", "opt_shape", "max_shape")
+    return torch_tensorrt.Input(
+        **dict(zip(names, shapes, strict=True)), dtype=torch.float16
+    )
+
+
+ROWS = profile((1, 1, 2048), (4, 128, 2048), (8, 512, 2048))
+ROWS_AND_COLUMNS = profile((1, 1, 64), (4, 128, 2048), (8, 512, 4100))
 
 
 def plain(x: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.layer_norm(x, x.shape[-1:])
 
 
+def facts(rows, rows_and_columns) -> str:
+    one, other = rows.tactics[0], rows_and_columns.tactics[0]
+    launch = other.at((3, 37, 1001))
+    return (
+        f"With 2048 columns a thread has {loads(one.code)}, with any number "
+        f"{loads(other.code)}. For 3x37x1001 TensorRT would launch {launch.grid[0]} "
+        f"blocks, with {launch.extras[0]} as the width."
+    )
+
+
 if __name__ == "__main__":
-    for profile in (ROWS, ROWS_AND_COLUMNS):
-        x = torch_tensorrt.Input(**profile, dtype=torch.float16)
-        show(
-            Model(),
-            lambda x: torch.relu(plain(x * 0.5)),
-            [x],
+    show(
+        Model(),
+        lambda x: torch.relu(plain(x * 0.5)),
+        [ROWS_AND_COLUMNS],
+        *(
             lambda target, x=x: tta.dry_run(
                 "example::normalize", [x], target, reference=plain
-            ),
-        )
+            )
+            for x in (ROWS, ROWS_AND_COLUMNS)
+        ),
+        summary=facts,
+    )

@@ -205,8 +205,10 @@ class DecoderLayer(torch.nn.Module):
 
 
 # %%
-# An engine, or a dry run
-# -----------------------
+# What TensorRT gets
+# ------------------
+# ``explain`` exports, lowers and partitions the layer as ``torch_tensorrt.compile``
+# does. Each of the four calls is a plugin layer, and the whole layer is one engine.
 
 
 def tokens(width: int) -> torch_tensorrt.Input:
@@ -218,8 +220,16 @@ def tokens(width: int) -> torch_tensorrt.Input:
     )
 
 
+layer = DecoderLayer().half().eval()
 if __name__ == "__main__":
-    layer = DecoderLayer().half().eval()
+    target = None if torch.cuda.is_available() else "sm_90"
+    tta.explain(layer, [tokens(WIDTH)], target=target, min_block_size=1).show()
+
+# %%
+# An engine, or a dry run
+# -----------------------
+
+if __name__ == "__main__":
     weight = torch_tensorrt.Input((WIDTH,), dtype=torch.float16)
     show(
         layer,

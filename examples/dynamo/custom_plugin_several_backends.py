@@ -22,7 +22,7 @@ import cutlass.cute as cute
 import torch
 import triton
 import triton.language as tl
-from engine_or_dry_run import show
+from engine_or_dry_run import loads, show
 
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
@@ -120,6 +120,16 @@ def plain(x: torch.Tensor) -> torch.Tensor:
     return torch.relu(x) ** 2
 
 
+def by_language(report) -> str:
+    first = {tactic.backend: tactic for tactic in reversed(report.tactics)}
+    names = {"triton": "Triton", "cutile": "cuTile", "cutedsl": "CuTe DSL"}
+    each = (
+        f"{loads(first[key].code)} and {first[key].registers} registers in {name}"
+        for key, name in names.items()
+    )
+    return f"In each language's first tactic, a thread has {'; '.join(each)}."
+
+
 if __name__ == "__main__":
     model = Model(512).half().eval()
     show(
@@ -129,4 +139,5 @@ if __name__ == "__main__":
         lambda target: tta.dry_run(
             "example::relu_squared", [ROWS], target, reference=plain
         ),
+        summary=by_language,
     )
