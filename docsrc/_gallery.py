@@ -11,10 +11,12 @@ from sphinx_gallery.scrapers import figure_rst
 # Where conf.py's html_extra_path takes the reports' own pages from.
 PAGES = Path(__file__).parent / "_extra" / "reports"
 
-# From one kernel to a model; the examples of one language are together.
+# From one kernel to a model; the examples of one subject are together.
 ORDER = (
-    *("triton", "existing_op", "autotuned", "dynamic_shapes", "weights_attributes"),
-    *("packed_format", "cutile", "cutedsl", "several_backends", "llm_block"),
+    *("triton", "existing_op", "library", "autotuned", "dynamic_shapes"),
+    *("weights_attributes", "packed_format", "two_launches", "in_place"),
+    *("attention", "fp8_gemm", "cutile", "cutedsl", "cuda", "several_backends"),
+    "llm_block",
 )
 
 _shown = []

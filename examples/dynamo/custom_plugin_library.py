@@ -30,7 +30,7 @@ import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 try:
     from conch.ops.normalization.rms_norm import rms_norm as rms_norm_of_conch
 except ImportError:
-    raise SystemExit("This example needs conch: pip install conch-triton-kernels")
+    raise SystemExit("This needs conch: pip install conch-triton-kernels") from None
 
 
 @torch.library.custom_op("library::rms_norm", mutates_args=())
