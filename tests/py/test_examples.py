@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -74,6 +76,22 @@ def test_an_example_shows_what_an_engine_would_hold(
 def op_of(layer: str) -> str:
     """The op of a plugin layer, which may be one of its steps."""
     return re.sub(r"_step\d+$", "", layer)
+
+
+def test_the_notebook_runs_from_top_to_bottom(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = json.loads((DIRECTORY / "first_kernel.ipynb").read_text())
+    module = ModuleType("notebook")
+    monkeypatch.setitem(sys.modules, "notebook", module)
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(cells):
+        path = tmp_path / f"{number}.py"  # as Jupyter does, for who reads sources
+        path.write_text("".join(cell["source"]))
+        exec(compile(path.read_text(), str(path), "exec"), vars(module))
+        shown = "".join("".join(o.get("text", "")) for o in cell["outputs"])
+        assert capsys.readouterr().out.endswith(shown)
+    assert module.report.ok
 
 
 def test_the_demo_is_short_and_ends_in_what_was_compared(run_python: RunPython) -> None:
