@@ -8,6 +8,9 @@ CONTRIBUTING.md describes the style. This script looks for the constructions tha
 it most often. Each row of PATTERNS is one of them, with what to write instead. Code
 blocks and text in backticks are ignored. A sentence that is right as it stands goes
 into ALLOWED, word for word.
+
+Vale would read such rules as well, but its package on PyPI downloads the program from
+GitHub when it first runs, and these checks must run where only PyPI is reached.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import ast
 import io
+import json
 import re
 import sys
 import tokenize
@@ -23,7 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("*.md", "docsrc/*.md", "examples/**/*.md", "tools/**/*.md")
+DOCUMENTS = (
+    *("*.md", "docsrc/*.md", "examples/**/*.md", "tools/**/*.md"),
+    *("examples/**/*.rst", "examples/**/*.ipynb", "examples/**/*.py"),
+)
 LIBRARY = ("benchmarks/*.md", "py/**/*.py")
 # What is in these comes from the library, the benchmarks and the tests.
 GENERATED = {PROJECT / "docsrc" / name for name in ("features.md", "performance.md")}
@@ -52,6 +59,7 @@ PATTERNS = (
     Pattern(r"\bth(?:at|ose) which\b", "name the thing"),
     Pattern(r"\bthe ones? of\b", "name the thing"),
     Pattern(r"\b(?:is|are) th(?:at|ose) of\b", "name the thing, or use a verb"),
+    Pattern(r"\b(?:is|are) another's\b", "write 'the same as', or use a verb"),
     Pattern(r"\bwithout a word\b", "say what is logged or raised"),
     Pattern(r"(?<!\bthere )\b(?:is|are) nothing to\b", "say what to do"),
     Pattern(r"\bas of\b", "write 'like', 'since' or 'in'"),
@@ -101,7 +109,7 @@ class Finding:
 
 
 def findings(path: Path) -> Iterator[Finding]:
-    """What to rewrite in a Markdown or Python file."""
+    """What to rewrite in a file."""
     shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
     for line, sentence in all_sentences(path):
         if sentence in ALLOWED:
@@ -113,9 +121,9 @@ def findings(path: Path) -> Iterator[Finding]:
 
 
 def all_sentences(path: Path) -> Iterator[tuple[int, str]]:
-    """Each sentence of a Markdown or Python file, with its line."""
-    text = path.read_text()
-    passages = in_python(text) if path.suffix == ".py" else in_markdown(text)
+    """Each sentence of a Python file, a notebook or a text, with its line."""
+    readers = {".py": in_python, ".ipynb": in_notebook}
+    passages = readers.get(path.suffix, in_markdown)(path.read_text())
     for line, passage in passages:
         yield from sentences(line, passage)
 
@@ -128,6 +136,14 @@ def in_markdown(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.splitlines(), start=1):
         cells = line.strip("| ").split(" | ") if line.startswith("|") else [line]
         yield from ((number, cell) for cell in cells)
+
+
+def in_notebook(text: str) -> Iterator[tuple[int, str]]:
+    """Each cell that is text, with its number."""
+    for number, cell in enumerate(json.loads(text)["cells"], start=1):
+        if cell["cell_type"] == "markdown":
+            for _, passage in in_markdown("".join(cell["source"])):
+                yield number, passage
 
 
 def in_python(text: str) -> Iterator[tuple[int, str]]:

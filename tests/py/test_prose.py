@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ EXAMPLES = (
     "It keeps that which was compiled.",
     "It takes the one of the plugin.",
     "The dtype is that of the input.",
+    "A missing number is a tactic whose code is another's.",
     "It is left out without a word.",
     "It is nothing to worry about.",
     "A language as of today.",
@@ -83,6 +85,16 @@ def test_strings_comments_and_docstrings_of_python_are_read(tmp_path: Path) -> N
     )
     found = {(f.line, f.words) for f in prose.findings(module)}
     assert found == {(3, "is no"), (6, "of which"), (8, "is no")}
+
+
+def test_the_texts_of_a_notebook_are_read(tmp_path: Path) -> None:
+    cells = [
+        {"cell_type": kind, "source": ["Fine.\n", "It is no text.\n"]}
+        for kind in ("code", "markdown")
+    ]
+    notebook = tmp_path / "notebook.ipynb"
+    notebook.write_text(json.dumps({"cells": cells}))
+    assert [(f.line, f.words) for f in prose.findings(notebook)] == [(2, "is no")]
 
 
 def test_an_allowed_sentence_is_still_in_the_project() -> None:
