@@ -256,11 +256,6 @@ def test_a_page_that_shows_what_is_not_printed_fails(reader: Path) -> None:
         del PAGES[page.name]
 
 
-def test_the_readme_and_the_guides_show_the_same_first_example() -> None:
-    first = next(block for block in blocks("README.md") if block.language == "python")
-    assert first.code == KERNELS
-
-
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_links_to_files_lead_somewhere(page: str) -> None:
     text = re.sub(

@@ -4,31 +4,22 @@
 
 Hand over the function that launches your kernel; every config is a tactic::
 
-    import torch, triton, triton.language as tl
-    import torch_tensorrt, torch_tensorrt.annotation as tta
+    import torch
+    import torch_tensorrt.annotation as tta
     import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-
-    @triton.jit
-    def silu_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
-        offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-        x = tl.load(x_ptr + offsets, mask=offsets < n).to(tl.float32)
-        y = (x * tl.sigmoid(x)).to(out_ptr.dtype.element_ty)
-        tl.store(out_ptr + offsets, y, mask=offsets < n)
-
-    def launch_silu(x, out, BLOCK=256):
-        n = x.numel()
-        silu_kernel[(triton.cdiv(n, BLOCK),)](x, out, n, BLOCK=BLOCK)
+    from kernels import launch_silu  # launch_silu(x, out, BLOCK=256)
 
     trt_plugins.custom_op(
-        "my::silu",
+        "mine::silu",
         impl=tta.custom_plugin(
             tta.triton(launch_silu, configs=[{"BLOCK": 256}, {"BLOCK": 1024}]),
             meta_impl=lambda x: torch.empty_like(x)),
         supports_dynamic_shapes=True,
     )
-    print(tta.dry_run("my::silu", [torch.empty(8, 4096)], target="sm_90"))
+    print(tta.dry_run("mine::silu", [torch.empty(8, 4096)], target="sm_90"))
 
-``torch_tensorrt.compile`` then makes each call of ``torch.ops.my.silu`` a plugin layer.
+``torch_tensorrt.compile`` then makes each call of ``torch.ops.mine.silu`` a plugin
+layer.
 """
 
 from importlib import import_module
