@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # for _gallery
+sys.path.insert(0, str(HERE))  # for _gallery and _thumbnails
 (HERE / "_extra").mkdir(exist_ok=True)
 
 project = "torch_tensorrt.annotation"
@@ -84,3 +84,11 @@ html_theme_options = {
     "footer_end": [],
 }
 html_sidebars = {"getting_started": [], "index": []}
+
+
+def setup(app):
+    import _thumbnails
+
+    app.connect(
+        "builder-inited", _thumbnails.replace, priority=900
+    )  # after the gallery
