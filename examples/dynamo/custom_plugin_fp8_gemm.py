@@ -15,6 +15,8 @@ multiplies the codes and then applies both scales.
 # %%
 # The kernel, and the function that launches it
 # ---------------------------------------------
+# Hopper's tensor cores add FP8 products with fewer bits than float32 has. With
+# ``max_num_imprecise_acc``, the kernel adds no more than ``BK`` of them in that way.
 
 import re
 
@@ -57,7 +59,7 @@ def product_kernel(
             mask=column[None, :] < N,
             other=0.0,
         )
-        sums = tl.dot(x, w, sums)
+        sums = tl.dot(x, w, sums, max_num_imprecise_acc=BK)
     x_scale = tl.load(x_scale_ptr + row, mask=row < M, other=0.0)
     weight_scale = tl.load(weight_scale_ptr + column, mask=column < N, other=0.0)
     out = sums * x_scale[:, None] * weight_scale[None, :]

@@ -10,7 +10,7 @@ To quantize a tensor with one scale, a kernel must know the largest element befo
 can divide the first. No block waits for another, so this takes two launches: each block
 of the first finds its largest element, and the second divides. Between them, torch
 takes the maximum. In the engine, each launch is a plugin layer with tactics of its own,
-and TensorRT computes the maximum.
+and TensorRT computes the scale.
 """
 
 # %%
@@ -37,10 +37,10 @@ def largest_kernel(x_ptr, largest_ptr, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def divide_kernel(x_ptr, largest_ptr, codes_ptr, n, BLOCK: tl.constexpr):
+def divide_kernel(x_ptr, scale_ptr, codes_ptr, n, BLOCK: tl.constexpr):
     offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + offsets, mask=offsets < n, other=0.0).to(tl.float32)
-    y = x * tl.div_rn(127.0, tl.load(largest_ptr))
+    y = tl.div_rn(x, tl.load(scale_ptr))
     codes = tl.where(y < 0, y - 0.5, y + 0.5).to(tl.int8)  # rounds
     tl.store(codes_ptr + offsets, codes, mask=offsets < n)
 
@@ -51,10 +51,10 @@ def quantize(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     blocks = triton.cdiv(n, BLOCK)
     largest = torch.empty(blocks, dtype=torch.float32, device=x.device)
     largest_kernel[(blocks,)](x, largest, n, BLOCK=BLOCK)
-    largest = largest.amax(0, keepdim=True)
+    scale = largest.amax(0, keepdim=True) / 127
     codes = torch.empty_like(x, dtype=torch.int8)
-    divide_kernel[(blocks,)](x, largest, codes, n, BLOCK=BLOCK)
-    return codes, largest / 127
+    divide_kernel[(blocks,)](x, scale, codes, n, BLOCK=BLOCK)
+    return codes, scale
 
 
 @quantize.register_fake
@@ -88,9 +88,9 @@ class Model(torch.nn.Module):
 
 
 def plain(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    largest = x.float().abs().amax().reshape(1)
-    y = x.float() * (127.0 / largest)
-    return (y + 0.5 * y.sign()).to(torch.int8), largest / 127
+    scale = x.float().abs().amax().reshape(1) / 127
+    y = x.float() / scale
+    return (y + 0.5 * y.sign()).to(torch.int8), scale
 
 
 def steps(report) -> str:
@@ -98,7 +98,7 @@ def steps(report) -> str:
     blocks = report.launches[0].tactics[0].shapes[1].grid[0]
     return (
         f"The engine would compute {names}. At 64x1024, each of the two kernels has "
-        f"{blocks} blocks, and the tensor between them {blocks} elements."
+        f"{blocks} blocks, and the first writes {blocks} elements."
     )
 
 
