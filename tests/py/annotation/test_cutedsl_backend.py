@@ -26,12 +26,7 @@ from cutedsl_kernels import (
     launch_wide_add,
     silu_kernel,
 )
-from cutedsl_tools import (
-    ROWS,
-    compiled,
-    launch_copy,
-    recorded,
-)  # fmt: skip
+from cutedsl_tools import ROWS, compiled, launch_copy, recorded
 from cutlass.cute.runtime import from_dlpack
 from kernels import info
 

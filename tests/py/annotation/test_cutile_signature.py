@@ -322,7 +322,10 @@ def decode_kernel(x, out, TILE: ct.Constant[int]):  # type: ignore[no-untyped-de
 
 @pytest.mark.parametrize(
     ("dtype", "arch", "converted"),
-    [("float8_e5m2", "sm_90", "e5m2x2"), ("float8_e8m0fnu", "sm_100", "ue8m0x2")],
+    [
+        ("float8_e5m2", "sm_90", "e5m2x2"),
+        ("float8_e8m0fnu", "sm_100", "ue8m0x2"),  # spellchecker:disable-line
+    ],
 )
 def test_a_view_has_a_dtype_that_tensorrt_lacks(
     dtype: str, arch: str, converted: str

@@ -119,8 +119,8 @@ MISTAKES = {
         ("--attribute", "alpha=0.5"),
     ),
     "misspelled key": Mistake(
-        (('{"BLOCK": 1024}', '{"BLOKC": 1024}'),),
-        ("kernels.py:20: triton: configs[1] names 'BLOKC'", "Did you mean BLOCK?"),
+        (('{"BLOCK": 1024}', '{"BLOCL": 1024}'),),
+        ("kernels.py:20: triton: configs[1] names 'BLOCL'", "Did you mean BLOCK?"),
     ),
     "block of 1000": Mistake(
         (("1024", "1000"),),

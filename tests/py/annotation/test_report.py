@@ -269,7 +269,7 @@ def test_each_kernel_has_its_code_on_the_page(report: DryRunReport) -> None:
     assert "PTX of entry_2" in page.text
 
 
-def test_a_time_is_compared_with_a_copys(report: DryRunReport) -> None:
+def test_a_time_is_compared_with_that_of_a_copy(report: DryRunReport) -> None:
     moved = 2 * 64 * 512 * 2
     ratio = 4.0 / (moved / 3000e9 * 1e6)
     report = replace(report, verbose=True)

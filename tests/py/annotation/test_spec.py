@@ -137,8 +137,8 @@ def test_a_config_of_tritons_may_ask_for_clusters() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_valid_ones() -> None:
-    with pytest.raises(SpecError, match=r"configs\[1\] names 'BLOKC'") as caught:
-        triton(launch, [{}, {"BLOKC": 64}])
+    with pytest.raises(SpecError, match=r"configs\[1\] names 'BLOCL'") as caught:
+        triton(launch, [{}, {"BLOCL": 64}])
     assert "neither launch nor the compiler takes" in str(caught.value)
     assert str(caught.value).endswith(
         "Valid names: BLOCK, alpha, maxnreg, num_ctas, num_stages, num_warps."
@@ -259,8 +259,8 @@ def test_a_spec_is_equal_to_nothing_of_another_kind() -> None:
 
 
 def test_a_spec_made_directly_is_checked_alike() -> None:
-    with pytest.raises(SpecError, match="names 'BLOKC'"):
-        TritonSpec(launch, ((("BLOKC", 64),),))
+    with pytest.raises(SpecError, match="names 'BLOCL'"):
+        TritonSpec(launch, ((("BLOCL", 64),),))
 
 
 @pytest.mark.parametrize("configs", [(), ({"BLOCK": 64},), [{"BLOCK": 64}], None])

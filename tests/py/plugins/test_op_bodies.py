@@ -112,8 +112,8 @@ def test_a_grid_that_does_not_follow_the_config_is_refused(
 def test_a_config_key_that_the_kernel_does_not_take_is_refused(
     op: Callable[..., str],
 ) -> None:
-    spec = tta.triton(configs=[{"BLOK": 128}])
-    with pytest.raises(ArgumentError, match=r"launched with BLOK=.* out_ptr, x_ptr, n"):
+    spec = tta.triton(configs=[{"BLOC": 128}])
+    with pytest.raises(ArgumentError, match=r"launched with BLOC=.* out_ptr, x_ptr, n"):
         trt_plugins.custom_op(op(silu_body), impl=spec)
 
 
