@@ -92,7 +92,7 @@ class Step:
         numbers = {number: place for place, number in enumerate(order)}
         launch = program.launches[self.index]
         arguments = tuple(
-            replace(a, tensor=numbers[a.tensor]) if a in launch.pointers else a
+            replace(a, tensor=numbers[a.tensor]) if isinstance(a, Pointer) else a
             for a in launch.arguments
         )
         outputs = _buffers(program, self.outputs)

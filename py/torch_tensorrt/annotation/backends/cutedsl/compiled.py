@@ -13,6 +13,7 @@ form that was compiled for. What else CuTe DSL would take, it would compute wron
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
@@ -98,7 +99,7 @@ class CompiledLater:
         if report := self._reporting():
             self._require_same_forms(call)
             signature = self._bound.signature
-            arguments = {**self._bound.arguments, **call.arguments}
+            arguments = OrderedDict({**self._bound.arguments, **call.arguments})
             bound = inspect.BoundArguments(signature, arguments)
             passed = (*args, *keywords.values())
             return report(self._function, bound, passed, _code_options(self._chosen))
@@ -108,7 +109,7 @@ class CompiledLater:
 
     def _compile(self, call: inspect.BoundArguments) -> Callable[..., Any]:
         """For the placeholders; for this call's tensors, where there were others."""
-        compiled = dict(self._bound.arguments)
+        compiled = OrderedDict(self._bound.arguments)
         for name, value in call.arguments.items():
             if any(isinstance(leaf, torch.Tensor) for _, leaf, _ in self._leaves(name)):
                 compiled[name] = value

@@ -10,6 +10,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,16 @@ from cutlass.cute.runtime import from_dlpack
 
 from ..._code.ptxas import Assembler, find_ptxas, ptxas_versions
 from ...errors import CompileError, TargetError, reasons
-from .. import Backend, CompiledKernel, Options, Parameters, Program, Target, Toolchain
+from .. import (
+    Backend,
+    CompiledKernel,
+    OnLaunch,
+    Options,
+    Parameters,
+    Program,
+    Target,
+    Toolchain,
+)
 from ..abi import ALIGNMENT, unsupported
 from . import CuTeDSLSpec, entry
 from .arguments import HostArguments
@@ -46,7 +56,11 @@ class CuTeDSLBackend(Backend):
         settings = (pair for pair in variables if pair[0].startswith(_SETTINGS))
         return Toolchain((version, *settings), compiler=ptxas_versions())
 
-    intercept = staticmethod(intercepting)
+    def intercept(
+        self, on_launch: OnLaunch, overrides: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[None]:
+        """Report the launches of this thread, and launch nothing."""
+        return intercepting(on_launch, overrides)
 
     def spec(self) -> CuTeDSLSpec:
         """The spec of an op whose own body launches the kernel, all else by default."""

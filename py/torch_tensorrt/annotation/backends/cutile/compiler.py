@@ -5,11 +5,22 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
 
 from ..._code.lowering import for_driver
 from ..._code.ptx import parse
 from ...errors import PTXError
-from .. import Backend, CompiledKernel, Options, Program, Target
+from .. import (
+    Backend,
+    CompiledKernel,
+    OnLaunch,
+    Options,
+    Program,
+    Target,
+    Toolchain,
+)
 from . import DEFAULT_FACTS, FACT_SETS, CuTileSpec, cutile, tileiras
 from .host_maps import hidden_maps
 from .launch import caught_launches
@@ -19,8 +30,15 @@ from .signature import Signature
 class CuTileBackend(Backend):
     """Records ``ct.launch(...)`` and compiles it with ``tileiras``."""
 
-    toolchain = staticmethod(tileiras.toolchain)
-    intercept = staticmethod(caught_launches)
+    def toolchain(self) -> Toolchain:
+        """cuTile's version and settings, and its compiler's."""
+        return tileiras.toolchain()
+
+    def intercept(
+        self, on_launch: OnLaunch, overrides: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[None]:
+        """Report ``ct.launch`` of this thread, and launch nothing."""
+        return caught_launches(on_launch, overrides)
 
     def spec(self) -> CuTileSpec:
         """The spec of an op whose own body launches the kernel, all else by default."""

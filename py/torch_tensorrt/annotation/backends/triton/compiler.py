@@ -9,10 +9,11 @@ import inspect
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import torch
 from torch._library.triton import set_wrap_triton_enabled
 from triton import __version__ as triton_version
 from triton import knobs
@@ -200,7 +201,16 @@ class TritonBackend(Backend):
             names=tuple(signature.names),
         )
 
-    interpret = staticmethod(interpret)
+    def interpret(
+        self,
+        program: Program,
+        grid: tuple[int, ...],
+        extras: Sequence[int],
+        tensors: Sequence[torch.Tensor],
+        aligned: bool,
+    ) -> None:
+        """Run the program's launch in Triton's interpreter."""
+        interpret(program, grid, extras, tensors, aligned)
 
 
 BACKEND = TritonBackend
