@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import functools
 from importlib import import_module
-from pathlib import Path
 
 from feature_references import BACKENDS, FEATURES
 from kernels import Case
 
 import torch_tensorrt.annotation as tta
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docsrc" / "features.md"
 HEAD = """# What works in which language
 
-Rendered from the tests, which compile every cell without a GPU and execute it on one: `TTA_REFRESH_GOLDEN=1 python -m pytest tests/py/annotation/test_features.py -k document`.
+Rendered from the tests, which compile every cell without a GPU and execute it on one: `TTA_REFRESH_GOLDEN=1 python -m pytest tests/py/test_feature_table.py`.
 """  # noqa: E501
 
 

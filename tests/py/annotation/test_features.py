@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from importlib.util import find_spec
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from compiled_elsewhere import as_inputs
 from cuda_tools import needs_nvrtc
 from feature_references import BACKENDS, FEATURES, Feature
-from features import DOCUMENT, case, render
+from features import case
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
@@ -110,9 +109,3 @@ def test_what_does_not_work_is_refused_by_name(backend: str, name: str) -> None:
     refused = FEATURES[name].refused[backend]
     with pytest.raises(refused.error, match=refused.match):
         dry_run(backend, name, strict=True)
-
-
-def test_the_document_is_of_this_table() -> None:
-    if os.environ.get("TTA_REFRESH_GOLDEN"):
-        DOCUMENT.write_text(render())
-    assert DOCUMENT.read_text() == render()
