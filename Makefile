@@ -3,7 +3,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-LIBRARY := py/torch_tensorrt/annotation py/torch_tensorrt/dynamo/conversion/plugins
 # Benchmarks that compile where the toolchains are, and run where a GPU is.
 TWO_STEPS := cutile_facts cutile_hardware cutedsl side_by_side
 PYTEST_ALL := $(BIN)/python -m pytest -n 2 --dist loadfile tests
@@ -13,7 +12,8 @@ SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -n
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-matrix test-upstream coverage fuzz mutants \
 	check lint types imports format count docs wheel \
-	wheelhouse kernels test-gpu first-engine bench-gpu performance golden compat export clean
+	wheelhouse kernels test-gpu first-engine bench-gpu performance golden compat \
+	export export-stack clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -108,14 +108,11 @@ golden: setup  ## write the golden files of what is emitted anew
 compat: setup  ## try ops of public libraries, and render the docs' list: COMPAT="options"
 	$(BIN)/python tools/compat $(COMPAT)
 
-export:  ## copy the library into a Torch-TensorRT checkout: UPSTREAM=dir
-	@test -d "$(UPSTREAM)/py/torch_tensorrt" || \
-		{ echo "UPSTREAM must name a Torch-TensorRT checkout: make export UPSTREAM=dir"; exit 1; }
-	@for tree in $(LIBRARY); do \
-		rm -rf "$(UPSTREAM)/$$tree" && mkdir -p "$(UPSTREAM)/$$tree" && \
-		tar -C "$$tree" --exclude=__pycache__ -cf - . | tar -C "$(UPSTREAM)/$$tree" -xf - && \
-		echo "$$tree -> $(UPSTREAM)/$$tree"; \
-	done
+export: setup  ## put the library into a checkout of Torch-TensorRT: UPSTREAM=dir
+	$(BIN)/python tools/export $(UPSTREAM)
+
+export-stack: setup  ## the same, as commits to review one after the other: UPSTREAM=dir
+	$(BIN)/python tools/export $(UPSTREAM) --stack
 
 clean:  ## remove what was built, .venv included
 	rm -rf $(VENV) .compat .matrix wheelhouse build docsrc/_extra docsrc/api docsrc/gallery \
