@@ -290,6 +290,9 @@ A [part](#a-part).
 """
 
 RST = """\
+.. default-domain:: py
+.. highlight:: python
+
 .. _annotation-page:
 
 A page
@@ -328,7 +331,9 @@ A part
 
 def test_a_page_is_translated(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text(MARKDOWN)
-    made = pages.as_rst(tmp_path / "page.md", frozenset({"page#a-part"}))
+    made = pages.as_rst(
+        tmp_path / "page.md", frozenset({"page#a-part", "other#a-part"})
+    )
     assert [line.rstrip() for line in made.splitlines()] == RST.splitlines()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -27,7 +27,7 @@ LEFT_OUT = frozenset(
 )
 
 # Sections that are about the overlay.
-SECTIONS_LEFT_OUT = {"getting_started": ("Install",)}
+SECTIONS_LEFT_OUT = {"getting_started": ("install",)}
 
 INDEX = """\
 .. _annotation-index:
@@ -55,7 +55,7 @@ def pages(docsrc: Path) -> dict[str, bytes]:
     """Path in the checkout -> content, of pages and their pictures."""
     names = [name for name in _in_order(docsrc, "index") if name not in LEFT_OUT]
     sources = {name: docsrc / f"{name}.md" for name in dict.fromkeys(names)}
-    anchors = _anchors(sources.values())
+    anchors = _anchors([*sources.values()])
     made = {
         API if name == "api" else f"{FOLDER}/{name}.rst": as_rst(source, anchors)
         for name, source in sources.items()
@@ -82,29 +82,43 @@ def _in_order(docsrc: Path, name: str) -> Iterator[str]:
                 yield from _in_order(docsrc, entry)
 
 
-def _anchors(paths: Iterable[Path]) -> frozenset[str]:
-    """``page#section`` of each section that some page links to."""
-    found = set()
+def _anchors(paths: Collection[Path]) -> frozenset[str]:
+    """``page#section`` of the sections that are here and that some page links to."""
+    linked, here = set(), set()
     for path in paths:
         links = re.findall(r"\]\((?:(\w+)\.md)?#([\w-]+)\)", path.read_text())
-        found |= {f"{page or path.stem}#{section}" for page, section in links}
-    return frozenset(found)
+        linked |= {f"{page or path.stem}#{section}" for page, section in links}
+        headings = (node for node in _kept(path) if node.type == "heading")
+        here |= {f"{path.stem}#{_section(node)}" for node in headings}
+    return frozenset(linked & here)
+
+
+def _kept(path: Path) -> Iterator[SyntaxTreeNode]:
+    """The blocks of a page, without sections that are left out."""
+    hidden = 0  # level of the section that is left out
+    tree = SyntaxTreeNode(_MARKDOWN.parse(path.read_text(encoding="utf-8")))
+    for node in tree.children:
+        if node.type == "heading":
+            level = int(node.tag[1])
+            if not hidden or level <= hidden:
+                is_left_out = _section(node) in SECTIONS_LEFT_OUT.get(path.stem, ())
+                hidden = level if is_left_out else 0
+        if not hidden:
+            yield node
+
+
+def _section(heading: SyntaxTreeNode) -> str:
+    """What links name a section by."""
+    words = "".join(child.content for child in heading.children).lower()
+    return re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
 
 
 def as_rst(path: Path, anchors: frozenset[str]) -> str:
     """The page at ``path``, with labels at the sections in ``anchors``."""
     page = _Page(path.stem, anchors)
-    tree = SyntaxTreeNode(_MARKDOWN.parse(path.read_text(encoding="utf-8")))
-    blocks = [f".. _{label(path.stem)}:"]
-    hidden = 0  # level of the section that is left out
-    for node in tree.children:
-        if node.type == "heading":
-            level = int(node.tag[1])
-            if not hidden or level <= hidden:
-                title = "".join(child.content for child in node.children)
-                hidden = level * (title in SECTIONS_LEFT_OUT.get(path.stem, ()))
-        if not hidden:
-            blocks.append(page.block(node))
+    # Upstream's pages are about C++ if they do not say otherwise.
+    head = ".. default-domain:: py\n.. highlight:: python"
+    blocks = [head, f".. _{label(path.stem)}:", *map(page.block, _kept(path))]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
@@ -134,8 +148,7 @@ class _Page:
     def _heading(self, node: SyntaxTreeNode) -> str:
         title = self._inlines(node)
         heading = f"{title}\n{_UNDERLINES[int(node.tag[1]) - 1] * len(title)}"
-        words = "".join(child.content for child in node.children).lower()
-        section = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        section = _section(node)
         if f"{self.name}#{section}" in self.anchors:
             return f".. _{label(self.name, section)}:\n\n{heading}"
         return heading
@@ -226,10 +239,7 @@ class _Page:
         if match is None:
             raise SystemExit(f"docsrc/{self.name}.md: {target}: neither page nor URL.")
         page, section = match[1] or self.name, match[2] or ""
-        is_left_out = page in LEFT_OUT or section in map(
-            str.lower, SECTIONS_LEFT_OUT.get(page, ())
-        )
-        if is_left_out:
+        if page in LEFT_OUT or (section and f"{page}#{section}" not in self.anchors):
             return text, False
         return f":ref:`{text} <{label(page, section)}>`", True
 

@@ -74,6 +74,7 @@ PARTS = (
         "feat(annotation): more languages",
         "The other languages, each in a folder that no module outside of it names.",
         roots=(f"{ANNOTATION}/backends/*/*",),
+        others=(f"{TESTS}/test_imports.py",),  # which goes through all folders
         toolchains=("cuda.tile", "cutlass", "cuda.core"),
     ),
     Part(
@@ -161,21 +162,23 @@ def public_names(text: str, present: Collection[str]) -> str:
     lines = text.splitlines(keepends=True)
     for node in ast.walk(ast.parse(text)):
         match node:
-            case ast.ImportFrom(names=[ast.alias(asname=name)]) if name in gone:
-                pass
-            case ast.Constant(value=name) if name in gone:
-                pass
+            case ast.Constant(value=name):
+                is_gone = name in gone
+            case ast.ImportFrom() | ast.If():
+                aliases = [a for a in ast.walk(node) if isinstance(a, ast.alias)]
+                is_gone = bool(aliases) and all(a.asname in gone for a in aliases)
             case _:
                 continue
-        for number in range(node.lineno - 1, node.end_lineno or node.lineno):
-            lines[number] = ""
+        if is_gone:
+            for number in range(node.lineno - 1, node.end_lineno or node.lineno):
+                lines[number] = ""
     return "".join(lines)
 
 
 def public(files: Mapping[str, str]) -> dict[str, str]:
     """The names in ``annotation/__init__.py``, and the modules they are of."""
     found = {}
-    for node in ast.parse(files[PUBLIC]).body:
+    for node in ast.walk(ast.parse(files[PUBLIC])):
         if isinstance(node, ast.ImportFrom) and node.level:
             for alias in node.names:
                 module = node.module or alias.name
