@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import tensorrt as trt
 import tensorrt.plugin as trtp
 import torch
 from tensorrt.plugin._lib import QDP_REGISTRY
@@ -78,7 +77,7 @@ def test_errors_are_also_what_torch_tensorrt_raises_in_their_place(
         trt_plugins.generate_plugin(op)
         with pytest.raises(ValueError, match="of this name already") as known:
             trt_plugins.generate_plugin(op)
-        monkeypatch.setattr(trt, "__version__", "10.14.1.48")
+        monkeypatch.setattr("tensorrt.__version__", "10.14.1.48")
         with pytest.raises(NotImplementedError, match="no usable") as unavailable:
             trt_plugins.generate_plugin_converter(op)
     kinds = (unknown.type, missing.type, known.type, unavailable.type)

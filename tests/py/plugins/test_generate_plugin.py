@@ -254,7 +254,7 @@ def test_the_python_implementation_runs_the_op_on_the_plugins_memory(
 def test_a_tensorrt_without_usable_plugins_is_refused(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trt, "__version__", version)
+    monkeypatch.setattr("tensorrt.__version__", version)
     with pytest.raises(RegistrationError, match=f"TensorRT {version} has no usable"):
         _qdp.require_available()
 
@@ -263,7 +263,7 @@ def test_a_tensorrt_without_usable_plugins_is_refused(
 def test_every_other_tensorrt_is_taken(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trt, "__version__", version)
+    monkeypatch.setattr("tensorrt.__version__", version)
     _qdp.require_available()
 
 
@@ -281,7 +281,7 @@ def test_an_attribute_is_refused_where_tensorrt_would_garble_it(
             data = super().data
             return np.full_like(data, data[0])
 
-    monkeypatch.setattr(trt, "PluginField", FieldOf1015)
+    monkeypatch.setattr("tensorrt.PluginField", FieldOf1015)
     expected = r"gen::mode, argument `mode`: TensorRT .* repeats the first element"
     schema = f"mode(Tensor x, {argument}) -> Tensor"
     with torch_op(schema, lambda x, mode: torch.empty_like(x)) as op:
