@@ -325,12 +325,28 @@ def test_parameters_that_it_does_not_use_may_follow_where_tensorrt_pads(
 ) -> None:
     more = PTX.replace("u64 out\n", "u64 out,\n    .param .u64 scratch\n")
     trt_plugins.custom_op(op, aot_impl=returning(c=lambda _: more))
-    monkeypatch.setattr(trt, "__version__", version)
+    monkeypatch.setattr("tensorrt.__version__", version)
     if pads:
         assert built()
     else:
         with pytest.raises(errors.UnsupportedKernelError, match="scratch` as well"):
             built()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("sm_75", "kernel scale is for sm_80, and the GPU is sm_75"),
+        ("sm_90,ptx_isa=7.8", "is in PTX ISA 8.0, and the driver takes 7.8 at most"),
+    ],
+)
+def test_code_for_a_newer_gpu_or_driver_is_refused(
+    op: str, target: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTA_TARGET", target)
+    trt_plugins.custom_op(op, aot_impl=returning())
+    with pytest.raises(errors.UnsupportedKernelError, match=message):
+        built()
 
 
 def offering(*arguments: Any) -> Callable[..., Any]:

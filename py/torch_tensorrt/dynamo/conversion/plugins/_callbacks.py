@@ -23,6 +23,7 @@ from torch_tensorrt.annotation._attributes import array_dtype
 from torch_tensorrt.annotation._code import ptx
 from torch_tensorrt.annotation._code.effects import COMPARED, LOADED, STORED, effects
 from torch_tensorrt.annotation._record import describe
+from torch_tensorrt.annotation._target import known_target
 from torch_tensorrt.annotation.errors import SpecError, UnsupportedKernelError
 
 from ._schema import OpSchema
@@ -353,6 +354,15 @@ def _objections(
                 f"never stores to {what}, which would hold whatever was in its memory "
                 f"before. TensorRT passes {words}."
             )
+    if (target := known_target()) is not None:
+        if _number(entry.target) > _number(target.arch):
+            yield f"is for {entry.target}, and the GPU is {target.arch}."
+        newest = target.ptx_isa or entry.version
+        if _numbers(entry.version) > _numbers(newest):
+            yield (
+                f"is in PTX ISA {entry.version}, and the driver takes {newest} at "
+                "most. Let its compiler emit an older one."
+            )
     body = alone[entry.match.end() :]
     for parameter in entry.parameters[len(passed) :]:
         if ptx.identifier(parameter.name).search(body) or not _pads():
@@ -360,6 +370,15 @@ def _objections(
                 f"takes `{parameter}` as well, and TensorRT passes {len(passed)} "
                 f"arguments: {words}."
             )
+
+
+def _number(architecture: str) -> int:
+    """90 of ``"sm_90a"``."""
+    return int(architecture.removeprefix("sm_").rstrip("af"))
+
+
+def _numbers(version: str) -> list[int]:
+    return list(map(int, version.split(".")))
 
 
 def _alone(text: str, name: str) -> str | None:
