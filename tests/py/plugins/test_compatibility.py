@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from torch_tensorrt.dynamo.conversion.plugins import (
 SPELLINGS = {
     "as in the 2.14 wheel": np.ndarray[Any, np.dtype[np.float64]],
     "as on main": npt.NDArray[np.float64],
+    "as on main, with NumPy 2.5": types.GenericAlias(npt.NDArray, (np.float64,)),  # type: ignore[arg-type]
     "this library's": _generate_plugin.np_scalar_attr_annotation(np.float64),
 }
 
