@@ -95,11 +95,11 @@ def registering(op: str) -> Iterator[None]:
             f"{op}: TensorRT has a plugin of this name already. Choose another name, "
             "or call custom_op(..., replace=True) for one registered here."
         )
-    # issubclass(np.ndarray[...], X) raises from Python 3.13 on, and with NumPy 2.5, where
-    # NDArray is a type alias, issubclass(NDArray[...], X). The validator of TensorRT
-    # before 11.2.1 asks just that. A global of the validator's module goes before the
-    # builtin. It stays, as Torch-TensorRT's own does: torch_tensorrt.kernels, and
-    # people, call TensorRT's decorators after this.
+    # issubclass(np.ndarray[...], X) raises from Python 3.13 on, and issubclass(
+    # NDArray[...], X) with NumPy 2.5, where NDArray is a type alias. The validator of
+    # TensorRT before 11.2.1 asks just that. A global of the validator's module goes
+    # before the builtin. It stays, as Torch-TensorRT's own does, for those who call
+    # TensorRT's decorators after this, as torch_tensorrt.kernels.
     _validate.issubclass = _is_subclass
     try:
         yield
