@@ -215,6 +215,15 @@ def test_a_function_of_something_else_is_refused_at_registration(
     assert op not in QDP_REGISTRY
 
 
+def test_an_op_with_a_tensor_that_may_be_none_takes_no_callbacks() -> None:
+    schema = "maybe(Tensor x, Tensor? y=None) -> Tensor"
+    with (
+        torch_op(schema, lambda x, y: torch.empty_like(x), "conv") as op,
+        pytest.raises(SpecError, match=r"`y` of the op may be None.*Use impl="),
+    ):
+        trt_plugins.custom_op(op, autotune=scale_autotune)
+
+
 def returning(**changed: Any) -> Callable[..., Any]:
     """An ``aot_impl`` that returns a launch in which something is wrong."""
 

@@ -115,9 +115,14 @@ class _Callback:
         if not callable(function):
             raise SpecError(f"{schema.op}: {role}={function!r} is not a function.")
         what = f"{schema.op}: {role} {describe(function)}"
+        for name in sorted(schema.optional):
+            raise SpecError(
+                f"{what}: argument `{name}` of the op may be None, which TensorRT "
+                "cannot say. Use impl=, or an op without it."
+            )
         try:
             parameters = inspect.signature(function, eval_str=True).parameters
-        except (ValueError, NameError) as error:  # a builtin, or an annotation
+        except Exception as error:  # a builtin, or whatever an annotation raises
             raise SpecError(
                 f"{what}: its signature cannot be read: {error}. {contract}"
             ) from error
@@ -135,16 +140,16 @@ class _Callback:
                     f"{what}: parameter `{parameter}` is not an argument of the op. "
                     f"{contract}{near}"
                 )
-            elif (
-                name in arrays and (hint := parameter.annotation) is not inspect._empty
-            ):
-                if array_dtype(hint) is None:
+            elif name in arrays and parameter.annotation is not parameter.empty:
+                found = array_dtype(parameter.annotation)
+                known = array_dtype(schema.attributes[name].annotation)
+                if found is None:
                     arrays.discard(name)
-                elif hint != (known := schema.attributes[name].annotation):
+                elif found is not known:
                     raise SpecError(
                         f"{what}: parameter `{parameter}`, where TensorRT passes an "
-                        f"array of {array_dtype(known).__name__}. Annotate it as "
-                        f"npt.NDArray[np.{array_dtype(known).__name__}]."
+                        f"array of {known.__name__}. Annotate it as "
+                        f"npt.NDArray[np.{known.__name__}]."
                     )
         declared = None if takes_all else frozenset(parameters)
         return cls(role, schema, function, frozenset(arrays), declared)
