@@ -56,6 +56,7 @@ MODULES = (
     "py/torch_tensorrt/annotation/_steps.py",
     "py/torch_tensorrt/annotation/_dry_run/steps.py",
     "py/torch_tensorrt/dynamo/conversion/plugins/_program.py",
+    "py/torch_tensorrt/dynamo/conversion/plugins/_callbacks.py",
     "py/torch_tensorrt/annotation/backends/*/signature*.py",
     "py/torch_tensorrt/annotation/backends/triton/descriptors.py",
     "py/torch_tensorrt/annotation/backends/unread.py",
@@ -107,6 +108,10 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "py/torch_tensorrt/dynamo/conversion/plugins/_program.py",
         ("tests/py/plugins/test_taken_apart*.py",),
+    ),
+    (
+        "py/torch_tensorrt/dynamo/conversion/plugins/_callbacks.py",
+        ("tests/py/plugins/test_callbacks.py",),
     ),
     (
         "py/torch_tensorrt/annotation/_sizes/values.py",
