@@ -46,6 +46,10 @@ def launch_cached(x, out, K=3):
     launch(stream, config, kernel, x.data_ptr(), out.data_ptr(), *numbers)
 
 
+def launch_cooperative(x, out):
+    launch_plain(x, out, is_cooperative=True)
+
+
 def launch_plain(x, out, **asks):
     import cuda.core as core
 

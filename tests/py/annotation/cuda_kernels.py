@@ -113,14 +113,16 @@ dequantize = tta.CUDAKernel(
     #include <cuda_fp16.h>
 
     extern "C" __global__ void dequantize(
-        const char4* values, const float* scales, __half2* out, long long quarters,
-        int columns, double offset) {
-      const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+        const char4* values, const float* scales, __half2* out, int quarters,
+        float offset) {
+      const int i = blockIdx.x * blockDim.x + threadIdx.x;
       if (i >= quarters) return;
-      const char4 v = values[i];
-      const float scale = scales[i * 4 / columns], by = (float)offset;
-      out[2 * i] = __floats2half2_rn(v.x * scale + by, v.y * scale + by);
-      out[2 * i + 1] = __floats2half2_rn(v.z * scale + by, v.w * scale + by);
+      const size_t place = (size_t)blockIdx.y * quarters + i;
+      const char4 v = values[place];
+      const float scale = scales[blockIdx.y];
+      out[2 * place] = __floats2half2_rn(v.x * scale + offset, v.y * scale + offset);
+      out[2 * place + 1] =
+          __floats2half2_rn(v.z * scale + offset, v.w * scale + offset);
     }
     """,
     "dequantize",
@@ -128,9 +130,33 @@ dequantize = tta.CUDAKernel(
 
 
 def launch_dequantize(values, scales, out, BLOCK=256):
-    quarters = values.numel() // 4
-    arguments = (values, scales, out, quarters, values.shape[1], 0.5)
-    dequantize((cdiv(quarters, BLOCK),), (BLOCK,), arguments)
+    rows, quarters = values.shape[0], values.shape[1] // 4
+    arguments = (values, scales, out, quarters, 0.5)
+    dequantize((cdiv(quarters, BLOCK), rows), (BLOCK,), arguments)
+
+
+# --- Parameters of all types that TensorRT does not pass as they are ------------------
+
+scalars = tta.CUDAKernel(
+    """
+    extern "C" __global__ void scalars(
+        const float* x, const float* bias, float* out, long long n, double by,
+        size_t large, unsigned char small, bool negate, short shift) {
+      const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+      if (i >= n) return;
+      double y = x[i] * by + (bias == nullptr ? small : bias[i]) + shift;
+      if (large == 1ull << 40) y += 1;
+      out[i] = negate ? -y : y;
+    }
+    """,
+    "scalars",
+)
+
+
+def launch_scalars(x, out):
+    n = x.numel()
+    arguments = (x, None, out, n, 0.1, 2**40, 200, n % 2 == 0, -n)
+    scalars((cdiv(n, 64),), (64,), arguments)
 
 
 # --- With headers ---------------------------------------------------------------------
@@ -184,6 +210,12 @@ CUDA_CASES = [
         tta.cuda(launch_dequantize),
         lambda values, scales: torch.empty_like(values, dtype=torch.float16),
         (info(ROWS, 64, dtype=torch.int8), info(ROWS, dtype=torch.float32)),
+    ),
+    Case(
+        "cuda_scalars",
+        tta.cuda(launch_scalars),
+        lambda x: torch.empty_like(x),
+        (info(ROWS, 33, dtype=torch.float32),),
     ),
     Case(
         "cuda_silu",

@@ -14,6 +14,12 @@ def _rms_norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return (x.float() * scale * weight.float()).to(x.dtype)
 
 
+def _scalars(x: torch.Tensor) -> torch.Tensor:
+    n = x.numel()
+    y = x.double() * 0.1 + (200 + 1 - n)
+    return (-y if n % 2 == 0 else y).float()
+
+
 REFERENCES: dict[str, Any] = {
     "cuda_add": lambda x, y: x + y,
     "cuda_rms_norm": _rms_norm,
@@ -21,5 +27,6 @@ REFERENCES: dict[str, Any] = {
     "cuda_dequantize": lambda values, scales: (
         values.float() * scales[:, None] + 0.5
     ).half(),
+    "cuda_scalars": _scalars,
     "cuda_silu": torch.nn.functional.silu,
 }

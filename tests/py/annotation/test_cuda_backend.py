@@ -19,7 +19,7 @@ from kernels import Case, info
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._tensors import Range
-from torch_tensorrt.annotation.errors import ArgumentError
+from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
 
 pytestmark = needs_nvrtc
 
@@ -185,3 +185,33 @@ def test_torchs_kernels_may_be_cached_between_recordings() -> None:
 
 def test_a_kernel_of_cuda_core_is_one_for_the_target() -> None:
     pytest.importorskip("cuda.core", reason="cuda-core is not installed")
+    import cuda_core_kernels as kernels
+
+    def names() -> tuple[Any, ...]:
+        found = ("Device", "LaunchConfig", "Program", "launch", "np", "ctypes")
+        return tuple(getattr(kernels, name) for name in found)
+
+    before = names()
+    spec = tta.cuda(kernels.launch_cached, [{"K": 3}, {"K": 4}])
+    found = tactics(spec, target="sm_100,cuda=13.4")
+    assert [tactic.error for tactic in found] == [None, None]
+    assert found[0].at((1000,)).extras == (1000, 0x3F000000)
+    assert "sm_100" in found[0].code
+    (tactic,) = tactics(tta.cuda(kernels.launch_plain))
+    assert tactic.at((1000,)).grid == (16, 1, 1)
+    assert names() == before
+    assert kernels.compiled.cache_info().currsize == 0  # nothing made up is left
+    with pytest.raises(UnsupportedKernelError, match="launched with is_cooperative"):
+        tactics(tta.cuda(kernels.launch_cooperative))
+
+
+def test_kernels_of_cupy_keep_their_source() -> None:
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    import cupy_kernels as kernels
+
+    for function in (kernels.launch_raw, kernels.launch_module):
+        (tactic,) = tactics(tta.cuda(function))
+        assert tactic.error is None
+        assert tactic.at((1000,)).extras == (1000, 0x40400000)
+        assert ".rn.ftz.f32" in tactic.code  # as CuPy compiles
+    assert type(kernels.raw).__name__ == "RawKernel"

@@ -68,8 +68,30 @@ def test_a_kernel_of_cuda_core_gives_the_bits_of_its_own_launch() -> None:
     torch.testing.assert_close(own(x), x * 0.5 + 3)  # it is cached from now on
     impl = tta.custom_plugin(tta.cuda(kernels.launch_cached), meta_impl=meta)
     trt_plugins.custom_op("cu::core", impl=impl, supports_dynamic_shapes=True)
-    tta.dry_run("cu::core", [x], reference=own, strict=True, execute=True, tolerance=0)
+    tta.dry_run(
+        "cu::core", [x], reference=own, strict=True, execute=True, tolerance=0.0
+    )
     torch.testing.assert_close(own(x), x * 0.5 + 3)
+
+
+def test_kernels_of_cupy_give_the_bits_of_their_own_launches() -> None:
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    import cupy_kernels as kernels
+
+    for function in (kernels.launch_raw, kernels.launch_module):
+
+        def own(x: torch.Tensor) -> torch.Tensor:
+            out = torch.empty_like(x)
+            function(x, out)  # noqa: B023  it is called in this iteration
+            return out
+
+        x = torch.randn(3001, device="cuda")
+        torch.testing.assert_close(own(x), x * 3 + kernels.ADDED[function])
+        impl = tta.custom_plugin(tta.cuda(function), lambda x: torch.empty_like(x))
+        trt_plugins.custom_op("cu::cupy", impl=impl, supports_dynamic_shapes=True)
+        how = {"strict": True, "execute": True, "tolerance": 0.0}
+        tta.dry_run("cu::cupy", [x], reference=own, **how)
+        tta.unregister("cu::cupy")
 
 
 @by_name

@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from types import CellType, ModuleType, SimpleNamespace
 from typing import Any, NoReturn
+from weakref import WeakSet
 
 import torch
 import torch.cuda._utils as torch_utils
@@ -37,6 +38,7 @@ from .launch import Call, is_catching, launched
 
 _LIBRARIES = ("cupy", "cuda.core", "cuda.core.experimental")
 _lock = threading.RLock()
+_made: WeakSet[Any] = WeakSet()  # by recordings
 
 
 @contextlib.contextmanager
@@ -51,7 +53,10 @@ def standing_in() -> Iterator[None]:
         for holder, key, new in [*_held_by_users(stand_ins), *_kernels_of_cupy()]:
             stack.callback(holder.__setitem__, key, holder[key])
             holder[key] = new
-        yield
+        try:
+            yield
+        finally:
+            drop(_made)  # cuda.core launches nothing but its own
 
 
 @contextlib.contextmanager
@@ -91,7 +96,7 @@ def _held_by_users(
 class _Kernel:
     """A kernel of a library's, with its source.
 
-    Outside of a recording it is the library's own: a table of the user's may hold it.
+    Outside of a recording it is the library's own, where the user's code holds it.
     """
 
     library = ""
@@ -102,6 +107,7 @@ class _Kernel:
             original: makes what stands for it outside of a recording.
         """
         self._code, self._make = code, original
+        _made.add(self)
 
     @cached_property
     def _original(self) -> Any:
@@ -536,6 +542,7 @@ class _ObjectCode:
 
     def __init__(self, text: str, options: Sequence[str], is_ptx: bool) -> None:
         self._text, self._options, self._is_ptx = text, options, is_ptx
+        _made.add(self)
 
     @staticmethod
     def from_ptx(module: Any, **_: Any) -> _ObjectCode:
