@@ -36,16 +36,17 @@ from hardware import (
 )
 from torch.nn.functional import scaled_dot_product_attention
 
-TILES = [(128, 128, 64), (128, 256, 64)]
-CLUSTERS = [(128, 128, 64), (256, 128, 64), (256, 256, 64)]
 MATMUL: list[dict[str, Any]] = [
-    *({"tiles": tiles} for tiles in TILES),
-    *({"tiles": tiles, "num_ctas": 2} for tiles in CLUSTERS),
+    {"tiles": (128, 128, 64)},
+    {"tiles": (128, 256, 64), "num_worker_warps": 8},
+    {"tiles": (256, 128, 64), "num_worker_warps": 8},
+    {"tiles": (256, 128, 64), "num_ctas": 2},
+    {"tiles": (256, 256, 64), "num_ctas": 2, "num_worker_warps": 8},
 ]
 ATTENTION: list[dict[str, Any]] = [
-    {"TM": 128, "TN": 64},
-    {"TM": 128, "TN": 128},
     {"TM": 64, "TN": 64},
+    {"TM": 128, "TN": 64, "num_worker_warps": 8},
+    {"TM": 128, "TN": 128, "num_worker_warps": 8},
 ]
 HEADS, ROWS, WIDTH = 16, 8192, 128
 SHAPES: dict[str, list[tuple[int, ...]]] = {
