@@ -157,7 +157,7 @@ def test_a_hint_makes_no_difference() -> None:
         (0x46313, r"makes one of .*46313 .*, where .*6312 .* was expected"),
         (0x46792, "elements of a type, 15, that is not known here"),
     ],
-    ids=["an unknown bit", "another version", "an unknown type"],
+    ids=["an unknown bit", "another maker", "an unknown type"],
 )
 def test_a_map_of_a_kind_that_is_not_known_is_refused(low: int, why: str) -> None:
     code = machine_code().replace(b"\x12\x63\x04\x00", struct.pack("<I", low))

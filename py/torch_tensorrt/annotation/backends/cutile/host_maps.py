@@ -267,7 +267,7 @@ class _Field(NamedTuple):
 
 
 _ADDRESS = _Field(0, 0, 64)
-_VERSION = _Field(1, 0, 4)
+_MAKER = _Field(1, 0, 4)
 _LAST_AXIS = _Field(1, 4, 3)
 _TYPE = _Field(1, 7, 4)
 _SWIZZLE = _Field(1, 13, 2)
@@ -276,15 +276,17 @@ _ROUNDS = _Field(1, 16, 1)
 _STRIDES = [_Field((i + 3) // 2, 32 * ((i + 1) % 2), 32) for i in range(4)]
 _LAST_INDICES = [_Field(4 + i // 2, 32 * (i % 2), 32) for i in range(5)]
 _LAST_IN_BOX = [_Field(6, 56, 8), *(_Field(7, 8 * i, 8) for i in range(4))]
-# What these hold makes no difference to what is copied: how much of the memory around
-# it the L2 cache fetches, and whether the tensor has 128 KiB or more.
+# How much the L2 cache fetches, and whether the tensor has 128 KiB or more. In maps that
+# `tensormap.replace` makes, and in the driver's (cuTensorMapEncodeTiled), the latter is
+# always 0, and so is the maker. All else is equal on an H200, for every field here, and
+# copies with either map give the same bits.
 _HINTS = (_Field(1, 17, 2), _Field(1, 21, 1))
-_OURS = 2  # the version whose fields these are
+_TILEIRAS = 2  # as a maker
 _STRIDE_UNIT = 16  # bytes
-# What a map holds is what `tensormap.replace` takes for an element type, with one
-# exception. Bytes of an element, of those that were seen:
+# Bytes of an element, by the number that `tensormap.replace` takes for its type. A map
+# holds the same number, except for tf32.
 _ITEM_SIZES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 5: 8, 6: 2, 7: 4, 9: 8, 10: 2, 11: 4}
-_FLOAT32, _TF32 = 7, 11  # float32 that rounds to tf32 is a type of its own
+_FLOAT32, _TF32 = 7, 11  # which is float32 that rounds
 
 
 def _packed(fields: TensorMap, extras: Sequence[int], address: int) -> Words:
@@ -302,7 +304,7 @@ def _packed(fields: TensorMap, extras: Sequence[int], address: int) -> Words:
     rounds = fields.element_type == _TF32
     values = {
         _ADDRESS: address,
-        _VERSION: _OURS,
+        _MAKER: _TILEIRAS,
         _LAST_AXIS: len(extents) - 1,
         _TYPE: _FLOAT32 if rounds else fields.element_type,
         _SWIZZLE: fields.swizzle,
