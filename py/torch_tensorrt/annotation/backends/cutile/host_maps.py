@@ -276,10 +276,10 @@ _ROUNDS = _Field(1, 16, 1)
 _STRIDES = [_Field((i + 3) // 2, 32 * ((i + 1) % 2), 32) for i in range(4)]
 _LAST_INDICES = [_Field(4 + i // 2, 32 * (i % 2), 32) for i in range(5)]
 _LAST_IN_BOX = [_Field(6, 56, 8), *(_Field(7, 8 * i, 8) for i in range(4))]
-# How much the L2 cache fetches, and whether the tensor has 128 KiB or more. In maps that
-# `tensormap.replace` makes, and in the driver's (cuTensorMapEncodeTiled), the latter is
-# always 0, and so is the maker. All else is equal on an H200, for every field here, and
-# copies with either map give the same bits.
+# How much the L2 cache fetches, and whether the tensor has 128 KiB or more. The latter
+# is always 0 in maps of `tensormap.replace`, and in the driver's own
+# (cuTensorMapEncodeTiled), and so is the maker. On an H200 all else is equal, for every
+# field here, and copies with either map give the same bits.
 _HINTS = (_Field(1, 17, 2), _Field(1, 21, 1))
 _TILEIRAS = 2  # as a maker
 _STRIDE_UNIT = 16  # bytes
