@@ -25,10 +25,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import sympy
 
+from ..._code import packed_maps as maps
 from ..._code.lowering import sections
 from ..._code.tensor_maps import MAP, SIZE, Size, TensorMap, parameters
 from ..._record.replay import points_of
@@ -113,9 +114,9 @@ def _found(function: _HostFunction, given: Parameters) -> list[HiddenMap]:
         return [at[s.index] if s.kind is Kind.EXTRA else _address(i) for i, s in slots]
 
     made = function.maps([passed(at) for at in values])
-    found = [_proposed(maps, tries, given) for maps in zip(*made[:_TRIES], strict=True)]
-    for at, maps in zip(values, made, strict=True):
-        for each, words in zip(found, maps, strict=True):
+    found = [_proposed(like, tries, given) for like in zip(*made[:_TRIES], strict=True)]
+    for at, those in zip(values, made, strict=True):
+        for each, words in zip(found, those, strict=True):
             expected = _packed(each.fields, at, _address(each.tensor))
             if _without_hints(words) != expected:
                 raise _Unknown(
@@ -137,8 +138,8 @@ _FUNCTION = re.compile(rb"__CUDA_TILEIR_FUNC_ON_ARGUMENTS_CHANGE_\d+")
 _X86_64 = 62  # a machine's number in an ELF file
 _SYMBOL, _RELOCATION = struct.Struct("<IBBHQQ"), struct.Struct("<QQq")
 _TIMEOUT = 60  # seconds
-_WRITTEN = SIZE // 2  # bytes of a map; the others are 0
-_MAP_WORDS = struct.Struct("<8Q")
+_MAP_WORDS = struct.Struct(f"<{maps.WORDS}Q")
+_WRITTEN = _MAP_WORDS.size  # bytes of a map; the others are 0
 
 
 class _HostFunction:
@@ -174,13 +175,13 @@ class _HostFunction:
         ends = range(first, first + SIZE * self._count, SIZE)
         found = []
         for one, other in zip(before, after, strict=True):
-            maps = [_MAP_WORDS.unpack_from(other, at) for at in ends]
+            made = [_MAP_WORDS.unpack_from(other, at) for at in ends]
             expected = bytearray(one)
-            for at, words in zip(ends, maps, strict=True):
+            for at, words in zip(ends, made, strict=True):
                 _MAP_WORDS.pack_into(expected, at, *words)
             if expected != other:
                 raise _Unknown("its launch writes something else than maps")
-            found.append(maps)
+            found.append(made)
         if found[::2] != found[1::2]:
             raise _Unknown("its launch does not write whole maps")
         return found[::2]
@@ -255,38 +256,7 @@ def _machine_code(cubin: bytes) -> bytes:
 # --- What is in a map -----------------------------------------------------------------
 
 
-class _Field(NamedTuple):
-    """Where a map holds a number: the word, the first bit in it, and how many."""
-
-    word: int
-    first: int
-    width: int
-
-    def of(self, words: Words) -> int:
-        return words[self.word] >> self.first & (1 << self.width) - 1
-
-
-_ADDRESS = _Field(0, 0, 64)
-_MAKER = _Field(1, 0, 4)
-_LAST_AXIS = _Field(1, 4, 3)
-_TYPE = _Field(1, 7, 4)
-_SWIZZLE = _Field(1, 13, 2)
-_FILL = _Field(1, 15, 1)
-_ROUNDS = _Field(1, 16, 1)
-_STRIDES = [_Field((i + 3) // 2, 32 * ((i + 1) % 2), 32) for i in range(4)]
-_LAST_INDICES = [_Field(4 + i // 2, 32 * (i % 2), 32) for i in range(5)]
-_LAST_IN_BOX = [_Field(6, 56, 8), *(_Field(7, 8 * i, 8) for i in range(4))]
-# How much the L2 cache fetches, and whether the tensor has 128 KiB or more. The latter
-# is always 0 in maps of `tensormap.replace`, and in the driver's own
-# (cuTensorMapEncodeTiled), and so is the maker. On an H200 all else is equal, for every
-# field here, and copies with either map give the same bits.
-_HINTS = (_Field(1, 17, 2), _Field(1, 21, 1))
-_TILEIRAS = 2  # as a maker
-_STRIDE_UNIT = 16  # bytes
-# Bytes of an element, by the number that `tensormap.replace` takes for its type. A map
-# holds the same number, except for tf32.
-_ITEM_SIZES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 5: 8, 6: 2, 7: 4, 9: 8, 10: 2, 11: 4}
-_FLOAT32, _TF32 = 7, 11  # which is float32 that rounds
+_HINTS = (maps.PROMOTION, maps.IS_LARGE)
 
 
 def _packed(fields: TensorMap, extras: Sequence[int], address: int) -> Words:
@@ -301,46 +271,46 @@ def _packed(fields: TensorMap, extras: Sequence[int], address: int) -> Words:
 
     extents, strides = known(fields.extents), known(fields.strides)
     replace(fields, extents=extents, strides=strides)  # raises
-    rounds = fields.element_type == _TF32
+    rounds = fields.element_type == maps.TF32
     values = {
-        _ADDRESS: address,
-        _MAKER: _TILEIRAS,
-        _LAST_AXIS: len(extents) - 1,
-        _TYPE: _FLOAT32 if rounds else fields.element_type,
-        _SWIZZLE: fields.swizzle,
-        _FILL: fields.fill,
-        _ROUNDS: int(rounds),
+        maps.ADDRESS: address,
+        maps.MAKER: maps.TOOLCHAINS,
+        maps.LAST_AXIS: len(extents) - 1,
+        maps.TYPE: maps.FLOAT32 if rounds else fields.element_type,
+        maps.SWIZZLE: fields.swizzle,
+        maps.FILL: fields.fill,
+        maps.ROUNDS: int(rounds),
     }
     for axis, extent in enumerate(extents):
-        values[_LAST_INDICES[axis]] = extent - 1
-        values[_LAST_IN_BOX[axis]] = fields.box[axis] - 1
+        values[maps.LAST_INDICES[axis]] = extent - 1
+        values[maps.LAST_IN_BOX[axis]] = fields.box[axis] - 1
     for axis, stride in enumerate(strides):
-        values[_STRIDES[axis]] = stride * fields.item_size // _STRIDE_UNIT
-    words = [0] * (_WRITTEN // 8)
+        values[maps.STRIDES[axis]] = stride * fields.item_size // maps.STRIDE_UNIT
+    words = [0] * maps.WORDS
     for field, value in values.items():
         words[field.word] |= value << field.first
     return tuple(words)
 
 
 def _proposed(
-    maps: Sequence[Words], tries: Sequence[Sequence[int]], given: Parameters
+    made: Sequence[Words], tries: Sequence[Sequence[int]], given: Parameters
 ) -> HiddenMap:
     """The map that is like these.
 
     Args:
-        maps: one for each of ``tries``, which are the extras.
+        made: one for each of ``tries``, which are the extras.
 
     Raises:
         _Unknown: there is none.
     """
-    words = maps[0]
-    rank, rounds = _LAST_AXIS.of(words) + 1, bool(_ROUNDS.of(words))
-    kind = _TF32 if rounds else _TYPE.of(words)
-    if kind not in _ITEM_SIZES:
+    words = made[0]
+    rank, rounds = maps.LAST_AXIS.of(words) + 1, bool(maps.ROUNDS.of(words))
+    kind = maps.TF32 if rounds else maps.TYPE.of(words)
+    if kind not in maps.ITEM_SIZES:
         raise _Unknown(f"one has elements of a type, {kind}, that is not known here")
-    item_size = _ITEM_SIZES[kind]
+    item_size = maps.ITEM_SIZES[kind]
     tensors = (i for i, s in enumerate(given.slots) if s.kind is not Kind.EXTRA)
-    tensor = next((i for i in tensors if _address(i) == _ADDRESS.of(words)), None)
+    tensor = next((i for i in tensors if _address(i) == maps.ADDRESS.of(words)), None)
     if tensor is None:
         raise _Unknown("one is of something else than a tensor from its start on")
 
@@ -359,23 +329,23 @@ def _proposed(
                 return slot
         raise _Unknown("a size of one is neither constant nor a parameter")
 
-    per_unit = _STRIDE_UNIT // item_size
+    per_unit = maps.STRIDE_UNIT // item_size
     return HiddenMap(
         tensor,
         TensorMap(
             extents=tuple(
-                size([field.of(one) + 1 for one in maps], 1)
-                for field in _LAST_INDICES[:rank]
+                size([field.of(one) + 1 for one in made], 1)
+                for field in maps.LAST_INDICES[:rank]
             ),
             strides=tuple(
-                size([field.of(one) * per_unit for one in maps], per_unit)
-                for field in _STRIDES[: rank - 1]
+                size([field.of(one) * per_unit for one in made], per_unit)
+                for field in maps.STRIDES[: rank - 1]
             ),
-            box=tuple(field.of(words) + 1 for field in _LAST_IN_BOX[:rank]),
+            box=tuple(field.of(words) + 1 for field in maps.LAST_IN_BOX[:rank]),
             item_size=item_size,
             element_type=kind,
-            swizzle=_SWIZZLE.of(words),
-            fill=_FILL.of(words),
+            swizzle=maps.SWIZZLE.of(words),
+            fill=maps.FILL.of(words),
         ),
     )
 
@@ -383,7 +353,7 @@ def _proposed(
 def _without_hints(words: Words) -> Words:
     kept = list(words)
     for field in _HINTS:
-        kept[field.word] &= ~(((1 << field.width) - 1) << field.first)
+        kept[field.word] &= ~field.mask
     return tuple(kept)
 
 
