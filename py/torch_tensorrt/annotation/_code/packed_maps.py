@@ -51,7 +51,6 @@ LAST_INDICES = [Field(4 + i // 2, 32 * (i % 2), 32) for i in range(5)]
 LAST_IN_BOX = [Field(6, 56, 8), *(Field(7, 8 * i, 8) for i in range(4))]
 
 STRIDE_UNIT = 16  # bytes, which also divide the address
-# Bytes of an element, by the number that `tensormap.replace` takes for its type. A map
-# holds the same number, except for tf32.
-ITEM_SIZES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 5: 8, 6: 2, 7: 4, 9: 8, 10: 2, 11: 4}
-FLOAT32, TF32 = 7, 11  # which is float32 that rounds
+# Bytes of an element, by the number of its type, which `tensormap.replace` takes, too.
+ITEM_SIZES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 5: 8, 6: 2, 7: 4, 9: 8, 10: 2}
+FLOAT32, TF32 = 7, 11  # tf32 has a number for `tensormap.replace` alone: it rounds

@@ -22,6 +22,7 @@ import sympy
 from torch.utils._sympy.functions import FloorDiv
 
 from ..._code import ptx
+from ..._code.packed_maps import STRIDE_UNIT
 from ..._code.tensor_maps import SIZE, Size, TensorMap, build
 from ..._sizes.facts import bounds, is_condition
 from ...errors import ArgumentError, PTXError, UnsupportedKernelError
@@ -29,7 +30,7 @@ from .. import Kind, Pointer, Slot, abi
 from . import host, tensor_maps
 from .arithmetic import Unknown, show
 from .choices import Choice
-from .tensor_maps import STRIDE_UNIT, PackedMap
+from .tensor_maps import PackedMap
 from .words import Word
 
 _PARAMETER = re.compile(

@@ -13,52 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import sympy
 
+from ..._code import packed_maps as maps
 from ..._tensors import Ranges
 from .arithmetic import Unknown
 from .host import Address, Cell, HostCodeError, as_word
 from .words import Word
 
-_WORDS = 8  # of 64 bits; the other half of a map is not written
-
-
-class _Field(NamedTuple):
-    """Bits of a map: the word, the first bit in it, and how many."""
-
-    word: int
-    first: int
-    width: int
-
-    @property
-    def mask(self) -> int:
-        return (1 << self.width) - 1 << self.first
-
-
-_ADDRESS = _Field(0, 0, 64)
-_VERSION = _Field(1, 0, 4)
-_LAST_AXIS = _Field(1, 4, 3)
-_TYPE = _Field(1, 7, 4)
-_SWIZZLE = _Field(1, 13, 2)
-_ROUND = _Field(1, 16, 1)
-_PROMOTION = _Field(1, 17, 2)  # of what the L2 cache fetches
-_ATOMICITY = _Field(1, 19, 2)
-_IS_LARGE = _Field(1, 21, 1)  # follows from the extents
-_STRIDES = [_Field((i + 3) // 2, 32 * ((i + 1) % 2), 32) for i in range(4)]
-_EXTENTS = [_Field(4 + i // 2, 32 * (i % 2), 32) for i in range(5)]
-_BOX = [_Field(6, 56, 8), *(_Field(7, 8 * i, 8) for i in range(4))]
 _FIELDS = (
-    *(_ADDRESS, _VERSION, _LAST_AXIS, _TYPE, _SWIZZLE, _ROUND, _PROMOTION, _ATOMICITY),
-    *(_IS_LARGE, *_STRIDES, *_EXTENTS, *_BOX),
+    *(maps.ADDRESS, maps.MAKER, maps.LAST_AXIS, maps.TYPE, maps.SWIZZLE, maps.ROUNDS),
+    *(maps.PROMOTION, maps.ATOMICITY, maps.IS_LARGE),
+    *(*maps.STRIDES, *maps.LAST_INDICES, *maps.LAST_IN_BOX),
 )
-_OURS = 2  # the version whose fields these are
-_TF32 = 11  # as `tensormap.replace` numbers it; a map has that of float32, and a flag
-_FLOAT32 = 7
-# Bytes of an element, by the number of its type. Others were not seen.
-_ITEM_SIZES = {0: 1, 1: 2, 2: 4, 4: 8, 6: 2, 7: 4, 9: 8, 10: 2}
-STRIDE_UNIT = 16  # bytes, which also divide the address
 
 
 @dataclass(frozen=True)
@@ -92,13 +60,13 @@ def read(cells: Mapping[int, Cell], ranges: Ranges) -> PackedMap:
     Raises:
         HostCodeError: it sets something that is not known here.
     """
-    words = [_word(cells.get(8 * i), i, ranges) for i in range(_WORDS)]
-    rest = [cell.value for offset, cell in cells.items() if offset >= 8 * _WORDS]
+    words = [_word(cells.get(8 * i), i, ranges) for i in range(maps.WORDS)]
+    rest = [cell.value for offset, cell in cells.items() if offset >= 8 * maps.WORDS]
     if any(not isinstance(value, Unknown) and value != 0 for value in rest):
         raise HostCodeError("it makes a tensor map of more than 64 bytes")
     _require_known(words)
 
-    def constant(field: _Field) -> int:
+    def constant(field: maps.Field) -> int:
         value = _value(words, field)
         if not isinstance(value, sympy.Integer):
             raise HostCodeError(
@@ -106,35 +74,39 @@ def read(cells: Mapping[int, Cell], ranges: Ranges) -> PackedMap:
             )
         return int(value)
 
-    if constant(_VERSION) != _OURS:
+    if constant(maps.MAKER) != maps.TOOLCHAINS:
         raise HostCodeError("it makes a tensor map of a version that is not known here")
-    if constant(_ATOMICITY):
+    if constant(maps.ATOMICITY):
         raise HostCodeError(
             "it makes a tensor map that swizzles units of more than 16 bytes"
         )
-    kind, rank = constant(_TYPE), constant(_LAST_AXIS) + 1
-    if kind not in _ITEM_SIZES or rank > len(_EXTENTS):
+    kind, rank = constant(maps.TYPE), constant(maps.LAST_AXIS) + 1
+    if kind not in maps.ITEM_SIZES or rank > len(maps.LAST_INDICES):
         raise HostCodeError(
             f"it makes a tensor map of elements of kind {kind} in {rank} dimensions, "
             "which is not known here"
         )
-    rounds = constant(_ROUND)
-    if rounds and kind != _FLOAT32:
+    rounds = constant(maps.ROUNDS)
+    if rounds and kind != maps.FLOAT32:
         raise HostCodeError("it makes a tensor map that rounds other than float32")
-    address = words[_ADDRESS.word].parts
+    address = words[maps.ADDRESS.word].parts
     if len(address) != 1 or not isinstance(address[0].value, Address):
         raise HostCodeError("it makes a tensor map of something else than a tensor")
-    unused = (*_EXTENTS[rank:], *_STRIDES[rank - 1 :], *_BOX[rank:])
+    unused = (
+        *maps.LAST_INDICES[rank:],
+        *maps.STRIDES[rank - 1 :],
+        *maps.LAST_IN_BOX[rank:],
+    )
     if any(_value(words, field) != 0 for field in unused):
         raise HostCodeError(f"it makes a tensor map of more than {rank} dimensions")
     return PackedMap(
         address=address[0].value,
-        extents=tuple(_value(words, field) + 1 for field in _EXTENTS[:rank]),
-        strides=tuple(_value(words, field) for field in _STRIDES[: rank - 1]),
-        box=tuple(constant(field) + 1 for field in _BOX[:rank]),
-        item_size=_ITEM_SIZES[kind],
-        element_type=_TF32 if rounds else kind,
-        swizzle=constant(_SWIZZLE),
+        extents=tuple(_value(words, field) + 1 for field in maps.LAST_INDICES[:rank]),
+        strides=tuple(_value(words, field) for field in maps.STRIDES[: rank - 1]),
+        box=tuple(constant(field) + 1 for field in maps.LAST_IN_BOX[:rank]),
+        item_size=maps.ITEM_SIZES[kind],
+        element_type=maps.TF32 if rounds else kind,
+        swizzle=constant(maps.SWIZZLE),
     )
 
 
@@ -164,7 +136,7 @@ def _require_known(words: Sequence[Word]) -> None:
             )
 
 
-def _value(words: Sequence[Word], field: _Field) -> sympy.Expr:
+def _value(words: Sequence[Word], field: maps.Field) -> sympy.Expr:
     """What a field holds."""
     word = words[field.word]
     value = sympy.Integer((word.known & field.mask) >> field.first)

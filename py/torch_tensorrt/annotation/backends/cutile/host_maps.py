@@ -304,8 +304,7 @@ def _proposed(
         _Unknown: there is none.
     """
     words = made[0]
-    rank, rounds = maps.LAST_AXIS.of(words) + 1, bool(maps.ROUNDS.of(words))
-    kind = maps.TF32 if rounds else maps.TYPE.of(words)
+    rank, kind = maps.LAST_AXIS.of(words) + 1, maps.TYPE.of(words)
     if kind not in maps.ITEM_SIZES:
         raise _Unknown(f"one has elements of a type, {kind}, that is not known here")
     item_size = maps.ITEM_SIZES[kind]
@@ -343,7 +342,7 @@ def _proposed(
             ),
             box=tuple(field.of(words) + 1 for field in maps.LAST_IN_BOX[:rank]),
             item_size=item_size,
-            element_type=kind,
+            element_type=maps.TF32 if maps.ROUNDS.of(words) else kind,
             swizzle=maps.SWIZZLE.of(words),
             fill=maps.FILL.of(words),
         ),
