@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import platform
+import re
 import struct
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -173,6 +176,26 @@ def test_a_size_that_is_no_parameter_is_refused() -> None:
     assert decrement in machine_code()
     code = machine_code().replace(decrement, b"\x48\xff\xc0")
     with pytest.raises(UnsupportedKernelError, match="neither constant nor a param"):
+        read(instead(code))
+
+
+@pytest.mark.parametrize(("lower", "divisor"), [(0, 8), (1, 1)])
+def test_a_size_that_a_map_cannot_have_is_refused(lower: int, divisor: int) -> None:
+    """A stride that may be 0, as of an expanded tensor, or one of any length."""
+    given, facts = copy.copy(signature()), signature().facts
+    given.facts = lambda expr: replace(  # type: ignore[method-assign]
+        facts(expr), lower=lower, divisor=divisor
+    )
+    code = tileiras.embedded_ptx(cubin())
+    with pytest.raises(UnsupportedKernelError, match=r"known to be a multiple of \d"):
+        hidden_maps(cubin(), code, given)
+
+
+def test_a_map_that_is_not_written_as_a_whole_is_refused() -> None:
+    last_word = re.compile(rb"\x48\xc7[\x40-\x47]\x38....", re.DOTALL)  # of a box
+    code = last_word.sub(b"\x0f\x1f\x84" + bytes(5), machine_code())  # do nothing
+    assert code != machine_code()
+    with pytest.raises(UnsupportedKernelError, match="does not write whole maps"):
         read(instead(code))
 
 
