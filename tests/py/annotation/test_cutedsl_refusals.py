@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,6 @@ from torch_tensorrt.annotation.errors import (
     [
         ({"cluster": (1, 3, 3)}, "launched in clusters of 1x3x3 blocks; 8 are"),
         ({"cooperative": True}, "a cooperative launch"),
-        ({"use_pdl": True}, "a programmatic dependent launch"),
         ({"smem": 232449}, r"asks for 232449 bytes .*; sm_90 has 232448\."),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -41,6 +41,11 @@ from torch_tensorrt.annotation.errors import (
 def test_a_special_launch_is_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(UnsupportedKernelError, match=f"launch_copy.*{reason}"):
         compiled(launch_copy, info(64), **options)
+
+
+def test_a_launch_that_may_begin_early_is_a_plain_one() -> None:
+    early = compiled(launch_copy, info(64), use_pdl=True)
+    assert replace(early, code="") == replace(compiled(launch_copy, info(64)), code="")
 
 
 def test_the_shape_of_clusters_is_that_of_the_launch() -> None:

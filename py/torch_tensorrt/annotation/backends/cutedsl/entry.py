@@ -43,8 +43,8 @@ _LOAD = re.compile(
     r"\[(?P<name>[\w$]+)(?:\+(?P<offset>\d+))?\];"
 )
 # Of cudaLaunchAttributeID; the others say with 1 that a launch is special.
-_CLUSTER = 4
-_SPECIAL = {2: "cooperative", 6: "programmatic dependent"}
+_CLUSTER, _DEPENDENT = 4, 6
+_SPECIAL = {2: "cooperative"}
 _MAP = "align 64 .b8"  # the type of a tensor map; others are aligned to less
 
 
@@ -83,7 +83,10 @@ def bind(
         if key == _CLUSTER:
             x, y, z = (binding.constant(word, "its cluster") for word in words)
             cluster = x, y, z
-        elif words[0] != 0:
+        # A programmatic dependent launch allows the kernel to begin before the previous
+        # one has ended. In an engine it does not, and what "griddepcontrol.wait" waits
+        # for has happened (PTX ISA manual).
+        elif words[0] != 0 and key != _DEPENDENT:
             kind = _SPECIAL.get(key, f"special ({key})")
             raise abi.unlaunchable(name, f"it is a {kind} launch")
     x, y, z = (binding.known(size, "the grid") for size in launch.grid)
