@@ -110,6 +110,13 @@ LOOP = """
   llvm.br ^end(%chosen : i32)"""
 
 
+ZEROS = """
+  %zeros = "llvm.intr.ctlz"(%n) <{is_zero_poison = true}> : (i32) -> i32
+  %both = llvm.mul %zeros, %m : i32
+  %sum = llvm.add %both, %n : i32
+  llvm.br ^end(%sum : i32)"""
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -117,6 +124,7 @@ LOOP = """
         compare("slt", "%7", "%n"),
         *(compare(r, right=end) for r in ("eq", "ne") for end in ("%1", "%40")),
         LOOP,
+        ZEROS,
     ],
 )
 def test_both_ways_of_a_branch_are_taken(body: str) -> None:

@@ -337,11 +337,7 @@ class _Machine:
         if found is None or meeting is None:
             return None
         size, *intervals = found
-        symbols = {size: symbol for symbol, size in self._sizes.items()}
-        name = f"size{len(symbols)}"
-        new = sympy.Symbol(name, integer=True, nonnegative=True)
-        symbol = size if size in self._sizes else symbols.get(size, new)
-        self._sizes.setdefault(symbol, size)
+        symbol = self._symbol(size)
         before = self._arithmetic, self._renamed
         values, memory = self._values, {o: {**at} for o, at in self._memory.items()}
         launches, allocations = len(self.launches), self._allocations
@@ -372,6 +368,36 @@ class _Machine:
             for name in theirs.keys() & others.keys()
         }
         return meeting, [merged(*pair) for pair in zip(first, second, strict=True)]
+
+    def _symbol(self, size: sympy.Expr) -> sympy.Symbol:
+        """What stands for a size in the pieces of choices by it."""
+        symbols = {size: symbol for symbol, size in self._sizes.items()}
+        name = f"size{len(symbols)}"
+        new = sympy.Symbol(name, integer=True, nonnegative=True)
+        symbol = size if size in self._sizes else symbols.get(size, new)
+        self._sizes.setdefault(symbol, size)
+        return symbol
+
+    def _leading_zeros(self, number: Number, bits: int) -> Number:
+        """Of an integer; of a size, by the powers of two that it lies between."""
+        if not isinstance(number, sympy.Expr):
+            return Unknown(f"the leading zeros of {show(number)}")
+        lower, upper = self._arithmetic.bounds(number)
+        if lower < 1:
+            return Unknown(f"the leading zeros of {number}, which may not be positive")
+        pieces = [
+            Piece(
+                max(lower, 2 ** (length - 1)),
+                min(upper, 2**length - 1),
+                sympy.Integer(bits - length),
+            )
+            for length in range(lower.bit_length(), upper.bit_length() + 1)
+        ]
+        if len(pieces) == 1:
+            return pieces[0].value
+        symbol = self._symbol(number)
+        result: Number = chosen(self._sizes[symbol], symbol, pieces)
+        return result
 
     def _merged(
         self,
@@ -444,6 +470,8 @@ class _Machine:
                 return self._arithmetic.convert(name, number, source, _bits(kind))
             case "freeze" | "bitcast" | "addrspacecast" | "inttoptr" | "ptrtoint":
                 return self._get(operands[0])
+            case "intr.ctlz":
+                return self._leading_zeros(self._number(operands[0]), _bits(kind))
             case "call":
                 return self._call(op)
             case "unreachable":
