@@ -111,8 +111,10 @@ LOOP = """
 
 
 ZEROS = """
-  %zeros = "llvm.intr.ctlz"(%n) <{is_zero_poison = true}> : (i32) -> i32
-  %both = llvm.mul %zeros, %m : i32
+  %less = llvm.sub %n, %1 : i32
+  %some = "llvm.intr.ctlz"(%n) <{is_zero_poison = true}> : (i32) -> i32
+  %zeros = "llvm.intr.ctlz"(%less) <{is_zero_poison = false}> : (i32) -> i32
+  %both = llvm.mul ZEROS, %m : i32
   %sum = llvm.add %both, %n : i32
   llvm.br ^end(%sum : i32)"""
 
@@ -124,7 +126,7 @@ ZEROS = """
         compare("slt", "%7", "%n"),
         *(compare(r, right=end) for r in ("eq", "ne") for end in ("%1", "%40")),
         LOOP,
-        ZEROS,
+        *(ZEROS.replace("ZEROS", zeros) for zeros in ("%some", "%zeros")),
     ],
 )
 def test_both_ways_of_a_branch_are_taken(body: str) -> None:
@@ -157,6 +159,13 @@ STORES = """
 def test_a_branch_that_does_not_split_a_size_is_refused(body: str, reason: str) -> None:
     with pytest.raises(UnsupportedKernelError, match=f"branches on {reason}, which"):
         result(body, N, M, RANGES)
+
+
+def test_leading_zeros_that_are_undefined_are_unknown() -> None:
+    zeros = '"llvm.intr.ctlz"(%n) <{is_zero_poison = true}> : (i32) -> i32'
+    body = f"%zeros = {zeros} llvm.br ^end(%zeros : i32)"
+    assert isinstance(result(body, N, M, {**RANGES, N: Range(0, 1, 9)}), Unknown)
+    assert isinstance(result(body, N - 2, M, RANGES), Unknown)
 
 
 def test_choices_by_two_sizes_are_unknown() -> None:

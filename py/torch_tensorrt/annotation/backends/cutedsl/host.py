@@ -378,16 +378,20 @@ class _Machine:
         self._sizes.setdefault(symbol, size)
         return symbol
 
-    def _leading_zeros(self, number: Number, bits: int) -> Number:
-        """Of an integer; of a size, by the powers of two that it lies between."""
+    def _leading_zeros(self, number: Number, bits: int, least: int) -> Number:
+        """Of an integer; of a size, by the powers of two that it lies between.
+
+        Args:
+            least: 1 where those of 0 are undefined.
+        """
         if not isinstance(number, sympy.Expr):
             return Unknown(f"the leading zeros of {show(number)}")
         lower, upper = self._arithmetic.bounds(number)
-        if lower < 1:
-            return Unknown(f"the leading zeros of {number}, which may not be positive")
+        if lower < least:
+            return Unknown(f"the leading zeros of {number}, which may be {lower}")
         pieces = [
             Piece(
-                max(lower, 2 ** (length - 1)),
+                max(lower, 2**length // 2),
                 min(upper, 2**length - 1),
                 sympy.Integer(bits - length),
             )
@@ -471,7 +475,9 @@ class _Machine:
             case "freeze" | "bitcast" | "addrspacecast" | "inttoptr" | "ptrtoint":
                 return self._get(operands[0])
             case "intr.ctlz":
-                return self._leading_zeros(self._number(operands[0]), _bits(kind))
+                least = int(op.attributes["is_zero_poison"].value)
+                number = self._number(operands[0])
+                return self._leading_zeros(number, _bits(kind), least)
             case "call":
                 return self._call(op)
             case "unreachable":
