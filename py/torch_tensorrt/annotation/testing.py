@@ -34,6 +34,7 @@ from . import _target, errors
 from ._compile.pool import worker_count
 from ._dry_run import dry_run, info_of, named_shapes, plugin_of, shapes_of, torch_op
 from ._dry_run.case import MakeInputs, random_inputs
+from ._dry_run.interpret import patient
 from ._dry_run.memory import tolerance_of
 from ._dry_run.program_report import ProgramReport, RunReport
 from ._dry_run.report import Dims, DryRunReport, ShapeReport
@@ -156,6 +157,7 @@ def check(
     make_inputs: MakeInputs | None = None,
     execute: bool | None = None,
     replay: int = MOST_SHAPES,
+    seconds: float = 30.0,
 ) -> CheckReport:
     """Check an op that is registered with ``custom_op(impl=...)``.
 
@@ -183,6 +185,7 @@ def check(
             one for each of ``dtypes``.
         make_inputs: takes the extents of each input and returns the tensors.
         execute, replay: as :func:`dry_run` takes them.
+        seconds: for how long the kernels of one dry run are interpreted, without a GPU.
 
     Returns:
         What was checked, with the reports of the dry runs, and what was not, and why.
@@ -201,9 +204,9 @@ def check(
         "execute": execute,
         "replay": replay,
     }
-    report = _Check(plugin_of(op), inputs, reference, how, tolerance)(
-        dtypes, shapes, targets
-    )
+    this = _Check(plugin_of(op), inputs, reference, how, tolerance)
+    with patient(seconds):
+        report = this(dtypes, shapes, targets)
     if report.failures:
         raise CheckError(report)
     return report

@@ -16,7 +16,6 @@ from torch import Tensor
 
 import torch_tensorrt
 import torch_tensorrt.annotation as tta
-import torch_tensorrt.annotation._dry_run.interpret as interpretation
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation.errors import CheckError, SpecError
 
@@ -31,10 +30,9 @@ def rows(dtype: torch.dtype = half) -> torch_tensorrt.Input:
 
 
 @pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels are interpreted, in processes, however busy the machine is."""
+def _interprets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are interpreted, in processes."""
     monkeypatch.setenv("TTA_JOBS", "2")
-    monkeypatch.setattr(interpretation, "MOST_SECONDS", 60.0)
 
 
 @triton.jit

@@ -17,6 +17,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -76,7 +77,8 @@ def interpret(
     expected = reference and partial(reference, **report.attributes)
     cases: dict[str, Case] = {}
     jobs: dict[tuple[int, int], Job] = {}
-    left, deadline = MOST_PROGRAMS, time.monotonic() + MOST_SECONDS
+    left, seconds = limits()
+    deadline = time.monotonic() + seconds
     for shape, number, index in sorted(asked, key=lambda a: order(a[0].name)):
         tactic, runs = tactics[number], len(INTERPRETED) * math.prod(shape.grid)
         try:
@@ -110,6 +112,26 @@ def interpret(
     ran = (replace(t, shapes=tuple(found[t.tactic])) for t in report.tactics)
     against = f"the reference {describe(reference)}" if reference else ""
     return replace(report, tactics=tuple(ran), interpreted=True, against=against)
+
+
+_patience: ContextVar[float | None] = ContextVar("_patience", default=None)
+
+
+@contextlib.contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """Meanwhile each report may be interpreted for so long."""
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+def limits() -> tuple[int, float]:
+    """How many programs of one report to interpret, and in how many seconds."""
+    if (seconds := _patience.get()) is None:
+        return MOST_PROGRAMS, MOST_SECONDS
+    return int(MOST_PROGRAMS * seconds), seconds
 
 
 def order(name: str) -> int:

@@ -540,10 +540,8 @@ def interpret(
     if any(type(backend(n)).interpret is Backend.interpret for n in languages):
         return report
     expected = reference and partial(reference, **report.attributes)
-    left, deadline = (
-        interpreter.MOST_PROGRAMS,
-        time.monotonic() + interpreter.MOST_SECONDS,
-    )
+    left, seconds = interpreter.limits()
+    deadline = time.monotonic() + seconds
     outcomes: dict[tuple[str, Chosen], _Outcome] = {}
     jobs: dict[tuple[str, Chosen], Job] = {}
     for asked in sorted(report.runs, key=lambda r: interpreter.order(r.name)):
