@@ -8,11 +8,15 @@ memory that is asked about.
 
 from __future__ import annotations
 
+from typing import Any
+
+import tensorrt.plugin as trtp
 import torch
 from raw import ARCH, Kernel, Plugin, assembled, sample
 from steps import CAN_BUILD, CAPABILITY, STEPS, Bench, NotBuilt, NotHere, Step, step
 
 from torch_tensorrt.annotation._target import newest_ptx_isa
+from torch_tensorrt.annotation._tensors import Range
 
 
 def is_copy(bench: Bench, ask: str, plugin: Plugin) -> None:
@@ -27,9 +31,9 @@ def is_copy(bench: Bench, ask: str, plugin: Plugin) -> None:
     bench.attempt(ask, run)
 
 
-def says(plugin: Plugin) -> float:
+def says(plugin: Plugin, **how: bool) -> float:
     """The number that every element of the output is."""
-    engine = plugin.engine()
+    engine = plugin.engine(**how)
     (y,) = engine(sample())
     if not bool((y == y[0]).all()):
         raise NotBuilt(f"the elements differ: {y[:8].tolist()}")
@@ -43,6 +47,67 @@ def says(plugin: Plugin) -> float:
 )
 def ptx_copy(bench: Bench) -> None:
     is_copy(bench, "runs", Plugin("copy"))
+
+
+@step(
+    "an empty tensor",
+    nothing="A plugin is not launched for an empty tensor, and that is no error.",
+)
+def ptx_empty(bench: Bench) -> None:
+    def run() -> None:
+        engine = Plugin("empty", sizes=Range(0, 1000, 5000)).engine()
+        for size in (1000, 0, 129):
+            x = sample(size)
+            bench.same("nothing", engine(x), x)
+
+    bench.attempt("nothing", run)
+
+
+@step(
+    "expressions of the shape",
+    floor="// rounds down below zero.",
+    ceiling="cdiv rounds up below zero.",
+    wide="Products on the way to an argument have 64 bits.",
+)
+def ptx_expressions(bench: Bench) -> None:
+    # Of 1000 elements; (function, what it gives)
+    asked: dict[str, tuple[Any, int]] = {
+        "floor": (lambda n: ((n - 2000) // 16,), -63),
+        "ceiling": (lambda n: (_ceiling(n - 2000, 16),), -62),
+        "wide": (lambda n: (n * 3_000_000 // 3_000_000,), 1000),
+    }
+    body = """
+    ld.param.u32 %r4, [extra];
+    cvt.rn.f32.s32 %f1, %r4;"""
+    kernels = (Kernel(body, extras=("extra",)),)
+    for ask, (function, right) in asked.items():
+
+        def run(ask: str = ask, function: Any = function, right: int = right) -> None:
+            said = says(Plugin(f"expression_{ask}", kernels, extras=function))
+            bench.answer(ask, said == right, f"{said:.0f}, and right is {right}")
+
+        bench.attempt(ask, run)
+
+
+def _ceiling(value: Any, divisor: int) -> Any:
+    return -(-value // divisor) if isinstance(value, int) else trtp.cdiv(value, divisor)
+
+
+@step(
+    "where TensorRT puts tensors",
+    aligned="Tensors between layers are at multiples of 16 bytes.",
+)
+def ptx_alignment(bench: Bench) -> None:
+    body = """
+    or.b64 %rd5, %rd0, %rd1;
+    and.b64 %rd5, %rd5, 15;
+    cvt.rn.f32.u64 %f1, %rd5;"""
+
+    def run() -> None:
+        away = says(Plugin("alignment", (Kernel(body),)), between=True)
+        bench.answer("aligned", away == 0, f"{away:.0f} bytes past one")
+
+    bench.attempt("aligned", run)
 
 
 @step(

@@ -10,7 +10,7 @@ import inspect
 import subprocess
 import tempfile
 from collections import UserDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +78,7 @@ class Kernel:
 
     Attributes:
         body: from ``%f0``, the element of x, to ``%f1``, that of the output.
+        extras: names of the 32-bit arguments after the number of elements.
         parameters: names of the pointers after the output.
         second: whether there is a second input, ``y``.
         shared: bytes of dynamic shared memory.
@@ -90,6 +91,7 @@ class Kernel:
     target: str = ARCH
     arrays: str = ""
     directives: str = ""
+    extras: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     second: bool = False
     shared: int = 0
@@ -99,7 +101,7 @@ class Kernel:
     def text(self) -> str:
         pointers = ["x", *(["y"] if self.second else [])]
         named = [f".param .u64 {name}" for name in pointers]
-        named += [".param .u32 n"]
+        named += [f".param .u32 {name}" for name in ("n", *self.extras)]
         named += [f".param .u64 {name}" for name in ("out", *self.parameters)]
         return _FRAME.format(
             isa=self.isa,
@@ -140,6 +142,9 @@ class Plugin:
         code: what is handed over in place of the kernel's PTX.
         shape: of its tensors, if they are static.
         packed: TensorRT's name of the format of its inputs.
+        extras: from the number of elements to the kernels' extras: TensorRT's
+            expressions, and ints in a rehearsal.
+        sizes: of its tensors, if they are dynamic.
     """
 
     name: str
@@ -149,6 +154,8 @@ class Plugin:
     code: bytes | None = None
     shape: tuple[int, ...] = ()
     packed: str = "LINEAR"
+    extras: Callable[[Any], tuple[Any, ...]] = lambda n: ()
+    sizes: Range = SIZES
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -188,7 +195,8 @@ class Plugin:
                 n = n * x.shape_expr[axis]
             params.grid_x = trtp.cdiv(n, 128 * kernel.blocks) * kernel.blocks
             params.block_x, params.shared_mem = 128, kernel.shared
-            extras = trtp.SymIntExprs.from_tuple([trtp.SymInt32(n)])
+            extras = [trtp.SymInt32(extra) for extra in (n, *self.extras(n))]
+            extras = trtp.SymIntExprs.from_tuple(extras)
             return kernel.entry, self.code or kernel.text.encode(), params, extras
 
         trtp.register(op)(adapted(describe, outputs))
@@ -205,7 +213,7 @@ class Plugin:
         fields = trt.PluginFieldCollection([])
         plugin = creator.create_plugin(self.name, "first", fields, *when)
         count = len(self.inputs)
-        extents = self.shape or (SIZES,)
+        extents = self.shape or (self.sizes,)
         ranks = [len(extents)] * count
         plugin.get_output_data_types([trt.DataType.FLOAT] * count, ranks)
         sizes = [dimensions(index, extents) for index in range(count)]
@@ -215,7 +223,8 @@ class Plugin:
             desc = trt.DynamicPluginTensorDesc()
             desc.desc.type, desc.desc.dims = trt.DataType.FLOAT, self.shape or (-1,)
             desc.min, desc.opt, desc.max = (
-                self.shape or (size,) for size in (SIZES.min, SIZES.opt, SIZES.max)
+                self.shape or (size,)
+                for size in (self.sizes.min, self.sizes.opt, self.sizes.max)
             )
             descs.append(desc)
         offered = plugin.get_supported_format_combinations(descs, count)
@@ -236,13 +245,17 @@ class Plugin:
             if int(kernel.isa.replace(".", "")) <= known:
                 assembled(kernel)
 
-    def engine(self, twice: bool = False, bound_packed: bool = False) -> Runs:
+    def engine(
+        self, twice: bool = False, bound_packed: bool = False, between: bool = False
+    ) -> Runs:
         """An engine of a network with this plugin alone, behind an identity layer
         where its input is written.
 
         Args:
             twice: both inputs of the plugin are the same tensor of the network.
             bound_packed: the network's inputs are in the plugin's format as well.
+            between: the plugin is between layers of TensorRT's own, which give the
+                absolute value.
 
         Raises:
             NotBuilt: TensorRT built nothing.
@@ -261,13 +274,17 @@ class Plugin:
         shape = self.shape or (-1,)
         tensors = [network.add_input(name, trt.float32, shape) for name in names]
         if not self.shape:
+            ends = [(getattr(self.sizes, which),) for which in ("min", "opt", "max")]
             for name in names:
-                profile.set_shape(name, (SIZES.min,), (SIZES.opt,), (SIZES.max,))
+                profile.set_shape(name, *ends)
             config.add_optimization_profile(profile)
         for tensor in tensors if bound_packed else ():
             format_ = getattr(trt.TensorFormat, self.packed)
             tensor.allowed_formats = 1 << int(format_)
         given = tensors * 2 if twice else list(tensors)
+        if between:
+            layers = [network.add_unary(t, trt.UnaryOperation.ABS) for t in given]
+            given = [layer.get_output(0) for layer in layers]
         if self.aliased:
             feature = trt.PreviewFeature.ALIASED_PLUGIN_IO_10_03
             config.set_preview_feature(feature, True)
@@ -276,6 +293,8 @@ class Plugin:
         layer = network.add_plugin(create(*given), aot=True)
         if layer is None:
             raise NotBuilt(f"the layer is not added: {'; '.join(LOG.errors)}")
+        if between:
+            layer = network.add_unary(layer.get_output(0), trt.UnaryOperation.ABS)
         network.mark_output(layer.get_output(0))
         blob = builder.build_serialized_network(network, config)
         if blob is None:
@@ -322,12 +341,14 @@ class Rehearsal(Runs):
         launch = SimpleNamespace(
             grid=(blocks, 1, 1),
             block=(128, 1, 1),
-            extras=(n,),
+            extras=(n, *plugin.extras(n)),
             shared_memory=kernel.shared,
         )
         more = [context.get(name) for name in kernel.parameters]
         after = [0 if t is None else t.data_ptr() for t in more]
         torch.cuda.synchronize()
+        if n == 0:
+            return [out]
         try:
             with torch.cuda.stream(stream):
                 addresses = [t.data_ptr() for t in given]
