@@ -222,10 +222,8 @@ class Plugin:
         for _ in range(count + plugin.get_num_outputs()):
             desc = trt.DynamicPluginTensorDesc()
             desc.desc.type, desc.desc.dims = trt.DataType.FLOAT, self.shape or (-1,)
-            desc.min, desc.opt, desc.max = (
-                self.shape or (size,)
-                for size in (self.sizes.min, self.sizes.opt, self.sizes.max)
-            )
+            ends = self.sizes.min, self.sizes.opt, self.sizes.max
+            desc.min, desc.opt, desc.max = (self.shape or (size,) for size in ends)
             descs.append(desc)
         offered = plugin.get_supported_format_combinations(descs, count)
         for desc, kind in zip(descs, offered, strict=True):

@@ -150,6 +150,8 @@ class Engine(Runs):
         self.trt = self._runtime.deserialize_cuda_engine(blob)
         if self.trt is None:
             raise NotBuilt(f"the engine is not loaded: {'; '.join(LOG.errors)}")
+        self._spare = torch.empty(64, device="cuda")  # an empty tensor has no address
+        self._somewhere = self._spare.data_ptr()
         names = [self.trt.get_tensor_name(i) for i in range(self.trt.num_io_tensors)]
         modes = {name: self.trt.get_tensor_mode(name) for name in names}
         self.inputs = [n for n in names if modes[n] == trt.TensorIOMode.INPUT]
@@ -167,13 +169,14 @@ class Engine(Runs):
                 name, shape
             ):
                 raise NotBuilt(f"{name} does not take {list(shape)}")
-            context.set_tensor_address(name, tensor.data_ptr())
+            context.set_tensor_address(name, tensor.data_ptr() or self._somewhere)
         outputs = []
         for name in self.outputs:
             dtype = DType.of_tensorrt(self.trt.get_tensor_dtype(name)).torch
             shape = tuple(context.get_tensor_shape(name))
             outputs.append(torch.empty(shape, dtype=dtype, device="cuda"))
-            context.set_tensor_address(name, outputs[-1].data_ptr())
+            address = outputs[-1].data_ptr() or self._somewhere
+            context.set_tensor_address(name, address)
         if not context.execute_async_v3(stream.cuda_stream):
             raise NotBuilt(f"the engine does not run: {'; '.join(LOG.errors)}")
         return outputs
