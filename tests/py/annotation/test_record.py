@@ -792,3 +792,26 @@ def test_a_tensor_without_dimensions_has_no_length() -> None:
         launch(x, y, out, 5)
 
     assert recorded(launch_fn, info(), info()).name == "add_kernel"
+
+
+@pytest.mark.parametrize(
+    "expand",
+    [
+        lambda x, b: b.broadcast_to(x.shape),
+        lambda x, b: b.unsqueeze(0).expand(*x.shape[:2], -1),
+        lambda x, b: torch.broadcast_to(b[None, None], x.shape),
+    ],
+)
+def test_the_strides_of_an_expanded_tensor_are_right_where_an_axis_is_one(
+    expand: Callable[[Any, Any], Any],
+) -> None:
+    def launch_fn(x: Any, b: Any, out: Any) -> None:
+        expanded = expand(x, b)
+        first, second, last = expanded.stride()
+        assert (expanded.stride(0), expanded.stride(-1)) == (first, last)
+        add_kernel[(1 + first, 1 + second)](x, b, last, out, BLOCK=64)
+
+    inputs = [info(Range(1, 2, 9), Range(1, 3, 9), 48), info(48)]
+    program = record(backend("triton"), launch_fn, lambda x, b: x.new_empty(9), inputs)
+    assert program.launch.grid is not None
+    assert symbol(0, 0) in program.launch.grid[0].free_symbols

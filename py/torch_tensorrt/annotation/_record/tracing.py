@@ -565,11 +565,42 @@ class FakeTensors(TorchFunctionMode):
             if result is not NotImplemented:
                 return result
         result = func(*args, **(kwargs or {}))
+        if func in _EXPANDING:
+            result.strides_of_one = _strides_of_one(args[0], result)
+        elif func is torch.Tensor.stride and hasattr(args[0], "strides_of_one"):
+            known, more = args[0].stride(), args[0].strides_of_one
+            strides = tuple(map(operator.add, known, more))
+            return strides[args[1]] if len(args) > 1 else strides
         if type(result) is torch.Size and any(
             isinstance(n, torch.SymInt) for n in result
         ):
             return Shape(result)
         return result
+
+
+_EXPANDING = {
+    *(torch.Tensor.expand, torch.Tensor.expand_as, torch.Tensor.broadcast_to),
+    torch.broadcast_to,
+}
+
+
+def _strides_of_one(tensor: torch.Tensor, expanded: torch.Tensor) -> list[Any]:
+    """What torch says of the strides of an expanded tensor too little.
+
+    An axis that is made longer has the stride 0, and one that is to be 1 long has that
+    of a whole tensor. Of a symbol, torch takes for granted that it is not 1.
+    """
+    sizes, strides = expanded.shape, list(expanded.stride())
+    more: list[Any] = [0] * expanded.dim()
+    for axis in range(expanded.dim() - 2, -1, -1):
+        size, own = sizes[axis], axis - expanded.dim() + tensor.dim()
+        is_symbol = isinstance(size, torch.SymInt)
+        if is_symbol and size.node.shape_env.bound_sympy(size.node.expr).lower == 1:
+            whole = sizes[axis + 1] * (strides[axis + 1] + more[axis + 1])
+            if strides[axis] == 0:
+                of_one = whole if own < 0 else tensor.stride(own)
+                more[axis] = of_one * (1 - torch.sym_min(size - 1, 1))
+    return more
 
 
 # --- What a torch without CUDA cannot do with a CUDA tensor, not even a fake one ------
