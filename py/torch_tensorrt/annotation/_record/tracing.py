@@ -585,21 +585,23 @@ _EXPANDING = {
 
 
 def _strides_of_one(tensor: torch.Tensor, expanded: torch.Tensor) -> list[Any]:
-    """What torch says of the strides of an expanded tensor too little.
+    """By how much torch understates the strides of an expanded tensor.
 
-    An axis that is made longer has the stride 0, and one that is to be 1 long has that
+    An axis that is made longer has the stride 0, and one whose new size is 1 has that
     of a whole tensor. Of a symbol, torch takes for granted that it is not 1.
     """
     sizes, strides = expanded.shape, list(expanded.stride())
     more: list[Any] = [0] * expanded.dim()
     for axis in range(expanded.dim() - 2, -1, -1):
-        size, own = sizes[axis], axis - expanded.dim() + tensor.dim()
+        size: Any = sizes[axis]
+        own = axis - expanded.dim() + tensor.dim()
         is_symbol = isinstance(size, torch.SymInt)
         if is_symbol and size.node.shape_env.bound_sympy(size.node.expr).lower == 1:
             whole = sizes[axis + 1] * (strides[axis + 1] + more[axis + 1])
             if strides[axis] == 0:
                 of_one = whole if own < 0 else tensor.stride(own)
-                more[axis] = of_one * (1 - torch.sym_min(size - 1, 1))
+                is_more = torch.sym_min(size - 1, 1)  # type: ignore[no-untyped-call]
+                more[axis] = of_one * (1 - is_more)
     return more
 
 
