@@ -115,8 +115,16 @@ def test_a_report_prints_and_comes_back_from_json() -> None:
     back = tta.DryRunReport.from_json(report.to_json())
     assert isinstance(back, tta.ProgramReport)
     assert back == report and str(back) == text
+
+
+def test_the_page_has_every_step_and_its_code() -> None:
+    report = run_twice({}, execute=False)
     page = report.to_html()
-    assert all(launch.tactics[0].entry in page for launch in report.launches)
+    assert "<h2>Step 2: aten.add.Tensor, by torch</h2>" in page
+    assert "<td>3x100, 100</td>" in page and ">not run</td>" in page
+    for number, launch in ((1, report.launches[0]), (3, report.launches[1])):
+        assert f"<h2>Step {number}: multiply_kernel, plugin {launch.op}</h2>" in page
+        assert f"PTX of {launch.tactics[0].entry}</summary>" in page
 
 
 def test_the_report_of_another_machine_is_not_run() -> None:

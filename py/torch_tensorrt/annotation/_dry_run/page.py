@@ -3,7 +3,7 @@
 """A report as a web page that needs no other file.
 
 The page says what the summary on a terminal says; then, for each tactic, its launch for
-every shape and its code.
+every shape and its code. Of an op of several steps, it does so for each launch.
 """
 
 from __future__ import annotations
@@ -15,8 +15,17 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
+from .program_report import ProgramReport
+from .program_text import microseconds, result_of_run
 from .report import DryRunReport, ShapeReport, TacticReport, share_of_copy
-from .text import arguments, blocks, config_of, extents, outcome, result_of
+from .text import (
+    arguments,
+    blocks,
+    config_of,
+    extents,
+    outcome,
+    result_of,
+)
 
 _STYLE = """
 :root { --line: #d8dee4; --soft: #59636e; --good: #1a7f37; --bad: #c62828;
@@ -25,7 +34,8 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; background: white;
   max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; overflow-wrap: anywhere; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
 code, pre, .mono { font-family: ui-monospace, monospace; font-size: .87em; }
 .verdict { border-left: .35rem solid var(--good); background: var(--card);
   padding: .6rem 1rem; margin: 1rem 0; }
@@ -60,7 +70,11 @@ def as_html(report: DryRunReport) -> str:
     """Summary, chart, and for each tactic every launch and all code."""
     # Pygments says "color: x" for each class of tokens, below `.code`.
     formatter = HtmlFormatter(style="default")
-    body = "\n".join((*_head(report), *_summary(report), *_details(report, formatter)))
+    if isinstance(report, ProgramReport):
+        found = _steps(report, formatter)
+    else:
+        found = _plugin(report, formatter)
+    body = "\n".join((*_head(report), *_op(report), *found))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
@@ -86,7 +100,41 @@ def _head(report: DryRunReport) -> Iterator[str]:
             yield f"<h2>{heading}</h2>\n<ul>{items}</ul>"
 
 
-def _summary(report: DryRunReport) -> Iterator[str]:
+def _plugin(
+    report: DryRunReport, formatter: HtmlFormatter[str], level: int = 2
+) -> Iterator[str]:
+    """The tactics of one plugin."""
+    yield f"<h{level}>Tactics</h{level}>"
+    yield from _tactics(report)
+    yield f"<h{level}>Launches and code</h{level}>"
+    yield from _details(report, formatter)
+
+
+def _steps(report: ProgramReport, formatter: HtmlFormatter[str]) -> Iterator[str]:
+    """All steps together; then each, and the tactics of its plugin."""
+    is_timed = any(run.eager_us for run in report.runs)
+    yield "<h2>All steps, one after the other</h2>"
+    yield _table(
+        ("shape", "inputs", "result", *(["the op's own run"] if is_timed else [])),
+        (
+            (
+                run.name,
+                ", ".join(map(extents, run.dims)),
+                result_of_run(run),
+                *([microseconds(run.eager_us)] if is_timed else []),
+            )
+            for run in report.runs
+        ),
+        numbers=(2, 3),
+    )
+    for number, step in enumerate(report.steps, start=1):
+        how = "by torch" if step.launch is None else f"plugin {step.launch.op}"
+        yield f"<h2>Step {number}: {escape(step.name)}, {escape(how)}</h2>"
+        if step.launch is not None:
+            yield from _plugin(step.launch, formatter, level=3)
+
+
+def _op(report: DryRunReport) -> Iterator[str]:
     yield "<h2>Op</h2>"
     facts = {
         "signature": report.signature,
@@ -96,11 +144,13 @@ def _summary(report: DryRunReport) -> Iterator[str]:
         "GPU": report.gpu,
         "speed of a copy": f"{report.copy_gbps:.0f} GB/s" if report.copy_gbps else "",
         "versions": ", ".join(f"{n} {v}" for n, v in report.versions.items()),
-        "date": report.date,
+        "date": report.date.replace("T", " ").replace("+00:00", " UTC"),
     }
     known = ((name, value) for name, value in facts.items() if value)
     yield f"<dl>{''.join(f'<dt>{n}</dt><dd>{escape(v)}</dd>' for n, v in known)}</dl>"
-    yield "<h2>Tactics</h2>"
+
+
+def _tactics(report: DryRunReport) -> Iterator[str]:
     yield from _chart(report)
     headings = ["tactic", "config", "registers", "shared", "spills", "result"]
     headings += ["of a copy"] if report.copy_gbps else []
@@ -171,7 +221,6 @@ def _chart(report: DryRunReport) -> Iterator[str]:
 
 
 def _details(report: DryRunReport, formatter: HtmlFormatter[str]) -> Iterator[str]:
-    yield "<h2>Launches and code</h2>"
     for tactic in report.tactics:
         if tactic.error is not None:
             continue

@@ -182,12 +182,6 @@ class ProgramReport(DryRunReport):
         more = {"steps": steps, "runs": list(map(plain, self.runs))}
         return json.dumps({**json.loads(super().to_json()), **more}, indent=2)
 
-    def to_html(self) -> str:
-        """The report, with all code, as one HTML page that needs no other file."""
-        from . import program_text
-
-        return program_text.as_html(self)
-
     def show(self) -> None:
         """Print the report, in colour if standard output is a terminal."""
         from . import program_text

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""A report of several steps on a terminal, and as a web page."""
+"""A report of several steps on a terminal."""
 
 from __future__ import annotations
 
@@ -43,18 +43,6 @@ def show(report: ProgramReport) -> None:
     console.print(renderable(report))
 
 
-def as_html(report: ProgramReport) -> str:
-    """Every launch, and all code."""
-    report = replace(report, verbose=True)
-    console = Console(record=True, file=io.StringIO(), width=_width(report))
-    console.print(renderable(report))
-    for launch in report.launches:
-        for tactic in launch.tactics:
-            name = f"{launch.op}, tactic {tactic.tactic}"
-            console.print(Text(f"\n{name}: {tactic.entry}\n\n{tactic.code}"))
-    return console.export_html()
-
-
 def renderable(report: ProgramReport) -> RenderableType:
     """What rich prints of a report."""
     steps, runs = _steps(report), Padding(_runs(report), (0, 0, 0, 2))
@@ -86,18 +74,22 @@ def _runs(report: ProgramReport) -> Table:
     for heading in headings if is_timed else headings[:-1]:
         table.add_column(heading, overflow="fold")
     for run in report.runs:
-        cells = run.name, ", ".join(map(extents, run.dims)), _result(run)
-        table.add_row(*map(Text, cells), *([_us(run.eager_us)] if is_timed else []))
+        cells = run.name, ", ".join(map(extents, run.dims)), result_of_run(run)
+        table.add_row(
+            *map(Text, cells), *([microseconds(run.eager_us)] if is_timed else [])
+        )
     return table
 
 
-def _result(run: RunReport) -> str:
+def result_of_run(run: RunReport) -> str:
+    """A time, or what else is known."""
     if run.ok is None:
         return "not run"
     if not run.ok:
         return "WRONG"
-    return _us(run.time_us) or "interpreted"
+    return microseconds(run.time_us) or "interpreted"
 
 
-def _us(time: float | None) -> str:
+def microseconds(time: float | None) -> str:
+    """A time; empty where there is none."""
     return "" if time is None else f"{time:.1f} us"
