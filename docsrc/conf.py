@@ -58,7 +58,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": r"/custom_plugin_",
     "ignore_pattern": r"engine_or_dry_run\.py",
-    "copyfile_regex": r".*\.ipynb",
+    "copyfile_regex": r"first_kernel\.ipynb|engine_or_dry_run\.py",
     "within_subsection_order": "_gallery.order",
     "image_scrapers": ("_gallery.reports",),
     "reset_modules": ("_gallery.unregister",),

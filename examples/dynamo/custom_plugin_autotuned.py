@@ -98,16 +98,17 @@ def rows_of(width: int) -> torch_tensorrt.Input:
     return torch_tensorrt.Input(**shapes, max_shape=(4096, width), dtype=torch.float16)
 
 
+def plain(x: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(x, -1)
+
+
 if __name__ == "__main__":
     model = Classifier(256, 1000).half().eval()
     show(
         model,
-        lambda x: torch.softmax(model.linear(x), -1),
+        lambda x: plain(model.linear(x)),
         [rows_of(256)],
         lambda target: tta.dry_run(
-            "example::softmax",
-            [rows_of(1000)],
-            target,
-            reference=lambda x: torch.softmax(x, -1),
+            "example::softmax", [rows_of(1000)], target, reference=plain
         ),
     )

@@ -106,6 +106,10 @@ def rows_of(width: int) -> torch_tensorrt.Input:
     return torch_tensorrt.Input(**shapes, max_shape=(2048, width), dtype=torch.float16)
 
 
+def squared(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x) ** 2
+
+
 def capped(x: torch.Tensor, cap: float) -> torch.Tensor:
     return (cap * torch.tanh(x.float() / cap)).to(x.dtype)
 
@@ -114,13 +118,10 @@ if __name__ == "__main__":
     head = Head(256, 1000).half().eval()
     show(
         head,
-        lambda x: capped(head.outer(torch.relu(head.inner(x)) ** 2), 30.0),
+        lambda x: capped(head.outer(squared(head.inner(x))), 30.0),
         [rows_of(256)],
         lambda target: tta.dry_run(
-            "example::squared_relu",
-            [rows_of(1024)],
-            target,
-            reference=lambda x: torch.relu(x) ** 2,
+            "example::squared_relu", [rows_of(1024)], target, reference=squared
         ),
         lambda target: tta.dry_run(
             "example::soft_cap",
