@@ -21,6 +21,7 @@ SUITE = f"""\
         lanes=("nightly",),
         cwd="{TESTS}",
         paths=(".",),
+        setup=("cuda-core",),
         jobs="auto",
         variants=("standard",),
         platforms=("linux-x86_64",),
