@@ -337,6 +337,15 @@ def test_a_page_is_translated(tmp_path: Path) -> None:
     assert [line.rstrip() for line in made.splitlines()] == RST.splitlines()
 
 
+def test_the_reference_has_each_name_on_its_page(text: Mapping[str, str]) -> None:
+    page = text[pages.API]
+    name = "torch_tensorrt.annotation"
+    assert f".. autofunction:: {name}.triton\n" in page
+    assert f".. autoclass:: {name}.Target\n   :members:\n" in page
+    assert f".. automodule:: {name}.errors\n   :members:\n" in page
+    assert "autosummary" not in page
+
+
 def test_what_has_no_translation_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("> a quotation\n")
     with pytest.raises(SystemExit, match="no translation of blockquote"):

@@ -42,6 +42,7 @@ PLACES = (
 LEFT_OUT = (
     "*/py.typed",  # Torch-TensorRT does not say that it has types
     f"{EXAMPLES}/README.rst",
+    f"{EXAMPLES}/*.ipynb",
     "examples/cpp/README.md",
     # About the overlay, the environment and the tools of this repository.
     *(f"{TESTS}/*{name}*.py" for name in ("packaging", "overlay", "engineless")),

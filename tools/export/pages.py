@@ -46,6 +46,8 @@ each of its configs as a tactic, and the engine runs without Python.
 
 """
 
+PY = Path(__file__).resolve().parents[2] / "py"
+
 _UNDERLINES = "=-^~"
 _ADMONITIONS = ("note", "tip", "warning", "important")
 _MARKDOWN = MarkdownIt("commonmark").enable("table").use(colon_fence_plugin)
@@ -131,6 +133,7 @@ class _Page:
     def __init__(self, name: str, anchors: frozenset[str]) -> None:
         self.name = name
         self.anchors = anchors
+        self.module = ""  # that entries of a summary are in
 
     # --- Blocks -----------------------------------------------------------------------
 
@@ -173,7 +176,7 @@ class _Page:
             return f".. code-block:: {node.info or 'text'}\n\n{_indented(body)}"
         name, argument = directive.groups()
         if name == "eval-rst":
-            return body
+            return self._entries(body)
         options = re.match(r"(:.+\n?)*", body)
         assert options is not None
         head = "\n".join([f".. {name}:: {argument}".rstrip(), _indented(options[0])])
@@ -181,6 +184,27 @@ class _Page:
         if name in _ADMONITIONS:
             rest = self._blocks(SyntaxTreeNode(_MARKDOWN.parse(rest)))
         return "\n\n".join(filter(None, (head.rstrip(), _indented(rest))))
+
+    def _entries(self, text: str) -> str:
+        """``text`` with the entries of a summary in place of pages for each.
+
+        Upstream's own primary domain is C++, in which generated pages fail.
+        """
+        lines = []
+        for line in text.splitlines():
+            if module := re.match(r"\.\. currentmodule:: (\S+)", line):
+                self.module = module[1]
+            if entry := re.fullmatch(r"   ~?(\w[\w.]*)", line):
+                name = f"{self.module}.{entry[1]}"
+                file = PY / f"{name.replace('.', '/')}.py"
+                is_class = entry[1].rpartition(".")[2][0].isupper()
+                kind = "class" if is_class else "function"
+                kind = "module" if file.is_file() else kind
+                members = "" if kind == "function" else "\n   :members:"
+                lines.append(f".. auto{kind}:: {name}{members}\n")
+            elif not re.match(r"\.\. autosummary|   :(toctree|nosignatures)", line):
+                lines.append(line)
+        return "\n".join(lines).strip()
 
     _colon_fence = _fence
 
