@@ -23,7 +23,7 @@ from files import PROJECT
 HOOKS = {
     "isort": ("isort", "isort", r"\.py$"),
     "black": ("black", "black --quiet", r"\.py$"),
-    "clang-format": ("clang-format", "clang-format -i", r"\.(cpp|h|cu)$"),
+    "clang-format": ("clang-format", "clang-format -i", r"\.(cpp|h|cu|cuh)$"),
     "trailing-whitespace": ("pre-commit-hooks", "trailing-whitespace-fixer", ""),
     "mixed-line-ending": ("pre-commit-hooks", "mixed-line-ending --fix=lf", ""),
     "check-added-large-files": (

@@ -74,7 +74,8 @@ PARTS = (
         "feat(annotation): more languages",
         "The other languages, each in a folder that no module outside of it names.",
         roots=(f"{ANNOTATION}/backends/*/*",),
-        others=(f"{TESTS}/test_imports.py",),  # which goes through all folders
+        # These go through all languages.
+        others=(f"{TESTS}/test_imports.py", f"{TESTS}/test_features.py"),
         toolchains=("cuda.tile", "cutlass", "cuda.core"),
     ),
     Part(
@@ -142,16 +143,17 @@ def parts(files: Mapping[str, str]) -> dict[str, int]:
         """The commits of tests that import a file; of data, that name it."""
         if path in imported:
             return [found[test] for test in code if path in imported[test]]
-        name = PurePosixPath(path)
-        words = (name.name, f'"{name.parent.name}"')
-        return [found[test] for test in code if any(w in code[test] for w in words)]
+        names = "|".join(PurePosixPath(path).relative_to(TESTS).parts)
+        return [
+            found[test] for test in code if re.search(rf"\b({names})\b", code[test])
+        ]
 
     for path in files:  # what tests use comes with the first that uses it
         is_test = PurePosixPath(path).name.startswith("test_")
         if path in code and not is_test:
             found[path] = max(found[path], min(users(path), default=0))
         elif path not in found:
-            found[path] = min(users(path), default=len(PARTS) - 1)
+            found[path] = min(users(path), default=0)
     return found
 
 
@@ -160,18 +162,18 @@ def public_names(text: str, present: Collection[str]) -> str:
     named = public({**dict.fromkeys(present, ""), PUBLIC: text})
     gone = {name for name, path in named.items() if path not in present}
     lines = text.splitlines(keepends=True)
+    nodes: list[ast.stmt | ast.expr] = []
     for node in ast.walk(ast.parse(text)):
         match node:
-            case ast.Constant(value=name):
-                is_gone = name in gone
-            case ast.ImportFrom() | ast.If():
+            case ast.Assign(value=ast.List(elts=elements) | ast.Dict(keys=elements)):
+                nodes += (e for e in elements if ast.literal_eval(e) in gone)
+            case ast.ImportFrom() | ast.If():  # of imports for type checkers
                 aliases = [a for a in ast.walk(node) if isinstance(a, ast.alias)]
-                is_gone = bool(aliases) and all(a.asname in gone for a in aliases)
-            case _:
-                continue
-        if is_gone:
-            for number in range(node.lineno - 1, node.end_lineno or node.lineno):
-                lines[number] = ""
+                if aliases and all(alias.asname in gone for alias in aliases):
+                    nodes.append(node)
+    for node in nodes:
+        for number in range(node.lineno - 1, node.end_lineno or node.lineno):
+            lines[number] = ""
     return "".join(lines)
 
 
