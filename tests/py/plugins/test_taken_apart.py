@@ -34,6 +34,7 @@ from torch_tensorrt.annotation.errors import (
 )
 from torch_tensorrt.dynamo.conversion._TRTInterpreter import TRTInterpreter
 from torch_tensorrt.dynamo.conversion.plugins import _aliased_io, _launch, _program
+from torch_tensorrt.dynamo.lowering.passes import constant_folding
 
 half, f32 = torch.float16, torch.float32
 Input = torch_tensorrt.Input
@@ -339,8 +340,9 @@ def test_an_op_with_a_launch_that_no_tactic_serves_stays_in_pytorch(op: Define) 
     op(unlaunchable, torch.empty_like)
     with warned(
         r"apart::unlaunchable, node .* stays in PyTorch: .*launch 1, of kernel"
-    ):
+    ) as messages:
         parts = partitioned(Around(lambda x: torch.ops.apart.unlaunchable(x)), [STATIC])
+    assert sum("launch 1, of kernel" in message for message in messages) == 1
     assert "apart.unlaunchable" in str(parts.graph) or any(
         "apart.unlaunchable" in str(part.graph) for part in parts.children()
     )
@@ -381,6 +383,17 @@ def test_a_call_on_constants_alone_is_computed_by_the_ops_own_code(op: Define) -
     (constant,) = parts._run_on_acc_0.parameters()
     torch.testing.assert_close(constant.cpu(), torch.full((4, 1024), 1 / 1024))
     assert calls(parts._run_on_acc_0) == ["aten.add.Tensor"]
+
+
+def test_a_call_on_constants_that_is_not_folded_is_taken_apart(
+    op: Define, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = torch._library.custom_ops.OPDEFS[defined(op)]
+    made.register_kernel("cpu")(lambda x: torch.empty_like(x, dtype=f32))
+    kind = constant_folding._TorchTensorRTConstantFolder
+    monkeypatch.setattr(kind, "is_impure", lambda folder, node: True)
+    parts = partitioned(OfConstants(), [Input((4, 1024), dtype=f32)])
+    assert "apart.normalize_step0" in calls(parts._run_on_acc_0)
 
 
 def in_two_ways(x: Tensor) -> Tensor:

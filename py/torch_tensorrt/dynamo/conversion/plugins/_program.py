@@ -297,9 +297,24 @@ def take_apart(graph_module: GraphModule, settings: Any) -> GraphModule:
 
     A call on constants alone stays: the next passes compute it, with the op's own code.
     """
-    changed, folded = False, _folded(graph_module.graph)
-    for node in list(graph_module.graph.nodes):
-        if node in folded or (call := _call_of(node)) is None:
+    constants = _constants(graph_module.graph)
+    nodes = [node for node in graph_module.graph.nodes if node not in constants]
+    return _taken_apart(graph_module, settings, nodes)
+
+
+def take_apart_rest(graph_module: GraphModule, settings: Any) -> GraphModule:
+    """Replace the calls on constants that are there after constants were folded."""
+    constants = _constants(graph_module.graph)
+    nodes = [node for node in graph_module.graph.nodes if node in constants]
+    return _taken_apart(graph_module, settings, nodes)
+
+
+def _taken_apart(
+    graph_module: GraphModule, settings: Any, nodes: Sequence[Node]
+) -> GraphModule:
+    changed = False
+    for node in nodes:
+        if (call := _call_of(node)) is None:
             continue
         try:
             changed |= _replace(graph_module, call, settings)
@@ -315,8 +330,8 @@ def take_apart(graph_module: GraphModule, settings: Any) -> GraphModule:
     return graph_module
 
 
-def _folded(graph: Graph) -> set[Node]:
-    """The nodes whose values Torch-TensorRT computes when it folds constants."""
+def _constants(graph: Graph) -> set[Node]:
+    """The nodes whose values are known, which Torch-TensorRT may compute."""
     found: set[Node] = set()
     for node in graph.nodes:
         is_pure = isinstance(node.target, OpOverload) and (
@@ -527,6 +542,10 @@ def _in_steps(call: _Call, structure: Structure, given: Values) -> tuple[Any, ..
 
 
 def take_apart_in_graphs() -> None:
-    """Put :func:`take_apart` first among Torch-TensorRT's lowering passes, once."""
+    """Put :func:`take_apart` first among Torch-TensorRT's lowering passes, once.
+
+    The rest is taken apart last, when constants were folded.
+    """
     if take_apart not in passes.ATEN_POST_LOWERING_PASSES.passes:
         passes._aten_lowering_pass(index=0)(take_apart)
+        passes._aten_lowering_pass(take_apart_rest)
