@@ -65,6 +65,13 @@ def only_entry(text: str, name: str, kernel: str) -> str:
     return _with_sound_variables(text, kernel)
 
 
+def _only(text: str) -> re.Match[str]:
+    """The entry of what :func:`only_entry` returned."""
+    found = _ENTRY.search(without_comments(text))
+    assert found is not None, "only_entry found it"
+    return found
+
+
 def _with_sound_variables(text: str, kernel: str) -> str:
     """``text`` without the variables that nothing in it names.
 
@@ -99,8 +106,7 @@ def _may_be_written(text: str, name: str) -> bool:
 
     The variable's address is read as one more pointer that the entry takes.
     """
-    start, state = _ENTRY.search(without_comments(text)), "tta_state"
-    assert start is not None, "only_entry found it"
+    start, state = _only(text), "tta_state"
     place = rf"(?<![\w$]){re.escape(name)}(?:\s*\+\s*\d+)?"
     body = without_comments(text)[start.end() :]
     if re.search(rf"(?<![\w.])(?:st|atom|red)\b[^;]*\[\s*{place}\s*\]", body):
@@ -134,8 +140,7 @@ def baked(text: str, values: Mapping[str, tuple[str, str]], kernel: str) -> str:
             r"ld\.param(?:::entry)?\.[bsuf](?:64|32)(\s+%\w+\s*,)"
             rf"\s*\[{re.escape(name)}\];"
         )
-        start = _ENTRY.search(without_comments(text))
-        assert start is not None, "only_entry found it"
+        start = _only(text)
         head, body = text[: start.end()], text[start.end() :]
         body = load.sub(rf"mov.{kind}\1 {operand};", body)
         if identifier(name).search(without_comments(body)):
@@ -169,8 +174,7 @@ def with_directives(
         maxnreg: registers a thread at most; 0 for any number.
         min_blocks: blocks that a multiprocessor is to hold; 0 where it is not said.
     """
-    start = _ENTRY.search(without_comments(text))
-    assert start is not None, "only_entry found it"
+    start = _only(text)
     open_brace = start.end() - 1
     parameters_end = text.rindex(")", 0, open_brace)
     directives = text[parameters_end + 1 : open_brace]

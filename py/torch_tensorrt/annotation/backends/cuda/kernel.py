@@ -41,29 +41,17 @@ _ARCHITECTURE = ("-arch", "--gpu-architecture")
 _INCLUDE = ("-I", "--include-path")
 _REGISTERS = ("-maxrregcount", "--maxrregcount")
 _LINKED = (
-    *(
-        "-dc",
-        "--device-c",
-        "-rdc",
-        "--relocatable-device-code",
-        "-dlto",
-        "--dlink-time-opt",
-    ),
-    *("-ewp", "--extensible-whole-program"),
-)
+    "-dc", "--device-c", "-rdc", "--relocatable-device-code", "-dlto",
+    "--dlink-time-opt", "-ewp", "--extensible-whole-program",
+)  # fmt: skip
 _ASSEMBLER = ("-Xptxas", "--ptxas-options", "-G", "--device-debug")
 _PRECOMPILED = (
-    "-pch",
-    "--pch",
-    "--create-pch",
-    "--use-pch",
-    "--pch-dir",
-    "--pch-verbose",
-)
+    "-pch", "--pch", "--create-pch", "--use-pch", "--pch-dir", "--pch-verbose"
+)  # fmt: skip
 _WITH_VALUE = (
-    *(*_ARCHITECTURE, *_INCLUDE, *_REGISTERS, "-Xptxas", "-D", "-U", "-std", "--std"),
-    *("--define-macro", "--undefine-macro"),
-)
+    *_ARCHITECTURE, *_INCLUDE, *_REGISTERS, "-Xptxas", "-D", "-U", "-std", "--std",
+    "--define-macro", "--undefine-macro",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -307,11 +295,11 @@ class CUDAKernel:
         Raises:
             ArgumentError: an argument does not fit the kernel.
         """
-        from .launch import Call, launched, runs_here
+        from .launch import Call, launch_here, launched
 
         call = Call(self.code(keywords), grid, block, args, shared_mem)
         if not launched(call):
-            runs_here(call, stream)
+            launch_here(call, stream)
 
 
 def _written(kernel: str, name: str, value: Any) -> str:

@@ -68,12 +68,8 @@ class Call:
     @property
     def sizes(self) -> tuple[tuple[Any, Any, Any], ...]:
         """Grid, block and cluster, each along x, y and z."""
-        x, y, z = self.grid, self.block, self.cluster
-        return (
-            self._three("grid", x),
-            self._three("block", y),
-            self._three("cluster", z),
-        )
+        names = ("grid", "block", "cluster")
+        return tuple(self._three(name, getattr(self, name)) for name in names)
 
     def _three(self, what: str, sizes: Any) -> tuple[Any, Any, Any]:
         given = tuple(sizes) if isinstance(sizes, tuple | list) else (sizes,)
@@ -206,7 +202,7 @@ def _loaded(code: Code, device: int) -> tuple[LoadedKernel, tuple[Any, ...]]:
     )
 
 
-def runs_here(call: Call, stream: Any) -> None:
+def launch_here(call: Call, stream: Any) -> None:
     """Launch on this machine's GPU, as the user's own call does.
 
     Raises:
@@ -222,6 +218,11 @@ def runs_here(call: Call, stream: Any) -> None:
     values: list[Any] = []
     types: list[Any] = []
     for (parameter, declared), value in zip(parameters, call.args, strict=True):
+        if isinstance(value, torch.Tensor) and not value.is_cuda:
+            raise ArgumentError(
+                f"kernel {call.code.base}: launched with a tensor on {value.device}. "
+                "Move it to the GPU."
+            )
         if value is None or isinstance(value, torch.Tensor):
             values.append(0 if value is None else value.data_ptr())
             types.append(ctypes.c_void_p)
