@@ -54,6 +54,16 @@ def of(
     return launch
 
 
+def by_torch(declared: str, value: Any) -> Callable[..., None]:
+    """Launches the kernel with one more parameter as torch does."""
+
+    def launch(x, out):
+        kernel = torch.cuda._compile_kernel(with_parameter(declared), "k")
+        kernel((1, 1, 1), (32, 1, 1), [x, out, x.numel(), value])
+
+    return launch
+
+
 def with_parameter(declared: str) -> str:
     return PLAIN.replace("int n", f"int n, {declared}")
 
@@ -90,6 +100,9 @@ COMPILED = {
         "takes int there, and the launch passes",
     ),
     "bool": (of(with_parameter("bool p"), 2), "reaches 2 within the profile"),
+    "negative": (of(with_parameter("unsigned p"), -1), "reaches -1 within the profile"),
+    "torch's float": (by_torch("float p", 0.5), "passes it as float64, 8 bytes, and"),
+    "torch's int": (by_torch("float p", 1), "passes it as int32, 4 bytes, and the"),
     "size": (of(with_parameter("float f"), lambda n: n), "let the kernel take an int"),
     "wide": (of(with_parameter("int p"), 2**40), "which int of 4 bytes does not hold"),
     "struct": (
