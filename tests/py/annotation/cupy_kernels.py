@@ -28,7 +28,7 @@ module = cupy.RawModule(code=SOURCE, name_expressions=(NAME,))
 
 def launch_raw(x, out):
     n = x.numel()
-    with cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
+    with cupy.cuda.Stream.from_external(torch.cuda.current_stream()):
         arguments = (x.data_ptr(), cupy.from_dlpack(out), np.int32(n), np.float32(3))
         raw((cdiv(n, 128),), (128,), arguments)
 

@@ -288,6 +288,27 @@ def _code_of_cupy(
     return Code.of(code or "", name, [*options, *_CUPYS])
 
 
+class _CuPyStream(contextlib.nullcontext[None]):
+    """A ``cupy.cuda.Stream``, or ``ExternalStream``, on which nothing runs."""
+
+    ptr = 0
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    @staticmethod
+    def from_external(_: Any) -> _CuPyStream:
+        """One of torch's."""
+        return _CuPyStream()
+
+    def synchronize(self) -> None:
+        """Nothing runs."""
+
+    def use(self) -> _CuPyStream:
+        """Nothing runs."""
+        return self
+
+
 class Array:
     """A CuPy array that shares a tensor's memory.
 
@@ -356,16 +377,13 @@ def _cupy() -> Iterator[tuple[Any, str, Any]]:
 
         return convert
 
-    stream = cupy.cuda.ExternalStream
     yield cupy, "RawKernel", raw_kernel
     yield cupy, "RawModule", raw_module
     yield cupy, "asarray", shared(cupy.asarray)
     yield cupy, "from_dlpack", shared(cupy.from_dlpack)
-    yield (
-        cupy.cuda,
-        "ExternalStream",
-        lambda *args: contextlib.nullcontext() if is_catching() else stream(*args),
-    )
+    for name in ("Stream", "ExternalStream"):
+        original = getattr(cupy.cuda, name)
+        yield cupy.cuda, name, _in_recordings(original, _CuPyStream)
 
 
 def _kernels_of_cupy() -> Iterator[tuple[Any, Any, Any]]:
@@ -599,14 +617,18 @@ def _cuda_core() -> Iterator[tuple[Any, str, Any]]:
 def _in_recordings(original: Any, stand_in: Any) -> Any:
     """``stand_in`` while this thread records, the original otherwise."""
 
-    class Either:
-        def __new__(cls, *args: Any, **keywords: Any) -> Any:
+    class Either(type):
+        def __call__(cls, *args: Any, **keywords: Any) -> Any:
             return (stand_in if is_catching() else original)(*args, **keywords)
 
-    for name in ("from_handle", "from_ptx"):
-        if hasattr(stand_in, name):
-            setattr(Either, name, staticmethod(getattr(stand_in, name)))
-    return Either
+        def __getattr__(cls, name: str) -> Any:
+            is_known = is_catching() and hasattr(stand_in, name)
+            return getattr(stand_in if is_known else original, name)
+
+        def __instancecheck__(cls, value: Any) -> bool:
+            return isinstance(value, original) or type(value) is stand_in
+
+    return Either(original.__name__, (), {})
 
 
 def _config(
