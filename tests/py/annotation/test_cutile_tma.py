@@ -21,6 +21,7 @@ from kernels import info
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._code.effects import effects
+from torch_tensorrt.annotation._code.lowering import sections
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range
 from torch_tensorrt.annotation.errors import CompileError, UnsupportedKernelError
@@ -189,6 +190,22 @@ def test_a_size_that_a_map_cannot_have_is_refused(lower: int, divisor: int) -> N
     code = tileiras.embedded_ptx(cubin())
     with pytest.raises(UnsupportedKernelError, match=r"known to be a multiple of \d"):
         hidden_maps(cubin(), code, given)
+
+
+def test_a_map_of_something_else_than_a_tensor_is_refused() -> None:
+    """The bits of an address that a map holds; here it loses the upper ones."""
+    mask = bytes.fromhex("ffffffffffff1f00")
+    assert mask in machine_code()
+    code = machine_code().replace(mask, bytes.fromhex("ffff000000000000"))
+    with pytest.raises(UnsupportedKernelError, match="else than a tensor from its"):
+        read(instead(code))
+
+
+def test_host_code_that_refers_to_other_code_is_not_called() -> None:
+    relocations = sections(sections(cubin())[b".nv.host"])[b".rela.ltext"]
+    image = cubin().replace(relocations, bytes(8) + relocations[8:])
+    with pytest.raises(UnsupportedKernelError, match="refers to other code"):
+        read(image)
 
 
 def test_a_map_that_is_not_written_as_a_whole_is_refused() -> None:
