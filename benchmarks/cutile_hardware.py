@@ -28,13 +28,15 @@ from common import Contest, cache_of_its_own, compile_here, like_first, two_step
 from hardware import (
     OWN,
     Launch,
-    as_launched,
     interleaved,
     largest_error,
     result,
     same_bits,
 )
 from torch.nn.functional import scaled_dot_product_attention
+
+from torch_tensorrt.annotation._dry_run.execute import load
+from torch_tensorrt.annotation._dry_run.report import TacticReport
 
 MATMUL: list[dict[str, Any]] = [
     {"tiles": (128, 128, 64)},
@@ -134,7 +136,7 @@ def run_all(directory: Path) -> Iterator[Contest]:
             label = ", ".join(f"{k}={v}" for k, v in tactic.config.items())
             if tactic.error is not None:
                 raise RuntimeError(f"{name}, {label}: {tactic.error}")
-            ours = as_launched(tactic, inputs, out)
+            ours = plain_launch(tactic, inputs, out)
             extras = tactic.shapes[0].extras
             own = own_launch(kept[tactic.tactic - 1], inputs, extras, out)
             found, owns = result(ours, out), result(own, out)
@@ -150,6 +152,24 @@ def run_all(directory: Path) -> Iterator[Contest]:
         size = " x ".join(map(str, shapes[0]))
         title = f"{name.partition('_')[0]}, fp16, {size}"
         yield Contest(title, "TFLOP/s", OPERATIONS[name], ours_us, peers)
+
+
+def plain_launch(
+    tactic: TacticReport, inputs: Sequence[torch.Tensor], out: torch.Tensor
+) -> Launch:
+    """A launch with TensorRT's arguments."""
+    (shape,) = tactic.shapes
+    hidden = [
+        torch.empty(extents, dtype=torch.int32, device="cuda")
+        for extents in shape.hidden
+    ]
+    kernel, addresses = load(tactic), [tensor.data_ptr() for tensor in inputs]
+
+    def launch() -> None:
+        outputs = [tensor.data_ptr() for tensor in (out, *hidden)]
+        kernel.launch(shape, addresses, outputs)
+
+    return launch
 
 
 def own_launch(
