@@ -119,6 +119,23 @@ ZEROS = """
   llvm.br ^end(%sum : i32)"""
 
 
+# Both ways run ^head, whose values are equal, and mention the size.
+COMMON = """
+  %low = llvm.icmp "ult" %n, %7 : i32
+  llvm.cond_br %low, ^yes, ^no
+^yes:
+  llvm.br ^head(%1 : i32)
+^no:
+  llvm.br ^head(%2 : i32)
+^head(%first: i32):
+  llvm.br ^loop(%first, %0 : i32, i32)
+^loop(%step: i32, %sum: i32):
+  %more = llvm.add %sum, %n : i32
+  %next = llvm.add %step, %1 : i32
+  %small = llvm.icmp "ult" %next, %m : i32
+  llvm.cond_br %small, ^loop(%next, %more : i32, i32), ^end(%more : i32)"""
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -166,6 +183,14 @@ def test_leading_zeros_that_are_undefined_are_unknown() -> None:
     body = f"%zeros = {zeros} llvm.br ^end(%zeros : i32)"
     assert isinstance(result(body, N, M, {**RANGES, N: Range(0, 1, 9)}), Unknown)
     assert isinstance(result(body, N - 2, M, RANGES), Unknown)
+
+
+def test_a_value_that_both_ways_give_is_of_the_size_itself() -> None:
+    value = result(COMMON, N, sympy.Integer(2), RANGES)
+    for n in (1, 6, 7, 40):
+        assert evaluate(value, {N: n}) == result(
+            COMMON, sympy.Integer(n), sympy.Integer(2), {}
+        )
 
 
 def test_choices_by_two_sizes_are_unknown() -> None:

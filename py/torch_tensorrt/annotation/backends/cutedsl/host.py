@@ -337,7 +337,8 @@ class _Machine:
         if found is None or meeting is None:
             return None
         size, *intervals = found
-        symbol = self._symbol(size)
+        if (symbol := self._symbol(size)) is None:
+            return None
         before = self._arithmetic, self._renamed
         values, memory = self._values, {o: {**at} for o, at in self._memory.items()}
         launches, allocations = len(self.launches), self._allocations
@@ -369,8 +370,11 @@ class _Machine:
         }
         return meeting, [merged(*pair) for pair in zip(first, second, strict=True)]
 
-    def _symbol(self, size: sympy.Expr) -> sympy.Symbol:
-        """What stands for a size in the pieces of choices by it."""
+    def _symbol(self, size: sympy.Expr) -> sympy.Symbol | None:
+        """What stands for a size in the pieces of choices by it; None for a size of
+        which another is a part, on the ways from a branch on that."""
+        if size not in self._sizes and self._sizes.keys() & size.free_symbols:
+            return None
         symbols = {size: symbol for symbol, size in self._sizes.items()}
         name = f"size{len(symbols)}"
         new = sympy.Symbol(name, integer=True, nonnegative=True)
@@ -399,7 +403,8 @@ class _Machine:
         ]
         if len(pieces) == 1:
             return pieces[0].value
-        symbol = self._symbol(number)
+        if (symbol := self._symbol(number)) is None:
+            return Unknown(f"the leading zeros of {number}")
         result: Number = chosen(self._sizes[symbol], symbol, pieces)
         return result
 
@@ -411,7 +416,9 @@ class _Machine:
     ) -> Value:
         """A value that is another one in each interval."""
         if values[0] == values[1]:
-            return values[0]
+            same = values[0]
+            is_expression = isinstance(same, sympy.Basic)
+            return same.xreplace(self._sizes) if is_expression else same
         pieces = list[Piece]()
         for (lower, upper), value in zip(intervals, values, strict=True):
             if isinstance(value, Address | Word):
