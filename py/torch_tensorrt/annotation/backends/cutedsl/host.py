@@ -371,8 +371,8 @@ class _Machine:
         return meeting, [merged(*pair) for pair in zip(first, second, strict=True)]
 
     def _symbol(self, size: sympy.Expr) -> sympy.Symbol | None:
-        """What stands for a size in the pieces of choices by it; None for a size of
-        which another is a part, on the ways from a branch on that."""
+        """What stands for a size in the pieces of choices by it. None for a size that
+        contains another, on the ways from a branch on that."""
         if size not in self._sizes and self._sizes.keys() & size.free_symbols:
             return None
         symbols = {size: symbol for symbol, size in self._sizes.items()}
@@ -416,7 +416,7 @@ class _Machine:
     ) -> Value:
         """A value that is another one in each interval."""
         if values[0] == values[1]:
-            same = values[0]
+            same: Any = values[0]
             is_expression = isinstance(same, sympy.Basic)
             return same.xreplace(self._sizes) if is_expression else same
         pieces = list[Piece]()
