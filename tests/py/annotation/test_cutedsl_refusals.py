@@ -18,6 +18,7 @@ from cutedsl_tools import (
     copy_kernel,
     launch_copy,
 )  # fmt: skip
+from cutlass.cute.runtime import from_dlpack
 from kernels import info
 
 from torch_tensorrt.annotation._target import Target
@@ -248,6 +249,14 @@ def test_an_address_within_a_tensor_is_refused() -> None:
         UnsupportedKernelError, match="an address 8 bytes into a tensor"
     ):
         compiled(launch_offset, info(64))
+
+
+def test_the_memory_behind_a_handle_is_refused() -> None:
+    def launch(x: Any, out: Any) -> None:
+        from_dlpack(x).__c_pointers__()
+
+    with pytest.raises(ArgumentError, match=r"handle \(__c_pointers__\), to write"):
+        compiled(launch, info(64))
 
 
 @cute.jit

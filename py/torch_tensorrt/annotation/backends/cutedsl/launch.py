@@ -187,6 +187,13 @@ class FakeTensor(cute.Tensor):  # type: ignore[misc]
 
     __getitem__ = __setitem__ = fill = layout = _refuse
 
+    def __c_pointers__(self) -> Any:
+        raise ArgumentError(
+            "the launch function asks for the memory behind a tensor's handle "
+            "(__c_pointers__), to write an address there itself. An engine knows its "
+            "addresses when it runs: pass what from_dlpack returns for each tensor."
+        )
+
 
 class FakePointer(cute.Pointer):  # type: ignore[misc]
     """The address of a tensor, as ``iterator`` and ``make_ptr`` give it while a launch
