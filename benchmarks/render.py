@@ -65,7 +65,8 @@ def contests(name: str) -> list[Contest]:
 def render() -> str:
     """The document."""
     tables = {name: section(name) for name in KERNELS}
-    tables |= {"goals": goals(), "build_costs": build_side(), "hardware": hardware()}
+    tables |= {"goals": goals(), "build_costs": build_side()}
+    tables |= {name: hardware(name, text) for name, text in HARDWARE.items()}
     text = TEMPLATE.read_text()
     for name, table in tables.items():
         text = text.replace(f"<!-- {name} -->\n", table)
@@ -89,21 +90,27 @@ def section(name: str) -> str:
     return "\n".join(lines)
 
 
-HARDWARE = """## Triton: what Hopper has
+HARDWARE = {
+    "hardware": """## Triton: what Hopper has
 
 Matrix products and attention with shared memory over 48 KiB, clusters, scratch memory and tensor maps: [how they get them](hardware.md). *Its own launch* is Triton's, of the same kernel and config. Each launch is timed once a round, in turn with all others of its table. Of each kernel, the fastest config is shown. To reach: 0.98 of its own launch, and 0.95 of cuBLAS by one matrix product.
-"""  # noqa: E501  a paragraph of Markdown is one line
+""",  # noqa: E501
+    "hardware_cutedsl": """## CuTe DSL: what Hopper has
+
+Matrix products with [tensor maps](hardware.md#tensor-maps), timed as Triton's are. *Its own launch* is of CuTe DSL's own PTX, with its attributes and with maps that the CUDA driver makes. CUTLASS's kernels are its examples for Hopper.
+""",  # noqa: E501
+}  # a paragraph of Markdown is one line
 
 
-def hardware() -> str:
-    """The section of benchmarks/hardware.py; nothing before it has been run."""
-    if not (RESULTS / "hardware.json").exists():
+def hardware(benchmark: str, introduction: str) -> str:
+    """The section of benchmarks/hardware*.py; nothing before it has been run."""
+    if not (RESULTS / f"{benchmark}.json").exists():
         return ""
-    data, by_work = load("hardware"), dict[str, list[Contest]]()
-    for contest in contests("hardware"):
+    data, by_work = load(benchmark), dict[str, list[Contest]]()
+    for contest in contests(benchmark):
         work, _, kernel = contest.name.rpartition(": ")
         by_work.setdefault(work, []).append(replace(contest, name=kernel))
-    parts = [HARDWARE, where(data["environment"])]
+    parts = [introduction, where(data["environment"])]
     for work, found in by_work.items():
         peers = list(dict.fromkeys(peer for c in found for peer in c.peers))
         headings = ["", "fastest config", "TFLOP/s", *(f"x of {p}" for p in peers)]
