@@ -20,6 +20,7 @@ write what it should? Do its values agree with a reference?
 from __future__ import annotations
 
 import contextlib
+import functools
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,9 +67,10 @@ _OPCHECK = {
     "test_faketensor": _FAKE,
     "test_aot_dispatch_dynamic": _EXPORT,
 }
-_OF_THE_CODE = (
-    *(errors.CompileError, errors.UnsupportedKernelError, errors.PTXError),
-    *(errors.DTypeError, errors.FormatError),
+# Not of the op, but of the call, or of what this machine lacks.
+_OF_THE_CALL = (
+    *(errors.SpecError, errors.TargetError, errors.ToolchainError),
+    errors.DryRunError,
 )
 _SHOWN = 4  # places of one message
 
@@ -223,7 +225,10 @@ class _Check:
         how: dict[str, Any],
         tolerance: float | Mapping[torch.dtype, float] | None,
     ) -> None:
-        self._plugin, self._reference, self._how = plugin, reference, how
+        self._plugin, self._how = plugin, how
+        self._reference = None if reference is None else self._noting(reference)
+        self._raised: BaseException | None = None  # by the reference
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._attributes = {**plugin.defaults, **(how["attributes"] or {})}
         omitted = [None] * (len(plugin.tensors) - len(inputs))
         self._inputs = [*inputs, *omitted]
@@ -267,6 +272,19 @@ class _Check:
             tuple(self._failures),
             tuple(not_checked),
         )
+
+    def _noting(self, reference: Callable[..., Any]) -> Callable[..., Any]:
+        """The reference; what it raises is told from other errors."""
+
+        @functools.wraps(reference)
+        def call(*args: Any, **keywords: Any) -> Any:
+            try:
+                return reference(*args, **keywords)
+            except Exception as error:
+                self._raised = error
+                raise
+
+        return call
 
     def _fail(self, name: str, inputs: str, where: str, message: str) -> None:
         self._checked.add(name)
@@ -332,7 +350,7 @@ class _Check:
         )
         given = (*infos, *self._plugin.weight_infos)
         request = Request.of(given, self._attributes, None)
-        tried = shapes_of(self._plugin, request, not torch.cuda.is_available())
+        tried = shapes_of(self._plugin, request, self._device == "cpu")
         tried |= named_shapes(self._plugin, shapes)
         differing = [
             name
@@ -374,11 +392,17 @@ class _Check:
                 shapes=shapes,
                 **how,
             )
-        except RecordError as error:
-            self._fail(_RECORDING, inputs, "", str(error))
-            return None
-        except _OF_THE_CODE as error:
-            self._fail(_CODE, inputs, "", str(error))
+        except Exception as error:
+            if error is self._raised:
+                told = f"the reference raises {type(error).__name__}: {error}"
+                self._fail(_VALUES, inputs, "", told)
+                return None
+            if not isinstance(error, AnnotationError) or isinstance(
+                error, _OF_THE_CALL
+            ):
+                raise
+            name = _RECORDING if isinstance(error, RecordError) else _CODE
+            self._fail(name, inputs, "", str(error))
             return None
         if not isinstance(report, ProgramReport):
             with _target.compiling_for(target):
@@ -466,23 +490,18 @@ class _Check:
             return True
         where = f"at {name} {_dims(dims)}"
 
-        def fakes() -> list[torch.Tensor | None]:
-            pairs = zip(infos, dims, strict=True)
-            return [
-                None if info is None else torch.empty(of or (), dtype=info.dtype)
-                for info, of in pairs
-            ]
-
         with FakeTensorMode(allow_non_fake_inputs=True):
             try:
-                called = torch_op(self._plugin)(**self._by_name(fakes()))
+                given = _empty(infos, dims, "cuda")  # as the op is recorded
+                called = torch_op(self._plugin)(**self._by_name(given))
                 found = as_tensors(called, "the op")
             except Exception as error:  # of the user's own function
                 told = f"the fake kernel raises {type(error).__name__}: {error}"
                 self._fail(_FAKE, inputs, where, told)
                 return False
             try:
-                called = self._reference(*fakes(), **self._attributes)
+                given = _empty(infos, dims, self._device)
+                called = self._reference(*given, **self._attributes)
                 expected = as_tensors(called, "the reference")
             except Exception as error:  # it need not run on fake tensors
                 why = f"the reference does not run on fake tensors: {error}"
@@ -508,10 +527,8 @@ class _Check:
         """What ``torch.library.opcheck`` says of the op, or of the reference as it."""
         op, where = torch_op(self._plugin).default, f"at {_dims(dims)}"
         has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-        on_gpu = torch.cuda.is_available()
-        is_own = on_gpu or has_kernel(self._plugin.op, "CPU")
-        if not is_own and self._reference is None:
-            why = "no GPU here runs the op, and no reference= takes its place"
+        is_own = self._device == "cuda" or has_kernel(self._plugin.op, "CPU")
+        if not is_own and (why := self._why_not_in_place(infos, dims)):
             self._skip(why, f"{_SCHEMA}, {_EXPORT}")
             return
         with contextlib.ExitStack() as stack:
@@ -520,14 +537,12 @@ class _Check:
             stack.enter_context(torch.random.fork_rng())
             if not is_own:
                 stack.enter_context(self._in_place_of(op))
-            tensors = self._tensors(infos, dims, "cuda" if on_gpu else "cpu")
+            tensors = self._tensors(infos, dims)
             copies = [t if t is None else t.clone() for t in tensors]
             try:
                 outputs = as_tensors(op(**self._by_name(copies)), "the op")
             except Exception as error:  # of the user's own function
-                who = (
-                    "the op's own eager run" if is_own else "the reference, on the CPU,"
-                )
+                who = "the op's own eager run" if is_own else "the reference"
                 told = f"{who} raises {type(error).__name__}: {error}"
                 self._fail(_VALUES, inputs, where, told)
                 return
@@ -559,12 +574,23 @@ class _Check:
                 self._checked.add(name)
 
     def _tensors(
-        self, infos: Sequence[TensorInfo | None], dims: Dims, device: str
+        self, infos: Sequence[TensorInfo | None], dims: Dims
     ) -> list[torch.Tensor | None]:
         dtypes = [torch.bool if info is None else info.dtype for info in infos]
         make = self._makes_inputs(infos)
-        made = make(dims) if make else random_inputs(dims, dtypes, device)
-        return [t if t is None else t.to(device) for t in made]
+        made = make(dims) if make else random_inputs(dims, dtypes, self._device)
+        return [t if t is None else t.to(self._device) for t in made]
+
+    def _why_not_in_place(self, infos: Sequence[TensorInfo | None], dims: Dims) -> str:
+        """Why the reference cannot take the op's place on the CPU; empty if it can."""
+        if self._reference is None:
+            return "no GPU here runs the op, and no reference= takes its place"
+        try:
+            with FakeTensorMode():
+                torch_op(self._plugin)(**self._by_name(_empty(infos, dims, "cpu")))
+        except Exception as error:  # of the user's own function
+            return f"the fake kernel does not take tensors of the CPU: {error}"
+        return ""
 
     @contextlib.contextmanager
     def _in_place_of(self, op: torch._ops.OpOverload) -> Iterator[None]:
@@ -595,6 +621,15 @@ class _Check:
         with torch.library._scoped_library(namespace, "FRAGMENT") as library:
             library.impl(name, run, "CPU")
             yield
+
+
+def _empty(
+    infos: Sequence[TensorInfo | None], dims: Dims, device: str
+) -> list[torch.Tensor | None]:
+    return [
+        None if info is None else torch.empty(of or (), dtype=info.dtype, device=device)
+        for info, of in zip(infos, dims, strict=True)
+    ]
 
 
 def _is_like(given: Any, other: torch.Tensor | None) -> bool:
