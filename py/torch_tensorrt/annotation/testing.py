@@ -274,7 +274,7 @@ class _Check:
         )
 
     def _noting(self, reference: Callable[..., Any]) -> Callable[..., Any]:
-        """The reference; what it raises is told from other errors."""
+        """The reference, which keeps what it raises in ``_raised``."""
 
         @functools.wraps(reference)
         def call(*args: Any, **keywords: Any) -> Any:
@@ -397,9 +397,8 @@ class _Check:
                 told = f"the reference raises {type(error).__name__}: {error}"
                 self._fail(_VALUES, inputs, "", told)
                 return None
-            if not isinstance(error, AnnotationError) or isinstance(
-                error, _OF_THE_CALL
-            ):
+            is_ours = isinstance(error, AnnotationError)
+            if not is_ours or isinstance(error, _OF_THE_CALL):
                 raise
             name = _RECORDING if isinstance(error, RecordError) else _CODE
             self._fail(name, inputs, "", str(error))

@@ -125,6 +125,17 @@ def test_a_right_op_that_writes_an_input_passes() -> None:
     assert isinstance(report.reports[0], tta.ProgramReport)
 
 
+def test_a_fake_kernel_that_takes_cuda_tensors_alone_is_right() -> None:
+    def meta(x: Tensor) -> Tensor:
+        assert x.is_cuda
+        return torch.empty_like(x)
+
+    register(meta)
+    report = check(STATIC)
+    assert {"fake kernel", "code", "values"} <= {*report.checked}
+    assert HAS_GPU or "does not take tensors of the CPU" in report.not_checked[0]
+
+
 def test_a_reference_that_raises_fails() -> None:
     register()
     with pytest.raises(CheckError, match="raises KeyError: 'scale'"):
