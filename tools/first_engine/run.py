@@ -18,7 +18,9 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import textwrap
 import time
@@ -66,6 +68,10 @@ def environment() -> dict[str, Any]:
             found["driver"] = f"CUDA {version // 1000}.{version % 1000 // 10}"
     except (ImportError, RuntimeError):  # not installed, or without libcuda
         found["driver"] = None
+    if HAS_GPU and (program := shutil.which("nvidia-smi")):
+        asked = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+        done = subprocess.run(asked, capture_output=True, text=True)
+        found["nvidia-smi"] = " ".join(done.stdout.split())
     return found
 
 
