@@ -248,9 +248,9 @@ def narrowing(x_ptr, out_ptr, n: tl.constexpr, k: tl.constexpr, BLOCK: tl.conste
     tl.store(out_ptr + offsets, (x.to(tl.int16) * n).to(tl.float32))
 
 
-def compiled(kernel: Any, rows: int | Range) -> Any:
+def compiled(kernel: Any, rows: int | Range, axis: int = 1) -> Any:
     def launch(x: Any, out: Any) -> None:
-        kernel[(1,)](x, out, x.shape[0], x.shape[1], BLOCK=64)
+        kernel[(1,)](x, out, x.shape[0], x.shape[axis], BLOCK=64)
 
     def meta(x: Any) -> Any:
         return x.new_empty(48)
@@ -263,6 +263,10 @@ def compiled(kernel: Any, rows: int | Range) -> Any:
 def test_a_constant_that_bounds_a_loop_and_masks_is_an_argument() -> None:
     result = compiled(sum_rows, Range(1, 40, 64_000))
     assert (result.extras, result.names) == ((symbol(0, 0),), ("n",))
+
+
+def test_two_constants_may_be_the_same_size() -> None:
+    assert compiled(sum_rows, Range(1, 40, 64_000), axis=0).names == ("n", "k")
 
 
 def test_a_constant_that_bounds_a_loop_stays_one_in_a_static_shape() -> None:

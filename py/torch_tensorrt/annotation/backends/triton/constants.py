@@ -5,8 +5,8 @@
 People declare numbers of rows and lengths of sequences as ``tl.constexpr``. A kernel
 mostly does with them what it could do with an argument: ``offsets < n``,
 ``range(0, n, BLOCK)``, ``row * n``. That it does the same is not assumed, but proved:
-Triton's front end makes the kernel's IR with the argument, and with the constants of
-some shapes of the profile. They must be equal, with the argument in place of the
+Triton's front end makes the kernel's IR with the argument, and with some constants in
+the range of the profile. They must be equal, with the argument in place of the
 constant. The front end decides by a constant without a trace, and by an argument with
 an operation: a branch, a product, a conversion. So nothing was decided by the constant.
 """
@@ -26,7 +26,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 
 from ..._record.program import Scalar
-from ..._sizes.expressions import on_ints
+from ..._sizes.facts import bounds
 from ..._sizes.values import needs_one_value
 from ..._tensors import Ranges
 from .signature import Signature
@@ -114,17 +114,13 @@ def _ir(source: ASTSource, target: GPUTarget, options: Mapping[str, Any]) -> str
 
 
 def _samples(stand_ins: list[Scalar], ranges: Ranges, general: str) -> Iterator[Values]:
-    """Values of the constants at some shapes, which no other constant has."""
+    """Values that the constants may have, which no other constant has."""
     generator = random.Random(0)
-    points = [{s: getattr(r, e) for s, r in ranges.items()} for e in ("max", "opt")]
-    points += [
-        {s: generator.randint(r.min, r.max) for s, r in ranges.items()}
-        for _ in range(_MOST_TRIED)
-    ]
+    spans = {s.name: bounds(s.expr, ranges) for s in stand_ins}
     taken = set(map(int, re.findall(r"constant (?:dense<)?(-?\d+)", general)))
-    for point in points:
-        values = {s.name: int(on_ints(s.expr)(point)) for s in stand_ins}
-        if len(set(values.values()) - taken) == len(values):
+    for _ in range(_MOST_TRIED):
+        values = {name: generator.randint(*span) for name, span in spans.items()}
+        if len({*values.values()} - taken) == len(values):
             taken |= {*values.values()}
             yield values
 
