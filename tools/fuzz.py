@@ -47,7 +47,6 @@ from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._record import branches
 from torch_tensorrt.annotation._record.program import Constant, Launch, Program, Scalar
 from torch_tensorrt.annotation._record.replay import numbers_in, points_of
-from torch_tensorrt.annotation._sizes.facts import facts
 from torch_tensorrt.annotation._sizes.to_tensorrt import compiled
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, ranges_of, symbol
 from torch_tensorrt.annotation.errors import AnnotationError
@@ -380,7 +379,7 @@ def compiled_difference(
     case: Case, launch: Launch, shapes: Sequence[Shape]
 ) -> str | None:
     """Where ``tactic.at`` of a dry run differs from what the function launches."""
-    op, ranges = f"fuzz::function{os.getpid()}", ranges_of(case.infos)
+    op = f"fuzz::function{os.getpid()}"
     trt_plugins.custom_op(op, impl=case.spec, supports_dynamic_shapes=True)
     try:
         (tactic,) = tta.dry_run(op, case.infos, target="sm_90", execute=False).tactics
@@ -388,18 +387,12 @@ def compiled_difference(
         return None  # 32 bits, say, are not enough
     finally:
         tta.unregister(op)
-    # As Triton's JIT does, a 1 is compiled in.
-    extras = [
-        argument.name
-        for argument in launch.arguments
-        if isinstance(argument, Scalar) and facts(argument.expr, ranges).constant != 1
-    ]
 
     def at(shape: Shape) -> tuple[Any, Any]:
         _, arguments = values(launch, case)(shape)
         launched = tactic.at(*shape)
         return tuple(launched.grid), arguments | dict(
-            zip(extras, launched.extras, strict=True)
+            zip(tactic.arguments, launched.extras, strict=True)
         )
 
     return case.difference(at, shapes)
