@@ -37,7 +37,7 @@ default_role = "code"
 # A reference that leads nowhere is an error, but to what others document.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:class", r"(collections|dataclasses|enum|sympy|torch)\..*"),
+    ("py:class", r"(collections|dataclasses|enum|pathlib|sympy|torch)\..*"),
     ("py:class", r"torch_tensorrt\.dynamo\.(_settings|conversion\._Conv).*"),
     # What only the library uses.
     ("py:class", r"torch_tensorrt\.annotation\._specs\.Fingerprinted"),
