@@ -171,7 +171,7 @@ def check(
 
     Args:
         op: ``"ns::name"``.
-        inputs: the op's tensor inputs, as :func:`dry_run` takes them. Tensors with
+        inputs: the op's tensor inputs, as :func:`.dry_run` takes them. Tensors with
             values are run on as they are; for a ``torch_tensorrt.Input``, a tensor of
             the device ``meta``, and all other shapes and dtypes, values are random.
         reference: called as the op is, and returns the expected outputs; it writes the
@@ -182,11 +182,11 @@ def check(
             floating-point input.
         shapes: more shapes to check at: for each, the extents of every input. They are
             points of the profile; without one, each is compiled for by itself.
-        targets: check for each, as :func:`dry_run` takes it.
-        tolerance: the largest error allowed in floats, as :func:`dry_run` takes it; or
+        targets: check for each, as :func:`.dry_run` takes it.
+        tolerance: the largest error allowed in floats, as :func:`.dry_run` takes it; or
             one for each of ``dtypes``.
         make_inputs: takes the extents of each input and returns the tensors.
-        execute, replay: as :func:`dry_run` takes them.
+        execute, replay: as :func:`.dry_run` takes them.
         seconds: for how long the kernels of one dry run are interpreted, without a GPU.
 
     Returns:

@@ -104,7 +104,8 @@ def ptx(
         launch: ``launch(kernel, *tensors, **config_and_attributes)``, with inputs,
             weights and outputs as tensors; it calls ``kernel(grid, block, args,
             shared_mem=0)`` exactly once.
-        configs, input_formats, output_formats, **keywords: as in :func:`cuda`.
+        configs, input_formats, output_formats: as in :func:`cuda`.
+        **keywords: config keys that hold in every config.
 
     Returns:
         The spec, for ``custom_op(op, impl=...)`` or :func:`custom_plugin`.
