@@ -108,7 +108,7 @@ class Linear(torch.nn.Module):
 
     def __init__(self, columns: int, rows: int) -> None:
         super().__init__()
-        codes, scale = quantized(torch.randn(rows, columns))
+        codes, scale = quantized(torch.randn(rows, columns) / columns**0.5)
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale)
 

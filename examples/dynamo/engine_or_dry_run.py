@@ -104,10 +104,8 @@ def compare(
     for which in ("min_shape", "opt_shape", "max_shape"):
         x = [
             torch.randn(
-                i.shape[which] if isinstance(i.shape, dict) else i.shape,
-                dtype=i.dtype.to(torch.dtype),
-                device="cuda",
-            )
+                i.shape[which] if isinstance(i.shape, dict) else i.shape, device="cuda"
+            ).to(i.dtype.to(torch.dtype))
             for i in inputs
         ]
         torch.testing.assert_close(model(*x), reference(*x), rtol=2e-2, atol=2e-2)
