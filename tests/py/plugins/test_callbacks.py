@@ -187,7 +187,7 @@ def test_it_gets_what_it_declares_by_name(op: str) -> None:
     assert built()
 
 
-def takes_y(x: Any, alhpa: Any, outputs: Any) -> Any: ...
+def takes_y(x: Any, alphq: Any, outputs: Any) -> Any: ...
 def takes_a_default(x: Any, outputs: Any, block: int = 3) -> Any: ...
 def takes_any_number(*args: Any) -> Any: ...
 def takes_float32(x: Any, alpha: npt.NDArray[np.float32]) -> Any: ...
@@ -197,7 +197,7 @@ def takes_nonsense(x: Any, alpha: Nonsense) -> Any: ...  # type: ignore[name-def
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (takes_y, r"`alhpa: Any` is not an argument .* Did you mean alpha\?"),
+        (takes_y, r"`alphq: Any` is not an argument .* Did you mean alpha\?"),
         (takes_a_default, "`block: int = 3` is not an argument of the op. TensorRT "),
         (takes_any_number, r"`\*args: Any` is not an argument of the op"),
         (takes_float32, r"passes an array of float64. .*npt.NDArray\[np.float64\]"),

@@ -215,7 +215,7 @@ def _flags_of_torch() -> list[str]:
     """What torch adds to the options that a kernel is given."""
     names = ("_get_gpu_rtc_compatible_flags", "_get_nvrtc_compatible_flags")
     functions = (getattr(torch_utils, name, None) for name in names)
-    return list(next(filter(None, functions))())
+    return list(next(known for known in functions if known)())
 
 
 # --- CuPy -----------------------------------------------------------------------------

@@ -247,7 +247,8 @@ def _machine_code(cubin: bytes) -> bytes:
     if len(functions) != 1:
         raise _Unknown(f"its CUBIN has {len(functions)} functions for them, not one")
     ((section, start, end),) = functions
-    relocated = _RELOCATION.iter_unpack(found.get(b".rela" + section, b""))
+    table = b".rela" + section  # spellchecker:disable-line
+    relocated = _RELOCATION.iter_unpack(found.get(table, b""))
     if any(start <= at < end for at, _, _ in relocated):
         raise _Unknown("its CUBIN's code for them refers to other code")
     return found[section][start:end]
