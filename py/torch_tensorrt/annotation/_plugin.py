@@ -458,6 +458,7 @@ class Plugin:
             stored: dict[int, set[int]] = {}
             for (step, _), outcome in zip(each, outcomes, strict=True):
                 if isinstance(outcome, Kernel):
+                    self._require_inputs_kept(step, outcome)
                     stored.setdefault(step.index, set()).update(step.stored(outcome))
             for step in steps:
                 if step.index not in stored:
@@ -483,6 +484,17 @@ class Plugin:
                         f"`{weights[view.tensor]}`, which only kernels are given. Pass "
                         "what it computes as the weight, or the tensor as an input."
                     )
+
+    def _require_inputs_kept(self, step: Step, kernel: Kernel) -> None:
+        """Raise if a launch stores to a tensor that the op does not say it writes."""
+        for number, name in enumerate(self.tensors):
+            effect = kernel.effects.get(f"input {number}", "")
+            if STORED in effect and number not in self.writable:
+                raise errors.UnsupportedKernelError(
+                    f"{self.op}: launch {step.index}, of kernel {step.name}, stores to "
+                    f"input `{name}`, which the op does not say it writes. Name it in "
+                    "mutates_args, or store to a copy."
+                )
 
     def _objection(self, program: Program, kernel: Kernel) -> AnnotationError | None:
         """The error for a kernel that writes an input, or no element of an output."""

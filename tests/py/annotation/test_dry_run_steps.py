@@ -322,3 +322,15 @@ def test_an_operation_on_a_weight_is_refused() -> None:
     trt_plugins.custom_op("several::widened", impl=impl)
     with pytest.raises(UnsupportedKernelError, match=r"aten\._to_copy.* weight `w`"):
         tta.dry_run("several::widened", [X], "sm_90")
+
+
+def test_an_input_that_a_launch_writes_must_be_declared() -> None:
+    def scaled_relu(x: Tensor, w: Tensor) -> Tensor:
+        multiply(x, w, x)
+        return torch.relu(x)
+
+    op = torch.library.custom_op("steps::undeclared", scaled_relu, mutates_args=())
+    op.register_fake(lambda x, w: torch.empty_like(x))
+    trt_plugins.custom_op("steps::undeclared", impl=tta.triton())
+    with pytest.raises(UnsupportedKernelError, match="`x`, which the op does not say"):
+        tta.dry_run("steps::undeclared", [X, X[0]], target="sm_90")
