@@ -13,6 +13,7 @@ import torch
 from kernels import info
 
 from torch_tensorrt.annotation._code.lowering import sections
+from torch_tensorrt.annotation._code import lowering
 from torch_tensorrt.annotation._code.ptx import parse
 from torch_tensorrt.annotation._code.ptxas import assemble, settle
 from torch_tensorrt.annotation._record.program import Launch
@@ -234,7 +235,7 @@ def test_an_older_isa_that_gives_other_code_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     codes = iter([{b".text.kernel": b"1"}, {b".text.kernel": b"2"}])
-    monkeypatch.setattr(tileiras, "_machine_code", lambda text, ptxas: next(codes))
+    monkeypatch.setattr(lowering, "_machine_code", lambda text, ptxas: next(codes))
     with pytest.raises(UnsupportedKernelError, match="it gives other machine code"):
         matmul(64, 64, 64, target=Target("sm_90", ptx_isa="9.0"))
 
