@@ -12,8 +12,8 @@ import pytest
 import torch
 from kernels import info
 
-from torch_tensorrt.annotation._code.lowering import sections
 from torch_tensorrt.annotation._code import lowering
+from torch_tensorrt.annotation._code.lowering import sections
 from torch_tensorrt.annotation._code.ptx import parse
 from torch_tensorrt.annotation._code.ptxas import assemble, settle
 from torch_tensorrt.annotation._record.program import Launch
