@@ -260,6 +260,18 @@ def test_the_memory_behind_a_handle_is_refused() -> None:
 
 
 @cute.jit
+def launch_of_dynamic_extents(x: cute.Tensor, out: cute.Tensor):
+    if cutlass.const_expr(isinstance(x.shape[0], int)):
+        raise TypeError("a static extent")
+    copy_kernel(x, out, x.shape[0]).launch(grid=(x.shape[0], 1, 1), block=(128, 1, 1))
+
+
+def test_a_launcher_that_takes_no_static_extents_gets_dynamic_ones() -> None:
+    result = compiled(launch_of_dynamic_extents, info(48))
+    assert result.grid == (48, 1, 1) and result.extras == ()
+
+
+@cute.jit
 def launch_broken(x: cute.Tensor, out: cute.Tensor):
     copy_kernel(x, out).launch(grid=(1, 1, 1), block=(64, 1, 1))
 

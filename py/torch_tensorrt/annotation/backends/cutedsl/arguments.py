@@ -38,17 +38,20 @@ class HostArguments:
 
     Args:
         parameters: of the kernel; the facts that the compiler gets are added to it.
+        is_static: numbers that are known are compiled in; otherwise 0 and 1 alone.
 
     Attributes:
         samples: what CuTe DSL compiles for.
         values: what they are, in terms of the extents.
+        compiled_in: whether a number other than 0 and 1 is.
     """
 
-    def __init__(self, parameters: Parameters) -> None:
-        self._parameters = parameters
+    def __init__(self, parameters: Parameters, is_static: bool = True) -> None:
+        self._parameters, self._is_static = parameters, is_static
         self._numbers: dict[tuple[sympy.Basic, type[Numeric]], Builder] = {}
         self.samples: list[Any] = []
         self.values: list[Value] = []
+        self.compiled_in = False
 
     def builder(self, template: launch.Template) -> Builder:
         """What makes one argument of the launcher's."""
@@ -116,7 +119,8 @@ class HostArguments:
 
         One argument of the host function serves for all that are equal.
         """
-        if expr.is_Integer:
+        if expr.is_Integer and (self._is_static or expr in (0, 1)):
+            self.compiled_in |= expr not in (0, 1)
             value, make = int(expr), kind or int
             return lambda values: make(value)
         if kind is cutlass.Boolean:

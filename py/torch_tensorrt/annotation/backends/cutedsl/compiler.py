@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
@@ -124,6 +125,9 @@ def compile_launcher(
 ) -> Host:
     """The recorded launcher for ``target``. Not thread-safe, as the compiler is not.
 
+    Where it does not compile for static extents, it is compiled for dynamic ones, which
+    libraries mark all extents as. What the host code computes of them is known anyway.
+
     Args:
         parameters: of the kernel; the facts that the compiler gets are added to it.
         arch: what to compile for, in place of the target's.
@@ -133,7 +137,27 @@ def compile_launcher(
         TargetError: CuTe DSL does not know the target.
         ArgumentError: an argument cannot be passed by TensorRT.
     """
-    launch, arguments = parameters.program.launch, HostArguments(parameters)
+    told, arguments = list(parameters.told), HostArguments(parameters)
+    try:
+        return _compile(parameters, arguments, target, ptxas, arch)
+    except CompileError as error:
+        if not arguments.compiled_in:
+            raise
+        parameters.told[:] = told
+        arguments = HostArguments(parameters, is_static=False)
+        with contextlib.suppress(CompileError):
+            return _compile(parameters, arguments, target, ptxas, arch)
+        raise error
+
+
+def _compile(
+    parameters: Parameters,
+    arguments: HostArguments,
+    target: Target,
+    ptxas: Assembler,
+    arch: str | None,
+) -> Host:
+    launch = parameters.program.launch
     function = launch.kernel.function
     signature = inspect.signature(function)
     builders = {
