@@ -15,7 +15,8 @@ pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 
 import cutlass
 import cutlass.cute as cute
-from cutedsl_tools import recorded
+from cutedsl_tools import compiled, copy_kernel, recorded
+from cutlass.cute.runtime import from_dlpack
 from kernels import info
 
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, symbol
@@ -222,3 +223,18 @@ def test_the_largest_tensor_has_offsets_of_32_bits() -> None:
 def test_a_bool_is_stored_in_a_byte(dtype: torch.dtype, stored: Any) -> None:
     address, *_ = Arguments(x=info(64, dtype=dtype)).host.samples
     assert address.dtype is stored
+
+
+@cute.jit
+def launch_counted(x: cute.Tensor, out: cute.Tensor, blocks: cutlass.Int32):
+    copy_kernel(x, out, x.shape[0]).launch(grid=(blocks, 1, 1), block=(128, 1, 1))
+
+
+def test_a_launch_function_may_divide_a_size_as_cute_does() -> None:
+    def launch(x: Any, out: Any) -> None:
+        blocks = cute.ceil_div(x.shape[0], 128)
+        launch_counted(from_dlpack(x), from_dlpack(out), blocks)
+
+    size, _, _ = compiled(launch, info(Range(127, 128, 129))).grid
+    blocks = [size.xreplace({N: sympy.Integer(n)}) for n in (127, 128, 129)]
+    assert blocks == [1, 1, 2]

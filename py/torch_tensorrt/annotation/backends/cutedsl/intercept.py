@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import cutlass.cute as cute
 import torch
 from cutlass.base_dsl.compiler import CompileCallable
 from cutlass.base_dsl.dsl import BaseDSL
@@ -64,6 +65,14 @@ def intercepting(
         init = Numeric.__init__ if isinstance(value, torch.SymInt) else original_init
         init(self, value, **keywords)
 
+    original_ceil_div = cute.ceil_div
+
+    def ceil_div(value: Any, divisor: Any, **keywords: Any) -> Any:
+        """``cute.ceil_div``, also of torch's symbolic sizes."""
+        if isinstance(value, torch.SymInt) or isinstance(divisor, torch.SymInt):
+            return (value + divisor - 1) // divisor
+        return original_ceil_div(value, divisor, **keywords)
+
     original_pointer = runtime._Pointer
 
     def make_pointer(address: Any, dtype: Any, *args: Any, **keywords: Any) -> Any:
@@ -86,6 +95,7 @@ def intercepting(
         (runtime, "_Pointer", make_pointer),
         (runtime, "_Tensor", launch.FakeTensor),
         (Integer, "__init__", make_integer),
+        (cute, "ceil_div", ceil_div),
     ]
     with _lock, contextlib.ExitStack() as stack:
         tuner = inspect_for(on_launch, overrides, lambda: bool(_this_thread.report))
