@@ -3,6 +3,7 @@
 """How the gallery shows the examples: their order, and their reports as pictures."""
 
 import io
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -36,7 +37,14 @@ def unregister(gallery_conf, file_name):
     while registered:
         registered.popitem()[1].undo()
     for report in (tta.DryRunReport, tta.ProgramReport, tta.ModelReport):
-        report.show = lambda shown: _shown.append(shown)  # a method
+        report.show = _keep
+
+
+def _keep(report):
+    """In place of ``report.show()``."""
+    _shown.append(report)
+    if not report.ok:  # the example ends, and the build with it
+        print(report, file=sys.stderr)
 
 
 def reports(block, block_variables, gallery_conf):
