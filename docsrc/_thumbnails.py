@@ -3,6 +3,7 @@
 """A drawing for each example, which the gallery shows above its title."""
 
 import math
+import re
 from pathlib import Path
 
 BLUE, GREEN, GREY, DARK, PALE = "#3d7ec2", "#76b900", "#9aa5b1", "#1f2933", "#dfe7d3"
@@ -195,8 +196,11 @@ def draw(name):
 
 
 def replace(app):
-    """Put the drawings where sphinx-gallery has put pictures of the output."""
-    folder = Path(app.srcdir) / "gallery/images/thumb"
-    for thumbnail in folder.glob("sphx_glr_custom_plugin_*_thumb.svg"):
-        name = thumbnail.stem.removeprefix("sphx_glr_custom_plugin_")
-        thumbnail.write_text(draw(name.removesuffix("_thumb")))
+    """Put the drawings where sphinx-gallery has put pictures of the output, or none."""
+    gallery = Path(app.srcdir) / "gallery"
+    for page in gallery.glob("custom_plugin_*.rst"):
+        drawing = draw(page.stem.removeprefix("custom_plugin_"))
+        (gallery / f"images/thumb/sphx_glr_{page.stem}_thumb.svg").write_text(drawing)
+    index = gallery / "index.rst"
+    thumbnail = r"(sphx_glr_custom_plugin_\w+_thumb)\.png"
+    index.write_text(re.sub(thumbnail, r"\1.svg", index.read_text()))
