@@ -75,7 +75,9 @@ PARTS = (
         "The other languages, each in a folder that no module outside of it names.",
         roots=(f"{ANNOTATION}/backends/*/*",),
         # These go through all languages.
-        others=(f"{TESTS}/test_imports.py", f"{TESTS}/test_features.py"),
+        others=tuple(
+            f"{TESTS}/test_{name}.py" for name in ("imports", "features", "golden")
+        ),
         toolchains=("cuda.tile", "cutlass", "cuda.core"),
     ),
     Part(
