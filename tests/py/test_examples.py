@@ -41,9 +41,11 @@ def test_an_example_shows_what_an_engine_would_hold(
 
     show, shown = engine_or_dry_run.show, []
 
-    def keep(model: Any, reference: Any, inputs: Any, *dry_runs: Any) -> None:
+    def keep(
+        model: Any, reference: Any, inputs: Any, *dry_runs: Any, **more: Any
+    ) -> None:
         shown.append((model, inputs, dry_runs))
-        show(model, reference, inputs, *dry_runs)
+        show(model, reference, inputs, *dry_runs, **more)
 
     monkeypatch.setattr(engine_or_dry_run, "show", keep)
     runpy.run_path(str(path), run_name="__main__")
