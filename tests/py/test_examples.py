@@ -66,7 +66,9 @@ def test_an_example_shows_what_an_engine_would_hold(
 
     def check(op: str, inputs: Any, target: Any, reference: Any, **how: Any) -> None:
         report = tta.testing.check(op, inputs, reference, targets=[target], **how)
-        assert {"schema", "fake kernel", "recording", "code"} <= {*report.checked}
+        left = {"schema", "fake kernel", "recording", "code"} - {*report.checked}
+        # torch's own check of a schema has no FP8 on a CPU.
+        assert not left or (left == {"schema"} and "Float8" in str(report.not_checked))
         checked.append(op)
 
     monkeypatch.setattr(tta, "dry_run", check)
