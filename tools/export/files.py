@@ -55,7 +55,6 @@ RENAMED = (
     # isort moves this comment to the first line, after which black joins both.
     (f"{TESTS}/*", r"(?m)^(from \w+ import \([^)]*\))  # fmt: skip", r"\1"),
     (f"{TESTS}/*", r"\b(from|import) kernels\b", r"\1 sample_kernels"),
-    (f"{TESTS}/*", r"\bkernels\.py\b", "sample_kernels.py"),
     (f"{EXAMPLES}/*", r"\bengine_or_dry_run\b", "custom_plugin_utils"),
 )
 

@@ -102,7 +102,6 @@ def test_it_is_a_program_with_exit_codes(file: Path, run_python: RunPython) -> N
     )
     assert done.returncode == FAILED
     assert "2 of 3 tactics compile for sm_90" in done.stdout
-    assert "modelopt" not in done.stderr and "experimental" not in done.stdout
     assert "tactic 3 is left out: " in done.stdout
 
 

@@ -34,6 +34,7 @@ def test_the_console_script_is_the_same_program(run_python: RunPython) -> None:
     assert done.stdout.endswith("imported False\n")
     done = run_python(code.format("'env'") + "sys.exit(o.main())")
     assert "compiles triton" in done.stdout and "Traceback" not in done.stderr
+    assert "modelopt" not in done.stderr and "experimental" not in done.stdout
 
 
 def test_beside_nothing_the_console_script_says_what_is_missing() -> None:
