@@ -201,9 +201,9 @@ def test_a_map_of_something_else_than_a_tensor_is_refused() -> None:
         read(instead(code))
 
 
-# spellchecker:disable-line
 def test_host_code_that_refers_to_other_code_is_not_called() -> None:
-    relocations = sections(sections(cubin())[b".nv.host"])[b".rela.ltext"]
+    host = sections(cubin())[b".nv.host"]
+    relocations = sections(host)[b".rela.ltext"]  # spellchecker:disable-line
     image = cubin().replace(relocations, bytes(8) + relocations[8:])
     with pytest.raises(UnsupportedKernelError, match="refers to other code"):
         read(image)
