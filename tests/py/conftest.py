@@ -51,6 +51,8 @@ SAMPLED = {
     *("test_tensor_descriptors", "test_taken_apart_values", "test_dry_run_steps"),
     *("test_hardware", "test_triton_wrappers", "test_launch_abi", "test_features"),
     *("test_cutile_launch_abi", "test_cutedsl_launch_abi", "test_compiled_elsewhere"),
+    *("test_cutile_tune", "test_cutile_tma", "test_cutedsl_compiled"),
+    *("test_cutedsl_tensor_maps", "test_cutedsl_branches", "test_engine_cache"),
 }
 
 
