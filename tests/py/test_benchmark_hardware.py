@@ -121,7 +121,7 @@ def test_what_was_measured_is_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(render, "RESULTS", tmp_path)
-    assert render.hardware() == ""
+    assert render.hardware("hardware", "Triton's.\n") == ""
     peers = {hardware.OWN: 198.0, "cuBLAS": 190.0}
     ours = {"128x256x64": 200.0, "128x128x64": 220.0}
     name = f"{MATMUL.name}: {HOST}"
@@ -135,7 +135,7 @@ def test_what_was_measured_is_rendered(
         {"one": "RuntimeError: why"},
     )
     figures.write(tmp_path / "hardware.json", {"gpu": "H200"})
-    text = render.hardware()
+    text = render.hardware("hardware", "Triton's.\n")
     assert (
         "| host descriptors | 128x256x64 | 687 | 0.990 | 0.950 | yes | 154 | 147480 |"
     ) in text

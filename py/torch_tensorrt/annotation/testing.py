@@ -468,7 +468,7 @@ class _Check:
         if self._how["execute"] is False:
             return "execute=False runs nothing"
         if worker_count() == 0:
-            return "TTA_JOBS=1 leaves no process to interpret kernels in"
+            return "with TTA_JOBS=1 there is no process to interpret kernels in"
         languages = {t.backend for launch in report.launches for t in launch.tactics}
         return (
             f"{' and '.join(sorted(languages))} has no interpreter, and no GPU here "

@@ -453,7 +453,7 @@ def test_kernels_of_cute_dsl_get_what_they_ask_for(kind: str) -> None:
     from cutedsl_kernels import HARDWARE_CASES
 
     found = {}
-    for case in HARDWARE_CASES:
+    for case in HARDWARE_CASES[:2]:  # test_cutedsl_tensor_maps.py has the others
         register(case.kernel, case.meta)
         inputs = as_inputs(getattr(case, kind))
         report = tta.dry_run("hw::op", inputs, HOPPER, strict=True, execute=False)
