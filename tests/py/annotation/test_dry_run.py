@@ -306,6 +306,8 @@ def test_bad_calls_are_refused(
 def test_the_number_of_inputs_must_be_the_ops(add: str) -> None:
     with pytest.raises(SpecError, match=r"dry::add takes 2 tensors, x, y; got 1"):
         tta.dry_run(add, [torch.empty(8)], "sm_90")
+    with pytest.raises(SpecError, match=r"got 1\. .* annotate y in the meta function"):
+        tta.dry_run(add, [torch.empty(8)], "sm_90", attributes={"y": 2.0})
 
 
 def test_attributes_must_be_the_ops(add: str) -> None:

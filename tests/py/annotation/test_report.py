@@ -380,7 +380,8 @@ def test_what_was_interpreted_is_not_said_to_have_run() -> None:
     )
     assert report.verdict == (
         "2 of 2 tactics compile for sm_90, drivers from CUDA 12.5; interpreted on the "
-        "CPU, not run on a GPU: 1 of 2 tactics right, as far as memory accesses show."
+        "CPU, not run on a GPU: 1 of 2 tactics right, 1 not run (not run at max), as "
+        "far as memory accesses show."
     )
     assert report.notes == (
         "tactic 1 at max; tactic 2 at min, max, not interpreted: it would take long",
@@ -390,6 +391,6 @@ def test_what_was_interpreted_is_not_said_to_have_run() -> None:
     assert "interpreted" in verbose and "±" not in verbose
     compared = replace(report, against="the reference silu")
     assert compared.verdict.endswith(
-        "1 of 2 tactics right, against the reference silu."
+        "1 of 2 tactics right, 1 not run (not run at max), against the reference silu."
     )
     assert DryRunReport.from_json(report.to_json()) == report

@@ -42,7 +42,7 @@ INTERPRETED = POISONS[1:]  # a large number and its negative, for maxima and min
 MOST_PROGRAMS, MOST_SECONDS, _LEAST_SECONDS = 1000, 2.0, 0.01
 _MOST_BYTES = 64 << 20  # of one shape's tensors
 # Until there are too many programs; a user's own shapes come after the first three.
-_ORDER = {"static": 0, "min": 1, "ragged": 2, "opt": 4, "max": 5}
+_ORDER = {"static": 0, "ragged": 1, "min": 2, "opt": 4, "max": 5}
 
 
 def interpret(
@@ -223,5 +223,8 @@ def _difference(first: GuardedTensor, second: GuardedTensor) -> str:
     one, other = (t.tensor.unsqueeze(-1).view(torch.uint8) for t in (first, second))
     unwritten = (one == INTERPRETED[0]).all(-1) & (other == INTERPRETED[1]).all(-1)
     if unwritten.any():
-        return located(unwritten, "are never written")
+        return (
+            f"{located(unwritten, 'are never written')}. Launch as many programs as "
+            "the output needs, or correct its shape (meta_impl)"
+        )
     return located((one != other).any(-1), "depend on memory outside of the inputs")

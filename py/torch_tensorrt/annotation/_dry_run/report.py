@@ -250,10 +250,16 @@ class DryRunReport:
             return "not run, so what they compute was not checked"
         how = f"executed on {self.gpu}" if self.gpu else "executed"
         how = "interpreted on the CPU, not run on a GPU" if self.interpreted else how
-        right = sum(t.ok and any(s.ok for s in t.shapes) for t in compiled)
+        ran = [t for t in compiled if any(s.ok is not None for s in t.shapes)]
+        right = sum(tactic.ok for tactic in ran)
         result = "all right"
         if right < len(compiled):
             result = f"{_share(right, compiled)} right"
+        if len(ran) < len(compiled):
+            result += f", {len(compiled) - len(ran)} not run"
+        not_run = dict.fromkeys(s.name for t in ran for s in t.shapes if s.ok is None)
+        if not_run:
+            result += f" (not run at {', '.join(not_run)})"
         if self.against:
             return f"{how}: {result}, against {self.against}"
         memory = ", as far as memory accesses show" if self.interpreted else ""
