@@ -22,7 +22,13 @@ DOCUMENT = PROJECT / "docsrc" / "performance.md"
 PLOTS = "performance"  # beside the document
 
 TEMPLATE = PROJECT / "benchmarks" / "performance.md"
-KERNELS = ("triton_facts", "cutile_facts", "cutedsl", "side_by_side")
+KERNELS = (
+    "triton_facts",
+    "cutile_facts",
+    "cutile_hardware",
+    "cutedsl",
+    "side_by_side",
+)
 
 
 def over(peer: str) -> Callable[[Contest], float]:

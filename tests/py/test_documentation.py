@@ -59,6 +59,7 @@ NOT_RUN = {"make demo", "make test", "pip install '.[triton]'"}
 TOOLCHAINS = {
     "arguments.md": ["cuda.tile"],
     "cutedsl.md": ["cutlass"],
+    "hardware.md": ["cutlass"],
     "cutile.md": ["cuda.tile"],
 }
 
