@@ -174,9 +174,14 @@ def _run(run: Trace, function: Callable[[Trace], Program], what: str) -> Program
         cause: BaseException | None = error
         if isinstance(error, ShapesRejected):
             what, cause = str(error), error.__cause__
+        how = (
+            "\nIt is called with the op's inputs, then with its outputs, unless it "
+            "returns them."
+        )
         raise UserCodeError(
             f"{what} raised {type(cause).__name__} on fake tensors of shape {shapes}"
             f", at {raised_at(cause or error)}: {cause}"
+            f"{how if what.startswith('launch function') else ''}"
         ) from error
 
 
