@@ -43,6 +43,7 @@ TARGETS = {
 }
 LABELS = {
     "import_ms": "import torch_tensorrt.annotation, over torch_tensorrt, ms",
+    "first_use_ms": "  what the first op of a process imports besides, ms",
     "register_ms": "register a SiLU of two tactics, the first op of a process, ms",
     "record_ms": "record one launch, replayed at its optimum alone, ms",
     "replay_ms": "replay one at 500 shapes of two dynamic dimensions, ms",
@@ -244,15 +245,15 @@ def register(tactics: int) -> dict[str, float]:
     sys.path.insert(0, str(TESTS))
     import kernels
 
-    import torch_tensorrt.annotation as tta
-    import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+    from torch_tensorrt.annotation import custom_plugin, triton
+    from torch_tensorrt.dynamo.conversion.plugins import custom_op
 
     configs = [{"BLOCK": 256 << i, "num_warps": 4} for i in range(tactics)]
     started = time.perf_counter()
-    trt_plugins.custom_op(
+    custom_op(
         "bench::silu",
-        impl=tta.custom_plugin(
-            tta.triton(kernels.launch_silu, configs),
+        impl=custom_plugin(
+            triton(kernels.launch_silu, configs),
             meta_impl=lambda x: torch.empty_like(x),
         ),
         supports_dynamic_shapes=True,
@@ -292,11 +293,17 @@ def with_bytecode(folder: Path) -> dict[str, str]:
     return environment
 
 
-def importing(folder: Path) -> float:
-    """Seconds that this package takes of ``import torch_tensorrt``."""
+USE = """
+from torch_tensorrt.annotation import custom_plugin, triton
+from torch_tensorrt.dynamo.conversion.plugins import custom_op
+"""
+
+
+def importing(folder: Path, use: str = "") -> float:
+    """Seconds that the package takes of ``import torch_tensorrt``, and of ``use``."""
     command = [sys.executable, "-X", "importtime", "-c"]
     done = subprocess.run(
-        [*command, "import torch_tensorrt, torch_tensorrt.annotation"],
+        [*command, f"import torch_tensorrt, torch_tensorrt.annotation\n{use}"],
         env=with_bytecode(folder),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -304,12 +311,12 @@ def importing(folder: Path) -> float:
         check=True,
     )
     lines = re.findall(r"import time: +(\d+) \| +\d+ \| +(\S+)", done.stderr)
-    ours = [int(us) for us, name in lines if name.startswith(PACKAGE)]
+    ours = [int(us) for us, name in lines if name.startswith(PACKAGES)]
     assert ours, "the package was not imported"
     return sum(ours) / 1e6
 
 
-PACKAGE = "torch_tensorrt.annotation"
+PACKAGES = ("torch_tensorrt.annotation", "torch_tensorrt.dynamo.conversion.plugins")
 
 
 def measure(jobs: int) -> dict[str, float]:
@@ -318,7 +325,7 @@ def measure(jobs: int) -> dict[str, float]:
     For registration it is the median.
     """
     serial, parallel, warm = [], [], []
-    stage_times, imports = [], []
+    stage_times, imports, uses = [], [], []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as temporary:
             one, many = Path(temporary, "one"), Path(temporary, "many")
@@ -331,9 +338,11 @@ def measure(jobs: int) -> dict[str, float]:
             warm.append(done["seconds"])
             stage_times.append(child("stages", WARM, Path(temporary), jobs))
             imports.append(importing(Path(temporary)))
+            uses.append(importing(Path(temporary), USE))
         firsts = [child("register", 2, Path(temporary), jobs) for _ in range(7)]
     return {
         "import_ms": min(imports) * 1e3,
+        "first_use_ms": (min(uses) - min(imports)) * 1e3,
         "register_ms": statistics.median(first["seconds"] for first in firsts) * 1e3,
         **{
             f"{name}_ms": min(times[name] for times in stage_times) * 1e3

@@ -26,21 +26,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from . import errors as errors
-from ._plugin import unregister as unregister
-from ._specs import CustomPluginSpec as CustomPluginSpec
-from ._specs import custom_plugin as custom_plugin
-from ._specs import normalize_impl_to_spec as normalize_impl_to_spec
-from ._target import Target as Target
-from .backends.cuda import CUDAKernel as CUDAKernel
-from .backends.cuda import CUDASpec as CUDASpec
-from .backends.cuda import cuda as cuda
-from .backends.cuda import ptx as ptx
-from .backends.cutedsl import CuTeDSLSpec as CuTeDSLSpec
-from .backends.cutedsl import cutedsl as cutedsl
-from .backends.cutile import CuTileSpec as CuTileSpec
-from .backends.cutile import cutile as cutile
-from .backends.triton import TritonSpec as TritonSpec
-from .backends.triton import triton as triton
 
 if TYPE_CHECKING:
     from . import testing as testing
@@ -51,8 +36,50 @@ if TYPE_CHECKING:
     from ._explain import adopt as adopt
     from ._explain import explain as explain
     from ._explain.report import ModelReport as ModelReport
+    from ._plugin import unregister as unregister
+    from ._specs import CustomPluginSpec as CustomPluginSpec
+    from ._specs import custom_plugin as custom_plugin
+    from ._specs import normalize_impl_to_spec as normalize_impl_to_spec
+    from ._target import Target as Target
+    from .backends.cuda import CUDAKernel as CUDAKernel
+    from .backends.cuda import CUDASpec as CUDASpec
+    from .backends.cuda import cuda as cuda
+    from .backends.cuda import ptx as ptx
+    from .backends.cutedsl import CuTeDSLSpec as CuTeDSLSpec
+    from .backends.cutedsl import cutedsl as cutedsl
+    from .backends.cutile import CuTileSpec as CuTileSpec
+    from .backends.cutile import cutile as cutile
+    from .backends.triton import TritonSpec as TritonSpec
+    from .backends.triton import triton as triton
 
 __version__ = "0.2.0.dev0"
+
+# Where the public names are. Each is imported when it is first used: importing
+# torch_tensorrt imports this package, also for those who need nothing of it.
+_MODULES = {
+    "CUDAKernel": "backends.cuda",
+    "CUDASpec": "backends.cuda",
+    "CuTeDSLSpec": "backends.cutedsl",
+    "CuTileSpec": "backends.cutile",
+    "CustomPluginSpec": "_specs",
+    "DryRunReport": "_dry_run.report",
+    "ModelReport": "_explain.report",
+    "ProgramReport": "_dry_run.program_report",
+    "Target": "_target",
+    "TritonSpec": "backends.triton",
+    "adopt": "_explain",
+    "cuda": "backends.cuda",
+    "custom_plugin": "_specs",
+    "cutedsl": "backends.cutedsl",
+    "cutile": "backends.cutile",
+    "dry_run": "_dry_run",
+    "execute": "_dry_run.execute",
+    "explain": "_explain",
+    "normalize_impl_to_spec": "_specs",
+    "ptx": "backends.cuda",
+    "triton": "backends.triton",
+    "unregister": "_plugin",
+}
 
 __all__ = [
     "CUDAKernel",
@@ -81,18 +108,6 @@ __all__ = [
     "triton",
     "unregister",
 ]
-
-# Imported when first used: a process that loads an engine, or registers ops for
-# torch_tensorrt.compile, needs none of them.
-_MODULES = {
-    "DryRunReport": "_dry_run.report",
-    "ModelReport": "_explain.report",
-    "ProgramReport": "_dry_run.program_report",
-    "adopt": "_explain",
-    "dry_run": "_dry_run",
-    "execute": "_dry_run.execute",
-    "explain": "_explain",
-}
 
 
 def __getattr__(name: str) -> object:

@@ -61,15 +61,15 @@ def test_only_a_languages_own_folder_imports_its_toolchain() -> None:
 
 
 def test_the_spec_of_a_language_does_not_import_its_toolchain() -> None:
-    """Importing this package imports the specs."""
+    """Naming a language imports its spec."""
     for language in TOOLCHAINS:
         assert toolchains(BACKENDS / language / "__init__.py") == set()
 
 
 # --- What importing does --------------------------------------------------------------
 
-# torch_tensorrt imports the plugins, and they the rest. An empty module in their place
-# tells what torch_tensorrt itself does.
+# torch_tensorrt imports the plugins. An empty module in their place tells what
+# torch_tensorrt itself does.
 PROBE = f"""
     import json, os, sys, types, warnings
 
@@ -98,7 +98,10 @@ PROBE = f"""
     del sys.modules[{PLUGINS!r}]
     import {PLUGINS}
     import {ANNOTATION}
-    print(json.dumps([before, state()]))
+    imported = state()
+    {PLUGINS}.custom_op, {ANNOTATION}.custom_plugin, {ANNOTATION}.unregister
+    {ANNOTATION}.triton, {ANNOTATION}.cutile, {ANNOTATION}.cutedsl, {ANNOTATION}.cuda
+    print(json.dumps([before, imported, state()]))
     """
 
 
@@ -106,25 +109,24 @@ PROBE = f"""
 def states(
     run_python: RunPython, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, Any]]:
-    """A process with torch_tensorrt before and after it imports our two packages."""
+    """A process with torch_tensorrt before it imports our two packages, after it,
+    and after it has named what a plugin is made with."""
     folder = tmp_path_factory.mktemp("import")
     done = run_python(PROBE, cwd=folder, env={"HOME": str(folder)})
     result: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def test_the_process_imported_the_packages(states: list[dict[str, Any]]) -> None:
-    before, after = ({*state["modules"]} for state in states)
-    assert not any(name.startswith(ANNOTATION) for name in before)
-    assert {f"{ANNOTATION}._plugin", f"{PLUGINS}._custom_op"} <= after
+def test_what_nobody_named_is_not_imported(states: list[dict[str, Any]]) -> None:
+    """torch_tensorrt imports our packages, also for those who have no plugin."""
+    before, imported, named = ({*state["modules"]} for state in states)
+    added = {name for name in imported - before if name.startswith("torch_tensorrt.")}
+    assert added == {ANNOTATION, f"{ANNOTATION}.errors"}
+    assert {f"{ANNOTATION}._plugin", f"{PLUGINS}._custom_op"} <= named
+    assert not any("_dry_run" in name or "_explain" in name for name in named)
 
 
-def test_what_builds_do_not_need_is_imported_on_first_use(
-    states: list[dict[str, Any]],
-) -> None:
-    assert not any(
-        "_dry_run" in name or "_explain" in name for name in states[1]["modules"]
-    )
+def test_a_public_name_is_found() -> None:
     assert all(hasattr(tta, name) for name in tta.__all__)
     assert {*tta.__all__} <= {*dir(tta)}
     with pytest.raises(AttributeError, match="no attribute 'dryrun'"):
@@ -132,7 +134,7 @@ def test_what_builds_do_not_need_is_imported_on_first_use(
 
 
 def test_importing_loads_no_toolchain(states: list[dict[str, Any]]) -> None:
-    before, after = states
+    before, _, after = states
     added = set(after["modules"]) - set(before["modules"])
     for language, module in TOOLCHAINS.items():
         assert not any(f"{name}.".startswith(f"{module}.") for name in added)
@@ -144,5 +146,5 @@ WHAT = ("plugins", "ops", "environment", "filters", "files", "builtins", "meta p
 
 @pytest.mark.parametrize("what", WHAT)
 def test_importing_changes_nothing(what: str, states: list[dict[str, Any]]) -> None:
-    before, after = states
+    before, _, after = states
     assert after[what] == before[what]
