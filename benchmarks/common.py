@@ -13,6 +13,8 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,7 @@ sys.path.insert(0, str(PROJECT / "tests" / "py" / "annotation"))
 from torch_tensorrt.annotation._target import current_target  # noqa: E402
 
 FACTLESS = "without facts"
+OWN = "its own launch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +87,41 @@ class Contest:
     def best(self) -> float:
         """Microseconds of the fastest tactic, which TensorRT would pick."""
         return min(self.ours.values())
+
+
+@dataclasses.dataclass
+class Figures:
+    """What was measured.
+
+    Attributes:
+        kernels: each kernel and config, with the time of both launches.
+        dynamic: each way to read matrices, and the shapes that its binary was run at.
+        failed: what went wrong, by what it was.
+    """
+
+    contests: list[Contest] = dataclasses.field(default_factory=list)
+    kernels: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    dynamic: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def note(self, what: str, error: Exception) -> None:
+        traceback.print_exception(error)
+        self.failed[what] = f"{type(error).__name__}: {error}"
+
+    def write(self, path: Path, versions: Mapping[str, Any]) -> None:
+        data = {"environment": dict(versions), **dataclasses.asdict(self)}
+        path.write_text(json.dumps(data, indent=2) + "\n")
+
+    def show(self) -> None:
+        """A line for each kernel and config."""
+        for row in self.kernels:
+            us, own = row["us"], row["own_us"]
+            timed = f"{us:.1f} us, {own / us:.3f} x of {OWN}" if us else "not timed"
+            print(f"{row['work']}, {row['kernel']}, {row['config']}: {timed}")
+        right = sum(ran["bit_equal"] for ran in self.dynamic)
+        print(f"dynamic: the bits of {OWN} at {right} of {len(self.dynamic)} shapes")
+        for what, why in self.failed.items():
+            print(f"failed: {what}: {why}")
 
 
 def median_us(function: Callable[[], object]) -> float:
@@ -171,6 +209,44 @@ def two_steps(
         raise SystemExit(f"{options.folder} holds no report: make kernels, elsewhere.")
     versions = environment() | {"compiled with": compilers(reports[0])}
     finish(options.json, versions, list(run_all(options.folder)))
+
+
+def step_by_step(
+    doc: str,
+    compile_all: Callable[[str], int],
+    steps: Callable[[Figures], Iterable[tuple[str, Callable[[], object]]]],
+) -> None:
+    """The command line of a script that measures here; without a GPU, it compiles.
+
+    What fails is printed and noted, and the rest goes on. The exit status tells.
+
+    Args:
+        doc: the script's docstring.
+        compile_all: compiles the works whose names hold a word; how many kernels are
+            left out.
+        steps: names, and what to do, which adds to the figures.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--only", default="", help="steps whose names hold this")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit(compile_all(options.only))
+    figures, versions = Figures(), environment()
+    for name, step in steps(figures):
+        if options.only in name:
+            began = time.monotonic()
+            try:
+                step()
+            except Exception as error:  # what was measured is worth more
+                figures.note(name, error)
+            torch.cuda.empty_cache()
+            print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+            if options.json is not None:  # a later step may end the process
+                figures.write(options.json, versions)
+    finish(None, versions, figures.contests)
+    figures.show()
+    sys.exit(bool(figures.failed))
 
 
 def environment() -> dict[str, Any]:

@@ -14,18 +14,16 @@ Without: the same kernels are compiled.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import PROJECT, Contest, environment, finish
-from hardware import OWN, Figures, as_launched, interleaved, largest_error, result
+from common import OWN, PROJECT, Contest, Figures, step_by_step
+from hardware import as_launched, interleaved, largest_error, result
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
@@ -233,27 +231,10 @@ def compile_all(only: str) -> int:
     return left_out
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    parser.add_argument("--only", default="", help="works whose names hold this")
-    options = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit(compile_all(options.only))
-    figures, versions = Figures(), environment()
+def steps(figures: Figures) -> Iterator[tuple[str, Callable[[], None]]]:
     for work in WORKS:
-        if options.only in work.name:
-            try:
-                compare(work, figures)
-            except Exception as error:  # what was measured is worth more
-                figures.note(work.name, error)
-            torch.cuda.empty_cache()
-            if options.json is not None:  # a later work may end the process
-                figures.write(options.json, versions)
-    finish(None, versions, figures.contests)
-    figures.show()
-    sys.exit(bool(figures.failed))
+        yield work.name, functools.partial(compare, work, figures)
 
 
 if __name__ == "__main__":
-    main()
+    step_by_step(__doc__, compile_all, steps)

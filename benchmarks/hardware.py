@@ -15,21 +15,15 @@ Without: the same kernels are compiled.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
-import json
 import statistics
-import sys
-import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import triton
-from common import Contest, environment, finish
+from common import OWN, Contest, Figures, step_by_step
 from hardware_kernels import DEVICE, HOST, POINTERS, launch_attention, launch_matmul
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
@@ -41,7 +35,6 @@ from torch_tensorrt.annotation._dry_run.execute import load
 from torch_tensorrt.annotation._dry_run.report import TacticReport
 
 TARGET = "sm_90,cuda=13.0,sm_count=132"  # without a GPU: an H200, as it was measured
-OWN = "its own launch"
 ROUNDS = 30
 FLUSHED = 256 << 20  # bytes written before each launch: more than any L2 cache
 
@@ -293,41 +286,6 @@ def interleaved(launches: Mapping[str, Launch]) -> dict[str, float]:
 # --- Compared -------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
-class Figures:
-    """What was measured.
-
-    Attributes:
-        kernels: each kernel and config, with the time of both launches.
-        dynamic: each way to read matrices, and the shapes that its binary was run at.
-        failed: what went wrong, by what it was.
-    """
-
-    contests: list[Contest] = dataclasses.field(default_factory=list)
-    kernels: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    dynamic: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    failed: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def note(self, what: str, error: Exception) -> None:
-        traceback.print_exception(error)
-        self.failed[what] = f"{type(error).__name__}: {error}"
-
-    def write(self, path: Path, versions: Mapping[str, Any]) -> None:
-        data = {"environment": dict(versions), **dataclasses.asdict(self)}
-        path.write_text(json.dumps(data, indent=2) + "\n")
-
-    def show(self) -> None:
-        """A line for each kernel and config."""
-        for row in self.kernels:
-            us, own = row["us"], row["own_us"]
-            timed = f"{us:.1f} us, {own / us:.3f} x of {OWN}" if us else "not timed"
-            print(f"{row['work']}, {row['kernel']}, {row['config']}: {timed}")
-        right = sum(ran["bit_equal"] for ran in self.dynamic)
-        print(f"dynamic: the bits of {OWN} at {right} of {len(self.dynamic)} shapes")
-        for what, why in self.failed.items():
-            print(f"failed: {what}: {why}")
-
-
 def compare(work: Work, figures: Figures) -> None:
     """All kernels of a work, in one run."""
     inputs = [torch.randn(s, device="cuda").to(dtype) for s, dtype in work.inputs]
@@ -482,27 +440,9 @@ def allocate(size: int, alignment: int, stream: Any) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    parser.add_argument("--only", default="", help="steps whose names hold this")
-    options = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit(compile_all(options.only))
-    triton.set_allocator(allocate)
-    figures, versions = Figures(), environment()
-    for name, step in steps(figures):
-        if options.only in name:
-            began = time.monotonic()
-            try:
-                step()
-            except Exception as error:  # what was measured is worth more
-                figures.note(name, error)
-            print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
-            if options.json is not None:  # a later step may end the process
-                figures.write(options.json, versions)
-    finish(None, versions, figures.contests)
-    figures.show()
-    sys.exit(bool(figures.failed))
+    if torch.cuda.is_available():
+        triton.set_allocator(allocate)
+    step_by_step(__doc__, compile_all, steps)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
+import common
 import hardware
 import render
 from hardware_kernels import DEVICE, HOST, POINTERS
@@ -115,6 +117,24 @@ def test_bits_tell_zeros_apart_and_nans_from_nothing() -> None:
     zero = torch.zeros(2, dtype=torch.float16)
     assert hardware.same_bits(zero, zero.clone())
     assert not hardware.same_bits(zero, -zero)
+
+
+def test_a_step_that_fails_is_noted_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("why")
+
+    path, done = tmp_path / "figures.json", list[str]()
+    arguments = ["hardware.py", "--json", str(path), "--only", "step"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(common, "environment", dict)
+    steps = {"step 1": fail, "other": fail, "step 2": lambda: done.append("step 2")}
+    with pytest.raises(SystemExit) as ended:
+        common.step_by_step("A script.", lambda only: 0, lambda figures: steps.items())
+    assert ended.value.code == 1 and done == ["step 2"]
+    assert json.loads(path.read_text())["failed"] == {"step 1": "RuntimeError: why"}
 
 
 def test_what_was_measured_is_rendered(
