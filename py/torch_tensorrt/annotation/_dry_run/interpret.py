@@ -29,7 +29,7 @@ from .._record import describe
 from .._record.program import Program
 from .._sizes.expressions import on_ints
 from .._tensors import symbol
-from ..backends import Backend, backend
+from ..backends import backend
 from ..errors import AnnotationError, DryRunError
 from .case import Case, MakeInputs
 from .memory import POISONS, GuardedTensor, located
@@ -72,7 +72,7 @@ def interpret(
         (shape, number, index)
         for number, tactic in tactics.items()
         for index, shape in enumerate(tactic.shapes)
-        if type(backend(tactic.backend)).interpret is not Backend.interpret
+        if backend(tactic.backend).interpreter is not None
     ]
     expected = reference and partial(reference, **report.attributes)
     cases: dict[str, Case] = {}
@@ -166,10 +166,15 @@ def limited(deadline: float) -> Iterator[None]:
 
 
 def _skipped(shape: ShapeReport, error: BaseException) -> ShapeReport:
+    return replace(shape, skipped=reason(error))
+
+
+def reason(error: BaseException) -> str:
+    """Why something was not interpreted."""
     while error.__cause__ is not None:
         error = error.__cause__
     what = "" if isinstance(error, TimeoutError) else f"{type(error).__name__}: "
-    return replace(shape, skipped=f"{what}{error}")
+    return f"{what}{error}"
 
 
 def _run(
@@ -183,6 +188,8 @@ def _run(
 ) -> ShapeReport:
     """What the kernel does at one shape; in a worker."""
     hidden = hidden_buffers(program, shape.dims)
+    interpreter = backend(tactic.backend).interpreter
+    assert interpreter is not None, "else nothing is interpreted"
     found, problems = [], list[str]()
     try:
         with limited(deadline):
@@ -190,8 +197,7 @@ def _run(
                 inputs, outputs, own = case.tensors(tactic, shape, hidden, poison)
                 each = (*inputs, *outputs[: len(program.outputs)], *own)
                 buffers = [tensor.buffer for tensor in each]
-                launch = program, shape.grid, shape.extras, buffers, aligned
-                backend(tactic.backend).interpret(*launch)
+                interpreter(program, shape.grid, shape.extras, buffers, aligned)
                 max_error, wrong = case.check(inputs, outputs, own, tolerance)
                 problems = problems or wrong
                 found.append(outputs)

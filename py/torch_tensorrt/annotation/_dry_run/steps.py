@@ -27,7 +27,7 @@ from .._record.address import ALIGNMENT
 from .._record.program import Program
 from .._steps import Step, Structure, run, sizes_of
 from .._tensors import absent
-from ..backends import Backend, backend
+from ..backends import backend
 from ..errors import AnnotationError, DryRunError, LaunchError
 from . import interpret as interpreter
 from .case import MakeInputs, random_inputs
@@ -537,7 +537,7 @@ def interpret(
         reference, make_inputs, tolerance: those of :func:`interpret`, of a plugin.
     """
     languages = {t.backend for launch in whole.launches for t in launch.tactics}
-    if any(type(backend(n)).interpret is Backend.interpret for n in languages):
+    if any(backend(name).interpreter is None for name in languages):
         return report
     expected = reference and partial(reference, **report.attributes)
     left, seconds = interpreter.limits()
@@ -592,10 +592,7 @@ def _programs(whole: Whole, chosen: Chosen, name: str) -> int:
 
 
 def _skipped(error: BaseException) -> _Outcome:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    what = "" if isinstance(error, TimeoutError) else f"{type(error).__name__}: "
-    return _Outcome(None, skipped=f"{what}{error}")
+    return _Outcome(None, skipped=interpreter.reason(error))
 
 
 def _interpreted(
@@ -618,8 +615,11 @@ def _interpreted(
         own = len(program.outputs)
         made = [*outputs[:own], *outputs[own + len(tactic.aliased) :]]
         buffers = [tensor.buffer for tensor in (*given, *made)]
-        how = program, shape.grid, shape.extras, buffers, whole.aligned
-        return partial(backend(tactic.backend).interpret, *how)
+        interpret = backend(tactic.backend).interpreter
+        assert interpret is not None, "else nothing is interpreted"
+        return partial(
+            interpret, program, shape.grid, shape.extras, buffers, whole.aligned
+        )
 
     found, problems, max_error = [], list[str](), 0.0
     try:

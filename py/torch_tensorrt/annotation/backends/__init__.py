@@ -33,6 +33,7 @@ __all__ = [
     "CaughtLaunch",
     "CompiledKernel",
     "Constant",
+    "Interpreter",
     "KernelSpec",
     "Kind",
     "Launch",
@@ -70,10 +71,33 @@ class Toolchain:
     compiler: str | None
 
 
+class Interpreter(Protocol):
+    """Runs a program's launch on the CPU.
+
+    It is called in a process of its own, which ends afterwards. Any exception means
+    that it cannot run this kernel, and why.
+    """
+
+    def __call__(
+        self,
+        program: Program,
+        grid: tuple[int, ...],
+        extras: Sequence[int],
+        tensors: Sequence[torch.Tensor],
+        aligned: bool,
+    ) -> None:
+        """
+        Args:
+            grid, extras: what TensorRT would launch it with.
+            tensors: as they lie in memory, inputs first.
+            aligned: every tensor starts at a multiple of 16 bytes.
+        """
+
+
 class Backend(Protocol):
     """One kernel language. A class that derives from this needs no ``run`` of its own
-    where a launch function takes torch's tensors, and no ``interpret`` where there is
-    no interpreter. Without ``spec`` of its own, ``adopt`` does not try the language."""
+    where a launch function takes torch's tensors, and no ``interpreter`` where there
+    is none. Without ``spec`` of its own, ``adopt`` does not try the language."""
 
     def toolchain(self) -> Toolchain:
         """What compiles here; no process is started to find out."""
@@ -123,24 +147,10 @@ class Backend(Protocol):
             TargetError: the toolchain does not know the target.
         """
 
-    def interpret(
-        self,
-        program: Program,
-        grid: tuple[int, ...],
-        extras: Sequence[int],
-        tensors: Sequence[torch.Tensor],
-        aligned: bool,
-    ) -> None:
-        """Run the program's launch on the CPU, where the language has an interpreter.
-
-        It is called in a process of its own, which ends afterwards. Any exception means
-        that the interpreter cannot run this kernel, and why.
-
-        Args:
-            grid, extras: what TensorRT would launch it with.
-            tensors: as they lie in memory, inputs first.
-        """
-        raise NotImplementedError("the language has no interpreter")
+    @property
+    def interpreter(self) -> Interpreter | None:
+        """What runs launches on the CPU; None where the language has no such thing."""
+        return None
 
 
 _OWN = frozenset(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)

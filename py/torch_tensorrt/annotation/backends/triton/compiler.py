@@ -9,11 +9,10 @@ import inspect
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import torch
 from torch._library.triton import set_wrap_triton_enabled
 from triton import __version__ as triton_version
 from triton import knobs
@@ -37,7 +36,16 @@ from ..._record.recording import is_chosen_for
 from ..._record.tables import cold, take_out
 from ..._target import OLDEST_PTX
 from ...errors import AnnotationError, CompileError, TargetError, chain, place, reasons
-from .. import Backend, CompiledKernel, OnLaunch, Options, Program, Target, Toolchain
+from .. import (
+    Backend,
+    CompiledKernel,
+    Interpreter,
+    OnLaunch,
+    Options,
+    Program,
+    Target,
+    Toolchain,
+)
 from ..abi import require_cluster, unlaunchable, unsupported
 from . import TritonSpec
 from .compiled import Compiled, drop_compiled, recompiled
@@ -201,16 +209,10 @@ class TritonBackend(Backend):
             names=tuple(signature.names),
         )
 
-    def interpret(
-        self,
-        program: Program,
-        grid: tuple[int, ...],
-        extras: Sequence[int],
-        tensors: Sequence[torch.Tensor],
-        aligned: bool,
-    ) -> None:
-        """Run the program's launch in Triton's interpreter."""
-        interpret(program, grid, extras, tensors, aligned)
+    @property
+    def interpreter(self) -> Interpreter:
+        """Triton's own."""
+        return interpret
 
 
 BACKEND = TritonBackend
