@@ -11,19 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from cuda.core import Device, LaunchConfig, Program, ProgramOptions, launch
-from cuda_kernels import cdiv
+from cuda_kernels import SOURCE, cdiv
 
-SOURCE = """
-extern "C" __global__ void scaled(const float* x, float* out, int n, float by) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) out[i] = x[i] * by;
-}
-template <class T, int K>
-__global__ void shifted(const T* x, T* out, unsigned long long n, float by) {
-    unsigned long long i = blockIdx.x * (unsigned long long)blockDim.x + threadIdx.x;
-    if (i < n) out[i] = x[i] * (T)by + (T)K;
-}
-"""
 NAMES = Device, LaunchConfig, Program, ProgramOptions, launch, np, ctypes
 
 

@@ -16,6 +16,19 @@ from torch_tensorrt.annotation._tensors import Range
 
 SOURCES = Path(__file__).parent / "cuda_sources"
 
+# Compiled by each way that there is.
+SOURCE = """
+extern "C" __global__ void scaled(const float* x, float* out, int n, float by) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = x[i] * by;
+}
+template <class T, int K>
+__global__ void shifted(const T* x, T* out, unsigned long long n, float by) {
+    unsigned long long i = blockIdx.x * (unsigned long long)blockDim.x + threadIdx.x;
+    if (i < n) out[i] = x[i] * (T)by + (T)K;
+}
+"""
+
 
 def cdiv(a: Any, b: Any) -> Any:
     return (a + b - 1) // b

@@ -7,19 +7,8 @@ from __future__ import annotations
 import cupy
 import numpy as np
 import torch
-from cuda_kernels import cdiv
+from cuda_kernels import SOURCE, cdiv
 
-SOURCE = """
-extern "C" __global__ void scaled(const float* x, float* out, int n, float by) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) out[i] = x[i] * by;
-}
-template <class T, int K>
-__global__ void shifted(const T* x, T* out, unsigned long long n, float by) {
-    unsigned long long i = blockIdx.x * (unsigned long long)blockDim.x + threadIdx.x;
-    if (i < n) out[i] = x[i] * (T)by + (T)K;
-}
-"""
 NAME = "shifted<float, 7>"
 
 raw = cupy.RawKernel(SOURCE, "scaled", options=("--fmad=false",))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from compiled_elsewhere import as_inputs
-from cuda_kernels import CUDA_CASES, LARGE_TILES, cdiv, launch_gemm
+from cuda_kernels import CUDA_CASES, LARGE_TILES, SOURCE, cdiv, launch_gemm
 from cuda_tools import needs_nvrtc
 from kernels import Case, info
 
@@ -23,17 +23,6 @@ from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelErr
 
 pytestmark = needs_nvrtc
 
-SOURCE = """
-extern "C" __global__ void scaled(const float* x, float* out, int n, float by) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) out[i] = x[i] * by;
-}
-template <class T, int K>
-__global__ void shifted(const T* x, T* out, unsigned long long n, float by) {
-    unsigned long long i = blockIdx.x * (unsigned long long)blockDim.x + threadIdx.x;
-    if (i < n) out[i] = x[i] * (T)by + (T)K;
-}
-"""
 N = Range(990, 1000, 1010)
 NEWEST = "sm_90,cuda=13.4"  # a driver that takes all that NVRTC emits
 VECTOR = (info(N, dtype=torch.float32),)
