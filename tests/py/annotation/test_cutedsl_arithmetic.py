@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import operator
 from collections.abc import Callable
 
 import pytest
@@ -29,6 +30,7 @@ from torch_tensorrt.annotation.backends.cutedsl.host import (
     Layout,
     execute,
 )
+from torch_tensorrt.annotation.backends.cutedsl.words import Part, Word, combined
 from torch_tensorrt.annotation.errors import UnsupportedKernelError
 
 BITS = 8  # narrow, so that overflow is near
@@ -189,6 +191,33 @@ def test_a_conversion_is_what_the_machine_does_or_unknown(operation: str) -> Non
             if operation == "zext":
                 value = unsigned(value)
             assert evaluate(result, point) == wrapped(value, bits)
+
+
+ON_WORDS: dict[str, Callable[[int, int], int]] = {
+    "or": operator.or_,
+    "and": operator.and_,
+    "shl": operator.lshift,
+    "lshr": operator.rshift,
+    "udiv": operator.floordiv,
+}
+
+
+@pytest.mark.parametrize("constant", [0, 0b101, 1 << 63])
+@pytest.mark.parametrize("operation", ON_WORDS)
+def test_a_word_holds_the_bits_that_the_machine_computes(
+    operation: str, constant: int
+) -> None:
+    def held(word: Word, value: int) -> int:
+        shifts = [part.shift for part in word.open]
+        moved = (value << s if s >= 0 else value >> -s for s in shifts)
+        return sum(moved, word.known)
+
+    for count in range(operation == "udiv", 9):
+        parts = (Part(N, 4, 3), *Word.constant(constant).parts)
+        word = combined(operation, Word(parts), Word.constant(count))
+        for value in range(16 if word is not None else 0):
+            before = constant + (value << 3)
+            assert held(word, value) == ON_WORDS[operation](before, count)
 
 
 def test_what_may_overflow_is_unknown_and_says_where() -> None:

@@ -157,6 +157,11 @@ def test_a_map_of_no_tensor_or_of_unknown_sizes_is_refused() -> None:
         read(cells | {40: Cell(Unknown("a reason"), 8)}, {})
     with pytest.raises(HostCodeError, match="whose kind follows the shape"):
         read(cells | {8: Cell(ROWS, 8)}, {ROWS: Range(0, 1, 7)})
+    with pytest.raises(HostCodeError, match="of the upper bits of d0_0"):
+        read(cells | {32: Cell(Word((Part(ROWS, 3, -1),)), 8)}, {})
+    shifted = Word((Part(Address(X), 48, 4),))
+    with pytest.raises(HostCodeError, match="of something else than a tensor"):
+        read(cells | {0: Cell(shifted, 8)}, {})
     with pytest.raises(HostCodeError, match="more than 64 bytes"):
         read(cells | {64: Cell(sympy.S.One, 8)}, {})
     unwritten = {64: Cell(Unknown("memory that is not written"), 8)}

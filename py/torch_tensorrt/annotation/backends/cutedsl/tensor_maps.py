@@ -90,7 +90,11 @@ def read(cells: Mapping[int, Cell], ranges: Ranges) -> PackedMap:
     if rounds and kind != maps.FLOAT32:
         raise HostCodeError("it makes a tensor map that rounds other than float32")
     address = words[maps.ADDRESS.word].parts
-    if len(address) != 1 or not isinstance(address[0].value, Address):
+    if (
+        len(address) != 1
+        or not isinstance(address[0].value, Address)
+        or address[0].shift != 0
+    ):
         raise HostCodeError("it makes a tensor map of something else than a tensor")
     unused = (
         *maps.LAST_INDICES[rank:],
@@ -142,5 +146,10 @@ def _value(words: Sequence[Word], field: maps.Field) -> sympy.Expr:
     value = sympy.Integer((word.known & field.mask) >> field.first)
     for part in word.open:
         if part.mask & field.mask:
-            value += part.value * 2 ** (part.shift - field.first)
+            shift = part.shift - field.first
+            if shift < 0 and field not in maps.STRIDES:  # whose bytes are compared
+                raise HostCodeError(
+                    f"it makes a tensor map of the upper bits of {part.value}"
+                )
+            value += part.value * sympy.Integer(2) ** shift
     return value

@@ -24,7 +24,8 @@ class Part:
 
     Attributes:
         shift: the bit of the word that its lowest bit is at; where negative, as many of
-            its lowest bits are cut off.
+            its lowest bits are cut off. They come back if the word is shifted back, so
+            what reads it requires them to be 0.
         width: bits of the value, at most.
     """
 
