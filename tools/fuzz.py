@@ -7,10 +7,11 @@
 
 A function computes a grid and a few arguments from the extents of two inputs, with the
 operators, branches, loops, tables, slices and round trips through floats that launch
-functions use. It is recorded once, with a real Triton kernel, and then called at many
-shapes with real tensors and a kernel that only keeps what it is given. Grid, arguments
-and constants must be the same. One function in ``--compiled`` is compiled as well, and
-``tactic.at`` of its dry run must say the same.
+functions use; it passes views, and buffers of its own. It is recorded once, with a real
+Triton kernel, and then called at many shapes with real tensors and a kernel that only
+keeps what it is given. Grid, arguments, constants and options must be the same, where
+pointers point to, and what the function allocates. One function in ``--compiled`` is
+compiled as well, and ``tactic.at`` of its dry run must say the same.
 
 A function that is refused counts as right where what one trace recorded, explored and
 replayed nowhere, holds at every shape tried, thousands of them: then the refusal was
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import enum
 import gc
 import itertools
 import logging
@@ -37,6 +39,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import sympy
 import torch
 import triton
 import triton.language as tl
@@ -45,7 +48,7 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._plugin import Plugin, Request
 from torch_tensorrt.annotation._record import branches
-from torch_tensorrt.annotation._record.program import Constant, Launch, Program, Scalar
+from torch_tensorrt.annotation._record.program import Constant, Output, Program, Scalar
 from torch_tensorrt.annotation._record.replay import numbers_in, points_of
 from torch_tensorrt.annotation._sizes.to_tensorrt import compiled
 from torch_tensorrt.annotation._tensors import Range, TensorInfo, ranges_of, symbol
@@ -80,10 +83,20 @@ def looked_up(table, key, default):
 """
 
 
+class Mode(enum.IntEnum):
+    """What people tell kernels with a constant."""
+
+    SUM = 1
+    LAST = 2
+
+
 @triton.jit
-def kernel(x, y, out, p, q, r, C: tl.constexpr):
+def kernel(x, y, z, out, p, q, r, C: tl.constexpr, MODE: tl.constexpr):
     i = tl.program_id(0)
-    tl.store(out + i, tl.load(x + p * q + r) + tl.load(y + C))
+    value = tl.load(z + i)
+    if MODE == 1:
+        value += tl.load(x + p * q + r) + tl.load(y + C)
+    tl.store(out + i, value)
 
 
 class Writer:
@@ -139,6 +152,7 @@ class Writer:
                 "(x + x).shape[0]",
             ),
             *("x.squeeze().dim()", f"triton.next_power_of_2({a})", f"len(range({a}))"),
+            f"torch.empty({a}, device=x.device).numel()",
             *(f"({a} if n == m else {b})", f"int(math.sqrt({self.size()}))", f"(~{a})"),
         ]
         return self.one_of(*usual) if self.chance.random() < 0.9 else self.one_of(*rare)
@@ -168,35 +182,127 @@ class Writer:
         self.names.append(name)
         return lines
 
+    def number(self) -> str:
+        """An argument that is an integer, or a condition."""
+        is_condition = self.chance.random() < 0.03
+        return self.condition() if is_condition else self.expression()
+
+    def view(self) -> str:
+        """A tensor that starts somewhere in an input."""
+        a = self.expression(2)
+        usual = [
+            *(
+                "x[1:]",
+                "x[:, 1:]",
+                "x[-1]",
+                "x.t()[1:]",
+                "x[n // 2 :]",
+                "x[0, m - 1 :]",
+            ),
+            *("y[1:]", "y[k // 2 :]", "y[-1:]", "x.chunk(2)[-1]", "x.chunk(2, 1)[-1]"),
+            *("x[1:][1:]", "x.narrow(0, n // 2, 1)", "x.unsqueeze(0)[0, -1:]"),
+        ]
+        rare = [
+            *(
+                f"x.view(-1)[{a} :]",
+                f"x.view(-1)[-{a} :]",
+                f"y[{a} :]",
+                f"x[{a} // 8 :]",
+            ),
+            *(f"x.narrow(0, {a} % n, 1)", f"x.view(-1)[{a} :: 2]", f"x[{a} % n]"),
+            *(f"x.select(1, {a} % m)", "x.unfold(1, 2, 1)[:, 1:]", "x.split(4)[-1]"),
+            *("x.as_strided((n,), (m,), 1)", "x.view(torch.int16)[:, 3:]", "x[[0]]"),
+            *("x.reshape(m, n)[1:]", "x.expand(2, n, m)[1, 1:]", "x[1 - n :]"),
+        ]
+        return self.one_of(*usual) if self.chance.random() < 0.7 else self.one_of(*rare)
+
+    def buffer(self) -> str:
+        """A tensor of the function's own."""
+        a = self.expression(1)
+        return self.one_of(
+            *(f"torch.empty(max(1, {a}), device=x.device)", "torch.empty_like(x)"),
+            *(f"x.new_empty(n, max({a}, 2))", "torch.empty(m, n, device=x.device).t()"),
+            *(
+                "x.new_empty(n + 1, m)[1:]",
+                "torch.empty((n, 4), device=x.device)[:, 2:]",
+            ),
+            *(
+                f"y.new_empty(abs({a}) + 3)[k % 3 :]",
+                "x.new_empty(m, dtype=torch.int8)",
+            ),
+        )
+
+    def tensor(self, usual: str) -> str:
+        """An argument that is a tensor."""
+        kind = self.chance.random()
+        if kind < 0.8:
+            return usual
+        return self.view() if kind < 0.93 else self.buffer()
+
+    def constants(self) -> list[str]:
+        """What is compiled into the kernel."""
+        mode = self.one_of("Mode.SUM", "Mode(2)")
+        if self.chance.random() < 0.03:
+            mode = f"Mode.SUM if {self.condition()} else Mode.LAST"
+        elif self.chance.random() < 0.03:
+            mode = f"Mode(1 + {self.expression(2)} % 2)"
+        size = self.expression(1) if self.chance.random() < 0.1 else self.constant()
+        given = [f"C={self.one_of(size, size, 'len(x.shape)')}", f"MODE={mode}"]
+        if self.chance.random() < 0.1:
+            warps = f"8 if {self.condition()} else 4"
+            given.append(f"num_warps={self.one_of('2', '8', warps)}")
+        return given
+
     def function(self) -> str:
         body = ["n, m = x.shape", "k = y.shape[0]"]
         for number in range(self.chance.randint(1, 4)):
             body += self.statement(number)
         grid = f"(max(1, {self.expression()}), {self.constant()})"
-        given = [f"{name}={self.expression()}" for name in NAMES]
-        given.append(
-            f"C={self.one_of(self.constant(), self.constant(), 'len(x.shape)')}"
-        )
-        body.append(f"kernel[{grid}](x, y, out, {', '.join(given)})")
+        given = [f"{name}={self.number()}" for name in NAMES]
+        tensors = [self.tensor("x"), self.tensor("y"), self.tensor("x"), "out"]
+        given = [*tensors, *given, *self.constants()]
+        body.append(f"kernel[{grid}]({', '.join(given)})")
         return "def launch(x, y, out):\n" + "".join(f"    {line}\n" for line in body)
 
 
 class Kept:
     """A kernel that keeps the grid and the arguments of its launch."""
 
+    def of(self, function: Callable[..., Any], shape: Shape) -> tuple[Any, Any]:
+        """What ``function`` launches it with at ``shape``."""
+        x, y = (torch.empty(extents, device="meta") for extents in shape)
+        self._tensors = [x, y, torch.empty_like(x)]
+        function(*self._tensors)
+        return self._grid, self._arguments
+
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        def launch(x: Any, y: Any, out: Any, **arguments: int) -> None:
-            self.grid = tuple(map(int, (*grid, 1, 1)[:3]))
-            self.arguments = {name: int(value) for name, value in arguments.items()}
+        def launch(x: Any, y: Any, z: Any, out: Any, **arguments: int) -> None:
+            self._grid = tuple(map(int, (*grid, 1, 1)[:3]))
+            pointers = {"x": x, "y": y, "z": z, "out": out}
+            self._arguments = {
+                **{name: self._place(tensor) for name, tensor in pointers.items()},
+                **{name: int(value) for name, value in arguments.items()},
+            }
 
         return launch
+
+    def _place(self, tensor: torch.Tensor) -> tuple[int, int, int]:
+        """The number of the tensor's memory, its bytes, and where in it it starts."""
+        memory = [t.untyped_storage()._cdata for t in self._tensors]
+        storage, offset = tensor.untyped_storage(), tensor.storage_offset()
+        if storage._cdata not in memory:
+            memory.append(storage._cdata)
+            self._tensors.append(tensor)  # or another may get its identity
+        place = memory.index(storage._cdata)
+        return place, storage.nbytes(), offset * tensor.element_size()
 
 
 def defined(source: str, kernel: Any) -> Callable[..., Any]:
     import math
 
     namespace: dict[str, Any] = {
-        **{"kernel": kernel, "triton": triton, "math": math, "torch": torch}
+        **{"kernel": kernel, "triton": triton, "math": math, "torch": torch},
+        "Mode": Mode,
     }
     exec(compile(HELPERS + source, "<fuzz>", "exec"), namespace)
     launch: Callable[..., Any] = namespace["launch"]
@@ -224,15 +330,15 @@ class Case:
         meta = lambda x, y: torch.empty_like(x)  # noqa: E731
         return tta.custom_plugin(tta.triton(launch), meta_impl=meta)
 
-    def recorded(self) -> Launch | AnnotationError:
-        """The launch that this package makes of the function, or why it refuses it."""
+    def recorded(self) -> Program | AnnotationError:
+        """The program that this package makes of the function, or why it refuses it."""
         meta = lambda x, y: torch.empty_like(x)  # noqa: E731
         plugin = Plugin("fuzz::launch", self.spec, meta, ("x", "y"), {})
         (tactic,) = plugin.programs(Request.of(self.infos, {}, None))
         if tactic.error is not None:
             return tactic.error
         assert tactic.program is not None
-        return tactic.program.launch
+        return tactic.program
 
     def shapes(self, chance: random.Random, count: int) -> list[Shape]:
         """Corners of the profile, and random shapes."""
@@ -263,11 +369,11 @@ class Case:
 
     def raises(self, shapes: Sequence[Shape]) -> bool:
         """Whether the function does not take one of these shapes."""
-        function = defined(self.source, Kept())
+        kept = Kept()
+        function = defined(self.source, kept)
         for shape in shapes:
-            x, y = (torch.empty(extents, device="meta") for extents in shape)
             try:
-                function(x, y, x)
+                kept.of(function, shape)
             except Exception:
                 return True
         return False
@@ -284,21 +390,20 @@ class Case:
         kept = Kept()
         function = defined(self.source, kept)
         for shape in shapes:
-            x, y = (torch.empty(extents, device="meta") for extents in shape)
             try:
-                function(x, y, x)
+                expected = kept.of(function, shape)
             except Exception as error:
                 if is_contract(self.source, shape) or shapes_raise:
                     continue
                 return f"at {shape} the function raises {error!r}"
             try:
-                grid, arguments = launch(shape)
+                found = launch(shape)
             except ZeroDivisionError:
                 return f"at {shape} a division by zero is recorded"
-            if (grid, arguments) != (kept.grid, kept.arguments):
+            if found != expected:
                 return (
-                    f"at {shape}, grid and arguments are recorded as\n  {grid} "
-                    f"{arguments}\nand are\n  {kept.grid} {kept.arguments}"
+                    f"at {shape}, grid and arguments are recorded as\n  {found}\n"
+                    f"and are\n  {expected}"
                 )
         return None
 
@@ -311,13 +416,30 @@ def is_contract(source: str, shape: Shape) -> bool:
     )
 
 
-def values(launch: Launch, case: Case) -> Callable[[Shape], tuple[Any, Any]]:
+def values(program: Program, case: Case) -> Callable[[Shape], tuple[Any, Any]]:
     """The grid and the arguments that TensorRT would compute."""
+    launch, ranges = program.launch, ranges_of(case.infos)
     assert launch.grid is not None
-    ranges = ranges_of(case.infos)
     scalars = {a.name: a.expr for a in launch.arguments if isinstance(a, Scalar)}
     fixed = {a.name: a.value for a in launch.arguments if isinstance(a, Constant)}
-    at = compiled([*launch.grid, *scalars.values()], list(ranges), ranges)
+    fixed = {n: int(v) for n, v in {**fixed, **dict(launch.options)}.items()}
+    pointers = launch.pointers
+    inputs = [
+        Output(extents_of(i, info), info.dtype) for i, info in enumerate(case.infos)
+    ]
+    buffers = [*inputs, *program.outputs, *program.hidden]
+    hidden = dict.fromkeys(p.tensor for p in pointers if p.tensor > len(inputs))
+    places = [*range(len(inputs) + 1), *hidden]  # as they are first met
+    sizes = [
+        size
+        for pointer in pointers
+        for buffer in [buffers[pointer.tensor]]
+        for size in (
+            sympy.prod(buffer.shape) * buffer.dtype.itemsize,
+            pointer.offset * pointer.dtype.itemsize,
+        )
+    ]
+    at = compiled([*launch.grid, *scalars.values(), *sizes], list(ranges), ranges)
     dynamic = [
         isinstance(extent, Range) for info in case.infos for extent in info.shape
     ]
@@ -327,9 +449,22 @@ def values(launch: Launch, case: Case) -> Callable[[Shape], tuple[Any, Any]]:
         found = at(
             [extent for extent, moves in zip(flat, dynamic, strict=True) if moves]
         )
-        return tuple(found[:3]), fixed | dict(zip(scalars, found[3:], strict=True))
+        grid, rest = tuple(found[:3]), iter(found[3:])
+        arguments = fixed | {name: next(rest) for name in scalars}
+        for pointer in pointers:
+            place = places.index(pointer.tensor)
+            arguments[pointer.name] = place, next(rest), next(rest)
+        return grid, arguments
 
     return evaluated
+
+
+def extents_of(index: int, info: TensorInfo) -> tuple[sympy.Expr, ...]:
+    """Of an input, as expressions."""
+    return tuple(
+        symbol(index, axis) if isinstance(extent, Range) else sympy.Integer(extent)
+        for axis, extent in enumerate(info.shape)
+    )
 
 
 @contextlib.contextmanager
@@ -353,30 +488,30 @@ def outcome(seed: int, number: int, count: int, every: int) -> tuple[str, str]:
     case = Case.of(chance)
     shapes = case.shapes(chance, count)
     with proposals() as proposed:
-        launch = case.recorded()
+        program = case.recorded()
     title = f"function {number} of seed {seed}:\n{case.source}\n{case.infos}\n"
-    if isinstance(launch, AnnotationError):
-        if "does something else on plain ints" in str(launch):
+    if isinstance(program, AnnotationError):
+        if "does something else on plain ints" in str(program):
             return "refused, shown wrong by a replay", title
         if not proposed:
             # Nobody knows whether some expressions would have been right.
             if case.raises(case.dense()):
                 return "refused, raises", title
-            return "refused needlessly", f"{title}{launch}"
-        proposal = values(proposed[-1].launch, case)
+            return "refused needlessly", f"{title}{program}"
+        proposal = values(proposed[-1], case)
         if case.difference(proposal, [*shapes, *case.dense()]):
-            return f"refused, {type(launch).__name__}", title
-        return "refused needlessly", f"{title}{launch}"
-    if found := case.difference(values(launch, case), shapes):
+            return f"refused, {type(program).__name__}", title
+        return "refused needlessly", f"{title}{program}"
+    if found := case.difference(values(program, case), shapes):
         return "wrong", title + found
     if number % every == 0:
-        found = compiled_difference(case, launch, shapes[:20])
+        found = compiled_difference(case, program, shapes[:20])
         return ("wrong", title + found) if found else ("right, compiled", title)
     return "right", title
 
 
 def compiled_difference(
-    case: Case, launch: Launch, shapes: Sequence[Shape]
+    case: Case, program: Program, shapes: Sequence[Shape]
 ) -> str | None:
     """Where ``tactic.at`` of a dry run differs from what the function launches."""
     op = f"fuzz::function{os.getpid()}"
@@ -388,8 +523,10 @@ def compiled_difference(
     finally:
         tta.unregister(op)
 
+    recorded = values(program, case)
+
     def at(shape: Shape) -> tuple[Any, Any]:
-        _, arguments = values(launch, case)(shape)
+        _, arguments = recorded(shape)
         launched = tactic.at(*shape)
         return tuple(launched.grid), arguments | dict(
             zip(tactic.arguments, launched.extras, strict=True)
