@@ -108,9 +108,9 @@ class Writer:
         for _ in range(self.chance.randint(0, 3)):
             self.chance.choice((self._change, self._launch))()
         returned, fake = self.chance.choice(RETURNED)
-        head = "def {}(x, y):\n    n, m = x.shape\n    k = y.shape[0]\n    "
-        lines = "\n    ".join([*self.lines[2:], f"return {returned}"])
-        return head.format("body") + lines, f"{head.format('body')}return {fake}"
+        head = "def body(x: Tensor, y: Tensor) -> Tensor:"
+        made = "\n    ".join([head, *self.lines, f"return {returned}"])
+        return made, "\n    ".join([head, *self.lines[:2], f"return {fake}"])
 
     def _write(self, line: str) -> bool:
         """Add a line, if it runs everywhere."""

@@ -12,25 +12,24 @@ never writes holds NaN, and decides nothing.
 from __future__ import annotations
 
 import itertools
+import random
+import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from bodies import (
-    REFERENCES,
     accumulate_kernel,
     copy_kernel,
     eagerly,
     every_other_kernel,
     launch,
     launched,
-    room,
 )
 from conftest import IS_THOROUGH
-from hypothesis import Phase, given, note, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.export import Dim
 
@@ -41,6 +40,11 @@ from torch_tensorrt.annotation._steps import Step
 from torch_tensorrt.annotation.errors import ArgumentError, UnsupportedKernelError
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion.plugins import _program
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
+
+import fuzz_bodies
+from fuzz_bodies import Body, defined, numbers
 
 
 def carried_out(steps: Any, step: Step, *args: Any, **kwargs: Any) -> Any:
@@ -63,12 +67,14 @@ def require_equal(
     inputs: Sequence[Tensor],
     writes: Sequence[str] = (),
     dynamic: Any = None,
+    fake: Callable[..., Any] | None = None,
 ) -> list[str]:
     """Compare a model in eager mode with its graph, in which the op is taken apart.
 
     Args:
         body: of the op.
         model: of the op, and tensors.
+        fake: the op's fake kernel; what ``body.outputs`` says, where it is None.
 
     Returns:
         The names of the steps.
@@ -78,14 +84,14 @@ def require_equal(
     with eagerly():
         expected = model(body, *(tensor.clone() for tensor in inputs))
 
-    def fake(*args: Any) -> Any:
+    def of_outputs(*args: Any) -> Any:
         if args[0].shape[-1] == 256 or args[0].dtype != torch.float32:
             raise ValueError("the body is for other tensors")
         outputs = body_outputs(body, args)
         return outputs[0] if len(outputs) == 1 else outputs or None
 
     op = torch.library.custom_op(name, body, mutates_args=writes)
-    op.register_fake(fake)
+    op.register_fake(fake or of_outputs)
     libraries = []
     try:
         trt_plugins.custom_op(name, impl=tta.triton(), strict=True)
@@ -145,10 +151,6 @@ def returning(*shapes: Any) -> Callable[..., Any]:
         return body
 
     return decorate
-
-
-def numbers(*shape: int) -> Tensor:
-    return torch.arange(float(torch.Size(shape).numel())).reshape(shape) + 1
 
 
 @pytest.fixture(autouse=True)
@@ -324,161 +326,26 @@ def test_a_graph_that_is_not_functionalized_would_lose_what_is_written() -> None
 
 # --- Random bodies --------------------------------------------------------------------
 
-Function = Callable[..., Any]
-SHAPES = [(8,), (16,), (4, 8), (2, 16), (3, 4)]
-VIEWS: dict[str, tuple[Callable[[Tensor], bool], Function]] = {
-    "first": (lambda t: t.dim() > 1, lambda t: t[0]),
-    "tail": (lambda t: t.dim() > 0 and len(t) > 1, lambda t: t[1:]),
-    "every other": (lambda t: t.dim() > 0 and len(t) > 2, lambda t: t[1::2]),
-    "flat": (lambda t: t.is_contiguous(), lambda t: t.view(-1)),
-    "transposed": (lambda t: t.dim() == 2, lambda t: t.t()),
-    "unsqueezed": (lambda t: t.dim() < 3, lambda t: t.unsqueeze(0)),
-    "columns": (lambda t: t.dim() > 1 and t.shape[1] > 3, lambda t: t.narrow(1, 1, 2)),
-    "chunk": (lambda t: t.dim() > 0 and len(t) > 1, lambda t: t.chunk(2)[1]),
-    "int32": (lambda t: t.dtype == torch.float32, lambda t: t.view(torch.int32)),
-    "float32": (lambda t: t.dtype == torch.int32, lambda t: t.view(torch.float32)),
-    "expanded": (lambda t: t.dim() == 1, lambda t: t.expand(2, -1)),
-    "diagonal": (lambda t: t.dim() == 2, lambda t: t.diagonal()),
-    "part of memory": (lambda t: room(t) > 3, lambda t: t.as_strided((2, 2), (2, 1))),
-}
-WRITES: dict[str, Function] = {
-    "add_": lambda t: t.add_(1),
-    "mul_": lambda t: t.mul_(2),
-    "zero_": lambda t: t.zero_(),
-    "fill_": lambda t: t.fill_(5),
-}
-MAKERS: dict[str, tuple[Callable[[Tensor], bool], Function]] = {
-    "sum": (lambda t: t.dim() > 0 and t.is_floating_point(), lambda t: t.sum(0)),
-    "add": (lambda t: True, lambda t: t + 1),
-    "clone": (lambda t: True, lambda t: t.clone()),
-    "contiguous": (lambda t: not t.is_contiguous(), lambda t: t.contiguous()),
-    "cat": (lambda t: t.dim() > 0, lambda t: torch.cat([t, t])),
-    "empty_like": (lambda t: True, lambda t: torch.empty_like(t)),
-}
+
+@pytest.mark.parametrize("seed", range(25 if IS_THOROUGH else 8))
+def test_a_random_body_is_recorded_at_all_sizes(seed: int) -> None:
+    word, text = fuzz_bodies.outcome(random.Random(seed), 10)
+    assert word in ("body right", "body refused, DynamicControlFlowError"), text
 
 
-class Body:
-    """A body that is found by running it; what it does then is done again."""
-
-    def __init__(self, data: st.DataObject, writable: Sequence[int]) -> None:
-        self.instructions: list[tuple[str, Function, tuple[int, ...], bool]] = []
-        self._draw = lambda of: data.draw(st.sampled_from(of))
-        inputs = [numbers(4, 8), numbers(8)]
-        self._pool = list(inputs)
-        self._guarded = {storage(t) for i, t in enumerate(inputs) if i not in writable}
-        with eagerly():
-            for _ in range(data.draw(st.integers(3, 12))):
-                steps = (self._allocate, self._view, self._write, self._make)
-                self._draw((*steps, self._launch, self._launch))()
-            self._launch()
-        theirs = set(map(storage, inputs))
-        own = [i for i, t in enumerate(self._pool) if storage(t) not in theirs]
-        self.returned = [self._draw(own)] if own else []
-        self.outputs = [
-            (tuple(self._pool[i].shape), self._pool[i].dtype) for i in self.returned
-        ]
-
-    def __call__(self, x: Tensor, y: Tensor) -> Any:
-        pool = [x, y]
-        for _, function, indices, makes in self.instructions:
-            result = function(*(pool[i] for i in indices))
-            if makes:
-                pool.append(result)
-        return pool[self.returned[0]] if self.returned else None
-
-    @property
-    def _launched(self) -> bool:
-        return any(text.endswith("_kernel") for text, *_ in self.instructions)
-
-    def _do(self, text: str, function: Function, *indices: int, makes: bool) -> None:
-        result = function(*(self._pool[i] for i in indices))
-        self.instructions.append((text, function, indices, makes))
-        if makes:
-            self._pool.append(result)
-
-    def _of(self, accepts: Callable[[Tensor], bool]) -> list[int]:
-        return [i for i, tensor in enumerate(self._pool) if accepts(tensor)]
-
-    def _may_write(self, tensor: Tensor) -> bool:
-        is_expanded = 0 in tensor.stride()
-        return storage(tensor) not in self._guarded and not is_expanded
-
-    def _allocate(self) -> None:
-        shape, how = self._draw(SHAPES), self._draw(["empty", "zeros", "turned"])
-        functions: dict[str, Function] = {
-            "empty": lambda t: t.new_empty(shape),
-            "zeros": lambda t: t.new_zeros(shape),
-            "turned": lambda t: t.new_empty(shape[::-1]).permute(
-                *reversed(range(len(shape)))
-            ),
-        }
-        self._do(f"{how} {shape}", functions[how], 0, makes=True)
-
-    def _view(self) -> None:
-        self._one_of(VIEWS)
-
-    def _make(self) -> None:
-        self._one_of(MAKERS)
-
-    def _one_of(self, table: Any) -> None:
-        index = self._draw(range(len(self._pool)))
-        able = [name for name, (can, _) in table.items() if can(self._pool[index])]
-        if able:
-            name = self._draw(able)
-            self._do(name, table[name][1], index, makes=True)
-
-    def _write(self) -> None:
-        if places := self._of(self._may_write):
-            name = self._draw(list(WRITES))
-            self._do(name, WRITES[name], self._draw(places), makes=False)
-
-    def _launch(self) -> None:
-        if not (places := self._of(self._may_write)):
-            return
-        kernel, place = self._draw(list(REFERENCES)), self._draw(places)
-        out = self._pool[place]
-        step = 2 if kernel is every_other_kernel else 1
-
-        def can_read(tensor: Tensor) -> bool:
-            return tensor.dtype == out.dtype and storage(tensor) != storage(out)
-
-        count = len(kernel.arg_names) - 3
-        if not (readable := self._of(can_read)):
-            return
-        read = [self._draw(readable) for _ in range(count)]
-        n = min(room(out) // step, *(room(self._pool[i]) for i in read))
-        n = self._draw([n, max(n // 2, 1)])
-        if n > 0:
-            function = lambda *tensors: launch(kernel, *tensors, n)  # noqa: E731
-            self._do(kernel.__name__, function, *read, place, makes=False)
-
-
-def storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-# To shrink takes minutes.
-@settings(max_examples=25 if IS_THOROUGH else 8, phases=(Phase.generate,))
-@given(data=st.data(), writable=st.sampled_from([(), (1,), (0, 1)]))
-def test_random_bodies(data: st.DataObject, writable: tuple[int, ...]) -> None:
-    found = Body(data, writable)
-    if not found.returned or not found._launched:
-        return
-    note("\n".join(f"{text} {at}" for text, _, at, _ in found.instructions))
-
-    def body(x: Tensor, y: Tensor) -> Tensor:
-        return found(x, y)  # type: ignore[no-any-return]
-
-    body.outputs = found.outputs  # type: ignore[attr-defined]
+@pytest.mark.parametrize("seed", range(25 if IS_THOROUGH else 4))
+def test_a_random_body_is_taken_apart_in_a_graph(seed: int) -> None:
+    found = Body.of(random.Random(seed))
 
     def model(op: Any, x: Tensor, y: Tensor) -> Any:
         both = torch.cat([x.view(-1), y])
-        x, y = both[:32].view(4, 8), both[32:]
+        x, y = both[: x.numel()].view(x.shape), both[x.numel() :]
         return op(x, y) + 0, both + 0
 
-    writes = tuple("xy"[i] for i in writable)
+    inputs = [numbers(*info.at("opt")) for info in found.infos]
+    body, fake = defined(found.source), defined(found.fake)
     try:
-        require_equal(body, model, [numbers(4, 8), numbers(8)], writes)
+        require_equal(body, model, inputs, found.writable, fake=fake)
     except (ArgumentError, UnsupportedKernelError) as error:
         refused = ("nothing would write it", "that nothing stores to", "as_strided")
         refused = (*refused, "in a way that torch does not tell")
