@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -88,7 +89,7 @@ def registering(op: str) -> Iterator[None]:
         RegistrationError: a plugin of this name exists, or there can be none.
     """
     require_available()
-    from tensorrt.plugin import _validate
+    import tensorrt.plugin as trtp
 
     if plugin_def(op) is not None:
         raise RegistrationError(
@@ -99,8 +100,11 @@ def registering(op: str) -> Iterator[None]:
     # NDArray[...], X) with NumPy 2.5, where NDArray is a type alias. The validator of
     # TensorRT before 11.2.1 asks just that. A global of the validator's module goes
     # before the builtin. It stays, as Torch-TensorRT's own does, for those who call
-    # TensorRT's decorators after this, as torch_tensorrt.kernels.
-    _validate.issubclass = _is_subclass
+    # TensorRT's decorators after this, as torch_tensorrt.kernels. The validator is the
+    # one beside the decorators: a second copy of the package's files lies in tensorrt/.
+    package = trtp.register.__module__.rpartition(".")[0]
+    validate: Any = importlib.import_module(f"{package}._validate")
+    validate.issubclass = _is_subclass
     try:
         yield
     except BaseException as error:
