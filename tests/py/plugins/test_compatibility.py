@@ -12,6 +12,8 @@ import pytest
 import tensorrt.plugin as trtp
 import torch
 from tensorrt.plugin._lib import QDP_REGISTRY
+from torch._dynamo.source import LocalSource
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch_ops import torch_op
 from typing_extensions import TypeAliasType
 
@@ -81,6 +83,17 @@ def test_annotations_of_the_same_dtype_have_the_same_hash() -> None:
     known = _generate_plugin._TORCH_SCHEMA_TYPE_TO_PLUGIN_ATTR_TYPE
     assert set(known) == {"float", "int", "bool"}
     assert hash(known["float"]) == hash(SPELLINGS["this library's"])
+
+
+def test_functions_that_torch_tensorrts_module_has_are_there_under_their_names() -> (
+    None
+):
+    sizes = ShapeEnv()
+    made = _generate_plugin.mksym(sizes, 7, LocalSource("n"), DimDynamic.DYNAMIC)
+    assert isinstance(made, torch.SymInt) and made.node.hint == 7
+    with torch_op("scale(Tensor x, float alpha) -> Tensor", scale) as op:
+        _generate_plugin._generate_plugin(op)
+        assert op in QDP_REGISTRY
 
 
 def test_errors_are_also_what_torch_tensorrt_raises_in_their_place(

@@ -12,6 +12,8 @@ from typing import Any
 
 import sympy
 import torch
+from torch._guards import Source
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from torch_tensorrt.annotation import _attributes, _tensors
 from torch_tensorrt.annotation._hidden import WORD, any_extents
@@ -24,12 +26,20 @@ from torch_tensorrt.annotation.errors import AnnotationError, FormatError, in_na
 from . import _callbacks, _qdp
 from ._schema import OpSchema
 
-# Torch-TensorRT's own names, which its other modules and its tests import from here.
+# Names that this module has in Torch-TensorRT; also mksym, and _generate_plugin, below.
 np_scalar_attr_annotation = _attributes.np_scalar_attr_annotation
 _TORCH_SCHEMA_TYPE_TO_PLUGIN_ATTR_TYPE = {
     kind.__name__: _attributes.AttributeKind(kind).annotation
     for kind in (float, int, bool)
 }
+
+
+def mksym(
+    shape_env: ShapeEnv, value: int, source: Source, dynamic_dim: DimDynamic
+) -> torch.SymInt | int:
+    """A new size of ``shape_env``, which is ``value`` in the example at hand."""
+    symbol = shape_env.create_symbol(value, source=source, dynamic_dim=dynamic_dim)
+    return shape_env.create_symintnode(symbol, hint=value, source=source)
 
 
 def generate_plugin(
@@ -52,6 +62,9 @@ def generate_plugin(
     schema = OpSchema.of(plugin_name)
     with _qdp.registering(plugin_name):
         register_plugin(schema, aot_impl, autotune, aot_impl is not None)
+
+
+_generate_plugin = generate_plugin
 
 
 def register_plugin(
