@@ -13,7 +13,7 @@ SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -n
 .PHONY: help setup demo test test-all test-matrix test-upstream coverage fuzz mutants \
 	check lint types imports format count docs wheel \
 	wheelhouse kernels test-gpu first-engine bench-gpu performance golden compat \
-	export export-stack clean
+	export export-stack test-stack clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -113,6 +113,9 @@ export: setup  ## put the library into a checkout of Torch-TensorRT: UPSTREAM=di
 
 export-stack: setup  ## the same, as commits to review one after the other: UPSTREAM=dir
 	$(BIN)/python tools/export $(UPSTREAM) --stack
+
+test-stack: setup  ## run the tests of each commit of that stack: UPSTREAM=dir, COMMITS="6 7"
+	$(BIN)/python tools/export/trial.py $(UPSTREAM) build/stack $(COMMITS)
 
 clean:  ## remove what was built, .venv included
 	rm -rf $(VENV) .compat .matrix wheelhouse build docsrc/_extra docsrc/api docsrc/gallery \

@@ -48,12 +48,9 @@ def main() -> None:
         parser.error(f"{tests} has none of {', '.join(TESTS)}")
     if unknown := set(options.releases) - set(choices):
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(choices)}")
-    needed = options.directory.resolve() / "upstream-tests"
-    if not needed.exists():
-        pip(sys.executable, "install", "--no-deps", "--target", needed, *NEEDED)
     failures, lines = 0, []
     for release in options.releases or DEFAULT:
-        packages = [needed]
+        packages = [needed(options.directory)]
         if release != "here":
             packages.insert(0, site(options.directory, release))
         both = [run(tests, present, packages, how) for how in ("without", "with")]
@@ -65,6 +62,14 @@ def main() -> None:
         lines += [*different, f"{release}: {len(different)} tests end differently"]
     print("\n".join(lines))
     raise SystemExit(failures > 0)
+
+
+def needed(directory: Path) -> Path:
+    """A folder with what the tests import, installed once."""
+    found = directory.resolve() / "upstream-tests"
+    if not found.exists():
+        pip(sys.executable, "install", "--no-deps", "--target", found, *NEEDED)
+    return found
 
 
 def run(tests: Path, present: list[str], packages: list[Path], how: str) -> Outcomes:
