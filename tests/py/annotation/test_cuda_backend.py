@@ -39,6 +39,16 @@ def tactics(
     return list(report.tactics)
 
 
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(each, marks=[] if each == "sm_90" else pytest.mark.slow)
+        for each in ARCHITECTURES
+    ],
+)
 @pytest.mark.parametrize("case", CUDA_CASES, ids=lambda case: case.name)
 def test_every_case_compiles(case: Case, architecture: str) -> None:
     trt_plugins.custom_op(
@@ -48,6 +58,7 @@ def test_every_case_compiles(case: Case, architecture: str) -> None:
     report = tta.dry_run(f"cu::{case.name}", inputs, target=architecture)
     assert [tactic.error for tactic in report.tactics] == [None] * case.count
     assert all(f".target {architecture}" in t.code for t in report.tactics)
+    assert all(t.registers > 0 for t in report.tactics), "ptxas has assembled it"
 
 
 def test_configs_become_macros_template_arguments_and_directives() -> None:

@@ -37,7 +37,7 @@ _TORCH_SCHEMA_TYPE_TO_PLUGIN_ATTR_TYPE = {
 def mksym(
     shape_env: ShapeEnv, value: int, source: Source, dynamic_dim: DimDynamic
 ) -> torch.SymInt | int:
-    """A new size of ``shape_env``, which is ``value`` in the example at hand."""
+    """A new size of ``shape_env``, which has ``value`` as its hint."""
     symbol = shape_env.create_symbol(value, source=source, dynamic_dim=dynamic_dim)
     return shape_env.create_symintnode(symbol, hint=value, source=source)
 
