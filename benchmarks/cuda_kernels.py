@@ -5,8 +5,9 @@
     python benchmarks/cuda_kernels.py [--json FILE] [--only WORD]
 
 With a GPU: kernels of the tests at full size, launched as TensorRT would, beside the
-launch functions themselves, which compile them with NVRTC for this GPU. Results are
-compared bit by bit. What fails is printed and noted, the rest goes on, and the exit
+launch functions themselves, in which torch, ``cuda.core`` or CuPy compiles and launches
+the kernel, or CUDAKernel where that library is not installed. Results are compared bit
+by bit. What fails is printed and noted, the rest goes on, and the exit
 status is 1.
 
 Without: the same kernels are compiled.
@@ -17,16 +18,28 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from common import OWN, PROJECT, Contest, Figures, step_by_step
 from hardware import as_launched, interleaved, largest_error, result
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation.backends.cuda.nvrtc import toolkit_headers
+
+try:
+    import cuda.core as core
+except ImportError:
+    core = None
+try:
+    import cupy
+except ImportError:
+    cupy = None
 
 TARGET = "sm_90,cuda=13.0"  # without a GPU
 
@@ -47,17 +60,88 @@ def of_tests() -> Any:
 kernels = of_tests()
 
 
+# --- The same source, compiled and launched by a library, as its users do it ----------
+
+
+@functools.cache
+def compiled_by_core(kernel: tta.CUDAKernel, arch: str, **keywords: Any) -> Any:
+    code = kernel.code(keywords)
+    folders = [*code.folders, *(str(folder) for folder, _ in toolkit_headers())]
+    options = core.ProgramOptions(arch=f"sm_{arch}", std="c++17", include_path=folders)
+    program = core.Program(code.text, "c++", options)
+    compiled = program.compile("cubin", name_expressions=(code.name,))
+    return compiled.get_kernel(code.name)
+
+
+@functools.cache
+def compiled_by_cupy(kernel: tta.CUDAKernel, **keywords: Any) -> Any:
+    code = kernel.code(keywords)
+    folders = [*code.folders, *(str(folder) for folder, _ in toolkit_headers())]
+    options = ("-std=c++17", *(f"-I{folder}" for folder in folders))
+    module = cupy.RawModule(
+        code=code.text, options=options, name_expressions=(code.name,)
+    )
+    return module.get_function(code.name)
+
+
+def sized(value: Any) -> Any:
+    """An argument as these libraries take it: an address, and numbers of 32 bits."""
+    if isinstance(value, torch.Tensor):
+        return value.data_ptr()
+    return np.float32(value) if isinstance(value, float) else np.int32(value)
+
+
+def by_core(launch: Callable[..., None], name: str) -> Callable[..., None]:
+    """A launch function whose kernel ``cuda.core`` compiles and launches."""
+    kernel = launch.__globals__[name]
+
+    def call(grid: Any, block: Any, args: Any, shared_mem: Any = 0, **how: Any) -> None:
+        device = core.Device()
+        device.set_current()
+        compiled = compiled_by_core(kernel, device.arch, **how)
+        config = core.LaunchConfig(grid=grid, block=block, shmem_size=shared_mem)
+        core.launch(device.default_stream, config, compiled, *map(sized, args))
+
+    return with_kernel(launch, name, call) if core else launch
+
+
+def by_cupy(launch: Callable[..., None], name: str) -> Callable[..., None]:
+    """A launch function whose kernel CuPy compiles and launches."""
+    kernel = launch.__globals__[name]
+
+    def call(grid: Any, block: Any, args: Any, shared_mem: Any = 0, **how: Any) -> None:
+        compiled = compiled_by_cupy(kernel, **how)
+        compiled(grid, block, tuple(map(sized, args)), shared_mem=shared_mem)
+
+    return with_kernel(launch, name, call) if cupy else launch
+
+
+def with_kernel(
+    launch: Callable[..., None], name: str, kernel: Any
+) -> Callable[..., None]:
+    """A function with another kernel under this name."""
+    names = {**launch.__globals__, name: kernel}
+    return types.FunctionType(
+        launch.__code__, names, launch.__name__, launch.__defaults__
+    )
+
+
+# --- Works ----------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Work:
     """What a kernel computes.
 
     Attributes:
+        library: that compiles and launches it.
         amount: bytes moved, or operations, and the unit of the rate.
         inputs: extents and dtype of each.
         tolerance: of an error, relative to the element and the root mean square.
     """
 
     name: str
+    library: str
     amount: tuple[int, str]
     inputs: Sequence[tuple[tuple[int, ...], torch.dtype]]
     meta: Callable[..., torch.Tensor]
@@ -91,6 +175,7 @@ BLOCKS: list[Config] = [{"BLOCK": 256}, {"BLOCK": 512}]
 WORKS = [
     Work(
         "add fp32",
+        "torch",
         (12 * COUNT, "TB/s"),
         [(FULL, torch.float32)] * 2,
         lambda x, y: torch.empty_like(x),
@@ -101,40 +186,44 @@ WORKS = [
     ),
     Work(
         "RMS norm fp16",
+        "cuda.core",
         (4 * COUNT, "TB/s"),
         [(FULL, torch.float16), (FULL[1:], torch.float16)],
         lambda x, weight: torch.empty_like(x),
-        kernels.launch_rms_norm,
+        by_core(kernels.launch_rms_norm, "rms_norm"),
         BLOCKS,
         rms_norm,
         0.01,
     ),
     Work(
         "matmul fp16, 4096^3",
+        "CuPy",
         (2 * 4096**3, "TFLOP/s"),
         [((4096, 4096), torch.float16)] * 2,
         lambda a, b: a.new_empty(a.shape[0], b.shape[0]),
-        kernels.launch_gemm,
+        by_cupy(kernels.launch_gemm, "gemm"),
         [kernels.SMALL_TILES, kernels.LARGE_TILES],
         lambda a, b: a @ b.t(),
         0.02,
     ),
     Work(
         "dequantize int8",
+        "CuPy",
         (3 * COUNT, "TB/s"),
         [(FULL, torch.int8), (FULL[:1], torch.float32)],
         lambda values, scales: torch.empty_like(values, dtype=torch.float16),
-        kernels.launch_dequantize,
+        by_cupy(kernels.launch_dequantize, "dequantize"),
         BLOCKS,
         dequantized,
         0.01,
     ),
     Work(
         "silu fp32, with headers",
+        "cuda.core",
         (8 * COUNT, "TB/s"),
         [(FULL, torch.float32)],
         lambda x: torch.empty_like(x),
-        kernels.launch_silu,
+        by_core(kernels.launch_silu, "silu"),
         BLOCKS,
         torch.nn.functional.silu,
         1e-5,
@@ -169,6 +258,7 @@ def compare(work: Work, figures: Figures) -> None:
     """All configs of a work, in one run."""
     inputs = work.tensors("cuda")
     out, expected = work.meta(*inputs), work.reference(*inputs)
+    is_installed = {"torch": torch, "cuda.core": core, "CuPy": cupy}[work.library]
     launches: dict[str, Callable[[], object]] = {
         "torch": functools.partial(work.reference, *inputs)
     }
@@ -192,6 +282,7 @@ def compare(work: Work, figures: Figures) -> None:
                     "work": work.name,
                     "kernel": tactic.entry,
                     "config": label(config),
+                    "own_launch": work.library if is_installed else "CUDAKernel",
                     "bit_equal": is_equal,
                     "max_error": error,
                     "registers": tactic.registers,
