@@ -16,10 +16,13 @@ import torch
 from steps import (
     CAN_BUILD,
     PROJECT,
+    STEPS,
     TESTS,
     Bench,
     NotBuilt,
     NotHere,
+    Step,
+    UpToTheBuilder,
     folder,
     step,
     tensors,
@@ -62,6 +65,22 @@ def register(name: str, spec: Any, meta: Any = like, **how: Any) -> Any:
     return getattr(torch.ops.first_engine, name)
 
 
+def between(op: Any) -> One:
+    """The op between layers of TensorRT's."""
+    return One(lambda x: op(x * 0.5) + 1)
+
+
+def silu_between(x: torch.Tensor, factor: float = 0.5) -> torch.Tensor:
+    return torch.nn.functional.silu(x * factor) + 1
+
+
+def with_silu(name: str, *configs: Any) -> One:
+    """A model with the op ``first_engine::name``, the tests' SiLU in Triton."""
+    from kernels import launch_silu
+
+    return between(register(name, tta.triton(launch_silu, list(configs) or None)))
+
+
 def rows(width: int = 512, dtype: torch.dtype = half) -> Any:
     shapes = {"min": (1, width), "opt": (64, width), "max": (512, width)}
     named = {f"{which}_shape": shape for which, shape in shapes.items()}
@@ -81,21 +100,14 @@ def silu(bench: Bench) -> None:
     right="TensorRT times the tactics, and the engine is right.",
 )
 def tactics(bench: Bench) -> None:
-    from kernels import launch_silu
-
     configs = [{"BLOCK": 128}, {"BLOCK": 256}, {"BLOCK": 1024, "num_warps": 8}]
-    op = register("tactics", tta.triton(launch_silu, configs))
-    model, plain = One(lambda x: op(x * 0.5) + 1), partial(_silu_between, 0.5)
-    engine = bench.compare("right", model, [rows()], plain)
+    model = with_silu("tactics", *configs)
+    engine = bench.compare("right", model, [rows()], silu_between)
     report = tta.dry_run("first_engine::tactics", [rows()], execute=False)
     if engine is not None:
         names = {tactic.tactic: tactic.entry.encode() for tactic in report.tactics}
         chosen = [number for number, name in names.items() if name in engine.blob]
         bench.note(f"entries of tactics {chosen} of {[*names]} are in the engine")
-
-
-def _silu_between(factor: float, x: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.silu(x * factor) + 1
 
 
 @step(
@@ -127,52 +139,9 @@ def two_layers_of_one_op(bench: Bench) -> None:
     inputs = [torch_tensorrt.Input(shape, dtype=half) for shape in ((7, 64), (33, 96))]
 
     def plain(a: torch.Tensor, b: torch.Tensor) -> Any:
-        return _silu_between(0.5, a), _silu_between(2, b)
+        return silu_between(a), silu_between(b, 2)
 
     bench.compare("shapes", model, inputs, plain)
-
-
-MATMULS = {
-    "static_shared_memory": {},
-    "clusters": {"num_ctas": 2},
-    "scratch": {"how": "device descriptors"},
-    "tensor_maps": {"how": "host descriptors"},
-}
-
-
-def matmul(bench: Bench, name: str) -> None:
-    """``a @ b.T`` as benchmarks/hardware.py has it, one config."""
-    from hardware_kernels import launch_matmul
-
-    config = {"BM": 128, "BN": 128, "num_stages": 3, "num_warps": 8, **MATMULS[name]}
-    spec = tta.triton(launch_matmul, [config])
-    op = register(name, spec, lambda a, b: a.new_empty(a.shape[0], b.shape[0]))
-    model = Two(lambda a, b: op(a * 0.5, b).relu())
-    inputs = [rows(256), torch_tensorrt.Input((384, 256), dtype=half)]
-
-    def plain(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return ((a * 0.5).float() @ b.float().t()).half().relu()
-
-    with _for_a_new_driver():
-        bench.compare("right", model, inputs, plain)
-
-
-@step(
-    "a matrix product with more than 48 KiB of shared memory",
-    right="Such a kernel runs in an engine.",
-    capability=9,
-)
-def static_shared_memory(bench: Bench) -> None:
-    matmul(bench, "static_shared_memory")
-
-
-@step(
-    "a matrix product with clusters of two blocks",
-    right="Such a kernel runs in an engine.",
-    capability=9,
-)
-def clusters(bench: Bench) -> None:
-    matmul(bench, "clusters")
 
 
 @step(
@@ -184,26 +153,54 @@ def hidden_output(bench: Bench) -> None:
 
     op = register("norm", tta.triton(launch_norm))
     width = rows(250, torch.float32)
-    model = One(lambda x: op(x * 0.5) + 1)
-    bench.compare("right", model, [width], lambda x: norm(x * 0.5) + 1)
+    bench.compare("right", between(op), [width], lambda x: norm(x * 0.5) + 1)
 
 
-@step(
-    "tensor maps that the kernel makes in scratch memory (tl.make_tensor_descriptor)",
-    right="Such a kernel runs in an engine.",
-    capability=9,
-)
-def scratch(bench: Bench) -> None:
-    matmul(bench, "scratch")
+MATMULS: dict[str, tuple[str, dict[str, Any]]] = {
+    "static-shared-memory": (
+        "a matrix product with more than 48 KiB of shared memory",
+        {},
+    ),
+    "clusters": ("a matrix product with clusters of two blocks", {"num_ctas": 2}),
+    "scratch": (
+        "tensor maps that the kernel makes in scratch memory "
+        "(tl.make_tensor_descriptor)",
+        {"how": "device descriptors"},
+    ),
+    "tensor-maps": (
+        "tensor maps that the entry makes in a hidden output (TensorDescriptor)",
+        {"how": "host descriptors"},
+    ),
+}
 
 
-@step(
-    "tensor maps that the entry makes in a hidden output (TensorDescriptor)",
-    right="Such a kernel runs in an engine.",
-    capability=9,
-)
-def tensor_maps(bench: Bench) -> None:
-    matmul(bench, "tensor_maps")
+def matmul(name: str, more: dict[str, Any], bench: Bench) -> None:
+    """``a @ b.T`` as benchmarks/hardware.py has it, one config."""
+    from hardware_kernels import launch_matmul
+
+    config = {"BM": 128, "BN": 128, "num_stages": 3, "num_warps": 8, **more}
+    spec = tta.triton(launch_matmul, [config])
+    op = register(
+        name.replace("-", "_"), spec, lambda a, b: a.new_empty(a.shape[0], b.shape[0])
+    )
+    model = Two(lambda a, b: op(a * 0.5, b).relu())
+    inputs = [rows(256), torch_tensorrt.Input((384, 256), dtype=half)]
+
+    def plain(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return ((a * 0.5).float() @ b.float().t()).half().relu()
+
+    with _for_a_new_driver():
+        bench.compare("right", model, inputs, plain)
+
+
+for _name, (_title, _more) in MATMULS.items():
+    STEPS[_name] = Step(
+        _name,
+        _title,
+        {"right": "Such a kernel runs in an engine."},
+        partial(matmul, _name, _more),
+        capability=9,
+    )
 
 
 @step(
@@ -221,16 +218,13 @@ def another_number_of_outputs(bench: Bench) -> None:
     op = register("changing", tta.triton(launch))
     narrow, wide = rows(64, torch.float32), rows(250, torch.float32)
 
-    def model() -> torch.nn.Module:
-        return One(lambda x: op(x * 0.5) + 1)
-
     built = []
 
     def without() -> None:
-        built.append(bench.engine(model(), [narrow]))
+        built.append(bench.engine(between(op), [narrow]))
 
     def with_one() -> None:
-        engine = bench.engine(model(), [wide])
+        engine = bench.engine(between(op), [wide])
         (x,) = tensors([wide], "ragged")
         bench.same("again", engine(x), norm(x * 0.5) + 1)
 
@@ -238,7 +232,7 @@ def another_number_of_outputs(bench: Bench) -> None:
     bench.attempt("again", with_one)
     for engine in built:
         (x,) = tensors([narrow], "ragged")
-        bench.same("earlier", engine(x), _silu_between(0.5, x))
+        bench.same("earlier", engine(x), silu_between(x))
 
 
 def program(bench: Bench, ask: str, name: str) -> None:
@@ -302,13 +296,10 @@ def _for_a_new_driver() -> Any:
     right="TensorRT takes the PTX ISA that Triton emits for this driver.",
 )
 def newest_ptx(bench: Bench) -> None:
-    from kernels import launch_silu
-
-    op = register("newest", tta.triton(launch_silu))
+    model = with_silu("newest")
     report = tta.dry_run("first_engine::newest", [rows()], execute=False)
     bench.note(f"PTX ISA {report.tactics[0].ptx_isa}, for {report.tactics[0].target}")
-    model = One(lambda x: op(x * 0.5) + 1)
-    bench.compare("right", model, [rows()], partial(_silu_between, 0.5))
+    bench.compare("right", model, [rows()], silu_between)
 
 
 @step(
@@ -316,14 +307,10 @@ def newest_ptx(bench: Bench) -> None:
     right="The process pool starts within the builder's calls, beside its threads.",
 )
 def parallel_compilation(bench: Bench) -> None:
-    from kernels import launch_silu
-
     os.environ |= {"TTA_JOBS": "4", "TTA_CACHE_DIR": str(folder())}
-    configs = [{"BLOCK": 64 << i} for i in range(6)]
-    op = register("parallel", tta.triton(launch_silu, configs))
-    model = One(lambda x: op(x * 0.5) + 1)
+    model = with_silu("parallel", *({"BLOCK": 64 << i} for i in range(6)))
     start = time.monotonic()
-    bench.compare("right", model, [rows()], partial(_silu_between, 0.5))
+    bench.compare("right", model, [rows()], silu_between)
     bench.note(f"{time.monotonic() - start:.1f} s")
 
 
@@ -345,8 +332,7 @@ def engine_cache(bench: Bench) -> None:
     }
 
     def compiled(launch: Any) -> Any:
-        op = register("cached", tta.triton(launch), replace=True)
-        model = One(lambda x: op(x * 0.5) + 1)
+        model = between(register("cached", tta.triton(launch), replace=True))
         inputs = [torch_tensorrt.Input((16, 512), dtype=torch.float32)]
         if not CAN_BUILD:
             bench.engine(model, inputs)
@@ -372,10 +358,7 @@ def engine_cache(bench: Bench) -> None:
     loaded="torch_tensorrt.load gives a module that computes the same.",
 )
 def saved_modules(bench: Bench) -> None:
-    from kernels import launch_silu
-
-    op = register("saved", tta.triton(launch_silu))
-    model, inputs = One(lambda x: op(x * 0.5) + 1), [rows()]
+    model, inputs = with_silu("saved"), [rows()]
     if not CAN_BUILD:
         bench.engine(model, inputs)
     path = str(folder() / "model.ep")
@@ -430,12 +413,10 @@ def version_compatible(bench: Bench) -> None:
     right="An engine with plugins is captured, and replays.",
 )
 def cuda_graph(bench: Bench) -> None:
-    from kernels import launch_silu
-
-    op = register("graph", tta.triton(launch_silu))
+    model = with_silu("graph")
 
     def run() -> None:
-        engine = bench.engine(One(lambda x: op(x * 0.5) + 1), [rows()])
+        engine = bench.engine(model, [rows()])
         (x,) = tensors([rows()], "opt")
         engine(x)
         graph = torch.cuda.CUDAGraph()
@@ -444,7 +425,7 @@ def cuda_graph(bench: Bench) -> None:
         x.normal_()
         graph.replay()
         torch.cuda.synchronize()
-        bench.same("right", y, _silu_between(0.5, x), 2e-2)
+        bench.same("right", y, silu_between(x), 2e-2)
 
     bench.attempt("right", run)
 
@@ -522,7 +503,5 @@ def all_models(bench: Bench) -> None:
     print(done.stdout, done.stderr)
     told = done.stdout.strip().splitlines()[-1:]
     if not CAN_BUILD:
-        from steps import UpToTheBuilder
-
         raise UpToTheBuilder(f"pytest: {' '.join(told)}")
     bench.answer("pass_", done.returncode == 0, " ".join(told))

@@ -12,8 +12,9 @@ from typing import Any
 
 import tensorrt.plugin as trtp
 import torch
+from ptx_language import MINE, through_cluster, through_shared
 from raw import ARCH, Kernel, Plugin, assembled, sample
-from steps import CAN_BUILD, CAPABILITY, STEPS, Bench, NotBuilt, NotHere, Step, step
+from steps import CAN_BUILD, CAPABILITY, HAS_GPU, STEPS, Bench, NotHere, Step, step
 
 from torch_tensorrt.annotation._target import newest_ptx_isa
 from torch_tensorrt.annotation._tensors import Range
@@ -31,13 +32,34 @@ def is_copy(bench: Bench, ask: str, plugin: Plugin) -> None:
     bench.attempt(ask, run)
 
 
-def says(plugin: Plugin, **how: bool) -> float:
-    """The number that every element of the output is."""
-    engine = plugin.engine(**how)
-    (y,) = engine(sample())
-    if not bool((y == y[0]).all()):
-        raise NotBuilt(f"the elements differ: {y[:8].tolist()}")
-    return float(y[0])
+def says(
+    bench: Bench,
+    ask: str,
+    plugin: Plugin,
+    right: float,
+    seen: str = "{:.0f}",
+    x: torch.Tensor | None = None,
+    runs: str = "",
+    **how: bool,
+) -> None:
+    """Whether every element of the output is the number ``right``.
+
+    Args:
+        seen: in what words an element is told.
+        x: the input; None for any.
+        runs: what is answered as well, if the engine is built, and runs.
+    """
+
+    def run() -> None:
+        engine = plugin.engine(**how)
+        (y,) = engine(sample() if x is None else x)
+        if runs:
+            bench.answer(runs, True)
+        found = y.unique().tolist()
+        words = ", ".join(seen.format(each) for each in found[:5])
+        bench.answer(ask, found == [right], words)
+
+    bench.attempt(runs or ask, run)
 
 
 @step(
@@ -81,12 +103,8 @@ def ptx_expressions(bench: Bench) -> None:
     cvt.rn.f32.s32 %f1, %r4;"""
     kernels = (Kernel(body, extras=("extra",)),)
     for ask, (function, right) in asked.items():
-
-        def run(ask: str = ask, function: Any = function, right: int = right) -> None:
-            said = says(Plugin(f"expression_{ask}", kernels, extras=function))
-            bench.answer(ask, said == right, f"{said:.0f}, and right is {right}")
-
-        bench.attempt(ask, run)
+        plugin = Plugin(f"expression_{ask}", kernels, extras=function)
+        says(bench, ask, plugin, right, f"{{:.0f}}, and right is {right}")
 
 
 def _ceiling(value: Any, divisor: int) -> Any:
@@ -102,12 +120,8 @@ def ptx_alignment(bench: Bench) -> None:
     or.b64 %rd5, %rd0, %rd1;
     and.b64 %rd5, %rd5, 15;
     cvt.rn.f32.u64 %f1, %rd5;"""
-
-    def run() -> None:
-        away = says(Plugin("alignment", (Kernel(body),)), between=True)
-        bench.answer("aligned", away == 0, f"{away:.0f} bytes past one")
-
-    bench.attempt("aligned", run)
+    plugin = Plugin("alignment", (Kernel(body),))
+    says(bench, "aligned", plugin, 0, "{:.0f} bytes past one", between=True)
 
 
 @step(
@@ -140,12 +154,7 @@ def ptx_null_parameter(bench: Bench) -> None:
     setp.eq.s64 %p1, %rd5, 0;
     selp.f32 %f1, 0f3F800000, 0f40000000, %p1;"""
     plugin = Plugin("null_parameter", (Kernel(body, parameters=("more",)),))
-
-    def run() -> None:
-        said = says(plugin)
-        bench.answer("null", said == 1.0, "null" if said == 1.0 else "another value")
-
-    bench.attempt("null", run)
+    says(bench, "null", plugin, 1, "{:.0f}, which is 1 for null")
 
 
 @step(
@@ -166,17 +175,6 @@ def cubin(bench: Bench) -> None:
     is_copy(bench, "runs", Plugin("cubin", code=code))
 
 
-def shared_body(size: int) -> str:
-    """By way of the last bytes of the array ``memory``."""
-    return f"""
-    mov.u32 %r4, memory;
-    mad.lo.s32 %r4, %r2, 4, %r4;
-    add.s32 %r4, %r4, {size - 512};
-    st.shared.f32 [%r4], %f0;
-    bar.sync 0;
-    ld.shared.f32 %f1, [%r4];"""
-
-
 @step(
     "static shared memory over 48 KiB",
     little="TensorRT's loader takes a static array of 64 KiB.",
@@ -188,7 +186,7 @@ def ptx_static_shared_memory(bench: Bench) -> None:
     for ask, size in (("little", 65536), ("all", most)):
         arrays = f".shared .align 1024 .b8 memory[{size}];"
         how = {"target": f"{ARCH}a", "arrays": arrays}
-        kernel = Kernel(shared_body(size), **how)
+        kernel = Kernel(through_shared("memory", size), **how)
         is_copy(bench, ask, Plugin(f"static_{ask}", (kernel,)))
 
 
@@ -199,7 +197,7 @@ def ptx_static_shared_memory(bench: Bench) -> None:
 def ptx_dynamic_shared_memory(bench: Bench) -> None:
     size = 65536
     arrays = ".extern .shared .align 16 .b8 memory[];"
-    kernel = Kernel(shared_body(size), arrays=arrays, shared=size)
+    kernel = Kernel(through_shared("memory", size), arrays=arrays, shared=size)
     is_copy(bench, "runs", Plugin("dynamic_memory", (kernel,)))
 
 
@@ -209,25 +207,9 @@ def ptx_dynamic_shared_memory(bench: Bench) -> None:
     capability=9,
 )
 def ptx_clusters(bench: Bench) -> None:
-    body = """
-    mov.u32 %r4, memory;
-    mad.lo.s32 %r4, %r2, 4, %r4;
-    mov.u32 %r5, %cluster_ctarank;
-    mov.u32 %r6, %cluster_nctarank;
-    setp.ne.u32 %p1, %r6, 2;
-    @%p1 trap;
-    xor.b32 %r7, %r5, 1;
-    mapa.shared::cluster.u32 %r8, %r4, %r7;
-    st.shared::cluster.f32 [%r8], %f0;
-    barrier.cluster.arrive.aligned;
-    barrier.cluster.wait.aligned;
-    mapa.shared::cluster.u32 %r8, %r4, %r7;
-    ld.shared::cluster.f32 %f1, [%r8];
-    barrier.cluster.arrive.aligned;
-    barrier.cluster.wait.aligned;"""
     kernel = Kernel(
-        body,
-        arrays=".shared .align 4 .b8 memory[512];",
+        through_cluster(2),
+        arrays=MINE,
         directives=".explicitcluster\n.reqnctapercluster 2",
         blocks=2,
     )
@@ -248,14 +230,8 @@ HIDDEN = """
     aligned="Its address is a multiple of 128.",
 )
 def ptx_hidden_output(bench: Bench) -> None:
-    kernel = Kernel(HIDDEN, parameters=("hidden",))
-
-    def run() -> None:
-        away = says(Plugin("hidden", (kernel,), hidden=True))
-        bench.answer("accepted", True)
-        bench.answer("aligned", away == 0, f"{away:.0f} bytes past one")
-
-    bench.attempt("accepted", run)
+    plugin = Plugin("hidden", (Kernel(HIDDEN, parameters=("hidden",)),), hidden=True)
+    says(bench, "aligned", plugin, 0, "{:.0f} bytes past one", runs="accepted")
 
 
 @step(
@@ -353,21 +329,13 @@ def ptx_padding(bench: Bench) -> None:
     mov.f32 %f1, 0f00000000;
     @%p0 ld.global.f32 %f1, [%rd5+124];"""
     shape, kernels = (1, 3, 4, 8), (Kernel(body),)
-
-    def zeros() -> None:
-        engine = Plugin("packs", kernels, shape=shape, packed="CHW32").engine()
-        (y,) = engine(torch.randn(shape, device="cuda"))
-        bench.answer("zeros", bool((y == 0).all()), y.unique().tolist()[:5])
-
-    def bound() -> None:
-        plugin = Plugin("packed", kernels, shape=shape, packed="CHW32")
-        engine = plugin.engine(bound_packed=True)
-        buffer = torch.full((1, 1, 4, 8, 32), 7.0, device="cuda")
-        (y,) = engine(buffer)
-        bench.answer("bound", bool((y == 7).all()), y.unique().tolist()[:5])
-
-    bench.attempt("zeros", zeros)
-    bench.attempt("bound", bound)
+    how: Any = {"shape": shape, "packed": "CHW32"}
+    device = "cuda" if HAS_GPU else "cpu"
+    x = torch.randn(shape, device=device)
+    says(bench, "zeros", Plugin("packs", kernels, **how), 0, x=x)
+    buffer = torch.full((1, 1, 4, 8, 32), 7.0, device=device)
+    plugin = Plugin("packed", kernels, **how)
+    says(bench, "bound", plugin, 7, x=buffer, bound_packed=True)
 
 
 @step(

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ptx_language
 import tensorrt as trt
 import tensorrt.plugin as trtp
 import torch
@@ -39,37 +40,6 @@ from torch_tensorrt.annotation.errors import LaunchError
 ARCH = f"sm_{CAPABILITY[0]}{CAPABILITY[1]}"
 OLDEST_ISA = "8.0" if CAPABILITY <= (9, 0) else "8.8"
 SIZES = Range(1, 1000, 5000)
-
-_FRAME = """
-.version {isa}
-.target {target}
-.address_size 64
-{arrays}
-.visible .entry {entry}({parameters})
-.reqntid 128
-{directives}
-{{
-    .reg .pred %p<4>;
-    .reg .f32 %f<8>;
-    .reg .b32 %r<12>;
-    .reg .b64 %rd<16>;
-    ld.param.u32 %r0, [n];
-    mov.u32 %r1, %ctaid.x;
-    mov.u32 %r2, %tid.x;
-    mad.lo.s32 %r3, %r1, 128, %r2;
-    setp.lt.s32 %p0, %r3, %r0;
-    ld.param.u64 %rd0, [x];
-    ld.param.u64 %rd1, [out];
-    mul.wide.s32 %rd2, %r3, 4;
-    add.s64 %rd3, %rd0, %rd2;
-    add.s64 %rd4, %rd1, %rd2;
-    mov.f32 %f0, 0f00000000;
-    @%p0 ld.global.f32 %f0, [%rd3];
-{body}
-    @%p0 st.global.f32 [%rd4], %f1;
-    ret;
-}}
-"""
 
 
 @dataclass(frozen=True)
@@ -100,18 +70,11 @@ class Kernel:
     @property
     def text(self) -> str:
         pointers = ["x", *(["y"] if self.second else [])]
-        named = [f".param .u64 {name}" for name in pointers]
-        named += [f".param .u32 {name}" for name in ("n", *self.extras)]
-        named += [f".param .u64 {name}" for name in ("out", *self.parameters)]
-        return _FRAME.format(
-            isa=self.isa,
-            target=self.target,
-            arrays=self.arrays,
-            entry=self.entry,
-            parameters=", ".join(named),
-            directives=self.directives,
-            body=self.body,
-        )
+        named = [f"u64 {name}" for name in pointers]
+        named += [f"u32 {name}" for name in ("n", *self.extras)]
+        named += [f"u64 {name}" for name in ("out", *self.parameters)]
+        how = self.directives, self.target, self.isa
+        return ptx_language.text(self.entry, self.body, self.arrays, named, *how)
 
 
 def assembled(kernel: Kernel) -> bytes:

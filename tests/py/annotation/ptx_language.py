@@ -113,8 +113,8 @@ def install(folder: Path, monkeypatch: Any) -> None:
     """Let the entry points name it, below ``folder``."""
     info = folder / "ptx_language-1.0.dist-info"
     info.mkdir()
-    text = "Metadata-Version: 2.1\nName: ptx-language\nVersion: 1.0\n"
-    (info / "METADATA").write_text(text)
+    metadata = "Metadata-Version: 2.1\nName: ptx-language\nVersion: 1.0\n"
+    (info / "METADATA").write_text(metadata)
     points = f"[{backends.GROUP}]\nptx = ptx_language:PTXBackend\n"
     (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(str(folder))
@@ -124,86 +124,78 @@ def install(folder: Path, monkeypatch: Any) -> None:
 # --- Kernels --------------------------------------------------------------------------
 
 _FRAME = """
-.version {version}
-.target sm_{target}
+.version {isa}
+.target {target}
 .address_size 64
 {arrays}
-.visible .entry {name}(
-    .param .u64 x_ptr, .param .u64 out_ptr, .param .u32 n{parameters}
-)
+.visible .entry {name}({parameters})
 .reqntid 128
+{directives}
 {{
-    .reg .pred %p<3>;
-    .reg .f32 %f<3>;
+    .reg .pred %p<4>;
+    .reg .f32 %f<8>;
     .reg .b32 %r<12>;
-    .reg .b64 %rd<8>;
+    .reg .b64 %rd<16>;
     ld.param.u32 %r0, [n];
     mov.u32 %r1, %ctaid.x;
     mov.u32 %r2, %tid.x;
     mad.lo.s32 %r3, %r1, 128, %r2;
     setp.lt.s32 %p0, %r3, %r0;
-    ld.param.u64 %rd0, [x_ptr];
-    ld.param.u64 %rd1, [out_ptr];
+    ld.param.u64 %rd0, [x];
+    ld.param.u64 %rd1, [out];
     mul.wide.s32 %rd2, %r3, 4;
-    add.s64 %rd0, %rd0, %rd2;
-    add.s64 %rd1, %rd1, %rd2;
+    add.s64 %rd3, %rd0, %rd2;
+    add.s64 %rd4, %rd1, %rd2;
     mov.f32 %f0, 0f00000000;
-    @%p0 ld.global.f32 %f0, [%rd0];
+    @%p0 ld.global.f32 %f0, [%rd3];
 {body}
-    @%p0 st.global.f32 [%rd1], %f1;
+    @%p0 st.global.f32 [%rd4], %f1;
     ret;
 }}
 """
 
 
-def _text(
-    name: str, body: str, arrays: str = "", parameters: str = "", target: int = 90
+def text(
+    name: str,
+    body: str,
+    arrays: str = "",
+    parameters: Sequence[str] = ("u64 x", "u64 out", "u32 n"),
+    directives: str = "",
+    target: str = "sm_90",
+    isa: str = "8.0",
 ) -> str:
-    version = "8.0" if target >= 90 else "7.0"
+    """A kernel of float32 tensors in blocks of 128 threads, an element a thread.
+
+    Args:
+        body: from ``%f0``, the element of x, to ``%f1``, that of out. It finds the
+            addresses of both tensors in ``%rd0`` and ``%rd1``, the element's offset in
+            ``%rd2``, the block in ``%r1``, and the thread in ``%r2``.
+    """
     return _FRAME.format(
         name=name,
         body=body,
         arrays=arrays,
-        parameters=parameters,
-        version=version,
+        parameters=", ".join(f".param .{each}" for each in parameters),
+        directives=directives,
+        isa=isa,
         target=target,
     )
 
 
-def shared(size: int, static: int = 0, target: int = 90) -> PTXKernel:
-    """out = x, by way of the last bytes of ``size`` bytes of dynamic shared memory.
-
-    Args:
-        static: bytes of static shared memory, whose last it uses too.
-    """
-    arrays = ".extern .shared .align 16 .b8 dynamic[];"
-    body = f"""
-    mov.u32 %r4, dynamic;
-    and.b32 %r5, %r4, 1023;
-    setp.ne.u32 %p1, %r5, 0;
-    @%p1 trap;
-    mad.lo.s32 %r6, %r2, 4, %r4;
-    add.s32 %r6, %r6, {(size - 512) // 4 * 4};
-    st.shared.f32 [%r6], %f0;
+def through_shared(array: str, size: int, source: str = "%f0") -> str:
+    """The body of a copy by way of the last of an array's ``size`` bytes."""
+    return f"""
+    mov.u32 %r4, {array};
+    mad.lo.s32 %r5, %r2, 4, %r4;
+    add.s32 %r5, %r5, {(size - 512) // 4 * 4};
+    st.shared.f32 [%r5], {source};
     bar.sync 0;
-    ld.shared.f32 %f1, [%r6];"""
-    if static:
-        arrays += f"\n.shared .align 4 .b8 fixed[{static}];"
-        body += f"""
-    mov.u32 %r7, fixed;
-    mad.lo.s32 %r7, %r2, 4, %r7;
-    add.s32 %r7, %r7, {static - 512};
-    st.shared.f32 [%r7], %f1;
-    bar.sync 0;
-    ld.shared.f32 %f1, [%r7];"""
-    if size + static <= 48 * 1024:  # which dynamic memory of any launch may have
-        body = body.replace("@%p1 trap;", "")
-    return PTXKernel("shared", _text("shared", body, arrays, target=target), size)
+    ld.shared.f32 %f1, [%r5];"""
 
 
-def clustered(size: int, directives: str = "") -> PTXKernel:
-    """out = x, by way of the shared memory of the next block of the cluster."""
-    body = f"""
+def through_cluster(size: int) -> str:
+    """The body of a copy by way of the next block's array ``mine`` of 512 bytes."""
+    return f"""
     mov.u32 %r4, mine;
     mad.lo.s32 %r4, %r2, 4, %r4;
     mov.u32 %r5, %cluster_ctarank;
@@ -216,29 +208,53 @@ def clustered(size: int, directives: str = "") -> PTXKernel:
     st.shared::cluster.f32 [%r8], %f0;
     barrier.cluster.arrive.aligned;
     barrier.cluster.wait.aligned;
-    add.u32 %r7, %r5, 1;
-    rem.u32 %r7, %r7, %r6;
-    mapa.shared::cluster.u32 %r8, %r4, %r7;
     ld.shared::cluster.f32 %f1, [%r8];
     barrier.cluster.arrive.aligned;
     barrier.cluster.wait.aligned;"""
-    text = _text("clustered", body, ".shared .align 4 .b8 mine[512];")
-    text = text.replace(".reqntid 128", f".reqntid 128\n{directives}")
-    return PTXKernel("clustered", text, cluster=(size, 1, 1))
+
+
+MINE = ".shared .align 4 .b8 mine[512];"
+
+
+def shared(size: int, static: int = 0, target: int = 90) -> PTXKernel:
+    """out = x, by way of the last bytes of ``size`` bytes of dynamic shared memory.
+
+    Args:
+        static: bytes of static shared memory, whose last it uses too.
+    """
+    arrays = ".extern .shared .align 16 .b8 dynamic[];"
+    body = through_shared("dynamic", size)
+    if size + static > 48 * 1024:  # less may be dynamic, in any launch
+        body += """
+    and.b32 %r6, %r4, 1023;
+    setp.ne.u32 %p1, %r6, 0;
+    @%p1 trap;"""
+    if static:
+        arrays += f"\n.shared .align 4 .b8 fixed[{static}];"
+        body += through_shared("fixed", static, "%f1")
+    how = {"target": f"sm_{target}", "isa": "8.0" if target >= 90 else "7.0"}
+    return PTXKernel("shared", text("shared", body, arrays, **how), size)
+
+
+def clustered(size: int, directives: str = "") -> PTXKernel:
+    """out = x, by way of the shared memory of the next block of the cluster."""
+    body = through_cluster(size)
+    code = text("clustered", body, MINE, directives=directives)
+    return PTXKernel("clustered", code, cluster=(size, 1, 1))
 
 
 def scratched(size: int = 512, grid_is_known: bool = True) -> PTXKernel:
     """out = x, by way of the block's slice of scratch memory, some time later."""
     body = f"""
-    ld.param.u64 %rd3, [memory];
-    and.b64 %rd4, %rd3, 127;
-    setp.ne.u64 %p1, %rd4, 0;
+    ld.param.u64 %rd5, [memory];
+    and.b64 %rd6, %rd5, 127;
+    setp.ne.u64 %p1, %rd6, 0;
     @%p1 trap;
-    mul.wide.u32 %rd5, %r1, {size};
-    add.s64 %rd3, %rd3, %rd5;
-    mul.wide.u32 %rd5, %r2, 4;
-    add.s64 %rd3, %rd3, %rd5;
-    st.volatile.global.f32 [%rd3], %f0;
+    mul.wide.u32 %rd7, %r1, {size};
+    add.s64 %rd5, %rd5, %rd7;
+    mul.wide.u32 %rd7, %r2, 4;
+    add.s64 %rd5, %rd5, %rd7;
+    st.volatile.global.f32 [%rd5], %f0;
     mov.u32 %r4, 0;
 $again:
     nanosleep.u32 2000;
@@ -246,9 +262,10 @@ $again:
     setp.lt.u32 %p1, %r4, 20;
     @%p1 bra $again;
     bar.sync 0;
-    ld.volatile.global.f32 %f1, [%rd3];"""
-    text = _text("scratched", body, parameters=", .param .u64 memory")
-    return PTXKernel("scratched", text, scratch=(size,), grid_is_known=grid_is_known)
+    ld.volatile.global.f32 %f1, [%rd5];"""
+    parameters = ("u64 x", "u64 out", "u32 n", "u64 memory")
+    code = text("scratched", body, parameters=parameters)
+    return PTXKernel("scratched", code, scratch=(size,), grid_is_known=grid_is_known)
 
 
 def launching(kernel: PTXKernel, per_cluster: bool = True) -> Callable[..., None]:

@@ -243,7 +243,7 @@ def test_scratch_memory_is_a_hidden_output_as_large_as_the_grid(is_known: bool) 
     assert words(tactic) == {
         name: ((128 * blocks + 32,),) for name, blocks in sizes.items()
     }
-    assert re.search(r"\[(\w+)\];\s+add\.s64 %rd3, %rd3, 127;", tactic.code)
+    assert re.search(r"\[(\w+)\];\s+add\.s64 %rd5, %rd5, 127;", tactic.code)
     assert "and.b64 %rd3, %rd3, -128;" in tactic.code
 
 
