@@ -187,7 +187,8 @@ def check(
             one for each of ``dtypes``.
         make_inputs: takes the extents of each input and returns the tensors.
         execute, replay: as :func:`.dry_run` takes them.
-        seconds: for how long the kernels of one dry run are interpreted, without a GPU.
+        seconds: of CPU time, for which the kernels of one dry run are interpreted,
+            without a GPU.
 
     Returns:
         What was checked, with the reports of the dry runs, and what was not, and why.

@@ -16,7 +16,7 @@ import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.annotation._dry_run.interpret as interpretation
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation.errors import DryRunError
+from torch_tensorrt.annotation.errors import CompileError, DryRunError
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
@@ -67,14 +67,19 @@ def planted(
 
 
 @triton.jit
-def total_kernel(x_ptr, out_ptr, width, BLOCK: tl.constexpr, LARGEST: tl.constexpr):
-    x = tl.load(x_ptr + tl.program_id(0) * width + tl.arange(0, BLOCK))
-    total = tl.max(x, axis=0) if LARGEST else tl.sum(x, axis=0)
-    tl.store(out_ptr + tl.program_id(0), total)
+def loads_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr, UNWRITTEN: tl.constexpr):
+    """It loads past the end of x, which no output shows; or what nothing wrote."""
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    if UNWRITTEN:
+        x = 2 * tl.load(out_ptr + offsets, mask=offsets < n)
+    else:
+        x = tl.load(x_ptr + offsets)
+    tl.store(out_ptr + offsets, x, mask=offsets < n)
 
 
-def unmasked_total(x: torch.Tensor, out: torch.Tensor, largest: bool = False) -> None:
-    total_kernel[(x.shape[0],)](x, out, x.shape[1], 256, largest)
+def loads(x: torch.Tensor, out: torch.Tensor, unwritten: bool = False) -> None:
+    n = x.numel()
+    loads_kernel[(triton.cdiv(n, 256),)](x, out, n, 256, unwritten)
 
 
 def output_first(out: torch.Tensor, x: torch.Tensor) -> None:
@@ -126,15 +131,16 @@ def test_the_right_kernel_passes_at_every_shape(reference: Any) -> None:
 BUGS: dict[str, tuple[Any, Any, Any, str]] = {
     "an unmasked store": (
         *(planted, {"masked": False}, like),
-        "output 0: the kernel writes outside of it",
+        "in planted_kernel. Mask the store: tl.store(..., mask=offsets < n). Or "
+        "correct the output's shape",
     ),
-    "an unmasked load that a sum sees": (
-        *(unmasked_total, None, lambda x: x.new_empty(x.shape[0])),
-        "elements depend on memory outside of the inputs",
+    "an unmasked load that no output shows": (
+        *(loads, None, like),
+        "in loads_kernel. Mask the load: tl.load(..., mask=offsets < n)",
     ),
-    "an unmasked load that a maximum sees": (
-        *(unmasked_total, {"largest": True}, lambda x: x.new_empty(x.shape[0])),
-        "1 of 1 elements depend on memory outside of the inputs, the first at [0]",
+    "an output that is read before it is written": (
+        *(loads, {"unwritten": True}, like),
+        "250 of 250 elements depend on memory outside of the inputs",
     ),
     "an output that is too large": (
         *(planted, None, lambda x: x.new_empty(x.shape[0] + 1, x.shape[1])),
@@ -142,7 +148,7 @@ BUGS: dict[str, tuple[Any, Any, Any, str]] = {
     ),
     "an output that is too small": (
         *(planted, None, lambda x: x.new_empty(x.shape[0], x.shape[1] - 1)),
-        "output 0: the kernel writes outside of it",
+        "the kernel writes past the end of the tensor `out_ptr`, at ",
     ),
     "half of the output": (
         *(planted, {"part": 2}, like),
@@ -191,11 +197,15 @@ def far(x: torch.Tensor, out: torch.Tensor) -> None:
     far_kernel[(1,)](x, out, x.numel(), 256)
 
 
-def test_an_access_far_outside_of_all_tensors_ends_only_its_process() -> None:
+def test_an_access_far_outside_of_all_tensors_is_not_made() -> None:
     report = interpreted(far)
     failure = report.tactics[0].shapes[0].failure
-    assert "it accesses memory far outside of its tensors" in failure
-    assert "SIGSEGV" in failure
+    assert "the kernel reads past the end of the tensor `x_ptr`, at " in failure
+
+
+def test_an_access_that_ends_a_process_is_a_failure() -> None:
+    died = CompileError("tactic 1: the compiler's process died (SIGSEGV).")
+    assert interpretation.crash_of(died).startswith("it accesses memory far outside")
 
 
 @triton.jit

@@ -85,15 +85,22 @@ MISTAKES = {
         (("torch.empty_like(x)", "x.new_empty(x.shape[0], x.shape[1] // 2)"),),
         (
             "0 of 2 tactics right",
-            "output 0: the kernel writes outside of it",
-            "or correct the output's shape in the function that describes it",
+            "the kernel writes past the end of the tensor `out_ptr`, at kernels.py:11",
+            "Or correct the output's shape in the function that describes it",
         ),
     ),
     "no mask": Mistake(
+        ((", mask=offsets < n", ""),),
+        (
+            "the kernel reads past the end of the tensor `x_ptr`, at kernels.py:9",
+            "Mask the load: tl.load(..., mask=offsets < n)",
+        ),
+    ),
+    "a store without a mask": Mistake(
         ((", y, mask=offsets < n)", ", y)"),),
         (
-            "output 0: the kernel writes outside of it",
-            "Mask its stores by the output's size",
+            "the kernel writes past the end of the tensor `out_ptr`, at kernels.py:11",
+            "Mask the store: tl.store(..., mask=offsets < n)",
         ),
     ),
     "fp16 into tl.sigmoid": Mistake(

@@ -5,8 +5,9 @@
 A kernel runs twice, on the same inputs. Outputs, and the memory around all tensors,
 hold one poison in the first run and another in the second. An element that differs was
 never written, or depends on memory outside of the inputs. What the kernel writes where
-it should not is found as on a GPU. Each run is in a process of its own, so an access
-far outside of all tensors ends that process alone.
+it should not is found as on a GPU. An interpreter may also
+tell of any access outside of its tensors. Each run is in a process of its own, so one
+that ends the process ends that process alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import math
+import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +31,7 @@ from .._record import describe
 from .._record.program import Program
 from .._sizes.expressions import on_ints
 from .._tensors import symbol
-from ..backends import backend
+from ..backends import OutOfBoundsError, backend
 from ..errors import AnnotationError, DryRunError
 from .case import Case, MakeInputs
 from .memory import POISONS, GuardedTensor, located
@@ -38,8 +40,9 @@ from .report import Dims, DryRunReport, ShapeReport, TacticReport, bytes_held
 _CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT")
 INTERPRETED = POISONS[1:]  # a large number and its negative, for maxima and minima
 # Of one report, which should not take much longer for it. A program takes about a
-# millisecond.
-MOST_PROGRAMS, MOST_SECONDS, _LEAST_SECONDS = 1000, 2.0, 0.01
+# millisecond. The seconds are CPU time, so that a busy machine checks as much.
+MOST_PROGRAMS, MOST_SECONDS, _LEAST_SECONDS = 1000, 4.0, 0.01
+_MOST_WAIT = 60.0  # seconds, for a process that waits instead
 _MOST_BYTES = 64 << 20  # of one shape's tensors
 # Until there are too many programs; a user's own shapes come after the first three.
 _ORDER = {"static": 0, "ragged": 1, "min": 2, "opt": 4, "max": 5}
@@ -78,7 +81,7 @@ def interpret(
     cases: dict[str, Case] = {}
     jobs: dict[tuple[int, int], Job] = {}
     left, seconds = limits()
-    deadline = time.monotonic() + seconds
+    budget = Budget(seconds)
     for shape, number, index in sorted(asked, key=lambda a: order(a[0].name)):
         tactic, runs = tactics[number], len(INTERPRETED) * math.prod(shape.grid)
         try:
@@ -95,7 +98,7 @@ def interpret(
             continue
         left -= runs
         run = programs[number], aligned, cases[shape.name], tactic, shape
-        job = partial(_run, *run, tolerance, deadline)
+        job = partial(_run, *run, tolerance, budget)
         jobs[number, index] = f"tactic {number}", job
 
     def done(job: int, outcome: Any) -> None:
@@ -119,7 +122,7 @@ _patience: ContextVar[float | None] = ContextVar("_patience", default=None)
 
 @contextlib.contextmanager
 def patient(seconds: float) -> Iterator[None]:
-    """Meanwhile each report may be interpreted for so long."""
+    """Meanwhile each report may be interpreted for so many seconds of CPU time."""
     token = _patience.set(seconds)
     try:
         yield
@@ -128,7 +131,7 @@ def patient(seconds: float) -> Iterator[None]:
 
 
 def limits() -> tuple[int, float]:
-    """How many programs of one report to interpret, and in how many seconds."""
+    """How many programs of one report to interpret, and for how many seconds."""
     if (seconds := _patience.get()) is None:
         return MOST_PROGRAMS, MOST_SECONDS
     return int(MOST_PROGRAMS * seconds), seconds
@@ -148,31 +151,58 @@ def crash_of(outcome: Any) -> str:
     return f"it accesses memory far outside of its tensors: {outcome}"
 
 
-@contextlib.contextmanager
-def limited(deadline: float) -> Iterator[None]:
-    """In a worker: the time is limited, and a wild access ends the process."""
-    torch.set_num_threads(1)  # other threads are not there after a fork
-    # A handler that returns would come back to the wild access, without end.
-    faulthandler.disable()
-    for fault in (signal.SIGSEGV, signal.SIGBUS):
-        signal.signal(fault, signal.SIG_DFL)
-    signal.signal(signal.SIGALRM, _give_up)
-    left = max(deadline - time.monotonic(), _LEAST_SECONDS)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, left)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+class Budget:
+    """CPU time that the workers of one report share.
+
+    Args:
+        seconds: of all of them together. Those at work at the same time do not know
+            what the others use, so it may be somewhat more.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._spent = multiprocessing.get_context("fork").Value("d", 0.0)
+
+    @contextlib.contextmanager
+    def limited(self) -> Iterator[None]:
+        """In a worker: the time is limited, and a wild access ends the process."""
+        torch.set_num_threads(1)  # other threads are not there after a fork
+        # A handler that returns would come back to the wild access, without end.
+        faulthandler.disable()
+        for fault in (signal.SIGSEGV, signal.SIGBUS):
+            signal.signal(fault, signal.SIG_DFL)
+        for alarm in (signal.SIGPROF, signal.SIGALRM):
+            signal.signal(alarm, _give_up)
+        start = time.process_time()
+        left = max(self._seconds - self._spent.value, _LEAST_SECONDS)
+        try:
+            signal.setitimer(signal.ITIMER_PROF, left)
+            signal.setitimer(signal.ITIMER_REAL, max(left, _MOST_WAIT))
+            yield
+        finally:
+            for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+                signal.setitimer(timer, 0)
+            with self._spent.get_lock():
+                self._spent.value += time.process_time() - start
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The first in a chain of causes."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _skipped(shape: ShapeReport, error: BaseException) -> ShapeReport:
+    cause = cause_of(error)
+    if isinstance(cause, OutOfBoundsError):
+        return replace(shape, ok=False, failure=str(cause))
     return replace(shape, skipped=reason(error))
 
 
 def reason(error: BaseException) -> str:
     """Why something was not interpreted."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    error = cause_of(error)
     what = "" if isinstance(error, TimeoutError) else f"{type(error).__name__}: "
     return f"{what}{error}"
 
@@ -184,7 +214,7 @@ def _run(
     tactic: TacticReport,
     shape: ShapeReport,
     tolerance: float | None,
-    deadline: float,
+    budget: Budget,
 ) -> ShapeReport:
     """What the kernel does at one shape; in a worker."""
     hidden = hidden_buffers(program, shape.dims)
@@ -192,7 +222,7 @@ def _run(
     assert interpreter is not None, "else nothing is interpreted"
     found, problems = [], list[str]()
     try:
-        with limited(deadline):
+        with budget.limited():
             for poison in INTERPRETED:
                 inputs, outputs, own = case.tensors(tactic, shape, hidden, poison)
                 each = (*inputs, *outputs[: len(program.outputs)], *own)

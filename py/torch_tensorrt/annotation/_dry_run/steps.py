@@ -11,7 +11,6 @@ wrong in between, and reaches none of them, is found by nobody.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +26,7 @@ from .._record.address import ALIGNMENT
 from .._record.program import Program
 from .._steps import Step, Structure, run, sizes_of
 from .._tensors import absent
-from ..backends import backend
+from ..backends import OutOfBoundsError, backend
 from ..errors import AnnotationError, DryRunError, LaunchError
 from . import interpret as interpreter
 from .case import MakeInputs, random_inputs
@@ -541,7 +540,7 @@ def interpret(
         return report
     expected = reference and partial(reference, **report.attributes)
     left, seconds = interpreter.limits()
-    deadline = time.monotonic() + seconds
+    budget = interpreter.Budget(seconds)
     outcomes: dict[tuple[str, Chosen], _Outcome] = {}
     jobs: dict[tuple[str, Chosen], Job] = {}
     for asked in sorted(report.runs, key=lambda r: interpreter.order(r.name)):
@@ -561,7 +560,7 @@ def interpret(
                 outcomes[key] = _skipped(error)
                 continue
             left -= count
-            run = partial(_interpreted, whole, chosen, inputs, tolerance, deadline)
+            run = partial(_interpreted, whole, chosen, inputs, tolerance, budget)
             jobs[key] = f"tactics {chosen}", run
 
     def done(job: int, outcome: Any) -> None:
@@ -592,6 +591,9 @@ def _programs(whole: Whole, chosen: Chosen, name: str) -> int:
 
 
 def _skipped(error: BaseException) -> _Outcome:
+    cause = interpreter.cause_of(error)
+    if isinstance(cause, OutOfBoundsError):
+        return _Outcome(False, str(cause))
     return _Outcome(None, skipped=interpreter.reason(error))
 
 
@@ -600,7 +602,7 @@ def _interpreted(
     chosen: Chosen,
     inputs: _Inputs,
     tolerance: float | None,
-    deadline: float,
+    budget: interpreter.Budget,
 ) -> _Outcome:
     """Run all steps with two poisons; in a worker."""
 
@@ -623,7 +625,7 @@ def _interpreted(
 
     found, problems, max_error = [], list[str](), 0.0
     try:
-        with interpreter.limited(deadline):
+        with budget.limited():
             for poison in interpreter.INTERPRETED:
                 this = _Run(whole, chosen, poison, launcher)
                 found.append(this(inputs.copies()))

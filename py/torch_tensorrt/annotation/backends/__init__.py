@@ -39,6 +39,7 @@ __all__ = [
     "Launch",
     "OnLaunch",
     "Options",
+    "OutOfBoundsError",
     "Parameters",
     "Pointer",
     "Program",
@@ -71,11 +72,15 @@ class Toolchain:
     compiler: str | None
 
 
+class OutOfBoundsError(Exception):
+    """An interpreted kernel accesses memory outside of its tensors."""
+
+
 class Interpreter(Protocol):
     """Runs a program's launch on the CPU.
 
-    It is called in a process of its own, which ends afterwards. Any exception means
-    that it cannot run this kernel, and why.
+    It is called in a process of its own, which ends afterwards. Any exception but
+    ``OutOfBoundsError`` means that it cannot run this kernel, and why.
     """
 
     def __call__(
@@ -91,6 +96,10 @@ class Interpreter(Protocol):
             grid, extras: what TensorRT would launch it with.
             tensors: as they lie in memory, inputs first.
             aligned: every tensor starts at a multiple of 16 bytes.
+
+        Raises:
+            OutOfBoundsError: the kernel accesses memory outside of its tensors. It may
+                be the cause of another exception.
         """
 
 

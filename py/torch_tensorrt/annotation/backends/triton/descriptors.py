@@ -25,6 +25,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from ..._code.tensor_maps import Size, TensorMap
 from ..._record.program import CaughtDescriptor, Descriptor
 from ..._record.recording import is_users
+from ...errors import place
 from .. import Target
 from ..abi import unsupported
 
@@ -44,14 +45,14 @@ def described(original: Callable[[Any], None], descriptor: TensorDescriptor) -> 
     Triton asserts what a tensor map needs. Of a symbolic size that would be a branch:
     the launch asks whether it holds at every shape, and knows the argument's name.
     """
-    setattr(descriptor, _MADE_AT, _users_line())
+    setattr(descriptor, _MADE_AT, users_line())
     sizes = (*descriptor.shape, *descriptor.strides)
     if not any(isinstance(size, torch.SymInt) for size in sizes):
         original(descriptor)
 
 
-def _users_line() -> str:
-    """The innermost line that is neither Triton's, torch's nor this package's."""
+def users_line() -> str:
+    """``file:line in function`` of the innermost call that is the user's own."""
     frame = sys._getframe(1)
     while (back := frame.f_back) is not None:
         name = frame.f_code.co_filename
@@ -59,7 +60,8 @@ def _users_line() -> str:
         if is_users(name) and not is_tritons:
             break
         frame = back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+    where = place(frame.f_code.co_filename, frame.f_lineno)
+    return f"{where} in {frame.f_code.co_name}"
 
 
 def caught(

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -26,7 +27,8 @@ from triton.runtime.jit import JITFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..._record.program import Descriptor
-from .. import Pointer, Program
+from .. import OutOfBoundsError, Pointer, Program
+from .descriptors import users_line
 from .signature import Signature
 
 
@@ -44,10 +46,12 @@ def interpret(
 
     Raises:
         NotImplementedError: the interpreter computes this wrongly, or not at all.
+        OutOfBoundsError: the kernel accesses memory outside of its tensors.
     """
     launch, signature = program.launch, Signature(program, aligned)
     slots = iter(signature.slots)
     arguments: dict[str, Any] = dict(signature.constants)
+    pointers: dict[str, torch.Tensor] = {}
     for argument in launch.arguments:
         if argument.name not in arguments:
             slot, type_ = next(slots), signature.types[argument.name]
@@ -56,6 +60,7 @@ def interpret(
                 memory = tensors[argument.tensor].reshape(-1).view(torch.uint8)
                 view = _as_dtype(memory[slot.offset * factor :], argument.dtype)
                 arguments[argument.name] = view
+                pointers[argument.name] = tensors[argument.tensor]
                 if isinstance(argument, Descriptor):
                     sizes = (
                         [s if isinstance(s, int) else extras[s.index] for s in each]
@@ -73,6 +78,7 @@ def interpret(
     num_ctas = dict(launch.options).get("num_ctas", 1)
     grid = (grid[0] // num_ctas, *grid[1:])
     _prepare()
+    _memory.set(_Memory(pointers))
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # numpy's, of poison
         function = InterpretedFunction(launch.kernel.fn).rewrite()
@@ -102,6 +108,9 @@ def _prepare() -> None:
             setattr(InterpreterBuilder, name, _checked(operation, method))
     for what in (ReduceOps, ScanOps):
         what.apply_impl = _checked(what.__name__, what.apply_impl)
+    for name in _ACCESSES:
+        method = _within_bounds(name, getattr(InterpreterBuilder, f"create_{name}"))
+        setattr(InterpreterBuilder, f"create_{name}", method)
 
 
 def _call(function: JITFunction[Any], *args: Any, **keywords: Any) -> Any:
@@ -117,6 +126,69 @@ def _checked(operation: str, method: Callable[..., Any]) -> Callable[..., Any]:
         return method(self, *args, **keywords)
 
     return checked
+
+
+# --- Accesses of memory ---------------------------------------------------------------
+
+# Operation -> the places of its pointers and its mask, and what it does. All others
+# that access memory call these.
+_ACCESSES: dict[str, tuple[int, int | None, str]] = {
+    "masked_load": (0, 1, "reads"),
+    "masked_store": (0, 2, "writes"),
+    "atomic_cas": (0, None, "writes"),
+    "atomic_rmw": (1, 3, "writes"),
+}
+_REMEDIES = {
+    "reads": "Mask the load: tl.load(..., mask=offsets < n)",
+    "writes": "Mask the store: tl.store(..., mask=offsets < n). Or correct the "
+    "output's shape in the function that describes it (meta_impl)",
+}
+
+
+class _Memory:
+    """The tensors of a launch, by address.
+
+    The guard bands around them tell only of what an output depends on, or of what is
+    written. An engine's tensors have none, so any other access may end its process.
+    """
+
+    def __init__(self, pointers: Mapping[str, torch.Tensor]) -> None:
+        each = sorted((t.data_ptr(), t.nbytes, name) for name, t in pointers.items())
+        self._names = [name for _, _, name in each]
+        self._starts = np.array([start for start, _, _ in each], np.uint64)
+        self._ends = np.array([start + size for start, size, _ in each], np.uint64)
+
+    def outside(self, addresses: Any, size: int) -> str:
+        """Where the first access outside of all tensors is; empty without one."""
+        last = addresses + np.uint64(size)
+        tensor = (self._starts.searchsorted(addresses, "right") - 1).clip(0)
+        wrong = (addresses < self._starts[tensor]) | (last > self._ends[tensor])
+        if not wrong.any():
+            return ""
+        first = wrong.argmax()
+        name, end = self._names[tensor[first]], self._ends[tensor[first]]
+        where = "past the end" if last[first] > end else "before the start"
+        return f"{where} of the tensor `{name}`"
+
+
+_memory: ContextVar[_Memory] = ContextVar("_memory")
+
+
+def _within_bounds(operation: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    place, mask, does = _ACCESSES[operation]
+
+    def access(self: Any, *args: Any, **keywords: Any) -> Any:
+        pointers = args[place]
+        active = True if mask is None else args[mask].data
+        addresses = pointers.data[np.broadcast_to(active, pointers.data.shape)]
+        size = max(8, pointers.get_element_ty().primitive_bitwidth) // 8
+        if addresses.size and (where := _memory.get().outside(addresses, size)):
+            raise OutOfBoundsError(
+                f"the kernel {does} {where}, at {users_line()}. {_REMEDIES[does]}"
+            )
+        return method(self, *args, **keywords)
+
+    return access
 
 
 def _as_dtype(memory: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
