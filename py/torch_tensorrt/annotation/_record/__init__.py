@@ -34,7 +34,7 @@ from ..errors import (
     place,
 )
 from .address import Address
-from .branches import ShapesRejected, trace, trace_somewhere
+from .branches import ShapesRejected, Subject, trace, trace_somewhere
 from .descriptor import read_descriptor
 from .operations import CaughtOperation, Operations, read_operation, storage_of
 from .program import (
@@ -87,15 +87,17 @@ def infer_outputs(
         RecordError: see its subclasses.
     """
 
+    subject = Subject(what)
+
     def run(run: Trace) -> Program:
         return Program((), _read_outputs(run, _fake_outputs(run, meta, what)))
 
     with recorded_for(Purpose(known_target())):
         if not sizes_matter:
-            return trace_somewhere(run, inputs, what).outputs
+            return trace_somewhere(run, inputs, subject).outputs
         # What is compiled is replayed in full; this is asked for often, and for any
         # size.
-        return trace(run, inputs, what, PlainInputs(inputs, _FEW_SHAPES)).outputs
+        return trace(run, inputs, subject, PlainInputs(inputs, _FEW_SHAPES)).outputs
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def record(
         expected = _fake_outputs(run, meta, "the fake kernel")
         if run.buffers is None:
             run.buffers = _engines_own(expected)
-        with _rejecting(what) if somewhere else nullcontext():
+        with _rejecting(function.subject) if somewhere else nullcontext():
             ran = function.run(run.inputs, run.buffers)
         if call.names is not None:
             _require_as_declared(run, ran.outputs, expected, what)
@@ -167,10 +169,11 @@ def record(
         interceptor.intercept(function.catch, call.overrides),
     ):
         if somewhere:
-            program = trace_somewhere(run, inputs, what)
+            program = trace_somewhere(run, inputs, function.subject)
             return replace(program, inputs=tuple(inputs))
         plain = plain or PlainInputs(inputs)
-        program = trace(run, inputs, what, plain, numbers_in(launch_fn, meta))
+        read = numbers_in(launch_fn, meta)
+        program = trace(run, inputs, function.subject, plain, read)
     program = replace(program, inputs=tuple(inputs))
     _require_outputs_written(program, what)
     return program
@@ -230,6 +233,10 @@ class _Function:
 
     def __init__(self, launch_fn: Callable[..., Any], call: Call) -> None:
         self.what = f"launch function {describe(launch_fn)}"
+        how = "with the op's inputs, then with its outputs"
+        if call.names is not None:
+            how = "as the op is, and returns its outputs"
+        self.subject = Subject(self.what, f"It is called {how}.")
         self._launch_fn, self._call = launch_fn, call
         self._keywords: dict[int, Mapping[str, Any]] = {}  # by the number of outputs
         self._operations = Operations(self.what)
@@ -279,14 +286,14 @@ class _Function:
 
 
 @contextmanager
-def _rejecting(what: str) -> Iterator[None]:
+def _rejecting(subject: Subject) -> Iterator[None]:
     """Around a function that may run at other sizes than those that it raises at."""
     try:
         yield
     except AnnotationError:
         raise
     except Exception as error:
-        raise ShapesRejected(what) from error
+        raise ShapesRejected(subject) from error
 
 
 def _require_outputs_written(program: Program, what: str) -> None:
@@ -387,7 +394,7 @@ def _fake_outputs(
         try:
             outputs = meta(*run.inputs)
         except Exception as error:
-            raise ShapesRejected(what) from error
+            raise ShapesRejected(Subject(what)) from error
         run.outputs = as_tensors(outputs, what)
     return run.outputs
 

@@ -28,6 +28,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import sympy
@@ -65,14 +66,31 @@ _MOST_CANDIDATES = 20_000
 _MOST_SOLUTIONS = 16
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is recorded, for errors.
+
+    Attributes:
+        name: as ``launch function launch (kernels.py:3)``.
+        call: a sentence on how it is called, for when it raises.
+    """
+
+    name: str
+    call: str = ""
+
+
 class ShapesRejected(Exception):
     """The op's own fake kernel raised: the op has no such shapes."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject.name)
+        self.subject = subject
 
 
 def trace(
     function: Traced,
     tensors: Inputs,
-    what: str,
+    subject: Subject,
     plain: PlainInputs,
     named: Set[int] = frozenset(),
 ) -> Program:
@@ -81,7 +99,7 @@ def trace(
     Args:
         function: gets the :class:`Trace`; what it returns is compared between branches.
             It raises :class:`ShapesRejected` for shapes that no caller passes.
-        what: how errors name the function.
+        subject: how errors name the function.
         plain: what it is replayed on.
         named: extents that it may ask for.
 
@@ -91,8 +109,8 @@ def trace(
         RecordError: it raised, or does something else on plain ints.
     """
     with tracing():
-        base, result = _general_run(function, tensors, what)
-        explorer = _Explorer(function, tensors, what, result, base.guards())
+        base, result = _general_run(function, tensors, subject)
+        explorer = _Explorer(function, tensors, subject, result, base.guards())
         refusal = None
         try:
             explorer.explore()
@@ -102,7 +120,9 @@ def trace(
     return result
 
 
-def _general_run(function: Traced, tensors: Inputs, what: str) -> tuple[Trace, Program]:
+def _general_run(
+    function: Traced, tensors: Inputs, subject: Subject
+) -> tuple[Trace, Program]:
     """A run that no coincidence of its sizes decided, if there is one.
 
     At opt, ``if n == 16`` may happen to hold, and n would be 16 in the result. Then
@@ -110,7 +130,7 @@ def _general_run(function: Traced, tensors: Inputs, what: str) -> tuple[Trace, P
     """
     ranges = ranges_of(tensors)
     base = Trace(tensors, {s: extent.opt for s, extent in ranges.items()})
-    result = _run(base, function, what)
+    result = _run(base, function, subject)
     for guard in base.guards():
         if not base.pinned():
             break
@@ -127,7 +147,7 @@ def _general_run(function: Traced, tensors: Inputs, what: str) -> tuple[Trace, P
     return base, result
 
 
-def trace_somewhere(function: Traced, tensors: Inputs, what: str) -> Program:
+def trace_somewhere(function: Traced, tensors: Inputs, subject: Subject) -> Program:
     """``function`` run once, for what does not depend on sizes.
 
     Where it rejects the sizes that were tried, what it asked last is answered
@@ -151,18 +171,18 @@ def trace_somewhere(function: Traced, tensors: Inputs, what: str) -> Program:
                 extents = next(others, extents)
             except Exception:
                 break
-        return _run(Trace(tensors, extents), function, what)
+        return _run(Trace(tensors, extents), function, subject)
 
 
-def _run(run: Trace, function: Callable[[Trace], Program], what: str) -> Program:
+def _run(run: Trace, function: Callable[[Trace], Program], subject: Subject) -> Program:
     try:
         return run.run(function)
     except AnnotationError:
         raise
     except GuardOnDataDependentSymNode as error:
         raise DataDependentError(
-            f"{what} asks for the values of a tensor, at {raised_at(error)}, which an "
-            "engine does not know before it runs. Ask inside the kernel."
+            f"{subject.name} asks for the values of a tensor, at {raised_at(error)}, "
+            "which an engine does not know before it runs. Ask inside the kernel."
         ) from error
     except Exception as error:
         shapes = ", ".join(
@@ -173,16 +193,12 @@ def _run(run: Trace, function: Callable[[Trace], Program], what: str) -> Program
         )
         cause: BaseException | None = error
         if isinstance(error, ShapesRejected):
-            what, cause = str(error), error.__cause__
-        how = (
-            "\nIt is called with the op's inputs, then with its outputs, unless it "
-            "returns them."
+            subject, cause = error.subject, error.__cause__
+        raised = (
+            f"{subject.name} raised {type(cause).__name__} on fake tensors of shape "
+            f"{shapes}, at {raised_at(cause or error)}: {cause}"
         )
-        raise UserCodeError(
-            f"{what} raised {type(cause).__name__} on fake tensors of shape {shapes}"
-            f", at {raised_at(cause or error)}: {cause}"
-            f"{how if what.startswith('launch function') else ''}"
-        ) from error
+        raise UserCodeError(f"{raised}\n{subject.call}".rstrip()) from error
 
 
 class _Explorer:
@@ -196,13 +212,13 @@ class _Explorer:
         self,
         function: Traced,
         tensors: Inputs,
-        what: str,
+        subject: Subject,
         result: Program,
         guards: list[Guard],
     ) -> None:
         self._function = function
         self._tensors = tensors
-        self._what = what
+        self._subject = subject
         self._result = result
         self._guards = guards
         self._ranges = ranges_of(tensors)
@@ -282,7 +298,7 @@ class _Explorer:
                 continue
             is_fast = False
             try:
-                found = _run(plain.at(point, False), self._function, self._what)
+                found = _run(plain.at(point, False), self._function, self._subject)
             except UserCodeError as error:
                 if isinstance(error.__cause__, ShapesRejected):
                     continue  # the op has no such shape
@@ -311,9 +327,9 @@ class _Explorer:
         order = list(self._ranges)
         shape = ", ".join(f"{s}={v}" for s, v in zip(order, point, strict=True))
         return RecordError(
-            f"{self._what} does something else on plain ints than what was recorded, "
-            f"at {shape or 'the same shapes'}: {difference}. It must depend on nothing "
-            "but its arguments, and do the same with sizes that are symbols."
+            f"{self._subject.name} does something else on plain ints than what was "
+            f"recorded, at {shape or 'the same shapes'}: {difference}. It must depend "
+            "on nothing but its arguments, and do the same with sizes that are symbols."
         )
 
     def _branch(self, path: Sequence[Guard], guard: Guard) -> Trace | None:
@@ -381,7 +397,7 @@ class _Explorer:
         )
         number = " If it is int() of a size, leave int() out." if is_number else ""
         return DynamicControlFlowError(
-            f"{self._what} (or the op's fake kernel) branches on "
+            f"{self._subject.name} (or the op's fake kernel) branches on "
             f"`{shown(guard.condition)}` at {guard.where}, which the profile "
             f"({profile}) leaves open: one branch would be baked in. Narrow the "
             "profile, make the dimension static, or branch inside the kernel."
