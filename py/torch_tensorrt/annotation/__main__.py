@@ -49,7 +49,7 @@ class Shape(NamedTuple):
 
 
 _EXTENT = r"\d+(?:\.\.\d+){0,2}"
-_SHAPE = re.compile(rf"(\w+)=((?:{_EXTENT}(?:x{_EXTENT})*)?)(?::(\w+))?", re.ASCII)
+_SHAPE = re.compile(rf"(\w+)=((?:{_EXTENT}(?:x{_EXTENT})*)?)(?::([\w.]+))?", re.ASCII)
 
 
 def _shape(text: str) -> Shape:

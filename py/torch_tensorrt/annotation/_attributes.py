@@ -210,14 +210,6 @@ class AttributeKind:
             return _TORCHS[self.element].of_number(value)
         return _TORCHS[self.element].of_text(value) if type(value) is str else value
 
-    def holds(self, value: Any) -> bool:
-        """Whether ``value`` has exactly this kind: 1 is neither a float nor a bool."""
-        if value is None:
-            return self.is_optional
-        items = value if self.is_list else [value]
-        is_list = isinstance(items, list | tuple)
-        return is_list and all(type(item) is self.element for item in items)
-
     def encode(self, value: Any) -> Any:
         """What TensorRT is given: text, or a one-dimensional array."""
         if self.element is str:

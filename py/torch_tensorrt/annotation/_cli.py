@@ -62,7 +62,7 @@ def _dry_run(options: argparse.Namespace) -> int:
     named = [Target.parse(text) for text in options.target]
     targets: list[Target | None] = [*named] or [None]
     arguments = _arguments(options)
-    reference = options.reference and _reference(options.reference)
+    reference = options.reference and _reference(options)
     result, several = OK, len(targets) > 1
     for number, target in enumerate(targets):
         try:
@@ -261,8 +261,14 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     return {"inputs": inputs, "attributes": read_attributes(options, plugin)}
 
 
-def _reference(name: str) -> Any:
+def _reference(options: argparse.Namespace) -> Any:
     """The function that is compared with; what registers the op is imported."""
+    name: str = options.reference
+    if ":" not in name:
+        file = Path(options.module)
+        module = file.stem if file.suffix == ".py" else options.module
+        what = f"--reference {name}: it names no module. Write {module}:{name}."
+        raise UsageError(what)
     try:
         if callable(found := pkgutil.resolve_name(name)):
             return found
@@ -338,9 +344,9 @@ def _tensor(name: str, given: Mapping[str, Shape]) -> TensorInfo:
     """One tensor, from its shape under each option."""
     dtypes = {shape.dtype for shape in given.values() if shape.dtype is not None}
     known = {row.token.lower(): row.torch for row in DTYPES}
-    torchs = {str(dtype).removeprefix("torch."): dtype for dtype in known.values()}
-    found = {(known | torchs).get(dtype) for dtype in dtypes}
-    if len(found) != 1 or None in found:
+    torchs = {d: getattr(torch, d.removeprefix("torch."), None) for d in dtypes}
+    found = {known.get(d.lower(), torchs[d]) for d in dtypes}
+    if len(found) != 1 or not found <= {*known.values()}:
         got = f"got {_list(sorted(dtypes))}; the dtypes are {_list(known)}"
         raise UsageError(
             f"{name}: write one dtype, as {name}=8x512:fp16; {got}, or torch's names."

@@ -201,6 +201,14 @@ class KernelSpec(Fingerprinted):
                 f"{self.backend}: {name} is a kernel. Pass the Python function that "
                 f"launches it: def launch(x, out): {self.call.format(name)}."
             )
+        module = getattr(function, "__module__", None) or ""
+        is_lambda = getattr(function, "__name__", "") == "<lambda>"
+        if is_lambda and module.partition(".")[0] in self.packages:
+            call = self.call.format("kernel")
+            raise SpecError(
+                f"{self.backend}: this is a kernel with its grid, without arguments. "
+                f"Pass a Python function that launches it: def launch(x, out): {call}."
+            )
         try:
             inspect.signature(function)
         except (TypeError, ValueError) as error:
@@ -292,6 +300,14 @@ class CustomPluginSpec(Fingerprinted):
     aligned: bool = True
 
     def __post_init__(self) -> None:
+        for spec in self.specs:
+            if inspect.isfunction(spec):
+                raise SpecError(
+                    f"custom_plugin: {spec.__qualname__} is a function, and the "
+                    "language of its kernel is not known. Pass "
+                    f"tta.triton({spec.__qualname__}), or tta.cutile, tta.cutedsl or "
+                    "tta.cuda."
+                )
         if not self.specs or not all(isinstance(s, KernelSpec) for s in self.specs):
             raise SpecError(
                 f"custom_plugin: {self.specs!r} is not a kernel spec, or a list of "
@@ -382,8 +398,9 @@ def normalize_impl_to_spec(impl: Any) -> CustomPluginSpec:
     """
     if isinstance(impl, CustomPluginSpec):
         return impl
-    if isinstance(impl, KernelSpec | list | tuple):
-        return custom_plugin(impl)
+    if isinstance(impl, KernelSpec | list | tuple) or inspect.isfunction(impl):
+        given: Any = impl
+        return custom_plugin(given)
     raise SpecError(
         f"impl={impl!r} is not a plugin. Pass tta.triton(launch_fn), or "
         "tta.custom_plugin(...)."

@@ -151,6 +151,13 @@ class Target:
         return self.most_shared_memory or SHARED_MEMORY
 
     @property
+    def least_ptx_isa(self) -> str:
+        """The PTX ISA that any driver knows which may run its engines: the target's,
+        or that of the oldest driver of the installed TensorRT, whichever is older."""
+        of_tensorrt = newest_ptx_isa((_tensorrts_cuda(), 0))
+        return min(self.ptx_isa or of_tensorrt, of_tensorrt, key=float)
+
+    @property
     def ptx_version(self) -> int | None:
         """The PTX ISA as compilers take it, 85 for ``"8.5"``; None as ``ptx_isa``."""
         return None if self.ptx_isa is None else int(self.ptx_isa.replace(".", ""))

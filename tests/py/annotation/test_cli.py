@@ -157,7 +157,7 @@ def test_a_dry_run_writes_its_report(
         ("scaling:none", "has no attribute 'none'"),
         ("nowhere:silu", "No module named 'nowhere'"),
         ("scaling:blocks", "it is not a function"),
-        ("scaling", "it is not a function"),
+        ("scaling", "it names no module. Write scaling:scaling."),
     ],
 )
 def test_a_reference_that_is_no_function_is_wrong_usage(
@@ -537,6 +537,10 @@ def test_a_dtype_has_torchs_name_too() -> None:
     assert info.dtype == torch.float16
     (info,) = read(["x=8:fp16"], ["x=1..9:float16"])
     assert info.dtype == torch.float16
+    names = {"half": torch.float16, "torch.half": torch.float16, "FP16": torch.float16}
+    for name, dtype in (names | {"float": torch.float32, "long": torch.int64}).items():
+        (info,) = read([f"x=8:{name}"], [])
+        assert info.dtype == dtype
 
 
 def test_an_argument_that_nobody_annotated_is_explained() -> None:
@@ -558,6 +562,7 @@ def test_a_range_of_one_extent_is_static() -> None:
         (["x=8x512"], [], "write one dtype, as x=8x512:fp16; got nothing"),
         (["x=8:fp17"], [], "got fp17; the dtypes are fp32, fp16, bf16"),
         (["xs=8:fp17"], [], "no tensor xs; it takes x. Did you mean x?"),
+        (["x=8:nn"], [], "got nn; the dtypes are fp32, fp16, bf16"),
         (["x=8:fp16", "x=9:fp16"], [], "--input x: it is given twice"),
         (["x=8:fp16"], ["x=1..9:fp32"], "write one dtype, as x=8x512:fp16; got fp16,"),
         (["x=1..8:fp16"], [], "a range goes in --dynamic x=1..64x512"),

@@ -373,11 +373,11 @@ def test_inputs_that_are_not_a_list_are_refused(add: str) -> None:
         tta.dry_run(add, torch.empty(8), "sm_90")
 
 
-def test_an_attribute_of_another_type_is_refused() -> None:
-    def meta(x: torch.Tensor, k: int) -> torch.Tensor:
+def test_an_attribute_has_the_type_that_torch_makes_of_it() -> None:
+    def meta(x: torch.Tensor, k: int, alpha: float) -> torch.Tensor:
         return torch.empty_like(x)
 
-    def launch(x: Any, out: Any, k: int) -> None:
+    def launch(x: Any, out: Any, k: int, alpha: float) -> None:
         launch_silu(x, out)
 
     spec = tta.custom_plugin(tta.triton(launch), meta_impl=meta)
@@ -386,6 +386,9 @@ def test_an_attribute_of_another_type_is_refused() -> None:
         SpecError, match=r"attribute k=2\.7 of dry::k must be of type i"
     ):
         tta.dry_run("dry::k", [torch.empty(8)], "sm_90", attributes={"k": 2.7})
+    given = {"k": 1, "alpha": 1}
+    report = tta.dry_run("dry::k", [torch.empty(8)], "sm_90", attributes=given)
+    assert repr(report.attributes) == "{'alpha': 1.0, 'k': 1}"
 
 
 def test_an_input_without_a_dtype_is_refused(add: str) -> None:

@@ -24,7 +24,7 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation import backends, errors
 from torch_tensorrt.annotation._explain import custom_ops
-from torch_tensorrt.annotation._explain.report import Split
+from torch_tensorrt.annotation._explain.report import SMALLER_BLOCKS, Split
 from torch_tensorrt.annotation._plugin import registered
 from torch_tensorrt.annotation.errors import SpecError
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_ATEN_CONVERTERS
@@ -380,7 +380,9 @@ def test_blocks_that_are_too_small_stay_in_pytorch(op: Define) -> None:
     report = explained(lambda x: torch.ops.exp.silu(x) + 1, min_block_size=3)
     (found,) = report.ops
     assert (found.layers, found.left) == (0, 1)
-    assert "min_block_size=3" in found.reason
+    assert "at least min_block_size=3 operators" in found.reason
+    assert found.error.endswith(SMALLER_BLOCKS)
+    assert f"no engine is large enough. {SMALLER_BLOCKS}" in report.next_steps
     assert report.then == Split(2, 0, 0, {"exp.silu.default": 1, "aten.add.Tensor": 1})
 
 

@@ -67,7 +67,7 @@ def test_tensors_are_promised_to_be_aligned_unless_that_is_given_up() -> None:
     assert not custom_plugin(KERNEL, aligned=False).aligned
 
 
-@pytest.mark.parametrize("spec", [None, 3, [], (), [KERNEL, None], [launch], launch])
+@pytest.mark.parametrize("spec", [None, 3, [], (), [KERNEL, None]])
 def test_something_that_is_not_a_kernel_spec_is_refused(spec: Any) -> None:
     with pytest.raises(SpecError, match=r"Make one with tta\.triton\(launch_fn\)"):
         custom_plugin(spec, meta)
@@ -183,13 +183,21 @@ def test_a_kernel_or_a_list_of_kernels_becomes_a_plugin(impl: Any) -> None:
     assert tta.normalize_impl_to_spec(impl) == custom_plugin(KERNEL)
 
 
-@pytest.mark.parametrize("impl", [launch, "my::op", 3, {"kernel": KERNEL}, object()])
+@pytest.mark.parametrize("impl", ["my::op", 3, {"kernel": KERNEL}, object()])
 def test_anything_else_is_refused(impl: Any) -> None:
     with pytest.raises(SpecError, match=r"is not a plugin\. Pass tta\.triton"):
         tta.normalize_impl_to_spec(impl)
 
 
-@pytest.mark.parametrize("impl", [[], [launch], [custom_plugin(KERNEL)]])
+@pytest.mark.parametrize("impl", [launch, [launch]], ids=["one", "[]"])
+def test_a_function_without_its_language_is_refused(impl: Any) -> None:
+    message = r"custom_plugin: launch is a function.* Pass tta\.triton\(launch\)"
+    for refused in (tta.normalize_impl_to_spec, custom_plugin):
+        with pytest.raises(SpecError, match=message):
+            refused(impl)
+
+
+@pytest.mark.parametrize("impl", [[], [3], [custom_plugin(KERNEL)]])
 def test_a_list_of_anything_else_is_refused(impl: Any) -> None:
     with pytest.raises(SpecError, match="is not a kernel spec, or a list of them"):
         tta.normalize_impl_to_spec(impl)

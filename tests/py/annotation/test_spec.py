@@ -281,6 +281,12 @@ def test_an_option_that_is_not_an_int_is_refused(value: Any) -> None:
         tta.triton(launch_silu, configs=[{"num_warps": value}])
 
 
+def test_a_kernel_with_its_grid_is_no_launch_function() -> None:
+    message = r"kernel with its grid, without arguments.*def launch\(x, out\): kernel\["
+    with pytest.raises(SpecError, match=message):
+        tta.triton(silu_kernel[(1,)])
+
+
 def test_a_kernel_in_place_of_its_launch_function_is_refused() -> None:
     with pytest.raises(SpecError, match=r"silu_kernel is a kernel\. Pass the Py"):
         tta.triton(silu_kernel)

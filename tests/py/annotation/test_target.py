@@ -121,6 +121,19 @@ def test_code_is_for_the_oldest_driver_that_runs_tensorrt_or_has_the_gpu(
     ]
 
 
+def test_the_oldest_driver_of_an_engine_is_that_of_tensorrt_or_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def isas() -> list[str]:
+        isas = (None, "8.4", "9.2")
+        return [Target("sm_80", ptx_isa=isa).least_ptx_isa for isa in isas]
+
+    monkeypatch.setattr(_target, "_tensorrts_cuda", lambda: 12)
+    assert isas() == ["8.0", "8.0", "8.0"]
+    monkeypatch.setattr(_target, "_tensorrts_cuda", lambda: 13)
+    assert isas() == ["9.0", "8.4", "9.0"]
+
+
 def test_equal_targets_are_one_key() -> None:
     assert {Target("sm_90", "8.5"): 1}[Target("sm_90", ptx_isa="8.5")] == 1
 

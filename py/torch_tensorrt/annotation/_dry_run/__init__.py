@@ -112,7 +112,7 @@ def dry_run(
         print(tta.dry_run("my::silu", [torch.empty(8, 4096)], target="sm_90"))
     """
     plugin, is_dynamic = plugin_of(op), registered[op].dynamic
-    attributes = {**plugin.defaults, **(attributes or {})}
+    attributes = _converted(plugin, {**plugin.defaults, **(attributes or {})})
     if not isinstance(inputs, Sequence):
         raise SpecError(f"dry_run: inputs is {type(inputs).__name__}; pass a list.")
     omitted = (n for n in plugin.tensors[len(inputs) :] if n in plugin.optional)
@@ -184,6 +184,7 @@ def _described(
         inputs=tuple(plugin.tensors),
         signature=str(torch_op(plugin).default._schema),
         versions=_versions(tactics),
+        least_ptx_isa=request.target.least_ptx_isa,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         verbose=verbose,
     )
@@ -423,6 +424,19 @@ def info_of(value: Any) -> TensorInfo | None:
     return TensorInfo(tuple(shape), dtype)
 
 
+def _converted(plugin: Plugin, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes in the types that the op has, as torch converts 1 to 1.0."""
+    converted = dict(attributes)
+    for name in {*attributes} & {*plugin.attributes}:
+        kind, value = plugin.attributes[name], attributes[name]
+        try:
+            converted[name] = kind.convert(value)
+        except (TypeError, ValueError) as error:
+            what = f"dry_run: attribute {name}={value!r} of {plugin.op}"
+            raise SpecError(f"{what} must be of type {kind}.") from error
+    return converted
+
+
 def _check(
     plugin: Plugin, infos: Sequence[TensorInfo | None], attributes: Mapping[str, Any]
 ) -> None:
@@ -447,10 +461,6 @@ def _check(
             f"dry_run: {plugin.op} takes {takes}; got "
             f"{', '.join(attributes) or 'none'}. Pass attributes={{name: value}}."
         )
-    for name, kind in plugin.attributes.items():
-        if not kind.holds(value := attributes[name]):
-            what = f"dry_run: attribute {name}={value!r} of {plugin.op}"
-            raise SpecError(f"{what} must be of type {kind}.")
 
 
 # --- What a dry run runs --------------------------------------------------------------

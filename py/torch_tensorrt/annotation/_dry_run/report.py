@@ -176,6 +176,7 @@ class DryRunReport:
         inputs: names of the op's tensors, which begin each ``dims``.
         signature: of the op, as torch writes it.
         versions: of what compiled the kernels, by name.
+        least_ptx_isa: which drivers that may run the engine know in any case.
         date: when they were compiled or run, in ISO 8601.
         verbose: whether it prints every launch, in a wide table.
     """
@@ -192,6 +193,7 @@ class DryRunReport:
     inputs: tuple[str, ...] = ()
     signature: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    least_ptx_isa: str = ""
     date: str = field(default="", compare=False)
     verbose: bool = field(default=False, compare=False)
 
@@ -230,7 +232,8 @@ class DryRunReport:
     def verdict(self) -> str:
         """The result in a sentence."""
         compiled = [t for t in self.tactics if t.error is None]
-        newest = max((_version(t.ptx_isa) for t in compiled if t.ptx_isa), default=None)
+        known = (self.least_ptx_isa, *(t.ptx_isa for t in compiled))
+        newest = max((_version(isa) for isa in known if isa), default=None)
         if newest and any(t.shared_memory > SHARED_MEMORY for t in compiled):
             newest = max(newest, _version(newest_ptx_isa(STATIC_DRIVER)))
         driver = f", drivers from {oldest_driver(newest)}" if newest else ""

@@ -52,7 +52,7 @@ from .._specs import KernelSpec
 from .._target import known_target
 from .._tensors import TensorInfo, extent_of
 from ..errors import AnnotationError
-from .report import ModelReport, OpReport, Split
+from .report import SMALLER_BLOCKS, ModelReport, OpReport, Split
 
 Values = Mapping[str, Any]
 
@@ -562,7 +562,8 @@ def _by_partitioner(op: _Op, report: OpReport, parts: _Parts | None) -> OpReport
     else:
         least = parts.settings.min_block_size
         reason = (
-            "Torch-TensorRT's partitioner leaves it there: an engine has "
-            f"min_block_size={least} operators or more."
+            "Torch-TensorRT's partitioner leaves it there: an engine has at least "
+            f"min_block_size={least} operators."
         )
+        return replace(report, reason=reason, error=f"{reason} {SMALLER_BLOCKS}")
     return replace(report, reason=reason, error=reason)

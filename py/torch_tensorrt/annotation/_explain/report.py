@@ -9,6 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+SMALLER_BLOCKS = (
+    "For smaller engines, pass min_block_size=1 (--min-block-size 1) here, and to "
+    "torch_tensorrt.compile."
+)
+
 
 @dataclass(frozen=True)
 class OpReport:
@@ -139,6 +144,9 @@ class ModelReport:
         if possible := self.having("possible"):
             names = ", ".join(op.op for op in possible)
             steps.append(f"tta.adopt(model, inputs) registers {names} as above.")
+        split = self.then or self.now
+        if split and not split.engines and self.having("plugin", "possible"):
+            steps.append(f"no engine is large enough. {SMALLER_BLOCKS}")
         if self.ops and not self.target:
             steps.append(
                 "pass target='sm_90', or another, to compile the kernels as well: "
