@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.annotation._dry_run.interpret as interpretation
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._compile.pool import run_in_workers
 from torch_tensorrt.annotation.errors import CompileError, DryRunError
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -293,6 +295,22 @@ def test_a_kernel_that_takes_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     report = interpreted(endless, inputs=[torch.empty(256)])
     note = report.notes[-1]
     assert "it takes too long" in note
+
+
+def test_a_result_after_the_time_is_over_does_not_count() -> None:
+    def job() -> str:
+        try:
+            # Triton's interpreter has such clauses.
+            with interpretation.Budget(0.02).limited(), contextlib.suppress(Exception):
+                while True:
+                    pass
+        except TimeoutError as error:
+            return str(error)
+        return "a result"
+
+    found = []
+    run_in_workers([("job", job)], 1, lambda _, outcome: found.append(outcome))
+    assert found == ["it takes too long"]
 
 
 def test_only_so_many_programs_are_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
