@@ -82,6 +82,40 @@ def planted(
     planted_kernel[grid](x, out, n, stride, n + past, BLOCK=256)
 
 
+@triton.jit
+def unmasked_kernel(x_ptr, index_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    index = tl.load(index_ptr + offsets, mask=offsets < n, other=0)
+    x = tl.load(x_ptr + offsets) + tl.load(x_ptr + index)
+    tl.store(out_ptr + offsets, x, mask=offsets < n)
+
+
+@pytest.mark.parametrize("size", [3000, 3072])
+def test_a_load_past_the_end_is_found_though_no_output_depends_on_it(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the interpreter, on the CPU and with the inputs that were given."""
+
+    def unmasked(x: torch.Tensor, index: torch.Tensor, out: torch.Tensor) -> None:
+        grid = (triton.cdiv(size, 256),)
+        unmasked_kernel[grid](x, index, out, x.numel(), BLOCK=256)
+
+    monkeypatch.setenv("TTA_JOBS", "2")  # with 1, nothing is interpreted
+    impl = tta.custom_plugin(tta.triton(unmasked), lambda x, i: torch.empty_like(x))
+    trt_plugins.custom_op("abi::unmasked", impl=impl, replace=True)
+    index = torch.arange(size, dtype=torch.int32, device="cuda")
+    report = tta.dry_run(
+        "abi::unmasked",
+        [torch.randn(size, device="cuda"), index],
+        reference=lambda x, index: x + x[index],
+    )
+    (shape,) = report.tactics[0].shapes
+    assert shape.max_error == 0.0 and shape.time_us
+    assert report.ok is (size == 3072)
+    if not report.ok:
+        assert "reads past the end of the tensor `x_ptr`, at " in shape.failure
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.int32], ids=str)
 @pytest.mark.parametrize(
     ("bug", "found"),

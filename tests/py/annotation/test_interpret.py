@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -180,6 +181,22 @@ def test_a_planted_bug_is_found_without_a_reference(
     assert "WRONG" in str(report)
     with pytest.raises(DryRunError, match="a tactic is wrong"):
         tta.dry_run("lint::op", [ROWS], "sm_90", strict=True)
+
+
+def test_what_a_gpu_found_right_has_the_accesses_that_only_an_interpreter_sees() -> (
+    None
+):
+    found = interpreted(loads)
+    (tactic,) = found.tactics
+    right = [replace(s, ok=True, failure="", time_us=1.0) for s in tactic.shapes]
+    ran = replace(
+        found, tactics=(replace(tactic, shapes=tuple(right)),), gpu="NVIDIA X"
+    )
+    merged = interpretation.with_accesses(ran, found)
+    wrong = [shape.failure for shape in tactic.shapes]
+    assert [shape.failure for shape in merged.tactics[0].shapes] == wrong
+    assert any(wrong) and not merged.ok and merged.gpu == "NVIDIA X"
+    assert all(shape.time_us == 1.0 for shape in merged.tactics[0].shapes)
 
 
 def test_a_wrong_value_is_found_with_a_reference() -> None:

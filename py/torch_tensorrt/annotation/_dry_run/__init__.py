@@ -33,6 +33,7 @@ from .builder import build
 from .case import MakeInputs, random_inputs
 from .execute import execute as run_tactics
 from .interpret import interpret as interpret_tactics
+from .interpret import with_accesses
 from .program_report import ProgramReport, RunReport, StepReport
 from .report import Dims, DryRunReport, TacticReport
 
@@ -146,7 +147,9 @@ def dry_run(
         return _strictly(replace(whole_report, verbose=verbose), strict)
     recorded = plugin.kernels(request)
     tactics = _compile(plugin, request, recorded, strict, tried)
-    report = _described(plugin, request, tactics, verbose)
+    compiled = report = _described(plugin, request, tactics, verbose)
+    programs = {t.number: t.program for t in recorded if t.program is not None}
+    interpreting = partial(interpret_tactics, compiled, programs, plugin.spec.aligned)
     if executes:
         report = run_tactics(
             report,
@@ -157,10 +160,11 @@ def dry_run(
         )
         if reference is None:
             report = replace(report, against="the op's own eager run")
+        if worker_count() > 0:
+            how = None, on_gpu, tolerance, plugin.weights
+            report = with_accesses(report, interpreting(*how, only_accesses=True))
     elif interprets:
-        how = plugin.spec.aligned, reference, make_inputs, tolerance
-        programs = {t.number: t.program for t in recorded if t.program is not None}
-        report = interpret_tactics(report, programs, *how, plugin.weights)
+        report = interpreting(reference, make_inputs, tolerance, plugin.weights)
     return _strictly(report, strict)
 
 
