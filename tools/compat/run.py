@@ -10,7 +10,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -28,6 +30,34 @@ from .verdict import Outcome
 MODES = ("static", "dynamic")
 MOST_CONFIGS = 3  # of an autotuner's, evenly spaced: libraries bring up to a hundred
 KEYWORDS = {"cutile": {"fact_sets": "strides"}}  # of a spec; the others triple the time
+
+
+def run_all(
+    cases: Sequence[Case],
+    limit_s: float,
+    executes: bool,
+    jobs: int,
+    stop_after_s: float,
+) -> Iterator[tuple[Case, dict[str, dict[str, Any]]]]:
+    """The outcome of each case, in the order in which they are done.
+
+    Args:
+        limit_s: for a mode of an op.
+        jobs: ops to try at a time.
+        stop_after_s: no op starts later.
+    """
+    end = time.monotonic() + stop_after_s
+
+    def run_in_time(case: Case) -> dict[str, dict[str, Any]] | None:
+        return run(case, limit_s, executes) if time.monotonic() < end else None
+
+    with ThreadPoolExecutor(jobs) as pool:  # each op has a process of its own
+        running = {pool.submit(run_in_time, case): case for case in cases}
+        for done in as_completed(running):
+            if (outcomes := done.result()) is not None:
+                yield running[done], outcomes
+            else:
+                print(f"{running[done].id}: not tried, for want of time", flush=True)
 
 
 def run(case: Case, limit_s: float, executes: bool) -> dict[str, dict[str, Any]]:
@@ -98,9 +128,16 @@ def _limit_configs(language: str) -> None:
 
     triton.runtime.Autotuner.__init__ = with_few_configs
     if language == "cutile":
+        from cuda.tile import tune
+
         from torch_tensorrt.annotation.backends.cutile.launch import Search
 
-        best_of = Search.best_of
+        search, best_of = tune.exhaustive_search, Search.best_of
+
+        def search_few(space: Sequence[Any], *arguments: Any, **keywords: Any) -> Any:
+            return search(_few(space), *arguments, **keywords)
+
+        tune.exhaustive_search = search_few
         Search.best_of = lambda self, space: best_of(self, _few(space))
 
 

@@ -74,6 +74,22 @@ class Outcome:
         return {name: value for name, value in asdict(self).items() if value}
 
 
+def with_executed(
+    outcomes: Mapping[str, Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """What a run without a GPU found, with what the last run on one had executed.
+
+    It is kept as long as the op has as many tactics, and as many of them compile.
+    """
+    kept = {}
+    for mode, outcome in outcomes.items():
+        last, numbers = before.get(mode, {}), ("status", "tactics", "compiled")
+        same = all(outcome.get(name) == last.get(name) for name in numbers)
+        executed = {"executed": last["executed"]} if same and "executed" in last else {}
+        kept[mode] = {**outcome, **executed}
+    return kept
+
+
 # What a refusal is owed to: the launcher does more than one launch of a kernel, or asks
 # the hardware for more than a plain launch has, or for what TensorRT cannot launch (the
 # design says which), or launches other code for other sizes of the profile, or this

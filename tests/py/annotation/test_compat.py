@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 
 from compat import packages, render, run
 from compat.case import KINDS, Case, Library, all_cases
-from compat.verdict import Outcome, cause_of, first_sentence
+from compat.verdict import Outcome, cause_of, first_sentence, with_executed
 
 CASES = list(all_cases())
 RESULTS = packages.PROJECT / "tools" / "compat" / "results.json"
@@ -169,6 +169,15 @@ def test_a_tactic_that_is_wrong_is_a_failure() -> None:
     report.tactics.pop()
     outcome = Outcome.of_report(report)
     assert (outcome.status, outcome.error) == ("in", "refused")
+
+
+def test_what_ran_on_a_gpu_is_kept_while_the_op_compiles_as_it_did() -> None:
+    before = {"static": Outcome("in", tactics=3, compiled=2, executed=2).to_json()}
+    same = {"static": Outcome("in", tactics=3, compiled=2).to_json()}
+    assert with_executed(same, before)["static"]["executed"] == 2
+    for changed in (Outcome("in", tactics=3, compiled=3), Outcome("refused")):
+        found = with_executed({"static": changed.to_json()}, before)
+        assert "executed" not in found["static"]
 
 
 # --- What is shown --------------------------------------------------------------------
