@@ -343,22 +343,41 @@ class Plugin:
         return tuple(map(torch.empty_like, (*outputs, *aliased)))
 
     def outputs_of(
-        self, step: Step, dtypes: Sequence[torch.dtype | None]
-    ) -> tuple[Output, ...]:
-        """What a launch makes, at some sizes, where the op was taken apart before.
+        self, step: Step, inputs: Sequence[TensorInfo | None], are_known: bool
+    ) -> tuple[Output, ...] | None:
+        """What a launch makes, as recorded where the op was taken apart.
+
+        TensorRT does not say which profile it asks for. What is constant tells some
+        apart; the others must agree on the extents.
 
         Args:
-            dtypes: of the inputs of its plugin.
+            inputs: of its plugin.
+            are_known: whether TensorRT knows their extents, so that the outputs' count.
+
+        Returns:
+            None where no recording has the extents.
+
+        Raises:
+            UnsupportedKernelError: the op was not taken apart for these dtypes.
         """
         count = len(self.tensors)
-        for request, structure in self._structures.items():
-            given = [info and info.dtype for info in request.inputs[:count]]
-            if structure and step in structure.steps and given == [*dtypes[:count]]:
-                return structure.outputs(step)
-        raise errors.UnsupportedKernelError(
-            f"{self.op}: its launches are plugins for inputs of other dtypes than "
-            f"{list(dtypes[:count])}. Compile the model once more."
-        )
+        given = [info and info.dtype for info in inputs[:count]]
+        found = [
+            (request.inputs[:count], structure.outputs(step))
+            for request, structure in self._structures.items()
+            if structure and step in structure.steps
+            if given == [info and info.dtype for info in request.inputs[:count]]
+        ]
+        if are_known:
+            known = [of_any_size(info) for info in inputs[:count]]
+            alike = [o for i, o in found if known == [of_any_size(info) for info in i]]
+            return alike[0] if alike and alike == alike[:1] * len(alike) else None
+        if not found:
+            raise errors.UnsupportedKernelError(
+                f"{self.op}: its launches are plugins for inputs of other dtypes than "
+                f"{given}. Compile the model once more."
+            )
+        return found[0][1]
 
     def _compiled(self, request: Request) -> Iterator[Tactic]:
         assert request.target is not None, "kernels are compiled for a target"

@@ -13,11 +13,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.annotation._dry_run.interpret as interpreter
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._steps import PREVIEW
-from torch_tensorrt.annotation.errors import DryRunError, UnsupportedKernelError
+from torch_tensorrt.annotation.errors import (
+    DryRunError,
+    DynamicControlFlowError,
+    UnsupportedKernelError,
+)
 
 X = torch.empty(3, 100)
 
@@ -304,6 +309,36 @@ def test_the_launch_alone_is_dry_run_as_any_plugin(adding: str) -> None:
     report = tta.dry_run(launch, inputs, "sm_90", reference=lambda x, _, total: total)
     (shape,) = report.tactics[0].shapes
     assert "output 0: 100 of 100 elements are wrong" in shape.failure
+
+
+def in_parts(x: Tensor, w: Tensor, out: Tensor) -> None:
+    rows, n = x.shape
+    part = x.new_empty(rows // 32 if rows >= 32 else 1, n)
+    multiply(x[: len(part)], w, part)
+    multiply(part, w, out)
+
+
+def parts(x: Tensor, w: Tensor) -> Tensor:
+    return x.new_empty(max(x.shape[0] // 32, 1), x.shape[1])
+
+
+def test_a_tensor_between_launches_may_have_a_size_that_the_profile_decides() -> None:
+    """TensorRT asks for it without a profile, where `rows >= 32` is open."""
+    impl = tta.custom_plugin(tta.triton(in_parts), meta_impl=parts)
+    trt_plugins.custom_op("several::in_parts", impl=impl, supports_dynamic_shapes=True)
+
+    def outputs_at(rows: int, low: int, high: int) -> Any:
+        shapes = {"min_shape": (low, 100), "opt_shape": (low, 100)}
+        x = torch_tensorrt.Input(**shapes, max_shape=(high, 100), dtype=torch.float32)
+        inputs = [x, torch.empty(100)]
+        report = tta.dry_run("several::in_parts", inputs, "sm_90", execute=False)
+        return report.launches[0].tactics[0].at((rows, 100), (100,)).outputs
+
+    assert outputs_at(96, 64, 512) == ((3, 100),)
+    assert outputs_at(20, 20, 20) == ((1, 100),)
+    # Of two profiles that disagree, nothing says which one TensorRT asks for.
+    with pytest.raises(DynamicControlFlowError, match=r"shape\[0\] >= 32"):
+        outputs_at(9, 2, 16)
 
 
 # --- Refused --------------------------------------------------------------------------

@@ -104,12 +104,12 @@ def register_descriptor(schema: OpSchema, hidden: HiddenOutputs | None = None) -
         what = f"{schema.op}: the fake kernel"
         symbols, ranges = shape_symbols(descs), _tensors.ranges_of(inputs)
         result = []
-        if are_known or schema.outputs_of is None:
+        made = schema.outputs_of and schema.outputs_of(inputs, are_known)
+        if made is None:
             made = infer_outputs(meta, inputs, what, are_known)
             made = made[: len(made) - len(schema.aliased)]
-        else:
-            known = schema.outputs_of([i.dtype if i else None for i in inputs])
-            made = tuple(replace(o, shape=(sympy.S.One,) * len(o.shape)) for o in known)
+        elif not are_known:
+            made = tuple(replace(o, shape=(sympy.S.One,) * len(o.shape)) for o in made)
         for output in made:
             shape = tuple(to_tensorrt(size, symbols, ranges) for size in output.shape)
             dtype = DType.of(output.dtype).to_tensorrt()

@@ -16,6 +16,7 @@ import torch
 
 from torch_tensorrt.annotation._attributes import AttributeKind
 from torch_tensorrt.annotation._record.program import Output
+from torch_tensorrt.annotation._tensors import TensorInfo
 from torch_tensorrt.annotation.errors import (
     RegistrationError,
     SpecError,
@@ -34,8 +35,8 @@ class OpSchema:
             inputs.
         fake: the fake kernel, where this package defines the op.
         aliased: inputs of the plugin that it writes, and returns after its outputs.
-        outputs_of: from the dtypes of the inputs to the outputs that are not aliased,
-            whose extents do not count, for a fake kernel that takes real sizes alone.
+        outputs_of: from the inputs, and whether their extents are known, to the outputs
+            that are not aliased, where a recording has them; None where none has.
         overload_name: of the overload.
     """
 
@@ -44,7 +45,9 @@ class OpSchema:
     weights: tuple[str, ...] = ()
     fake: Callable[..., Any] | None = None
     aliased: tuple[int, ...] = ()
-    outputs_of: Callable[[Sequence[torch.dtype | None]], Sequence[Output]] | None = None
+    outputs_of: (
+        Callable[[Sequence[TensorInfo | None], bool], tuple[Output, ...] | None] | None
+    ) = None
     overload_name: str = "default"
 
     @classmethod
