@@ -31,6 +31,7 @@ from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_ATEN_CONV
 from torch_tensorrt.dynamo.conversion.plugins import _torch_op
 
 half, f32 = torch.float16, torch.float32
+SIZES = {"min": 2, "opt": 64, "max": 256}
 STATIC = torch.empty(64, 1024, dtype=half)
 DYNAMIC = torch_tensorrt.Input(
     min_shape=(2, 1024), opt_shape=(64, 1024), max_shape=(256, 1024), dtype=half
@@ -213,6 +214,49 @@ def test_an_op_that_writes_its_input_is_found_functionalized_or_not(
     assert (found.op, found.calls, found.layers) == ("exp::scale_rows_", 1, 1)
     assert found.outcome == "possible"
     assert str(program.graph) == before
+
+
+def divided(x: Tensor, by: Tensor) -> Tensor:
+    y = torch.empty(by.shape[0], x.shape[1], dtype=x.dtype, device=x.device)
+    divide_kernel[(by.shape[0],)](x, by, y, x.shape[1], BLOCK=1024)
+    return y
+
+
+def of_equal_rows(x: Tensor, by: Tensor) -> Tensor:
+    torch._check(x.shape[0] == by.shape[0])
+    return torch.empty_like(x)
+
+
+@pytest.mark.parametrize(
+    ("fake", "outcome"),
+    [(of_equal_rows, "possible"), (lambda x, by: torch.empty_like(x), "pytorch")],
+    ids=["checked", "unchecked"],
+)
+def test_what_a_model_ties_with_shared_dims_an_op_checks(
+    op: Define, fake: Any, outcome: str
+) -> None:
+    """torch.export makes one symbol of both; TensorRT tells a plugin two ranges."""
+    op(divided, fake)
+    rows = [
+        torch_tensorrt.Input(
+            **{
+                f"{which}_shape": (n, *rest)
+                for which, n in zip(NAMES, SIZES, strict=True)
+            },
+            dtype=dtype,
+            name=name,
+            shared_dims={0: "rows"},
+        )
+        for name, rest, dtype in (("x", (1024,), half), ("by", (), f32))
+    ]
+    model = Two(lambda x, by: torch.ops.exp.divided(x.relu(), by))
+    program = torch_tensorrt.dynamo.trace(model, rows, device="cpu")
+    x, by = (n.meta["val"] for n in program.graph.nodes if n.op == "placeholder")
+    assert x.shape[0].node.expr == by.shape[0].node.expr
+    (found,) = tta.explain(model, rows, min_block_size=1).ops
+    assert found.outcome == outcome, found.error
+    if outcome == "pytorch":
+        assert "torch._check(" in found.error
 
 
 def test_an_op_without_a_kernel_says_so_and_where_it_is(op: Define) -> None:
