@@ -239,10 +239,7 @@ def test_what_a_model_ties_with_shared_dims_an_op_checks(
     op(divided, fake)
     rows = [
         torch_tensorrt.Input(
-            **{
-                f"{which}_shape": (n, *rest)
-                for which, n in zip(NAMES, SIZES, strict=True)
-            },
+            **{f"{n}_shape": (size, *rest) for n, size in SIZES.items()},
             dtype=dtype,
             name=name,
             shared_dims={0: "rows"},
