@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""CuTe DSL's matrix products with tensor maps, as TensorRT would launch them.
+"""CuTe DSL's matrix products and attention with tensor maps, as TensorRT launches them.
 
     python benchmarks/hardware_cutedsl.py compile DIR [--cutlass EXAMPLES]
     python benchmarks/hardware_cutedsl.py run DIR [--json FILE]
@@ -10,7 +10,8 @@ of CUTLASS, whose Hopper kernels are the fast ones; without it, the tests' small
 compiled alone. The second step needs a Hopper GPU and no CuTe DSL, which may be on
 another machine. Each kernel is compared, bit by bit, with a launch of CuTe DSL's own
 PTX, with its attributes and with maps that the CUDA driver makes, and the maps that the
-entry makes with the driver's. Times are beside that launch and cuBLAS.
+entry makes with the driver's. Times are beside that launch, and cuBLAS or torch's
+attention.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import functools
 import gzip
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,48 +40,247 @@ from hardware import (
     result,
     same_bits,
 )
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 
 from torch_tensorrt.annotation._dry_run.execute import load
 
 TARGET = "sm_90,cuda=13.0,sm_count=132"
 MAP = 128  # bytes
-SIZES = (4096, 8192)
-SHAPES = [(1, 1, 1), (7, 3, 5), (129, 33, 9), (1001, 127, 65), (4111, 513, 513)]
-MOST_ROWS, MOST_UNITS = 4112, 514  # a unit is eight elements, of N and K
-TOLERANCE = 0.02
+TOLERANCE = 0.02  # of an error, relative to the element and the root mean square
+FP16, FP8 = torch.float16, torch.float8_e4m3fn
+DYNAMIC = "dynamic"  # the profile whose shapes are compared, and not timed
 Dims = Sequence[Sequence[int]]
+
+
+# --- What is computed -----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What several kernels compute, said without CuTe DSL.
+
+    Attributes:
+        title: what it is called at some extents.
+        dtype: of the inputs.
+        meta: makes the output.
+        reference: the same by torch.
+        peers: the same by others, which are timed.
+        operations: floating-point operations at some extents.
+    """
+
+    title: Callable[[Dims], str]
+    dtype: torch.dtype
+    meta: Callable[..., torch.Tensor]
+    reference: Callable[..., torch.Tensor]
+    peers: Mapping[str, Callable[..., torch.Tensor]]
+    operations: Callable[[Dims], int]
+
+
+def sizes(dims: Dims) -> tuple[int, int, int]:
+    """M, N and K of matrices whose rows are split into units of 16 bytes."""
+    (m, units, unit), (n, wide, *_) = dims
+    return m, n * wide, units * unit
+
+
+def matrices(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return a.flatten(1), b.flatten(2).flatten(0, 1).t()
+
+
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.mm(*matrices(a, b))
+
+
+@functools.cache
+def one() -> torch.Tensor:
+    """The scale of fp8 tensors, made before anything is timed."""
+    return torch.ones((), device="cuda")
+
+
+def fp8_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """cuBLAS's, which adds up as the tensor cores do: with fewer bits than fp32."""
+    how: dict[str, Any] = {"out_dtype": FP16, "use_fast_accum": True}
+    return torch._scaled_mm(*matrices(a, b), scale_a=one(), scale_b=one(), **how)
+
+
+def batched_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.bmm(a, b.mT)
+
+
+def attention(*tensors: torch.Tensor, causal: bool) -> torch.Tensor:
+    of_heads = (tensor.transpose(1, 2) for tensor in tensors)
+    return scaled_dot_product_attention(*of_heads, is_causal=causal).transpose(1, 2)
+
+
+def cudnn_attention(*tensors: torch.Tensor, causal: bool) -> torch.Tensor:
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        return attention(*tensors, causal=causal)
+
+
+def matmul(name: str, dtype: torch.dtype, cublas: Callable[..., torch.Tensor]) -> Work:
+    return Work(
+        lambda dims: f"matmul {name}, {' x '.join(map(str, sizes(dims)))}",
+        dtype,
+        lambda a, b: a.new_empty(a.shape[0], b.shape[0], b.shape[1], dtype=FP16),
+        lambda a, b: product(a.float(), b.float()).unflatten(1, b.shape[:2]),
+        {"cuBLAS": cublas},
+        lambda dims: 2 * math.prod(sizes(dims)),
+    )
+
+
+def attending(causal: bool) -> Work:
+    def torchs(*tensors: torch.Tensor) -> torch.Tensor:
+        return attention(*tensors, causal=causal)
+
+    return Work(
+        lambda dims: f"attention fp16, {show(dims[0])}{', causal' * causal}",
+        FP16,
+        lambda q, k, v: torch.empty_like(q),
+        torchs,
+        {
+            "torch's attention": torchs,
+            "cuDNN's attention": functools.partial(cudnn_attention, causal=causal),
+        },
+        lambda dims: (2 if causal else 4) * math.prod(dims[0]) * dims[1][1],
+    )
+
+
+def show(extents: Sequence[int]) -> str:
+    return " x ".join(map(str, extents))
+
+
+WORKS = {
+    "matmul": matmul("fp16", FP16, product),
+    "fp8 matmul": matmul("fp8", FP8, fp8_product),
+    "batched matmul": Work(
+        lambda dims: f"batched matmul fp16, {show(dims[0])} and {show(dims[1])}",
+        FP16,
+        lambda a, b: a.new_empty(a.shape[0], a.shape[1], b.shape[1]),
+        batched_product,
+        {"cuBLAS": batched_product},
+        lambda dims: 2 * math.prod(dims[0]) * dims[1][1],
+    ),
+    "attention": attending(causal=False),
+    "causal attention": attending(causal=True),
+}
 
 
 # --- Compiled -------------------------------------------------------------------------
 
 
-def kernels(examples: Path | None) -> Iterator[tuple[str, Callable[..., None]]]:
-    """Names, and functions of three torch matrices and a stream that launch."""
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """What a kernel is compiled for.
+
+    Attributes:
+        inputs: the extents of each; ranges where they are dynamic.
+        shapes: the extents that it is run at.
+    """
+
+    name: str
+    inputs: Sequence[Sequence[Any]]
+    shapes: Sequence[Dims]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A launch function of torch tensors, and what it computes, of ``WORKS``."""
+
+    name: str
+    work: str
+    launch: Callable[..., None]
+    profiles: Sequence[Profile]
+
+
+def kernels(examples: Path | None) -> Iterator[Kernel]:
     from cutedsl_kernels import TmaGemm
     from cutlass import Float32
     from cutlass.cute.runtime import from_dlpack
 
-    small = TmaGemm(cluster=2, blocks=132)
-    yield "the tests' kernel", lambda *m, stream: small(*map(from_dlpack, m), stream)
+    def of_matrices(kernel: Any, *most: Any, is_batch: bool = True) -> Any:
+        def launch(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
+            both = a.flatten(1), b.flatten(2).flatten(0, 1), c.flatten(1)
+            passed = [m.unsqueeze(2) if is_batch else m for m in both]
+            kernel(*map(from_dlpack, passed), *most, stream())
+
+        return launch
+
+    small = of_matrices(TmaGemm(cluster=2, blocks=132), is_batch=False)
+    yield Kernel("the tests' kernel", "matmul", small, products(8, 4096, 8192))
     if examples is None:
         return
-    plain = example(examples / "cute/hopper/kernel/dense_gemm/dense_gemm.py")
-    more = example(examples / "cute/hopper/kernel/dense_gemm/dense_gemm_persistent.py")
+    hopper = examples / "cute/hopper/kernel"
+    plain = example(hopper / "dense_gemm/dense_gemm.py").HopperWgmmaGemmKernel
+    module = example(hopper / "dense_gemm/dense_gemm_persistent.py")
+    persistent = module.HopperWgmmaGemmPersistentKernel
 
-    def as_batch(kernel: Callable[..., None], *most: int) -> Callable[..., None]:
-        def launch(*matrices: torch.Tensor, stream: Any) -> None:
-            kernel(*(from_dlpack(m.unsqueeze(2)) for m in matrices), *most, stream)
+    def batched(kernel: Any, *most: Any) -> Any:
+        def launch(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
+            passed = [from_dlpack(m.permute(1, 2, 0)) for m in (a, b, c)]
+            kernel(*passed, *most, stream())
 
         return launch
 
     for rows, columns, cluster in ((128, 128, 1), (128, 256, 1), (128, 256, 2)):
         tile, shape = (rows, columns), (cluster, 1)
         name = f"CUTLASS's, {rows}x{columns}{', clusters of 2' * (cluster == 2)}"
-        yield name, as_batch(plain.HopperWgmmaGemmKernel(Float32, tile, shape))
-        if columns == 256:
-            persistent = more.HopperWgmmaGemmPersistentKernel
-            kernel = persistent(Float32, tile, shape, 1, True)
-            yield f"{name}, persistent", as_batch(kernel, 132 // cluster)
+        one_tile = plain(Float32, tile, shape)
+        launch = of_matrices(one_tile)
+        yield Kernel(name, "matmul", launch, products(8, 4096, 8192))
+        if columns == 128:
+            continue
+        most = persistent(Float32, tile, shape, 1, True), 132 // cluster
+        of_all = f"{name}, persistent"
+        launch_all = of_matrices(*most)
+        yield Kernel(of_all, "matmul", launch_all, products(8, 4096, 8192))
+        if cluster == 1:
+            yield Kernel(name, "fp8 matmul", launch, products(16, 8192))
+            yield Kernel(name, "batched matmul", batched(one_tile), batches())
+        else:
+            yield Kernel(of_all, "fp8 matmul", launch_all, products(16, 8192)[:1])
+            yield Kernel(of_all, "batched matmul", batched(*most), batches()[:1])
+    sys.path.insert(0, str(examples))  # for the helpers that it imports
+    fmha = example(hopper / "attention/fmha.py")
+    for causal in (False, True):
+        launch, profiles = attending_by(fmha, causal), sequences()[: 1 if causal else 2]
+        work = "causal attention" if causal else "attention"
+        yield Kernel("CUTLASS's, 64x128 a group", work, launch, profiles)
+
+
+def stream() -> Any:
+    from cuda.bindings.driver import CUstream
+
+    return CUstream(torch.cuda.current_stream().cuda_stream)
+
+
+def attending_by(fmha: Any, causal: bool) -> Callable[..., None]:
+    """The launch function of CUTLASS's attention, whose heads are in the middle."""
+    from cutlass import Float32, Int32
+    from cutlass.cute.runtime import from_dlpack
+
+    masks = fmha.fmha_utils.MaskEnum
+    mask = masks.WINDOW_MASK if causal else masks.RESIDUAL_MASK
+    make = fmha.HopperFusedMultiHeadAttentionForward
+    kernel = make(Float32, Float32, (64, 128, 128), False, mask)
+
+    def launch(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        scale, heads = 1 / math.sqrt(q.shape[3]), k.shape[2]
+        sums = q.new_empty(*q.shape[:3], 1, dtype=torch.float32)
+
+        def grouped(tensor: torch.Tensor) -> Any:
+            groups = tensor.unflatten(2, (heads, tensor.shape[2] // heads))
+            return from_dlpack(groups.permute(1, 4, 3, 2, 0), assumed_align=16)
+
+        kernel(
+            *map(grouped, (q, k, v, out, sums)),
+            *(scale * math.log2(math.e), scale, 1.0),
+            *(None, Int32(0) if causal else None),
+            stream(),
+        )
+
+    return launch
 
 
 def example(path: Path) -> Any:
@@ -91,68 +292,78 @@ def example(path: Path) -> Any:
     return module
 
 
-def launching(kernel: Callable[..., None]) -> Callable[..., None]:
-    """The launch function: ``c = a @ b.T``, of tensors whose rows are split."""
-    from cuda.bindings.driver import CUstream
+def products(unit: int, *squares: int) -> list[Profile]:
+    """Square matrices, and those of any size in units of so many elements."""
+    from torch_tensorrt.annotation._tensors import Range
 
-    def launch(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
-        matrices = a.flatten(1), b.flatten(2).flatten(0, 1), c.flatten(1)
-        stream = CUstream(torch.cuda.current_stream().cuda_stream)
-        kernel(*matrices, stream=stream)
+    def dims(m: Any, n: Any, k: Any) -> Any:
+        return [[m, k, unit], [n, unit, k, unit]]
 
-    return launch
-
-
-def meta(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return a.new_empty(a.shape[0], b.shape[0], 8)
-
-
-def profiles() -> Iterator[tuple[str, Sequence[Any], list[Dims]]]:
-    """What is compiled for: a name, the inputs, and the shapes that are run."""
-    from torch_tensorrt.annotation._tensors import Range, TensorInfo
-
-    def info(*extents: Any) -> TensorInfo:
-        return TensorInfo(extents, torch.float16)
-
-    for size in SIZES:
-        shape = dims(size, size // 8, size // 8)
-        yield str(size), [info(*extents) for extents in shape], [shape]
-    rows, units = Range(1, 1000, MOST_ROWS), Range(1, 64, MOST_UNITS)
-    inputs = info(rows, units, 8), info(units, 8, units, 8)
-    yield "dynamic", inputs, [dims(*shape) for shape in SHAPES]
+    shapes = (dims(size, size // unit, size // unit) for size in squares)
+    fixed = [Profile(str(shape[0][0]), shape, [shape]) for shape in shapes]
+    rows, units = Range(1, 1000, 4112), Range(1, 64, 514)
+    some = [(1, 1, 1), (7, 3, 5), (129, 33, 9), (1001, 127, 65), (4111, 513, 513)]
+    return [
+        *fixed,
+        Profile(DYNAMIC, dims(rows, units, units), [dims(*shape) for shape in some]),
+    ]
 
 
-def dims(m: int, n: int, k: int) -> Dims:
-    return [[m, k, 8], [n, 8, k, 8]]
+def batches() -> list[Profile]:
+    """Batches of one size, and of any count, and rows of the first."""
+    from torch_tensorrt.annotation._tensors import Range
+
+    def dims(count: Any, rows: Any) -> Any:
+        return [[count, rows, 1024], [count, 2048, 1024]]
+
+    whole, some = dims(16, 2048), dims(Range(1, 4, 16), Range(1, 1000, 2048))
+    shapes = [dims(*shape) for shape in ((1, 1), (3, 129), (16, 2047))]
+    return [Profile("batch", whole, [whole]), Profile(DYNAMIC, some, shapes)]
+
+
+def sequences() -> list[Profile]:
+    """One long sequence, and some of any length."""
+    from torch_tensorrt.annotation._tensors import Range
+
+    def dims(count: Any, rows: Any) -> Any:
+        return [[count, rows, 16, 128]] * 3
+
+    whole, some = dims(1, 8192), dims(Range(1, 1, 4), Range(1, 1000, 8192))
+    shapes = [dims(*shape) for shape in ((1, 1), (2, 77), (1, 1000), (3, 129))]
+    return [Profile("long", whole, [whole]), Profile(DYNAMIC, some, shapes)]
 
 
 def compile_all(folder: Path, examples: Path | None) -> None:
     from compiled_elsewhere import SUFFIX, as_inputs, compile_op
 
     import torch_tensorrt.annotation as tta
+    from torch_tensorrt.annotation._tensors import TensorInfo
 
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (name, kernel) in enumerate(kernels(examples)):
-        launch = launching(kernel)
-        for profile, inputs, shapes in profiles():
-            path = folder / f"{number}.{profile}{SUFFIX}"
-            plugin = tta.custom_plugin(tta.cutedsl(launch), meta)
+    for number, kernel in enumerate(kernels(examples)):
+        work = WORKS[kernel.work]
+        for profile in kernel.profiles:
+            path = folder / f"{number}.{profile.name}{SUFFIX}"
+            plugin = tta.custom_plugin(tta.cutedsl(kernel.launch), work.meta)
+            inputs = [TensorInfo(tuple(e), work.dtype) for e in profile.inputs]
             report = compile_op(path, plugin, as_inputs(inputs), TARGET)
             (tactic,) = report.tactics
-            code, launches = own_launches(launch, inputs, shapes)
+            code, launches = own_launches(kernel, inputs, profile.shapes)
             for one in launches if tactic.error is None else []:
                 ours = tactic.at(*map(tuple, one["dims"]))
                 fields = ("grid", "block", "extras", "shared_memory", "hidden")
                 one["ours"] = {name: getattr(ours, name) for name in fields}
-            own = {"name": name, "code": code, "launches": launches}
+            own = {"name": kernel.name, "work": kernel.work, "code": code}
+            own |= {"profile": profile.name, "launches": launches}
             data = json.dumps(own).encode()
-            path.with_name(f"{number}.{profile}.own").write_bytes(gzip.compress(data))
+            name = f"{number}.{profile.name}.own"
+            path.with_name(name).write_bytes(gzip.compress(data))
             said = tactic.error or f"{tactic.registers} registers"
-            print(f"{name}, {profile}: {said}", flush=True)
+            print(f"{kernel.name}, {kernel.work}, {profile.name}: {said}", flush=True)
 
 
 def own_launches(
-    launch: Callable[..., None], inputs: Sequence[Any], shapes: Sequence[Dims]
+    kernel: Kernel, inputs: Sequence[Any], shapes: Sequence[Dims]
 ) -> tuple[str, list[dict[str, Any]]]:
     """CuTe DSL's own code, and what its host code passes to it at each shape."""
     import sympy
@@ -165,7 +376,7 @@ def own_launches(
     from torch_tensorrt.annotation.backends.cutedsl.compiler import compile_launcher
     from torch_tensorrt.annotation.backends.cutedsl.host import execute
 
-    program = recorded(launch, *inputs, meta=meta)
+    program = recorded(kernel.launch, *inputs, meta=WORKS[kernel.work].meta)
     parameters = Parameters(program, aligned=True)
     target = Target("sm_90", cuda="13.0")
     host = compile_launcher(parameters, target, find_ptxas(), None)
@@ -198,7 +409,7 @@ def own_launches(
 
 
 def as_json(cells: Mapping[int, Any]) -> Any:
-    """A parameter: the fields of a map, or integers by offset and size."""
+    """A parameter: the fields of a map, or what is where; a tensor is its name."""
     import sympy
 
     from torch_tensorrt.annotation.backends.cutedsl.host import Address
@@ -207,24 +418,35 @@ def as_json(cells: Mapping[int, Any]) -> Any:
 
     if isinstance(cells[0].value, Word):
         packed = read(cells, {})
-        slot: Any = packed.address.object
         return {
-            "tensor": f"{slot.kind.value} {slot.index}",
+            "tensor": named(packed.address),
             "extents": [int(extent) for extent in packed.extents],
             "strides": [16 * int(units) for units in packed.strides],
             "box": packed.box,
             "type": packed.element_type,
             "swizzle": packed.swizzle,
         }
-    assert not any(isinstance(cell.value, Address) for cell in cells.values())
-    known = (each for each in cells.items() if isinstance(each[1].value, sympy.Basic))
-    return [[at, cell.size, int(cell.value)] for at, cell in known]
+    return [
+        [at, cell.size, named(cell.value)]
+        for at, cell in cells.items()
+        if isinstance(cell.value, sympy.Basic | Address)
+    ]
+
+
+def named(value: Any) -> int | str:
+    """A number; of an address, the tensor that it is the start of."""
+    from torch_tensorrt.annotation.backends.cutedsl.host import Address
+
+    if not isinstance(value, Address):
+        return int(value)
+    slot: Any = value.object
+    return f"{slot.kind.value} {slot.index}"
 
 
 # --- Its own launch -------------------------------------------------------------------
 
 _driver: Any = None
-_DRIVER_TYPES = {6: 6}  # from `.elemtype` to CUtensorMapDataType, of float16
+_DRIVER_TYPES = {0: 0, 6: 6}  # from `.elemtype` to CUtensorMapDataType: bytes, float16
 
 
 def call(function: str, *arguments: Any) -> None:
@@ -301,7 +523,11 @@ class OwnLaunch:
                 end = max((at + size for at, size, _ in parameter), default=1)
                 values = bytearray(end)
                 for at, size, value in parameter:
-                    number = value % 256**size
+                    number = (
+                        tensors[value].data_ptr()
+                        if isinstance(value, str)
+                        else value % 256**size
+                    )
                     values[at : at + size] = number.to_bytes(size, "little")
                 data = bytes(values)
             passed.append(data)
@@ -331,87 +557,106 @@ class OwnLaunch:
 # --- Compared -------------------------------------------------------------------------
 
 
-def run_all(folder: Path, figures: Figures) -> None:
+def run_all(folder: Path, figures: Figures) -> Iterator[str]:
+    """Compare and time, work by work; what each was."""
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for path in sorted(folder.glob("*.own")):
+        own = json.loads(gzip.decompress(path.read_bytes()))
+        groups.setdefault((own["work"], own["profile"]), []).append(path)
+    if not groups:
+        raise SystemExit(f"{folder} holds no kernels: compile them first.")
+    for (work, profile), paths in groups.items():
+        found: dict[str, Any] = {}
+        for path in paths:
+            for row, launches in compare_all(path, figures):
+                found[row["kernel"]] = row, launches
+                if profile == DYNAMIC:
+                    figures.dynamic.append(row)
+        if profile != DYNAMIC:
+            timed(found, figures)
+        yield f"{work}, {profile}"
+
+
+def compare_all(path: Path, figures: Figures) -> Iterator[tuple[dict[str, Any], Any]]:
+    """What :func:`compare` says of a compiled kernel at each of its shapes."""
     from compiled_elsewhere import SUFFIX, read
 
-    paths = sorted(folder.glob("*.own"))
-    if not paths:
-        raise SystemExit(f"{folder} holds no kernels: compile them first.")
-    by_work: dict[int, dict[str, Any]] = {}
-    for path in paths:
-        own = json.loads(gzip.decompress(path.read_bytes()))
-        (tactic,) = read(path.with_suffix(SUFFIX)).tactics
-        for how in own["launches"]:
-            what = f"{own['name']}, {how['dims']}"
-            try:
-                row, launches = compare(own, how, tactic)
-            except Exception as error:  # the others are worth having
-                figures.note(what, error)
-                continue
-            if not row["bit_equal"] or not row["same_maps"]:
-                figures.failed[what] = f"not the bits, or the maps, of {OWN}"
-            if row["max_error"] > TOLERANCE:
-                figures.failed[what] = f"{row['max_error']} from the reference"
-            if path.stem.endswith("dynamic"):
-                figures.dynamic.append(row)
-            else:
-                size = how["dims"][0][0]
-                by_work.setdefault(size, {})[own["name"]] = row, launches
-    for size, found in sorted(by_work.items()):
-        timed(size, found, figures)
+    own = json.loads(gzip.decompress(path.read_bytes()))
+    (tactic,) = read(path.with_suffix(SUFFIX)).tactics
+    for how in own["launches"]:
+        what = f"{WORKS[own['work']].title(how['dims'])}, {own['name']}"
+        try:
+            row, launches = compare(own, how, tactic)
+        except Exception as error:  # the others are worth having
+            figures.note(what, error)
+            continue
+        if not row["bit_equal"] or not row["same_maps"]:
+            figures.failed[what] = f"not the bits, or the maps, of {OWN}"
+        if row["max_error"] > TOLERANCE:
+            figures.failed[what] = f"{row['max_error']} from the reference"
+        yield row, launches
 
 
 def compare(own: Any, how: Any, tactic: Any) -> tuple[dict[str, Any], Any]:
-    """A row of figures, and both launches."""
+    """A row of figures, and what is timed: our launch, its own, and the peers."""
     torch.manual_seed(0)
-    a, b = (torch.randn(*d, device="cuda").half() for d in how["dims"])
-    out, x, y = meta(a, b), a.flatten(1), b.flatten(2).flatten(0, 1)
-    shape = SimpleNamespace(**how["ours"])
+    work, dims = WORKS[own["work"]], how["dims"]
+    inputs = [torch.randn(*d, device="cuda").to(work.dtype) for d in dims]
+    out, shape = work.meta(*inputs), SimpleNamespace(**how["ours"])
     hidden = [
         torch.full(extents, -1, dtype=torch.int32, device="cuda")
         for extents in shape.hidden
     ]
-    kernel, inputs = load(tactic), [a.data_ptr(), b.data_ptr()]
+    kernel, addresses = load(tactic), [tensor.data_ptr() for tensor in inputs]
     outputs = [tensor.data_ptr() for tensor in (out, *hidden)]
 
     def ours() -> None:
-        kernel.launch(shape, inputs, outputs)
+        kernel.launch(shape, addresses, outputs)
 
-    tensors = {"input 0": a, "input 1": b, "output 0": out}
+    tensors = {f"input {i}": tensor for i, tensor in enumerate(inputs)}
+    buffers = (out, *map(torch.empty_like, hidden[:-1]))
+    tensors |= {f"output {i}": tensor for i, tensor in enumerate(buffers)}
     its = OwnLaunch(own["code"], how, tensors)
     found, owns = result(ours, out), result(its, out)
-    start = -hidden[0].data_ptr() % MAP
-    end = start + MAP * len(its.maps)
-    made = bytes(hidden[0].view(torch.uint8)[start:end].cpu().tolist())
-    maps = [made[at : at + MAP // 2] for at in range(0, len(made), MAP)]
-    m, n, k = x.shape[0], y.shape[0], x.shape[1]
     row = {
-        "work": f"matmul fp16, {m} x {n} x {k}",
+        "work": work.title(dims),
         "kernel": own["name"],
         "config": own["name"],
-        "M, N, K": [m, n, k],
+        "dims": dims,
+        "operations": work.operations(dims),
         "bit_equal": same_bits(found, owns),
-        # What the driver keeps in the second half is its own.
-        "same_maps": maps == [each[: MAP // 2] for each in its.maps],
-        "max_error": largest_error(found.flatten(1), x.float() @ y.float().t()),
+        "same_maps": made_maps(hidden[-1], len(its.maps))
+        == [each[: MAP // 2] for each in its.maps],
+        "max_error": largest_error(found, work.reference(*inputs)),
         "registers": tactic.registers,
         "shared_memory": tactic.shared_memory,
         "spills": tactic.spills,
     }
-    return row, (ours, its, functools.partial(torch.mm, x, y.t(), out=found.flatten(1)))
+    peers = {
+        name: functools.partial(peer, *inputs) for name, peer in work.peers.items()
+    }
+    return row, (ours, its, peers)
 
 
-def timed(size: int, found: Mapping[str, Any], figures: Figures) -> None:
+def made_maps(scratch: torch.Tensor, count: int) -> list[bytes]:
+    """The first block's; the driver keeps things of its own in their second half."""
+    start = -scratch.data_ptr() % MAP
+    memory = scratch.view(torch.uint8)[start : start + MAP * count]
+    made = bytes(memory.cpu().tolist())
+    return [made[at : at + MAP // 2] for at in range(0, len(made), MAP)]
+
+
+def timed(found: Mapping[str, Any], figures: Figures) -> None:
     launches: dict[str, Any] = {}
-    for name, (_, (ours, its, cublas)) in found.items():
-        launches |= {name: ours, f"{name}, {OWN}": its, "cuBLAS": cublas}
+    for name, (_, (ours, its, peers)) in found.items():
+        launches |= {name: ours, f"{name}, {OWN}": its, **peers}
     times = interleaved(launches)
-    for name, (row, _) in found.items():
+    for name, (row, (_, _, peers)) in found.items():
         row["us"], row["own_us"] = times[name], times[f"{name}, {OWN}"]
         figures.kernels.append(row)
-        peers = {OWN: row["own_us"], "cuBLAS": times["cuBLAS"]}
-        work, amount = f"{row['work']}: {name}", 2 * size**3
-        contest = Contest(work, "TFLOP/s", amount, {name: row["us"]}, peers)
+        others = {OWN: row["own_us"]} | {peer: times[peer] for peer in peers}
+        work, amount = f"{row['work']}: {name}", row["operations"]
+        contest = Contest(work, "TFLOP/s", amount, {name: row["us"]}, others)
         figures.contests.append(contest)
 
 
@@ -430,10 +675,11 @@ def main() -> None:
     figures = Figures()
     first = next(iter(sorted(options.folder.glob(f"*{SUFFIX}"))), None)
     made = {} if first is None else {"compiled with": compilers(first)}
-    run_all(options.folder, figures)
     versions = environment() | made
-    if options.json is not None:
-        figures.write(options.json, versions)
+    for what in run_all(options.folder, figures):
+        print(what, flush=True)
+        if options.json is not None:  # a later one may end the process
+            figures.write(options.json, versions)
     finish(None, versions, figures.contests)
     figures.show()
     sys.exit(bool(figures.failed))
