@@ -154,6 +154,21 @@ def test_a_changed_header_is_compiled_anew(tmp_path: Path, fresh_cache: Path) ->
     assert len(list(fresh_cache.rglob("*.json*"))) == 2
 
 
+def test_an_unsigned_number_keeps_its_bits() -> None:
+    source = """extern "C" __global__ void sized(
+        const float* x, float* out, unsigned p, unsigned long long q) {
+        out[threadIdx.x] = x[threadIdx.x] + (q ^ p);
+    }"""
+    kernel = tta.CUDAKernel(source, "sized")
+
+    def launch(x, out):
+        kernel((1,), (x.numel(),), (x, out, 3_000_000_000, 2**63 + 5))
+
+    (tactic,) = tactics(tta.cuda(launch), [info(64, dtype=torch.float32)])
+    assert tactic.at((64,)).extras == (3_000_000_000 - 2**32,)
+    assert str(5 - 2**63) in tactic.code
+
+
 # --- Other libraries' kernels ---------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ PROBE = "_Z13tta_signatureIPFv{}EE"
         (PROBE.format("PVKiPvPPf13__nv_bfloat16"), "int* void* float** __nv_bfloat16"),
         (PROBE.format("v"), ""),
         ("_Z3addPKfS0_Pfm", "float* float* float* unsigned long"),
+        ("_Z3addPKfPS_Pfm", "float* float* float* unsigned long"),
         ("_Z3addPKfN2ns1TE", None),
         ("_Z3addIfEvPKT_", None),
         ("_Z9", None),
