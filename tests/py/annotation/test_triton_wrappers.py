@@ -8,6 +8,7 @@ import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from triton.runtime import KernelInterface
 from triton.runtime.autotuner import Autotuner, Heuristics
 from triton.runtime.jit import JITFunction
 
-from torch_tensorrt.annotation._record import Call, record
+from torch_tensorrt.annotation._record import Call, record, tables
 from torch_tensorrt.annotation._record.program import Constant, Launch, Program, Scalar
 from torch_tensorrt.annotation._record.recording import Purpose
 from torch_tensorrt.annotation._target import Target
@@ -400,7 +401,10 @@ def test_what_triton_compiled_before_is_launched_by_its_function(compiled: Any) 
         n = x.numel()
         compiled[(triton.cdiv(n, 256), 1, 1)](x, y, n, out, 256)
 
-    result = recorded(launch_fn)
+    with mock.patch.object(tables, "_tables", wraps=tables._tables) as looked_up:
+        result = recorded(launch_fn)
+    asked = [call.args[0] for call in looked_up.call_args_list]
+    assert sum(value is compiled for values in asked for value in values) == 1
     assert (result.kernel, result.arguments[2]) == (add_kernel, N)
     fused = {"enable_fp_fusion": True}  # some releases do so by default
     assert {**fused, **dict(result.options)} == {"num_warps": 8, **fused}

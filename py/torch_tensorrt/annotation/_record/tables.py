@@ -96,10 +96,16 @@ class Again(BaseException):
 
 
 class _Taken(threading.local):
-    """What was taken out of tables in this thread: the table, the key, the value."""
+    """What was taken out of tables in this thread.
+
+    Attributes:
+        entries: the table, the key, the value.
+        elsewhere: objects that were in no table, and are not looked for again.
+    """
 
     def __init__(self) -> None:
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []
+        self.elsewhere: list[Any] = []
         self.is_wanted = True
 
 
@@ -112,20 +118,21 @@ def take_out(value: Any) -> None:
     Raises:
         Again: a table held it.
     """
-    if not _taken.is_wanted:
+    if not _taken.is_wanted or any(known is value for known in _taken.elsewhere):
         return
     held = [
         (table, key, item)
-        for table in gc.get_objects()
-        if issubclass(type(table), dict)
+        for table in _tables([value])
         for key, item in list(dict.items(table))
         if not isinstance(key, str) and _holds(item, {id(value)})
     ]
+    if not held:
+        _taken.elsewhere.append(value)
+        return
     for table, key, _ in held:
         del table[key]
     _taken.entries += held
-    if held:
-        raise Again
+    raise Again
 
 
 def put_back() -> None:
@@ -149,3 +156,4 @@ def cold() -> Iterator[None]:
         yield
     finally:
         put_back()
+        _taken.elsewhere.clear()
