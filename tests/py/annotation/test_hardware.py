@@ -244,7 +244,7 @@ def test_scratch_memory_is_a_hidden_output_as_large_as_the_grid(is_known: bool) 
         name: ((128 * blocks + 32,),) for name, blocks in sizes.items()
     }
     assert re.search(r"\[(\w+)\];\s+add\.s64 %rd5, %rd5, 127;", tactic.code)
-    assert "and.b64 %rd3, %rd3, -128;" in tactic.code
+    assert "and.b64 %rd5, %rd5, -128;" in tactic.code
 
 
 def test_bytes_of_a_block_are_rounded_up_to_words() -> None:
