@@ -111,6 +111,8 @@ def by_cupy(launch: Callable[..., None], name: str) -> Callable[..., None]:
 
     def call(grid: Any, block: Any, args: Any, shared_mem: Any = 0, **how: Any) -> None:
         compiled = compiled_by_cupy(kernel, **how)
+        if shared_mem > 48 * 1024:
+            compiled.max_dynamic_shared_size_bytes = shared_mem
         compiled(grid, block, tuple(map(sized, args)), shared_mem=shared_mem)
 
     return with_kernel(launch, name, call) if cupy else launch
