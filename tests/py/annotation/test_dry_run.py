@@ -306,7 +306,7 @@ def test_bad_calls_are_refused(
 def test_the_number_of_inputs_must_be_the_ops(add: str) -> None:
     with pytest.raises(SpecError, match=r"dry::add takes 2 tensors, x, y; got 1"):
         tta.dry_run(add, [torch.empty(8)], "sm_90")
-    with pytest.raises(SpecError, match=r"got 1\. .* annotate y in the meta function"):
+    with pytest.raises(SpecError, match=r"got 1\. .*write def meta\(x, y: float\)"):
         tta.dry_run(add, [torch.empty(8)], "sm_90", attributes={"y": 2.0})
 
 

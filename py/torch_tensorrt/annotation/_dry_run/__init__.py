@@ -448,15 +448,16 @@ def _check(
         if info is None and name not in plugin.optional:
             raise SpecError(f"dry_run: {plugin.op}, input `{name}`: it cannot be None.")
     if len(infos) != len(plugin.tensors):
-        unannotated = ", ".join(n for n in plugin.tensors if n in attributes)
-        remedy = (
-            " A parameter without an annotation is a tensor: annotate "
-            f"{unannotated} in the meta function (`: float`)."
-        )
+        remedy = ""
+        if name := next((n for n in plugin.tensors if n in attributes), ""):
+            remedy = (
+                f" Without an annotation in the function that describes the outputs "
+                f"(meta_impl), {name} is a tensor: write def meta(x, {name}: float) "
+                "there, or int, bool or str."
+            )
         raise SpecError(
             f"dry_run: {plugin.op} takes {len(plugin.tensors)} tensors, "
-            f"{', '.join(plugin.tensors)}; got {len(infos)}."
-            f"{remedy if unannotated else ''}"
+            f"{', '.join(plugin.tensors)}; got {len(infos)}.{remedy}"
         )
     if set(attributes) != set(plugin.attributes):
         names = ", ".join(plugin.attributes)
