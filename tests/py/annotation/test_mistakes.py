@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
-"""Ten mistakes of the first ten minutes. Each ends in a message with its remedy."""
+"""Ten mistakes of the first ten minutes. Each ends in a message with its remedy.
+
+Two launches, which were the tenth, are an op of two steps now.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,12 @@ def launch_silu(x, out, BLOCK=256):
     n = x.numel()
     silu_kernel[(triton.cdiv(n, BLOCK),)](x, out, n, BLOCK=BLOCK)
 """
-REGISTER = """
+SPEC = 'tta.triton(launch_silu, configs=[{"BLOCK": 256}, {"BLOCK": 1024}])'
+REGISTER = f"""
 trt_plugins.custom_op(
     "my::silu",
     impl=tta.custom_plugin(
-        tta.triton(launch_silu, configs=[{"BLOCK": 256}, {"BLOCK": 1024}]),
+        {SPEC},
         meta_impl=lambda x: torch.empty_like(x),
     ),
     supports_dynamic_shapes=True,
@@ -144,6 +148,20 @@ MISTAKES = {
             "Pass the Python function that launches it",
         ),
     ),
+    "kernel with its grid instead of function": Mistake(
+        (("triton(launch_silu", "triton(silu_kernel[(1,)]"),),
+        (
+            "kernels.py:20: triton: this is a kernel with its grid",
+            "Pass a Python function that launches it: def launch(x, out): kernel[grid]",
+        ),
+    ),
+    "function without its language": Mistake(
+        ((SPEC, "launch_silu"),),
+        (
+            "kernels.py:19: custom_plugin: launch_silu is a function",
+            "Pass tta.triton(launch_silu)",
+        ),
+    ),
     "next_power_of_2 of a dynamic size": Mistake(
         (("x.numel()", "x.numel(); BLOCK = triton.next_power_of_2(x.shape[1])"),),
         (
@@ -199,15 +217,29 @@ def test_a_mistake_ends_in_a_message_with_its_remedy(
     assert "Bitwise" not in said and "d0_" not in said
 
 
+LAUNCHED = "silu_kernel[(triton.cdiv(n, BLOCK),)](x, out, n, BLOCK=BLOCK)"
+TWICE = "y = torch.empty_like(x)"
+for tensors in ("x, y", "y, out"):
+    TWICE += f"; {LAUNCHED.replace('x, out', tensors)}"
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (FILE, "2 of 2 tactics compile"),
+        (FILE.replace(LAUNCHED, TWICE), "my::silu: 2 launches for sm_90"),
+    ],
+    ids=["one launch", "two launches"],
+)
 def test_without_the_mistakes_the_file_works(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    file: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "kernels.py"
-    path.write_text(FILE)
+    path.write_text(file)
     command = ["dry-run", str(path), "my::silu", "--input", "x=16x500:fp16"]
     assert command_line.main([*command, "--target", "sm_90"]) == 0
     unregister("my::silu")
-    assert "2 of 2 tactics compile" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
 
 
 def test_a_traceback_has_the_users_line_and_none_of_the_librarys(

@@ -109,6 +109,8 @@ class ProgramReport(DryRunReport):
         tactics = [tactic for launch in self.launches for tactic in launch.tactics]
         well = sum(t.ok and any(s.ok for s in t.shapes) for t in tactics)
         against = f", against {self.against}" if self.against else ""
+        if self.interpreted and not self.against:
+            against = ", as far as memory accesses show"
         parts.append(
             f"{how}: right at {right} of {_count(len(self.runs), 'shape')}, with "
             f"{well} of {_count(len(tactics), 'tactic')}{against}"
