@@ -482,11 +482,12 @@ class Plugin:
             for step in steps:
                 if step.index not in stored:
                     pairs = zip(each, outcomes, strict=True)
-                    why = (outcome for (s, _), outcome in pairs if s is step)
-                    raise errors.UnsupportedKernelError(
+                    why = next(outcome for (s, _), outcome in pairs if s is step)
+                    refused = errors.UnsupportedKernelError(
                         f"{self.op}: launch {step.index}, of kernel {step.name}, has "
-                        f"no tactic. {' '.join(map(str, why))}"
+                        f"no tactic. {why}"
                     )
+                    raise self._explained(refused, tactics[0])
             before, steps = steps, layout(first, count, stored, config)
             if _codes(before) == _codes(steps):
                 break
@@ -511,8 +512,8 @@ class Plugin:
             if STORED in effect and number not in self.writable:
                 raise errors.UnsupportedKernelError(
                     f"{self.op}: launch {step.index}, of kernel {step.name}, stores to "
-                    f"input `{name}`, which the op does not say it writes. Name it in "
-                    "mutates_args, or store to a copy."
+                    f"input `{name}`, which the op does not say it writes. Declare it "
+                    "(mutates_args of torch.library.custom_op), or store to a copy."
                 )
 
     def _objection(self, program: Program, kernel: Kernel) -> AnnotationError | None:
