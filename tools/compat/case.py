@@ -93,6 +93,9 @@ class Extent:
         base = int(match[1]) if match[1].isdigit() else match[1]
         return cls(base, tuple((o, int(n)) for o, n in _STEP.findall(match[2])))
 
+    def __str__(self) -> str:
+        return f"{self.base}{''.join(f'{o}{n}' for o, n in self.steps)}"
+
     def at(self, sizes: Mapping[str, Any]) -> Any:
         value = sizes[self.base] if isinstance(self.base, str) else self.base
         for operation, number in self.steps:
@@ -219,6 +222,12 @@ class Case:
                 first = sizes.setdefault(size, extent)
                 if first != extent:
                     raise ValueError(f"{self.id}: {size} is {first} and {extent}")
+        for name, tensor in given.items():
+            for wanted, extent in zip(
+                self.inputs[name].extents, tensor.shape, strict=True
+            ):
+                if wanted.steps and wanted.at(sizes) != extent:
+                    raise ValueError(f"{self.id}: {name} has {extent}, not {wanted}")
         made = tuple(
             torch.empty_like(given[output])
             if isinstance(output, str)

@@ -23,6 +23,7 @@ class Outcome:
             for an op without a dynamic size.
         error: the first sentence of why it, or one of its tactics, is not in.
         kind: the class of the error.
+        place: the first file and line of a user's, or a library's, that it names.
         where: the last frame of the traceback, for a failure.
         tactics, compiled: how many there are, and how many of them compile.
         executed: how many ran, and were right at every shape.
@@ -31,6 +32,7 @@ class Outcome:
     status: str
     error: str = ""
     kind: str = ""
+    place: str = ""
     where: str = ""
     tactics: int = 0
     compiled: int = 0
@@ -49,9 +51,10 @@ class Outcome:
         text, kind = str(error), type(error).__name__
         unexpected = "Please report this" in text
         if isinstance(error, AnnotationError) and not unexpected:
-            return cls("refused", first_sentence(text), kind)
+            return cls("refused", first_sentence(text), kind, place_in(text))
         frames = traceback.format_exception(error)
-        return cls("failed", first_sentence(text), kind, first_sentence(frames[-2]))
+        where = first_sentence(frames[-2])
+        return cls("failed", first_sentence(text), kind, where=where)
 
     @classmethod
     def of_report(cls, report: Any) -> Outcome:
@@ -59,16 +62,19 @@ class Outcome:
         compiled = [t for t in tactics if not t.error]
         ran = [t for t in compiled if any(s.ok is not None for s in t.shapes)]
         right = [t for t in ran if all(s.ok for s in t.shapes)]
-        numbers = len(tactics), len(compiled), len(right)
+        numbers: dict[str, Any] = {
+            "tactics": len(tactics),
+            "compiled": len(compiled),
+            "executed": len(right),
+        }
         runs = getattr(report, "runs", ())  # of all steps, in an op of several
-        if failed := [r.failure for r in runs if r.failure]:
-            return cls("failed", first_sentence(failed[0]), "", "", *numbers)
-        if wrong := [s.failure for t in ran for s in t.shapes if not s.ok]:
-            return cls("failed", first_sentence(wrong[0]), "", "", *numbers)
-        left_out = [t.error for t in tactics if t.error]
-        return cls(
-            "in", first_sentence(left_out[0]) if left_out else "", "", "", *numbers
-        )
+        wrong = [r.failure for r in runs if r.failure]
+        wrong = wrong or [s.failure for t in ran for s in t.shapes if not s.ok]
+        if wrong:
+            return cls("failed", first_sentence(wrong[0]), **numbers)
+        for error in (t.error for t in tactics if t.error):
+            return cls("in", first_sentence(error), place=place_in(error), **numbers)
+        return cls("in", **numbers)
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value}
@@ -195,6 +201,12 @@ def cause_of(outcome: Mapping[str, Any]) -> Cause:
     """Why an op was refused, from what ``results.json`` has of it."""
     text = outcome.get("error", "")
     return next(cause for cause in CAUSES if re.search(cause.pattern, text))
+
+
+def place_in(text: str) -> str:
+    """The first file and line that an error names, without this machine's folders."""
+    found = re.search(r"(?:[^\s(]*/)?[\w.-]+\.py:\d+", text)
+    return re.sub(r".*/(?:site|site-packages|compat)/", "", found[0]) if found else ""
 
 
 def first_sentence(text: str) -> str:

@@ -441,7 +441,11 @@ class Plugin:
         """
         with self._lock:
             if request not in self._structures:
-                self._structures[request] = self._taken_apart(request)
+                try:
+                    self._structures[request] = self._taken_apart(request)
+                except errors.UnsupportedKernelError as error:
+                    whose = Tactic(0, *self._configs[0])
+                    raise self._explained(error, whose) from error.__cause__
             return self._structures[request]
 
     def _taken_apart(self, request: Request) -> Structure | None:
@@ -579,7 +583,10 @@ class Plugin:
     def _explained(self, error: AnnotationError, tactic: Tactic) -> AnnotationError:
         """The same, with the launch function, unless a message has a line already."""
         error, function = self.in_names(error), describe(tactic.spec.function)
-        if isinstance(error, errors.CompileError) or function in str(error):
+        has_line = isinstance(error, errors.CompileError) and re.search(
+            r"\.py:\d+", str(error)
+        )
+        if has_line or function in str(error):
             return error
         located = errors.to_raise(error)
         located.args = (f"{error} The launch function is {function}.",)

@@ -87,6 +87,10 @@ def test_a_fake_kernel_ties_extents_of_one_name() -> None:
     assert case.fake(torch.empty(5, 8), torch.empty(5)).shape == (5, 8)
     with pytest.raises(ValueError, match="rows is 5 and 4"):
         case.fake(torch.empty(5, 8), torch.empty(4))
+    case = case_of(lambda: None, x="rows f32", y="rows+3//4 f32", rows=(1, 4, 8))
+    assert case.fake(torch.empty(5), torch.empty(2)).shape == (5,)
+    with pytest.raises(ValueError, match="y has 1, not rows"):
+        case.fake(torch.empty(5), torch.empty(1))
 
 
 @pytest.mark.parametrize(
