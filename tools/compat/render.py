@@ -23,7 +23,7 @@ Rendered by `make compat` from `tools/compat/results.json`. It installs the libr
 
 In every op the same sizes are dynamic: batches, rows (the tokens of a batch), and the lengths of sequences. Sequences start at 64 tokens, for they are prompts; decoding a token is an op of rows or of a batch. What a model has once and for all is static: hidden sizes, heads, vocabularies, weights, and tables such as those of rotary embeddings.
 
-*yes* means that a tactic compiles, and its replays and effects agree with the launcher; *3 of 4* says that other tactics of the op do not compile. Where the op ran on a GPU, *executed* says how many tactics gave what the library's own launch gives. At most {configs} configs of an autotuner are tried, and one fact set of cuTile.
+*yes* means that a tactic compiles, and its replays and effects agree with the launcher; *3 of 4* says that other tactics of the op do not compile. Where the op ran on a GPU, *executed* says how many tactics gave what the library's own launch gives, at every shape that ran. At most {configs} configs of an autotuner are tried, and one fact set of cuTile.
 
 Without a GPU, torch, Triton and CuTe DSL answer a library's questions about the device as on an H100. Triton is 3.6, which CUDA builds of torch 2.11 bring: flag_gems uses block pointers, which newer ones do not have.
 
@@ -32,7 +32,7 @@ A partial run (`--only`) updates its own ops, so rows may come from different co
 
 WHY = """## Why ops are refused
 
-Each op counts once, for the first reason that is found. *steps*: the launcher does more than one launch, or writes its inputs. *hardware*: it asks for more than a plain launch has. *never*: TensorRT has no such launch. *sizes*: it launches other code for other sizes of the profile. *library*: it has no kernel for this GPU, or for this Triton. *not yet*: this project could take it, and does not.
+Each op counts once, for the first reason that is found. An engine runs compiled kernels for all sizes of its profile, and nothing on the host. So TensorRT has no place for a launcher that depends on more: *sizes*, it launches other code for other sizes of the profile; *values*, it reads a tensor, or measures times, before it launches; *launch*, TensorRT has no such launch; *address*, it packs a tensor's address into memory by itself. *hardware*: it asks for more than the GPU has. *library*: it has no kernel for this GPU or this Triton, or refuses a config itself. *not yet*: this project could take it, and does not.
 """  # noqa: E501
 
 

@@ -96,17 +96,19 @@ def with_executed(
     return kept
 
 
-# What a refusal is owed to: the launcher does more than one launch of a kernel, or asks
-# the hardware for more than a plain launch has, or for what TensorRT cannot launch (the
-# design says which), or launches other code for other sizes of the profile, or this
-# library could take it and does not yet.
-SEVERAL, HARDWARE, NEVER, SIZES, YET, OTHER = KINDS = (
-    "steps",
-    "hardware",
-    "never",
+# What a refusal is owed to. The launcher launches other code for other sizes of the
+# profile, or needs what only a run of the engine knows, or what TensorRT cannot launch,
+# or packs addresses itself, where an engine runs nothing (these are TensorRT's, and the
+# design names them); or asks for more than the GPU has; or the library refuses; or this
+# project could take it, and does not yet.
+SIZES, VALUES, LAUNCH, ADDRESS, HARDWARE, LIBRARY, YET = KINDS = (
     "sizes",
-    "not yet",
+    "values",
+    "launch",
+    "address",
+    "hardware",
     "library",
+    "not yet",
 )
 
 
@@ -128,71 +130,36 @@ class Cause:
 # The first that matches is the cause.
 CAUSES = (
     Cause(
-        SEVERAL,
-        "launches several kernels",
-        r"launched \d+ kernels|it is several steps",
-    ),
-    Cause(
-        SEVERAL,
-        "writes its inputs",
-        r"writes it in place|returns nothing|stores? to (an |its )?input",
-    ),
-    Cause(
-        SEVERAL,
-        "copies a tensor first",  # without CUDA, torch does not copy a fake one
-        r"not linked with support for cuda",
-    ),
-    Cause(
-        SEVERAL,
-        "computes with torch around its launch, or zeroes its outputs",
-        r"comes from (aten|prims|torchao|ao)\.|outside its kernel",
-    ),
-    Cause(
         HARDWARE,
-        "asks for more than 48 KiB of shared memory",
-        r"dynamic shared memory; the limit|bytes of shared memory for a block",
+        "asks for more shared memory than the GPU has",
+        r"bytes of shared memory for a block",
     ),
     Cause(
-        HARDWARE,
-        "uses clusters or tensor maps (TMA)",
-        r"cluster|tensor map|TMA|descriptor",
-    ),
-    Cause(
-        NEVER,
+        LAUNCH,
         "passes a float at run time, or launches cooperatively or dependently",
-        r"run-time float|cooperative|dependent launch|programmatic|float, which",
+        r"run-time float|cooperative|programmatic|float, which",
     ),
-    Cause(
-        YET, "allocates a buffer that it does not return", r"neither an input nor an"
-    ),
-    Cause(YET, "passes a view that starts inside a tensor", r"a view that starts"),
-    Cause(YET, "returns a transposed tensor", r"output \d+ has strides"),
-    Cause(YET, "returns a part of what it allocates", r"a part of a larger tensor"),
-    Cause(
-        YET, "launches what an earlier launch returned", r"an earlier launch returned"
-    ),
-    Cause(YET, "asks for the GPU", r"of the GPU at"),
-    Cause(YET, "asks for a tensor's address", r"a tensor's address"),
     Cause(
         SIZES,
         "makes a dynamic size a compile-time constant",
         r"compile-time constant that follows",
     ),
-    Cause(YET, "takes two sizes to be equal", r"and the op's fake kernel"),
     Cause(SIZES, "branches on a dynamic size", r"branches on"),
     Cause(
-        YET,
-        "calls what CuTe DSL compiled, in CuTe DSL's own convention",
-        r"cute\.compile made|missing a required argument|Expected IntTuple"
-        r"|it is compiled for",
+        VALUES,
+        "reads a tensor's values, or measures times, before it launches",
+        r"values of a tensor|Torch not compiled with CUDA",  # to measure them
     ),
-    Cause(YET, "launches nothing on fake tensors", r"launched no kernel"),
-    Cause(YET, "tunes cuTile's kernel when it is called", r"No valid config found"),
-    Cause(YET, "measures times when it is called", r"Torch not compiled with CUDA"),
     Cause(
-        OTHER, "has no kernel for this GPU", r"needs triton|Only SM|not supported on"
+        ADDRESS,
+        "packs a tensor's address into memory by itself",
+        r"a tensor's address|'__c_pointers__'",
     ),
-    Cause(OTHER, "is for an older Triton", r"Block pointers have been"),
+    Cause(
+        LIBRARY, "has no kernel for this GPU", r"needs triton|Only SM|not supported on"
+    ),
+    Cause(LIBRARY, "is for an older Triton", r"Block pointers have been"),
+    Cause(LIBRARY, "has a config that its own kernel refuses", r"static_assert"),
     Cause(YET, "something else", r""),
 )
 

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 
 from compat import packages, render, run
 from compat.case import KINDS, Case, Library, all_cases
-from compat.verdict import Outcome, cause_of, first_sentence, with_executed
+from compat.verdict import YET, Outcome, cause_of, first_sentence, with_executed
 
 CASES = list(all_cases())
 RESULTS = packages.PROJECT / "tools" / "compat" / "results.json"
@@ -190,21 +190,15 @@ def test_what_ran_on_a_gpu_is_kept_while_the_op_compiles_as_it_did() -> None:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        ("the launcher launched 5 kernels: a, b.", "steps"),
-        ("argument `x`: the op writes it in place.", "steps"),
-        ("output 0 comes from aten.div.Tensor.", "steps"),
         (
-            "kernel k: it asks for 131072 bytes of shared memory for a block. Any "
-            "launch gives 49152.",
+            "kernel k: it asks for 279552 bytes of shared memory for a block.",
             "hardware",
         ),
-        (
-            "kernel k, argument `m`: a tensor that is neither an input nor an output.",
-            "not yet",
-        ),
-        ("the launch function asks for a tensor's address.", "not yet"),
-        ("it is several steps, a, b.", "steps"),
+        ("kernel k: a cooperative launch, which TensorRT does not do.", "launch"),
         ("the launcher branches on `Eq(d0_0, 4)` at a.py:3 in f.", "sizes"),
+        ("the launcher asks for the values of a tensor, at a.py:3 in f.", "values"),
+        ("at a.py:3 in f: Torch not compiled with CUDA enabled", "values"),
+        ("the launch function asks for a tensor's address.", "address"),
         ("Triton does not compile it: Block pointers have been removed", "library"),
         ("nobody has seen this", "not yet"),
     ],
@@ -220,7 +214,8 @@ def test_an_error_is_shown_without_this_machine() -> None:
     )
     expected = "the launcher returns d0_0 at fla/ops.py:3."
     assert first_sentence(text) == expected
-    assert Outcome.of(RecordError(text)).error == expected
+    outcome = Outcome.of(RecordError(text))
+    assert (outcome.error, outcome.place) == (expected, "cases.py:12")
 
 
 def test_of_a_long_error_both_ends_are_shown() -> None:
@@ -236,3 +231,13 @@ def test_every_op_has_a_result_and_the_document_shows_it() -> None:
     rendered = render.document(CASES, results, run.MOST_CONFIGS)
     assert DOCUMENT.read_text() == rendered, "run `make compat`"
     assert all(f"| `{case.name}` |" in rendered for case in CASES)
+
+
+@pytest.mark.parametrize("mode", run.MODES)
+def test_every_refusal_names_a_line_and_is_not_this_projects_own(mode: str) -> None:
+    """Of an op, and of a tactic of one that is in."""
+    outcomes = {name: r[mode] for name, r in json.loads(RESULTS.read_text()).items()}
+    refused = {name: o for name, o in outcomes.items() if o.get("error")}
+    assert refused and {o["status"] for o in refused.values()} <= {"in", "refused"}
+    assert [n for n, o in refused.items() if not o.get("place")] == []
+    assert [n for n, o in refused.items() if cause_of(o).kind == YET] == []
