@@ -209,7 +209,7 @@ def test_a_refusal_has_a_cause(error: str, kind: str) -> None:
 
 def test_an_error_is_shown_without_this_machine() -> None:
     text = (
-        "compat::mine_op: launch function op.<locals>.<lambda> (/a/b/cases.py:12) "
+        "compat::mine_op: launch function op.<locals>.<lambda> (/a/compat/cases.py:12) "
         "returns\nd0_0 at /home/me/.compat/site/fla/ops.py:3. Return another."
     )
     expected = "the launcher returns d0_0 at fla/ops.py:3."
