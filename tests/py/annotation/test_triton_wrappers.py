@@ -520,6 +520,20 @@ def test_an_ordered_cache_by_address_and_size_keeps_both() -> None:
     assert n == Scalar("n", 2 * symbol(0, 0))
 
 
+def test_a_cache_by_condition_keeps_it_for_later_runs() -> None:
+    cache: dict[Any, Any] = {}
+
+    def launch_fn(x: Any, y: Any, out: Any) -> None:
+        key = x.dtype, x.shape[0] <= 4
+        if key not in cache:
+            cache[key] = 2
+        add_kernel[(1,)](x, y, x.shape[0] * cache[key], out, BLOCK=256)
+
+    for inputs in ((X, X), (STATIC, STATIC), (X, X)):
+        n = recorded(launch_fn, *inputs).arguments[2]
+    assert n == Scalar("n", 2 * symbol(0, 0))
+
+
 def test_a_table_by_condition_chooses() -> None:
     table: dict[Any, int] = {(True,): 5, (False,): 6}
     same: dict[Any, int] = {(True,): 5, (False,): 5}

@@ -428,8 +428,11 @@ class Shape(tuple[Any, ...]):
         return Shape(item) if isinstance(index, slice) else item
 
 
+Size: TypeAlias = torch.SymInt | torch.SymBool
+
+
 class _Keys(threading.local):
-    """The sizes that a run used as keys of tables.
+    """The sizes, and comparisons of sizes, that a run used as keys of tables.
 
     A function looks a size up for one of two reasons. Its table may hold values that it
     chooses by the size: then the size must be the int that Python looks for, which
@@ -448,9 +451,9 @@ class _Keys(threading.local):
             number: no other run's; None: a size is looked up as the int.
         """
         self.number = number
-        self.asked: dict[int, list[torch.SymInt]] = {}
+        self.asked: dict[int, list[Size]] = {}
 
-    def hash_of(self, size: torch.SymInt) -> int:
+    def hash_of(self, size: Size) -> int:
         """The hash of a size that the user's code asks for."""
         if self.number is None:
             return hash(int(size))
@@ -470,7 +473,7 @@ _keys, _number = _Keys(), itertools.count()
 _DEEPEST_KEY = 4  # a size in a tuple in a tuple
 
 
-def _in_tables(sizes: list[torch.SymInt]) -> set[int]:
+def _in_tables(sizes: list[Size]) -> set[int]:
     """The identities of those that are in a key of a dict or set."""
     kept: set[int] = set()
     inside = {id(size): {id(size)} for size in sizes}  # what holds which of them
@@ -527,6 +530,7 @@ _REPLACED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (torch.SymInt, "__mod__", _mod),
     (torch.SymInt, "__invert__", lambda original, a: -a - 1),
     (torch.SymInt, "__hash__", _hash),
+    (torch.SymBool, "__hash__", _hash),
     # As a key finds it in a table; torch makes an equation that sympy does not.
     (torch.SymBool, "__eq__", lambda original, a, b: bool(a) == b),
     *(
