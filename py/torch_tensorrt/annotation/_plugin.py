@@ -465,7 +465,7 @@ class Plugin:
                 "is no target. Set TTA_TARGET=sm_90, or compile on a machine with a "
                 "GPU."
             )
-        alike = [t for t in tactics if have_same_steps(first, t.program)]
+        alike = [t for t in tactics if t.program and have_same_steps(first, t.program)]
         count = len(self.tensors)
         config = self._configs.index((tactics[0].spec, tactics[0].config))
         steps = layout(first, count, None, config)

@@ -257,6 +257,20 @@ def test_steps_are_the_same_whatever_the_kernels_blocks() -> None:
     assert not have_same_steps(first, third)
 
 
+def test_launches_that_take_other_tensors_are_other_steps() -> None:
+    def body(x: Any, y: Any, which: int = 0) -> Any:
+        first, second = torch.zeros_like(x), torch.zeros_like(x)
+        out = torch.empty_like(x)
+        add(x, (first, second)[which], out)
+        return out + first + second
+
+    inputs, names = [info(ROWS, 8)] * 2, ("x", "y")
+    programs = [
+        of(body, *inputs, names=names, keywords={"which": which}) for which in (0, 1)
+    ]
+    assert not have_same_steps(*programs)
+
+
 def test_steps_are_the_same_whatever_the_order_of_a_kernels_arguments() -> None:
     def body(x: Any, y: Any, swapped: bool = False) -> Any:
         out = torch.empty_like(x)
