@@ -67,6 +67,13 @@ def numbers(*shape: int) -> Tensor:
     return torch.arange(float(torch.Size(shape).numel())).reshape(shape) % 97 + 1
 
 
+def is_spread(tensor: Tensor) -> bool:
+    """Whether there is memory behind it for as many elements as it has."""
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    span = 1 + sum((extent - 1) * stride for extent, stride in strides)
+    return 0 not in tensor.stride() and tensor.numel() <= span
+
+
 def defined(source: str) -> Callable[..., Any]:
     namespace: dict[str, Any] = {"torch": torch, **vars(bodies)}
     exec(compile(source, "<fuzz>", "exec"), namespace)
@@ -139,11 +146,7 @@ class Writer:
         def holds(names: dict[str, Any]) -> bool:
             tensor = names[name]
             others = (names[n].untyped_storage()._cdata for n in kept)
-            return (
-                tensor.untyped_storage()._cdata not in others
-                and 0 not in tensor.stride()
-                and not torch._debug_has_internal_overlap(tensor)
-            )
+            return tensor.untyped_storage()._cdata not in others and is_spread(tensor)
 
         return all(map(holds, self._runs))
 
@@ -179,7 +182,7 @@ class Writer:
             """From other memory of the same dtype, as many elements as there are."""
             return all(
                 names[name].dtype == names[out].dtype
-                and 0 not in names[name].stride()
+                and is_spread(names[name])
                 and names[name].untyped_storage()._cdata
                 != names[out].untyped_storage()._cdata
                 for names in runs

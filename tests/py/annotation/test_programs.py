@@ -15,6 +15,7 @@ import triton.language as tl
 from kernels import info
 
 from torch_tensorrt.annotation._record import Call, record
+from torch_tensorrt.annotation._record.operations import called
 from torch_tensorrt.annotation._record.program import (
     Constant,
     Launch,
@@ -157,6 +158,16 @@ def test_a_returned_view_is_a_view_of_what_the_kernel_writes() -> None:
     ((select, arguments), (transpose, _)) = program.returned[0].path
     assert (select, transpose) == (aten.select.int, aten.t.default)
     assert dict(arguments) == {"dim": 0, "index": 1}
+
+
+def test_an_input_that_is_returned_is_refused() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, x, out)
+        return out, x
+
+    with pytest.raises(ArgumentError, match="output 1 comes from an input"):
+        of(body, meta=lambda x: (torch.empty_like(x), torch.empty_like(x)))
 
 
 FILLS: dict[str, Callable[[Any], Any]] = {
@@ -379,6 +390,26 @@ def test_a_buffer_with_gaps_is_refused_as_a_kernels_argument() -> None:
 
     with pytest.raises(ArgumentError, match=r"or call contiguous\(\) on what torch"):
         of(body)
+
+
+def test_a_part_of_memory_whose_order_torch_chose_is_refused() -> None:
+    def body(x: Any) -> Any:
+        moved, out = x.t() + 1, torch.empty_like(x)
+        add(moved.as_strided((2, 2), (3, 1)), x, out)
+        return out + moved.as_strided((2, 2), (3, 1)).sum()
+
+    with pytest.raises(ArgumentError, match="in a way that torch does not tell"):
+        of(body, info(Range(2, 64, 512), 8))
+
+
+def test_what_torch_makes_of_numbers_is_where_the_ops_tensors_are() -> None:
+    arguments = (("fill_value", Constant("", 2.0)), ("size", (sympy.Integer(3),)))
+    meta = torch.device("meta")
+    made = called(aten.full.default, arguments, int, lambda view: None, meta)  # type: ignore
+    assert made.device == meta and made.shape == (3,)
+    one = lambda view: torch.ones(3)  # noqa: E731
+    made = called(aten.zeros_like.default, (("self", View(0)),), int, one, meta)
+    assert made.device == torch.device("cpu")
 
 
 def test_what_lies_transposed_in_memory_is_a_permuted_buffer() -> None:
