@@ -191,8 +191,8 @@ class Writer:
         read = [self._one(can_read) for _ in kernel.arg_names[:-3]]
         if None in read:
             return
-        is_spread = kernel is bodies.every_other_kernel
-        counts = [f"{out}.numel(){' // 2' * is_spread}"]
+        halved = " // 2" * (kernel is bodies.every_other_kernel)
+        counts = [f"{out}.numel(){halved}"]
         counts += [f"{name}.numel()" for name in read]
         if self.chance.random() < 0.3:
             counts[0] = f"max({counts[0]} // 2, 1)"
