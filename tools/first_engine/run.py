@@ -15,6 +15,7 @@ of time; an assumption that does not hold is a result.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -28,9 +29,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import engines  # noqa: F401 - its steps
-import loader  # noqa: F401
 from steps import CAN_BUILD, HAS_BUILDER, HAS_GPU, PROJECT, STEPS, Step, carry_out
+
+for _steps in ("loader", "engines"):  # the simplest first
+    importlib.import_module(_steps)
 
 WELL = ("done", "up to the builder", "not here")
 
