@@ -112,7 +112,10 @@ def test_a_change_changes_the_fingerprint(
 ELSEWHERE = {
     "another line": ("\nSCALE", "\n\n\nUNRELATED = 3\n\n\nSCALE"),
     "another function": ("class Tile:", "def other():\n    pass\n\n\nclass Tile:"),
-    "order of imports": ("import math\nimport enum", "import enum\nimport math"),
+    "order of imports": (
+        "import functools\nimport math",
+        "import math\nimport functools",
+    ),
 }
 
 

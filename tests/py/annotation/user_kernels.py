@@ -3,9 +3,9 @@
 """What a user's module may hold: the tests of fingerprints edit its text."""
 # ruff: noqa
 
+import enum
 import functools
 import math
-import enum
 
 import torch
 import triton
