@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from conftest import RunPython
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tools" / "export"))
@@ -23,6 +24,7 @@ import checkout  # noqa: E402
 import files  # noqa: E402
 import pages  # noqa: E402
 import parts  # noqa: E402
+import trial  # noqa: E402
 
 SETUP = """
 EXTRAS_REQUIRE = {
@@ -258,6 +260,28 @@ def test_the_last_commit_is_the_whole_export(
     subjects = checkout.git(folder, "log", "--reverse", "--format=%s").splitlines()
     assert subjects == ["before", *(part.subject for part in parts.PARTS)]
     assert checkout.git(folder, "status", "--porcelain") == ""
+
+
+def test_a_commit_is_tried_without_later_files_and_without_the_overlay(
+    make: Make, run_python: RunPython
+) -> None:
+    folder = make()
+    (folder / "py" / "later.py").touch()
+    checkout.git(folder, "add", ".")
+    checkout.git(folder, "commit", "--quiet", "--message", "later")
+    with trial.tree(folder, "HEAD~1") as files:
+        assert (files / "py/torch_tensorrt/_version.py").is_file()
+        assert not (files / "py" / "later.py").exists()
+        program = """
+            import sys
+            assert not [f for f in sys.meta_path if "Overlay" in type(f).__name__]
+            try:
+                import _torch_tensorrt_annotation
+            except ImportError:
+                sys.exit()
+            sys.exit(1)
+        """
+        run_python(program, env={"PYTHONPATH": str(files / "py")})
 
 
 # --- Pages ----------------------------------------------------------------------------
