@@ -19,6 +19,7 @@ import torch_tensorrt.annotation as tta
 import torch_tensorrt.annotation._dry_run.interpret as interpretation
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._compile.pool import run_in_workers
+from torch_tensorrt.annotation._record import describe
 from torch_tensorrt.annotation.errors import CompileError, DryRunError
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -203,6 +204,7 @@ def test_a_wrong_value_is_found_with_a_reference() -> None:
     report = interpreted(planted, reference=lambda x: x * 3)
     assert " of 250 elements are wrong" in report.tactics[0].shapes[0].failure
     assert "against the reference" in report.verdict
+    assert describe(torch.nn.functional.silu) == "torch.nn.functional.silu"
 
 
 @triton.jit

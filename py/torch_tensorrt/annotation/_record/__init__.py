@@ -53,7 +53,13 @@ from .program import (
     are_equal,
     scalar,
 )
-from .recording import Purpose, count_launch, raise_refusals, recorded_for
+from .recording import (
+    Purpose,
+    count_launch,
+    in_torch,
+    raise_refusals,
+    recorded_for,
+)
 from .replay import PlainInputs, numbers_in
 from .tracing import Trace
 from .tracing import as_tensors as as_tensors
@@ -400,9 +406,11 @@ def _fake_outputs(
 
 
 def describe(function: Callable[..., Any]) -> str:
-    """``name (file:line)`` of a function, for messages."""
+    """``name (file:line)`` of a function, for messages; of torch's, its full name."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     name = getattr(function, "__qualname__", repr(function))
+    if code and in_torch(code.co_filename):
+        return f"{function.__module__}.{name}"
     return f"{name} ({place(code.co_filename, code.co_firstlineno)})" if code else name
 
 
