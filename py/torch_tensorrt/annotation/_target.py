@@ -152,8 +152,10 @@ class Target:
 
     @property
     def least_ptx_isa(self) -> str:
-        """The PTX ISA that any driver knows which may run its engines: the target's,
-        or that of the oldest driver of the installed TensorRT, whichever is older."""
+        """The PTX ISA that every driver knows which may run an engine for it.
+
+        It is the target's, or that of the oldest driver of the installed TensorRT.
+        """
         of_tensorrt = newest_ptx_isa((_tensorrts_cuda(), 0))
         return min(self.ptx_isa or of_tensorrt, of_tensorrt, key=float)
 
