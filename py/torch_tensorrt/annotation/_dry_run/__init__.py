@@ -82,9 +82,13 @@ def dry_run(
             or the current GPU.
         attributes: values of the op's other arguments, by name; the op's defaults
             stand for those left out.
-        reference, make_inputs, tolerance: how tactics are checked, see
-            :func:`execute`. Without a reference, a tactic is compared with the op's own
-            eager run, and the report says so.
+        reference: called as the op is, and returns the expected outputs. Without one, a
+            tactic is compared with the op's own eager run on a GPU, and with nothing
+            elsewhere; the report says which.
+        make_inputs: takes the extents of each input and returns the tensors. Without
+            it, inputs that are not on the GPU are random.
+        tolerance: the largest error allowed in floats, see :func:`execute`; None for
+            that of the dtype.
         strict: raise if any tactic would be left out, or is wrong.
         execute: whether to run the tactics. None runs them where they can be, and
             interprets them elsewhere; False only compiles.

@@ -51,6 +51,7 @@ th, td { text-align: left; padding: .3rem .8rem .3rem 0; white-space: nowrap;
   border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--soft); font-weight: 600; }
 .number { text-align: right; }
+.number + :not(.number) { padding-left: .8rem; }
 .wrap { white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
@@ -267,7 +268,8 @@ def _launches(report: DryRunReport, tactic: TacticReport) -> str:
             yield time
             if report.copy_gbps:
                 yield ratio.removesuffix(" of a copy")
-            yield "" if shape.max_error is None else f"{shape.max_error:.1e}"
+            error = shape.max_error
+            yield "" if error is None else f"{error:.1e}" if error else "0"
 
     rows = (tuple(row(shape)) for shape in tactic.shapes)
     return _table(headings, rows, numbers=(3, 4, 6, 7, 8))
