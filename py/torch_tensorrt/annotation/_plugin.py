@@ -361,23 +361,34 @@ class Plugin:
             UnsupportedKernelError: the op was not taken apart for these dtypes.
         """
         count = len(self.tensors)
-        given = [info and info.dtype for info in inputs[:count]]
         found = [
             (request.inputs[:count], structure.outputs(step))
             for request, structure in self._structures.items()
             if structure and step in structure.steps
-            if given == [info and info.dtype for info in request.inputs[:count]]
         ]
-        if are_known:
-            known = [of_any_size(info) for info in inputs[:count]]
-            alike = [o for i, o in found if known == [of_any_size(info) for info in i]]
-            return alike[0] if alike and alike == alike[:1] * len(alike) else None
-        if not found:
+        made = _recorded_of(found, inputs[:count], are_known)
+        if made is None and not are_known:
             raise errors.UnsupportedKernelError(
                 f"{self.op}: its launches are plugins for inputs of other dtypes than "
-                f"{given}. Compile the model once more."
+                f"{_dtypes(inputs[:count])}. Compile the model once more."
             )
-        return found[0][1]
+        return made
+
+    def recorded_outputs(
+        self, inputs: Sequence[TensorInfo | None], are_known: bool
+    ) -> tuple[Output, ...] | None:
+        """What the op makes, as recorded, for a fake kernel that takes no others.
+
+        Args:
+            inputs, are_known: as in :meth:`outputs_of`.
+        """
+        found = [
+            (request.inputs, tactic.program.outputs)
+            for request, tactics in self._programs.items()
+            for tactic in tactics
+            if tactic.program is not None
+        ]
+        return _recorded_of(found, inputs, are_known)
 
     def _compiled(self, request: Request) -> Iterator[Tactic]:
         assert request.target is not None, "kernels are compiled for a target"
@@ -705,6 +716,24 @@ class Plugin:
 
 def _codes(steps: Sequence[Step]) -> list[Step]:
     return [step.without_aliases for step in steps]
+
+
+def _recorded_of(
+    found: Sequence[tuple[Sequence[TensorInfo | None], tuple[Output, ...]]],
+    inputs: Sequence[TensorInfo | None],
+    are_known: bool,
+) -> tuple[Output, ...] | None:
+    """The outputs that every recording of such inputs has; of the first, if unknown."""
+    if not are_known:
+        dtypes = _dtypes(inputs)
+        return next((outputs for i, outputs in found if _dtypes(i) == dtypes), None)
+    known = list(map(of_any_size, inputs))
+    alike = [outputs for i, outputs in found if list(map(of_any_size, i)) == known]
+    return alike[0] if alike and alike == alike[:1] * len(alike) else None
+
+
+def _dtypes(tensors: Sequence[TensorInfo | None]) -> list[torch.dtype | None]:
+    return [None if tensor is None else tensor.dtype for tensor in tensors]
 
 
 def _without_profile(request: Request) -> Request:

@@ -24,6 +24,7 @@ from torch_tensorrt.annotation.errors import (
     UnsupportedKernelError,
 )
 
+f32 = torch.float32
 X = torch.empty(3, 100)
 
 
@@ -339,6 +340,32 @@ def test_a_tensor_between_launches_may_have_a_size_that_the_profile_decides() ->
     # Of two profiles that disagree, nothing says which one TensorRT asks for.
     with pytest.raises(DynamicControlFlowError, match=r"shape\[0\] >= 32"):
         outputs_at(9, 2, 16)
+
+
+def of_parts(x: Tensor, y: Tensor, w: Tensor, out: Tensor) -> None:
+    multiply(y, w, out)
+
+
+def like_parts(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    if y.shape[0] != (x.shape[0] + 31) // 32:
+        raise ValueError("a row of y for 32 of x")
+    return torch.empty_like(y)
+
+
+def test_a_fake_kernel_may_take_only_sizes_that_the_profile_has() -> None:
+    """TensorRT asks it at sizes of its own, which are not such."""
+    impl = tta.custom_plugin(tta.triton(of_parts), meta_impl=like_parts)
+    trt_plugins.custom_op("several::of_parts", impl=impl, supports_dynamic_shapes=True)
+    x, y = (
+        torch_tensorrt.Input(
+            min_shape=(low, 100), opt_shape=(low, 100), max_shape=(high, 100), dtype=f32
+        )
+        for low, high in ((64, 512), (2, 16))
+    )
+    inputs = [x, y, torch.empty(100)]
+    report = tta.dry_run("several::of_parts", inputs, "sm_90", execute=False)
+    shapes = (96, 100), (3, 100), (100,)
+    assert report.tactics[0].at(*shapes).outputs == ((3, 100),)
 
 
 # --- Refused --------------------------------------------------------------------------

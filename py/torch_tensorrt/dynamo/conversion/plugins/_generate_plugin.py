@@ -19,9 +19,15 @@ from torch_tensorrt.annotation import _attributes, _tensors
 from torch_tensorrt.annotation._hidden import WORD, any_extents
 from torch_tensorrt.annotation._plugin import HiddenOutputs, Request
 from torch_tensorrt.annotation._record import as_tensors, infer_outputs
+from torch_tensorrt.annotation._record.program import Output
 from torch_tensorrt.annotation._sizes.to_tensorrt import to_tensorrt
 from torch_tensorrt.annotation._tensors import UNKNOWN, DType, TensorInfo
-from torch_tensorrt.annotation.errors import AnnotationError, FormatError, in_names
+from torch_tensorrt.annotation.errors import (
+    AnnotationError,
+    FormatError,
+    RecordError,
+    in_names,
+)
 
 from . import _callbacks, _qdp
 from ._schema import OpSchema
@@ -96,21 +102,33 @@ def register_descriptor(schema: OpSchema, hidden: HiddenOutputs | None = None) -
 
     _qdp.require_attributes(schema.op, schema.attributes)
 
+    def outputs(
+        inputs: Sequence[TensorInfo | None], are_known: bool, meta: Callable[..., Any]
+    ) -> tuple[Output, ...]:
+        recorded = None
+        if schema.outputs_of is not None:
+            recorded = schema.outputs_of(inputs, are_known)
+        if recorded is None:
+            try:
+                made = infer_outputs(meta, inputs, what, are_known)
+                return made[: len(made) - len(schema.aliased)]
+            except RecordError:  # it takes only sizes that the profile has
+                if hidden is not None:
+                    recorded = hidden.plugin.recorded_outputs(inputs, are_known)
+                if recorded is None:
+                    raise
+        if are_known:
+            return recorded
+        return tuple(replace(o, shape=(sympy.S.One,) * len(o.shape)) for o in recorded)
+
     def describe(descs: Any, attributes: dict[str, Any]) -> tuple[Any, ...]:
         inputs = tuple(_tensors.from_plugin(_tensor_info(desc)) for desc in descs)
         # TensorRT asks for the dtypes first, with sizes it does not know yet.
         are_known = not any(expr.is_fake for d in descs for expr in d.shape_expr)
         meta = functools.partial(schema.meta, **attributes)
-        what = f"{schema.op}: the fake kernel"
         symbols, ranges = shape_symbols(descs), _tensors.ranges_of(inputs)
         result = []
-        made = schema.outputs_of and schema.outputs_of(inputs, are_known)
-        if made is None:
-            made = infer_outputs(meta, inputs, what, are_known)
-            made = made[: len(made) - len(schema.aliased)]
-        elif not are_known:
-            made = tuple(replace(o, shape=(sympy.S.One,) * len(o.shape)) for o in made)
-        for output in made:
+        for output in outputs(inputs, are_known, meta):
             shape = tuple(to_tensorrt(size, symbols, ranges) for size in output.shape)
             dtype = DType.of(output.dtype).to_tensorrt()
             result.append(trtp.from_shape_expr(shape, dtype))
@@ -144,7 +162,7 @@ def register_descriptor(schema: OpSchema, hidden: HiddenOutputs | None = None) -
             for output, result in zip(returned, results, strict=True):
                 _as_torch(output).copy_(result)
 
-    count = hidden.count if hidden else 0
+    what, count = f"{schema.op}: the fake kernel", hidden.count if hidden else 0
     tensors, descs = (schema.outputs(t, count) for t in (trtp.Tensor, trtp.TensorDesc))
     trtp.register(schema.op)(
         schema.adapter("describe", named_describe, trtp.TensorDesc, descs)
