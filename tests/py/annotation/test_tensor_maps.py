@@ -83,7 +83,9 @@ def launched(code: str = KERNEL, fields: TensorMap = FIELDS) -> str:
 
 def fields_of(code: str, number: int) -> list[str]:
     """What the prologue sets in a map."""
-    line = rf"tensormap\.replace\.tile\.(\w+)\.\S+ \[%tta_at{number}\], (.*);"
+    line = (
+        rf"tensormap\.replace\.tile\.(\w+)\.\S+ \[%tta_shared\+{SIZE * number}\], (.*);"
+    )
     return [" ".join(found) for found in re.findall(line, code)]
 
 
@@ -95,10 +97,11 @@ def test_maps_become_addresses_and_the_prologue_has_parameters_of_its_own() -> N
 
 def test_the_fields_of_a_map_are_set_from_arguments() -> None:
     expected = [
-        *("global_address %tta_address0", "rank 1", "global_dim 0, %tta_size"),
-        *("box_dim 0, 64", "element_stride 0, 1", "global_dim 1, %tta_size"),
-        *("box_dim 1, 64", "element_stride 1, 1", "global_stride 0, %tta_stride"),
-        *("elemtype 6", "interleave_layout 0", "swizzle_mode 3", "fill_mode 0"),
+        *("global_address %tta_address0", "rank 1", "elemtype 6"),
+        *("interleave_layout 0", "swizzle_mode 3", "fill_mode 0"),
+        *("global_stride 0, %tta_stride", "global_dim 0, %tta_size"),
+        *("global_dim 1, %tta_size", "element_stride 0, 1", "box_dim 0, 64"),
+        *("element_stride 1, 1", "box_dim 1, 64"),
     ]
     code = launched()
     assert fields_of(code, 0) == expected
@@ -142,7 +145,7 @@ def test_it_takes_the_architecture_specific_target(target: str) -> None:
 
 
 def test_effects_follow_the_maps_to_their_tensors() -> None:
-    assert list(effects(launched()).values()) == ["loaded", "stored", "stored, loaded"]
+    assert list(effects(launched()).values()) == ["loaded", "stored", "stored"]
 
 
 def test_each_block_has_scratch_memory_for_its_maps() -> None:
@@ -182,6 +185,34 @@ def test_a_map_that_is_copied_and_not_used_is_not_made() -> None:
     assert result.size == SIZE
     assert result.slots[2] == Slot(Kind.UNUSED)
     assert "kernel_param_2;" not in result.code
+
+
+def test_a_kernel_may_copy_a_map_to_change_it() -> None:
+    copied = "\t@%p1 ld.param.v2.b64 \t{%rd5, %rd6}, [%rd3+16];\n\tret;"
+    code = launched(KERNEL.replace("\tret;", copied))
+    assert "@%p1 ld.global.v2.b64 \t{%rd5, %rd6}, [%tta_map1+16];" in code
+    assert assemble(code, find_ptxas().path, "sm_90a").registers > 0
+
+
+@pytest.mark.parametrize(
+    "address", ["add.s64 %rd6, %rd5, 256;", "ld.global.b64 %rd6, [%rd5];"]
+)
+def test_the_address_of_a_map_that_a_kernel_changes_is_not_read_from_memory(
+    address: str,
+) -> None:
+    changed = (
+        f"ld.param.u64 %rd5, [kernel_param_3];\n{address}\ntensormap.replace.tile."
+        "global_address.global.b1024.b64 [%rd5+128], %rd6;\n\tret;"
+    )
+    slots = [*SLOTS[:3], Slot(Kind.INPUT, 1)]
+    code = KERNEL.replace("\tret;", changed)
+    result = build(code, slots, {0: FIELDS, 2: FIELDS}, SCRATCH)
+    code = reorder(result.code, result.slots, (2, 2, 2), "entry")
+    if "add" in address:
+        assert list(effects(code).values()) == ["loaded", "unknown", "stored", "stored"]
+    else:
+        with pytest.raises(UnsupportedKernelError, match="it reads from memory"):
+            effects(code)
 
 
 @pytest.mark.parametrize(

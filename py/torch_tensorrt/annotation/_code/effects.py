@@ -13,6 +13,7 @@ A bulk tensor copy gets the address of a tensor map, which holds the tensor's. K
 make maps in shared memory and copy them to where they are used. The register that a map
 is copied to stands for the map from then on: what is done through it is done to the
 tensor whose address was put in last, in the order of the text, before it was copied.
+Where a prologue of :mod:`.tensor_maps` makes maps, it is known which register is which.
 
 The invariant: an effect is true, or it is :data:`UNKNOWN`. Unknown are pointers whose
 address goes where this reading does not follow (into memory, into a function, into an
@@ -26,6 +27,8 @@ import re
 from collections import Counter
 from typing import TypeAlias
 
+from ..errors import UnsupportedKernelError
+from . import tensor_maps
 from .ptx import closing_brace, parse, without_debug_info
 
 # The pointers in an address, with their factors; None is an unknown one.
@@ -70,7 +73,8 @@ def effects(text: str) -> dict[str, str]:
     entry = parse(plain)
     body = plain[entry.match.end() : closing_brace(plain, entry.match.end())]
     pointers = [p.name for p in entry.parameters if p.type.endswith("64")]
-    reading = _Reading(pointers, _STATEMENT.findall(body))
+    made = tensor_maps.made(body)
+    reading = _Reading(pointers, _STATEMENT.findall(body), made)
     for instruction in reading.instructions:
         reading.use(instruction)
     for done in reading.done.values():
@@ -159,7 +163,12 @@ class _Reading:
         stores_anywhere: whether it stores to an address that is not understood.
     """
 
-    def __init__(self, pointers: list[str], found: list[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        pointers: list[str],
+        found: list[tuple[str, str]],
+        made: dict[str, list[str]],
+    ) -> None:
         self.done: dict[str, dict[str, None]] = {name: {} for name in pointers}
         self.compared: set[str] = set()
         self.stores_anywhere = False
@@ -167,7 +176,7 @@ class _Reading:
         # The name of a parameter is an address of its own, in another state space.
         own: dict[str, Bases]
         own = {name: frozenset([frozenset([(name, None)])]) for name in pointers}
-        self._maps = _maps(found)
+        self._maps = _maps(found) | made
         own |= {name: frozenset([frozenset([(name, 1)])]) for name in self._maps}
         self._may_hold |= self._maps.keys()
         self._places: dict[str, Bases] = dict.fromkeys(self._maps, _NOT_READ)
@@ -273,6 +282,14 @@ class _Reading:
         if "cp_fenceproxy" in instruction.modifiers:
             self._access(place, (STORED, LOADED))
             return
+        if "global_address" in instruction.modifiers and not any(
+            itertools.chain.from_iterable(others)
+        ):
+            raise UnsupportedKernelError(
+                "the kernel makes a tensor map of an address that it reads from memory."
+                " An engine has its tensors elsewhere each time: pass them to the "
+                "kernel, and compute the address from theirs."
+            )
         known = itertools.chain.from_iterable(self._maps.values())
         if "shared" not in instruction.spaces:
             self._access(_mixed(place), (UNKNOWN,))

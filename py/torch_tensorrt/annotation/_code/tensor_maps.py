@@ -9,11 +9,14 @@ block writes its maps into scratch memory of its own before the kernel's code be
 which then finds them there.
 
 The prologue does it as the PTX ISA manual says ("tensormap.replace" and
-"tensormap.cp_fenceproxy"), so it does not depend on how a map is encoded: the first
-warp zeroes 128 bytes of shared memory for each map and sets the fields there, copies
-them to the block's scratch memory with a release, and all threads acquire them after a
-barrier. The shared memory is the kernel's own, which nothing has used yet; a proxy
-fence orders these writes before those of the accelerator.
+"fence.proxy.tensormap"), so it does not depend on how a map is encoded: the first warp
+zeroes 128 bytes of shared memory for each map and sets the fields there, copies them to
+the block's scratch memory, releases and acquires them, and fetches them. The other
+threads wait at a barrier. The shared memory is the kernel's own, which nothing has used
+yet; a proxy fence orders these writes before those of the accelerator.
+
+On an H200, copies by "tensormap.cp_fenceproxy", which are atomic, took longer, and so
+did acquiring in all threads.
 """
 
 from __future__ import annotations
@@ -114,6 +117,15 @@ def parameters(code: str) -> list[tuple[str, str]]:
     """The type and name of each of an entry's parameters; a map's type is ``MAP``."""
     matches = map(_PARAMETER.search, _declared(code))
     return [(m["type"] + (m["size"] or ""), m["name"]) for m in matches if m]
+
+
+def made(text: str) -> dict[str, list[str]]:
+    """For each register that a prologue in ``text`` leaves a map in, what holds the
+    address of its tensor."""
+    return {
+        f"{_PREFIX}map{number}": [f"{_PREFIX}address{number}"]
+        for number in re.findall(rf"ld\.param\.u64 {_PREFIX}address(\d+),", text)
+    }
 
 
 def build(
@@ -231,6 +243,11 @@ _COPY = re.compile(
     r"\s*(?P<source>[%\w$]+)\s*;"
 )
 _GENERIC = "cvta.param.u64"
+# What copies a map, to change the copy; a narrower load would look at its fields.
+_READ = re.compile(
+    r"ld\.param(?P<op>(?:\.v2)?\.[bu]64\s+(?:\{[^}]*\}|%[\w$]+)\s*,)"
+    r"\s*\[(?P<source>[%\w$]+)(?P<offset>\+\d+)?\]\s*;"
+)
 
 
 def _using(body: str, name: str, register: str) -> tuple[str, bool]:
@@ -238,27 +255,34 @@ def _using(body: str, name: str, register: str) -> tuple[str, bool]:
 
     Compilers take a parameter's address by ``mov``, widen it, and make it generic with
     ``cvta.param``. These copies are followed from the parameter's name on. What is
-    generic is the map's new address. Nothing but a copy may use the address before
-    that, and what a copy sets may be set nowhere else.
+    generic is the map's new address. Kernels that change maps read theirs before that,
+    to copy it. Nothing else may use the address, and what a copy sets may be set
+    nowhere else.
     """
     plain = ptx.without_comments(body)
-    pending, found = [name], list[re.Match[str]]()
+    pending, found, reads = [name], list[re.Match[str]](), list[re.Match[str]]()
     for source in pending:
         copies = [c for c in _COPY.finditer(plain) if c["source"] == source]
+        here = [r for r in _READ.finditer(plain) if r["source"] == source]
         uses = len(_operand(source).findall(plain))
         is_guarded = any(_is_guarded(plain, copy) for copy in copies)
-        if is_guarded or uses != len(copies) + (source != name):
+        if is_guarded or uses != len(copies) + len(here) + (source != name):
             raise PTXError(
                 f"the kernel uses the tensor map in parameter {name} in another way "
-                "than by its generic address."
+                "than by its generic address, or to copy it."
             )
-        found += copies
+        found, reads = found + copies, reads + here
         pending += [copy["to"] for copy in copies if copy["op"] != _GENERIC]
-    for copy in sorted(found, key=lambda c: c.start(), reverse=True):
-        is_generic = copy["op"] == _GENERIC
-        new = f"mov.b64 \t{copy['to']}, {register};" if is_generic else ""
-        body = body[: copy.start()] + new + body[copy.end() :]
-    return body, any(copy["op"] == _GENERIC for copy in found)
+    new = {
+        copy: f"mov.b64 \t{copy['to']}, {register};" if copy["op"] == _GENERIC else ""
+        for copy in found
+    } | {
+        read: f"ld.global{read['op']} [{register}{read['offset'] or ''}];"
+        for read in reads
+    }
+    for use in sorted(new, key=lambda use: use.start(), reverse=True):
+        body = body[: use.start()] + new[use] + body[use.end() :]
+    return body, any(new.values())
 
 
 def _operand(name: str) -> re.Pattern[str]:
@@ -282,6 +306,9 @@ def _prologue(
 ) -> str:
     """Code that makes maps, and leaves the address of map ``i`` in ``%tta_map{i}``.
 
+    What takes long is to wait for memory, so all maps are at offsets from one register,
+    which lets the assembler read all words of all maps before it writes the first.
+
     Args:
         chosen: the parameter that holds the tensor's address, and its map.
         parameters: that hold extras and scratch memory.
@@ -290,10 +317,9 @@ def _prologue(
     p, count = _PREFIX, len(chosen)
     lines = [
         f".reg .b32 {p}x, {p}y, {p}z, {p}block, {p}thread, {p}lane, {p}shared;",
-        f".reg .b32 {p}size;",
-        f".reg .b64 {p}scratch, {p}stride;",
+        f".reg .b32 {p}size, {p}word<{count}>;",
+        f".reg .b64 {p}scratch, {p}stride, {p}to;",
         f".reg .pred {p}others;",
-        f".reg .b32 {p}at<{count}>;",
         f".reg .b64 {p}address<{count}>, {p}map<{count}>;",
         # The number of the block in the grid, and of the thread in the block.
         *_linear(f"{p}block", "%ctaid", "%nctaid"),
@@ -303,10 +329,7 @@ def _prologue(
         f"mov.u32 {p}shared, {shared};",
     ]
     for i in range(count):
-        lines += [
-            f"add.u32 {p}at{i}, {p}shared, {SIZE * i};",
-            f"add.s64 {p}map{i}, {p}scratch, {SIZE * i};",
-        ]
+        lines.append(f"add.s64 {p}map{i}, {p}scratch, {SIZE * i};")
     lines += [
         f"setp.ge.u32 {p}others, {p}thread, {WARP};",
         f"@{p}others bra {_LABEL}_made;",
@@ -320,16 +343,22 @@ def _prologue(
     for i, (address, fields) in enumerate(chosen):
         lines.append(f"ld.param.u64 {p}address{i}, [{address}];")
         lines += _fields(i, fields, parameters)
-    lines += [f"{_LABEL}_set:", "bar.warp.sync 0xffffffff;"]
     lines += [
-        "tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu"
-        f".sync.aligned [{p}map{i}], [{p}at{i}], {SIZE};"
-        for i in range(count)
-    ]
-    lines += ["fence.proxy.async.shared::cta;", f"{_LABEL}_made:", "bar.sync 0;"]
-    lines += [
-        f"fence.proxy.tensormap::generic.acquire.gpu [{p}map{i}], {SIZE};"
-        for i in range(count)
+        f"{_LABEL}_set:",
+        "bar.warp.sync 0xffffffff;",
+        f"mad.wide.u32 {p}to, {p}thread, 4, {p}scratch;",
+        *(f"ld.shared.b32 {p}word{i}, [{p}lane+{SIZE * i}];" for i in range(count)),
+        *(f"st.global.b32 [{p}to+{SIZE * i}], {p}word{i};" for i in range(count)),
+        "fence.proxy.tensormap::generic.release.gpu;",
+        "bar.warp.sync 0xffffffff;",
+        *(
+            f"fence.proxy.tensormap::generic.acquire.gpu [{p}map{i}], {SIZE};"
+            for i in range(count)
+        ),
+        *(f"prefetch.tensormap [{p}map{i}];" for i in range(count)),
+        "fence.proxy.async.shared::cta;",
+        f"{_LABEL}_made:",
+        "bar.sync 0;",
     ]
     return "\n" + "".join(f"\t{line}\n" for line in lines)
 
@@ -354,9 +383,14 @@ def _linear(number: str, index: str, extent: str) -> list[str]:
 def _fields(
     number: int, fields: TensorMap, parameters: Mapping[Slot, str]
 ) -> Iterator[str]:
-    """Set the fields of a map in shared memory, by its number."""
-    at, address = f"{_PREFIX}at{number}", f"{_PREFIX}address{number}"
-    size, stride = f"{_PREFIX}size", f"{_PREFIX}stride"
+    """Set the fields of a map in shared memory, by its number.
+
+    Those that are set to constants of few bits come together, for the assembler makes
+    one write of them where they share a word.
+    """
+    at = f"{_PREFIX}shared+{SIZE * number}"
+    address, size = f"{_PREFIX}address{number}", f"{_PREFIX}size"
+    stride = f"{_PREFIX}stride"
 
     def put(field: str, value: object, bits: int = 32) -> str:
         name, _, ordinal = field.partition(" ")
@@ -366,11 +400,10 @@ def _fields(
 
     yield put("global_address", address, 64)
     yield put("rank", len(fields.extents) - 1)
-    for axis, extent in enumerate(fields.extents):
-        yield _load(size, extent, parameters)
-        yield put(f"global_dim {axis}", size)
-        yield put(f"box_dim {axis}", fields.box[axis])
-        yield put(f"element_stride {axis}", 1)
+    yield put("elemtype", fields.element_type)
+    yield put("interleave_layout", 0)
+    yield put("swizzle_mode", fields.swizzle)
+    yield put("fill_mode", fields.fill)
     for axis, elements in enumerate(fields.strides):
         if isinstance(elements, int):
             yield f"mov.b64 {stride}, {elements * fields.item_size};"
@@ -378,10 +411,12 @@ def _fields(
             yield _load(size, elements, parameters)
             yield f"mul.wide.u32 {stride}, {size}, {fields.item_size};"
         yield put(f"global_stride {axis}", stride, 64)
-    yield put("elemtype", fields.element_type)
-    yield put("interleave_layout", 0)
-    yield put("swizzle_mode", fields.swizzle)
-    yield put("fill_mode", fields.fill)
+    for axis, extent in enumerate(fields.extents):
+        yield _load(size, extent, parameters)
+        yield put(f"global_dim {axis}", size)
+    for axis, elements in enumerate(fields.box):
+        yield put(f"element_stride {axis}", 1)
+        yield put(f"box_dim {axis}", elements)
 
 
 def _load(register: str, size: Size, parameters: Mapping[Slot, str]) -> str:
