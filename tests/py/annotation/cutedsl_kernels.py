@@ -15,7 +15,7 @@ from cutlass import Constexpr, Float32, Int32
 from cutlass.cute.nvgpu import cpasync, warp, warpgroup
 from cutlass.cute.runtime import from_dlpack
 from cutlass.memory import SmemAllocator
-from cutlass.tensor_utils import LayoutEnum
+from cutlass.tensor_utils import LayoutEnum, TensorMapManager, TensorMapUpdateMode
 from cutlass.utils import hopper_helpers
 from kernels import Case, info
 
@@ -609,6 +609,125 @@ def launch_tma_copy(
     )
 
 
+@cute.kernel
+def tma_groups_kernel(
+    load: cute.CopyAtom,
+    whole_x: cute.Tensor,
+    store: cute.CopyAtom,
+    whole_out: cute.Tensor,
+    x: cute.Tensor,
+    out: cute.Tensor,
+    maps: cute.Tensor,
+    tile: Constexpr,
+    group: Constexpr,
+):
+    """Adds its number to each group of rows. A block changes the maps to its group's,
+    which end where that ends; the last tile of a group is only a part of one."""
+    allocator = SmemAllocator()
+    kind = x.element_type
+    shared = allocator.allocate_tensor(kind, row_major(tile), 1024)
+    barrier = allocator.allocate_array(cutlass.Int64, 1)
+    thread, _, _ = cute.arch.thread_idx()
+    column, row, number = cute.arch.block_idx()
+    across, down, _ = cute.arch.grid_dim()
+    block = (number * down + row) * across + column
+    manager = TensorMapManager(TensorMapUpdateMode.GMEM, 128)
+    mine = [manager.get_tensormap_ptr(maps[block, i, None].iterator) for i in (0, 1)]
+    manager.init_tensormap_from_atom(load, mine[0], 0)
+    manager.init_tensormap_from_atom(store, mine[1], 0)
+    manager.fence_tensormap_initialization()
+    if thread == 0:
+        cute.arch.mbarrier_init(barrier, 1)
+    cute.arch.mbarrier_init_fence()
+    cute.arch.sync_threads()
+    rows, columns = x.shape
+    first = number * group
+    count = cutlass.min(rows - first, group)
+    if row * tile[0] < count:
+        layout = cute.make_layout((count, columns), stride=(columns, 1))
+        groups = [
+            cute.make_tensor(
+                cute.make_ptr(
+                    kind,
+                    (t.iterator + first * columns).toint(),
+                    cute.AddressSpace.gmem,
+                    assumed_align=16,
+                ),
+                layout,
+            )
+            for t in (x, out)
+        ]
+        manager.update_tensormap(groups, (load, store), mine, 0, (None, None))
+        manager.fence_tensormap_update(mine[0])
+        manager.fence_tensormap_update(mine[1])
+        one, there = cute.make_layout(1), (row, column)
+        tiled = cute.group_modes(shared, 0, 2)
+        from_x = cute.group_modes(cute.local_tile(whole_x, tile, there), 0, 2)
+        to_out = cute.group_modes(cute.local_tile(whole_out, tile, there), 0, 2)
+        loaded, source = cpasync.tma_partition(load, 0, one, tiled, from_x)
+        kept, target = cpasync.tma_partition(store, 0, one, tiled, to_out)
+        generic = cute.AddressSpace.generic
+        if thread < WARP:
+            with cute.arch.elect_one():
+                size = cute.size(tile) * kind.width // 8
+                cute.arch.mbarrier_arrive_and_expect_tx(barrier, size)
+            cute.copy(
+                load,
+                source,
+                loaded,
+                tma_bar_ptr=barrier,
+                tma_desc_ptr=manager.get_tensormap_ptr(mine[0], generic),
+            )
+        cute.arch.mbarrier_wait(barrier, 0)
+        for i in range(thread, cute.size(tile), 2 * WARP):
+            at = (i // tile[1], i % tile[1])
+            shared[at] = (shared[at].to(Float32) + number.to(Float32)).to(kind)
+        cute.arch.fence_proxy("async.shared", space="cta")
+        cute.arch.sync_threads()
+        if thread < WARP:
+            cute.copy(
+                store,
+                kept,
+                target,
+                tma_desc_ptr=manager.get_tensormap_ptr(mine[1], generic),
+            )
+            cute.arch.cp_async_bulk_commit_group()
+            cute.arch.cp_async_bulk_wait_group(0)
+
+
+@cute.jit
+def tma_groups_jit(
+    x: cute.Tensor,
+    out: cute.Tensor,
+    maps: cute.Tensor,
+    TILE: Constexpr,
+    GROUP: Constexpr,
+):
+    layout = row_major(TILE)
+    loading, storing = (
+        cpasync.CopyBulkTensorTileG2SOp(),
+        cpasync.CopyBulkTensorTileS2GOp(),
+    )
+    load = cpasync.make_tiled_tma_atom(loading, x, layout, TILE)
+    store = cpasync.make_tiled_tma_atom(storing, out, layout, TILE)
+    tma_groups_kernel(*load, *store, x, out, maps, TILE, GROUP).launch(
+        grid=(
+            cute.ceil_div(x.shape[1], TILE[1]),
+            -(-GROUP // TILE[0]),
+            cute.ceil_div(x.shape[0], GROUP),
+        ),
+        block=(2 * WARP, 1, 1),
+    )
+
+
+def launch_tma_groups(x, out, TILE=(16, 64), GROUP=20):
+    """A kernel that changes its maps while it runs, in memory of the launch."""
+    down = (x.shape[0] + GROUP - 1) // GROUP * -(-GROUP // TILE[0])
+    blocks = down * ((x.shape[1] + TILE[1] - 1) // TILE[1])
+    maps = x.new_empty(blocks, 2, 16, dtype=torch.int64)
+    tma_groups_jit(*map(from_dlpack, (x, out, maps)), TILE, GROUP)
+
+
 class TmaGemm:
     """``c = a @ b.T`` of row-major matrices of any size, on Hopper's tensor cores.
 
@@ -818,7 +937,7 @@ CUTEDSL_CASES = [
         (info(ROWS, 25, dtype=torch.float32),),
     ),
 ]
-HARDWARE_CASES = [  # for Hopper and newer alone
+LARGE_CASES = [  # for Hopper and newer alone, as are those below
     Case(
         "cute_large_shared",
         tta.cutedsl(launch_large_shared, [{"KIB": 64}, {"KIB": 227}]),
@@ -831,6 +950,8 @@ HARDWARE_CASES = [  # for Hopper and newer alone
         lambda x: torch.empty_like(x),
         (info(ROWS, 100),),
     ),
+]
+TMA_CASES = [
     Case(
         "cute_tma_copy",
         tta.cutedsl(launch_tma_copy, [{"TILE": (8, 2, 8)}]),
@@ -846,4 +967,11 @@ HARDWARE_CASES = [  # for Hopper and newer alone
             info(136, Range(1, 4, 40), 8),
         ),
     ),
+    Case(
+        "cute_tma_groups",
+        tta.cutedsl(launch_tma_groups),
+        lambda x: torch.empty_like(x),
+        (info(Range(1, 100, 300), 136),),
+    ),
 ]
+HARDWARE_CASES = [*LARGE_CASES, *TMA_CASES]

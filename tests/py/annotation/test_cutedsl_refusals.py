@@ -50,8 +50,9 @@ def test_a_launch_that_may_begin_early_is_a_plain_one() -> None:
 
 
 def test_the_shape_of_clusters_is_that_of_the_launch() -> None:
-    result = compiled(launch_copy, info(256), cluster=(2, 1, 1))
-    assert result.cluster == (2, 1, 1)
+    for size in (2, 8):
+        result = compiled(launch_copy, info(128 * size), cluster=(size, 1, 1))
+        assert result.cluster == (size, 1, 1)
     assert compiled(launch_copy, info(256)).cluster == (1, 1, 1)
 
 

@@ -4,21 +4,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import sympy
+import torch
 
 pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 
-from cutedsl_kernels import launch_tma_copy, launch_tma_gemm
+from cutedsl_kernels import launch_tma_copy, launch_tma_gemm, launch_tma_groups
 from cutedsl_tools import compiled, recorded
 from cutlass.cute.runtime import from_dlpack
 from kernels import info
 from test_cutedsl_launch_abi import Compilation
 from values import evaluate
 
+from torch_tensorrt.annotation._code.effects import effects
 from torch_tensorrt.annotation._code.ptx import Kind, Slot, parse
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, symbol
@@ -33,6 +36,7 @@ from torch_tensorrt.annotation.backends.cutedsl.words import Part, Word, combine
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     CompileError,
+    TargetError,
     UnsupportedKernelError,
 )
 
@@ -227,6 +231,31 @@ def test_a_row_of_the_box_is_a_multiple_of_16_bytes(columns: int) -> None:
         compiled(launch_tma_copy, info(64, 1000), overrides={"TILE": (16, columns)})
 
 
+@pytest.mark.parametrize(
+    ("rows", "boxes", "copies"), [(256, ["16", "256"], 2), (272, ["16", "136"], 4)]
+)
+def test_cute_dsl_copies_a_tile_that_is_larger_than_a_box_in_parts(
+    rows: int, boxes: list[str], copies: int
+) -> None:
+    x, tile = info(1024, 1024), {"TILE": (rows, 16)}
+    code = compiled(launch_tma_copy, x, overrides=tile).code
+    assert re.findall(r"box_dim\S+ \S+ \d, (\d+);", code) == 2 * boxes
+    assert code.count("cp.async.bulk.tensor") == copies
+
+
+def test_a_driver_that_is_too_old_is_named() -> None:
+    x = info(64, 1000)
+    for isa, is_new in (("8.6", True), ("8.5", False)):
+        target = Target("sm_90", ptx_isa=isa)
+        if is_new:
+            assert (
+                parse(compiled(launch_tma_copy, x, target=target).code).version == isa
+            )
+        else:
+            with pytest.raises(TargetError, match=r"PTX ISA 8\.5 .* a newer driver"):
+                compiled(launch_tma_copy, x, target=target)
+
+
 def test_maps_are_for_hopper_and_newer() -> None:
     x = info(64, 1000)
     for arch in ("sm_90", "sm_100", "sm_120"):
@@ -248,3 +277,24 @@ def test_a_matrix_product_of_any_size_is_one_kernel() -> None:
     assert result.cluster == (2, 1, 1) and result.scratch == (3 * 128,)
     shape = {ROWS: 65, GROUPS: 3, symbol(1, 1): 3}
     assert [evaluate(size, shape) for size in result.grid] == [6, 1, 1]
+
+
+# --- Kernels that change their maps ---------------------------------------------------
+
+
+def test_a_kernel_changes_copies_of_its_maps() -> None:
+    result = compiled(launch_tma_groups, info(Range(1, 100, 300), 136))
+    assert len(re.findall(r"ld\.global\.v2\.b64 .*%tta_map\d", result.code)) == 2 * 4
+    assert set(effects(result.code).values()) == {"unknown", "stored, loaded"}
+    assert result.scratch == (2 * 128,)
+
+
+def launch_by_address(x: Any, out: Any) -> None:
+    """As CUTLASS's grouped product does, which finds its matrices in a table."""
+    table = torch.tensor([x.data_ptr(), out.data_ptr()], dtype=torch.int64)
+    launch_tma_copy(from_dlpack(x), from_dlpack(table), (16, 16))
+
+
+def test_a_table_of_addresses_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="takes a tensor's address for a number"):
+        recorded(launch_by_address, info(64, 64))

@@ -450,10 +450,10 @@ def test_a_matrix_product_of_tritons_is_refused_elsewhere(target: str) -> None:
 @pytest.mark.parametrize("kind", ["static", "dynamic"])
 def test_kernels_of_cute_dsl_get_what_they_ask_for(kind: str) -> None:
     pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
-    from cutedsl_kernels import HARDWARE_CASES
+    from cutedsl_kernels import LARGE_CASES
 
     found = {}
-    for case in HARDWARE_CASES[:2]:  # test_cutedsl_tensor_maps.py has the others
+    for case in LARGE_CASES:  # test_cutedsl_tensor_maps.py has the others
         register(case.kernel, case.meta)
         inputs = as_inputs(getattr(case, kind))
         report = tta.dry_run("hw::op", inputs, HOPPER, strict=True, execute=False)
