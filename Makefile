@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
 # Benchmarks that compile where the toolchains are, and run where a GPU is.
-TWO_STEPS := cutile_facts cutile_hardware cutedsl side_by_side
+TWO_STEPS := cutile_facts cutile_hardware cutedsl hardware_cutedsl side_by_side
 PYTEST_ALL := $(BIN)/python -m pytest -n 2 --dist loadfile tests
 RESULTS ?= benchmarks/results
 SETUP_INPUTS := pyproject.toml setup.py $(shell find tools/engineless -type f -not -name '*.pyc')
@@ -81,7 +81,7 @@ wheel: setup  ## build the wheel and the sdist into dist/
 wheelhouse: kernels  ## collect in wheelhouse/ what a GPU machine without a network needs
 	$(BIN)/python tools/offline/wheelhouse.py wheelhouse
 
-kernels: setup  ## compile in wheelhouse/ the kernels of cuTile and CuTe DSL, for sm_90
+kernels: setup  ## compile in wheelhouse/ the kernels of cuTile and CuTe DSL, for sm_90: CUTLASS=dir
 	$(BIN)/python tools/offline/kernels.py wheelhouse/kernels
 	@set -e; for name in $(TWO_STEPS); do \
 		$(BIN)/python benchmarks/$$name.py compile wheelhouse/benchmarks/$$name; done

@@ -2,16 +2,16 @@
 
 """CuTe DSL's matrix products and attention with tensor maps, as TensorRT launches them.
 
-    python benchmarks/hardware_cutedsl.py compile DIR [--cutlass EXAMPLES]
+    python benchmarks/hardware_cutedsl.py compile DIR [--cutlass CHECKOUT]
     python benchmarks/hardware_cutedsl.py run DIR [--json FILE]
 
-The first step needs CuTe DSL and no GPU. EXAMPLES is the folder examples/python/CuTeDSL
-of CUTLASS, whose Hopper kernels are the fast ones; without it, the tests' small one is
-compiled alone. The second step needs a Hopper GPU and no CuTe DSL, which may be on
-another machine. Each kernel is compared, bit by bit, with a launch of CuTe DSL's own
-PTX, with its attributes and with maps that the CUDA driver makes, and the maps that the
-entry makes with the driver's. Times are beside that launch, and cuBLAS or torch's
-attention.
+The first step needs CuTe DSL and no GPU. CHECKOUT is one of CUTLASS, whose examples for
+Hopper are the fast kernels; without it, the tests' small ones are compiled alone. `make
+kernels CUTLASS=CHECKOUT` does it, too. The second step needs a Hopper GPU and no CuTe
+DSL, which may be on another machine. Each kernel is compared, bit by bit, with a launch
+of CuTe DSL's own PTX, with its attributes and with maps that the CUDA driver makes, and
+the maps that the entry makes with the driver's. Times are beside that launch, and
+cuBLAS or torch's attention.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import gzip
 import importlib.util
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,7 @@ TARGET = "sm_90,cuda=13.0,sm_count=132"
 MAP = 128  # bytes
 TOLERANCE = 0.02  # of an error, relative to the element and the root mean square
 FP16, FP8 = torch.float16, torch.float8_e4m3fn
+EXAMPLES = "examples/python/CuTeDSL"  # of CUTLASS
 DYNAMIC = "dynamic"  # the profile whose shapes are compared, and not timed
 Dims = Sequence[Sequence[int]]
 
@@ -107,6 +109,10 @@ def batched_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.bmm(a, b.mT)
 
 
+def numbered(x: torch.Tensor) -> torch.Tensor:
+    return x + (torch.arange(x.shape[0], device=x.device) // 20).to(x.dtype)[:, None]
+
+
 def attention(*tensors: torch.Tensor, causal: bool) -> torch.Tensor:
     of_heads = (tensor.transpose(1, 2) for tensor in tensors)
     return scaled_dot_product_attention(*of_heads, is_causal=causal).transpose(1, 2)
@@ -160,6 +166,14 @@ WORKS = {
         {"cuBLAS": batched_product},
         lambda dims: 2 * math.prod(dims[0]) * dims[1][1],
     ),
+    "numbered groups": Work(
+        lambda dims: f"numbers added to groups of 20 rows, {show(dims[0])}",
+        FP16,
+        lambda x: torch.empty_like(x),
+        numbered,
+        {},
+        lambda dims: math.prod(dims[0]),
+    ),
     "attention": attending(causal=False),
     "causal attention": attending(causal=True),
 }
@@ -193,7 +207,7 @@ class Kernel:
 
 
 def kernels(examples: Path | None) -> Iterator[Kernel]:
-    from cutedsl_kernels import TmaGemm
+    from cutedsl_kernels import TmaGemm, launch_tma_groups
     from cutlass import Float32
     from cutlass.cute.runtime import from_dlpack
 
@@ -207,6 +221,8 @@ def kernels(examples: Path | None) -> Iterator[Kernel]:
 
     small = of_matrices(TmaGemm(cluster=2, blocks=132), is_batch=False)
     yield Kernel("the tests' kernel", "matmul", small, products(8, 4096, 8192))
+    changing = "the tests' kernel, which changes its maps"
+    yield Kernel(changing, "numbered groups", launch_tma_groups, groups())
     if examples is None:
         return
     hopper = examples / "cute/hopper/kernel"
@@ -307,6 +323,13 @@ def products(unit: int, *squares: int) -> list[Profile]:
         *fixed,
         Profile(DYNAMIC, dims(rows, units, units), [dims(*shape) for shape in some]),
     ]
+
+
+def groups() -> list[Profile]:
+    from torch_tensorrt.annotation._tensors import Range
+
+    shapes = [[[rows, 136]] for rows in (1, 20, 99, 1000)]
+    return [Profile(DYNAMIC, [[Range(1, 100, 1000), 136]], shapes)]
 
 
 def batches() -> list[Profile]:
@@ -664,11 +687,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", choices=["compile", "run"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--cutlass", type=Path, help="examples/python/CuTeDSL of it")
+    cutlass = os.environ.get("CUTLASS") or None
+    parser.add_argument("--cutlass", default=cutlass, help="a checkout: its examples")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
     if options.step == "compile":
-        compile_all(options.folder, options.cutlass)
+        examples = options.cutlass and Path(options.cutlass) / EXAMPLES
+        compile_all(options.folder, examples)
+        if examples is None:
+            print("without CUTLASS's kernels: --cutlass, or make kernels CUTLASS=dir")
         return
     from compiled_elsewhere import SUFFIX, compilers
 
