@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from torch_tensorrt.annotation.backends.cuda.entry import (
@@ -17,6 +19,11 @@ from torch_tensorrt.annotation.backends.cuda.entry import (
 )
 from torch_tensorrt.annotation.backends.cuda.headers import included
 from torch_tensorrt.annotation.backends.cuda.kernel import Code
+from torch_tensorrt.annotation.backends.cuda.scalars import (
+    Sized,
+    host_type,
+    stand_ins,
+)
 from torch_tensorrt.annotation.backends.cuda.signature import parameter_types
 from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
 
@@ -62,11 +69,50 @@ def test_options_with_a_meaning_of_their_own_are_read() -> None:
         "-D",
         "A=1",
     ]
-    options += ["-arch", "compute_90a", "--maxrregcount=64", "--pch", "-rdc=false"]
+    options += [
+        "-arch",
+        "compute_90a",
+        "-maxrregcount=32",
+        "--maxrregcount=64",
+        "--pch",
+        "-rdc=false",
+    ]
     code = Code.of("", "ns::f<int, a::b<2>>", options, ["first"])
     assert code.options == ("-std=c++17", "-DA=1")
     assert code.folders == ("first", "here", "there", "else")
     assert (code.architecture, code.maxnreg, code.base) == ("sm_90a", 64, "f")
+
+
+@pytest.mark.parametrize(
+    ("value", "types"),
+    [
+        (True, ("", "int32", "bool", "bool")),
+        (3, ("", "int32", "int64", "int64")),
+        (0.5, ("", "float64", "float64", "float64")),
+        (np.int16(3), ("", None, "int16", "int16")),
+        (np.float32(3), ("", None, "float32", "float32")),
+        (ctypes.c_uint64(3), ("", None, "uint64", "uint64")),
+        ("text", (None, None, None, None)),
+    ],
+    ids=repr,
+)
+def test_each_library_passes_numbers_as_it_does(
+    value: object, types: tuple[str | None, ...]
+) -> None:
+    libraries = "", "torch", "CuPy", "cuda.core"
+    assert tuple(host_type(value, library) for library in libraries) == types
+
+
+def test_what_stands_for_numpys_types_does_what_they_do() -> None:
+    known = dict(stand_ins())
+    int32, numpy = known[np.int32], known[np]
+    assert int32(5) == np.int32(5) and type(int32(5)) is np.int32
+    assert int32() == 0
+    assert isinstance(np.int32(5), int32) and not isinstance(np.int64(5), int32)
+    assert int32 == np.int32 and int32 != np.float32
+    assert numpy.int32 is int32
+    assert numpy.typecodes is np.typecodes
+    assert Sized(3, "float32").as_float() == 3.0
 
 
 def test_parameters_have_the_names_of_the_source() -> None:

@@ -252,6 +252,19 @@ def test_inputs_may_be_scalars_or_left_out(is_given: bool) -> None:
     assert [run.ok for run in report.runs] == [True], report
 
 
+@needs_no_gpu
+def test_weights_are_what_the_spec_says() -> None:
+    weight = torch.full((100,), 2.0)
+    impl = tta.custom_plugin(
+        tta.triton(twice), meta_impl=lambda x: torch.empty_like(x), w=weight
+    )
+    trt_plugins.custom_op("several::twice_by_weight", impl=impl)
+    how = {"target": "sm_90", "reference": lambda x: (x * 2 + 1) * 2}
+    report = tta.dry_run("several::twice_by_weight", [X], **how)
+    assert isinstance(report, tta.ProgramReport)
+    assert [run.ok for run in report.runs] == [True], report
+
+
 # --- Writing inputs -------------------------------------------------------------------
 
 
