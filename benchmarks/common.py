@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from unittest import mock
 
 import torch
@@ -122,6 +122,12 @@ class Figures:
         print(f"dynamic: the bits of {OWN} at {right} of {len(self.dynamic)} shapes")
         for what, why in self.failed.items():
             print(f"failed: {what}: {why}")
+
+    def end(self, versions: Mapping[str, Any]) -> NoReturn:
+        """Print all of it, and end the script; its status tells what failed."""
+        finish(None, dict(versions), self.contests)
+        self.show()
+        sys.exit(bool(self.failed))
 
 
 def median_us(function: Callable[[], object]) -> float:
@@ -244,9 +250,7 @@ def step_by_step(
             print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
             if options.json is not None:  # a later step may end the process
                 figures.write(options.json, versions)
-    finish(None, versions, figures.contests)
-    figures.show()
-    sys.exit(bool(figures.failed))
+    figures.end(versions)
 
 
 def environment() -> dict[str, Any]:

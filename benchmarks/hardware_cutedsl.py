@@ -32,7 +32,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from common import Contest, environment, finish
+from common import Contest, environment
 from hardware import (
     OWN,
     Figures,
@@ -707,9 +707,7 @@ def main() -> None:
         print(what, flush=True)
         if options.json is not None:  # a later one may end the process
             figures.write(options.json, versions)
-    finish(None, versions, figures.contests)
-    figures.show()
-    sys.exit(bool(figures.failed))
+    figures.end(versions)
 
 
 if __name__ == "__main__":
