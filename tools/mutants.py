@@ -58,11 +58,16 @@ MODULES = (
     "py/torch_tensorrt/dynamo/conversion/plugins/_program.py",
     "py/torch_tensorrt/dynamo/conversion/plugins/_callbacks.py",
     "py/torch_tensorrt/annotation/backends/*/signature*.py",
+    "py/torch_tensorrt/annotation/backends/triton/constants.py",
     "py/torch_tensorrt/annotation/backends/triton/descriptors.py",
     "py/torch_tensorrt/annotation/backends/unread.py",
+    "py/torch_tensorrt/annotation/backends/cutile/host_maps.py",
     "py/torch_tensorrt/annotation/backends/cutedsl/arguments.py",
+    "py/torch_tensorrt/annotation/backends/cutedsl/tensor_maps.py",
+    "py/torch_tensorrt/annotation/backends/cutedsl/words.py",
     "py/torch_tensorrt/annotation/backends/cuda/entry.py",
     "py/torch_tensorrt/annotation/backends/cuda/headers.py",
+    "py/torch_tensorrt/annotation/backends/cuda/scalars.py",
     # The key of a cached kernel, and whether an entry is what was written.
     "py/torch_tensorrt/annotation/_fingerprint.py",
     "py/torch_tensorrt/annotation/_compile/job.py",
@@ -89,6 +94,7 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "py/torch_tensorrt/annotation/_record/operations.py",
         (
             "tests/py/annotation/test_programs.py",
+            "tests/py/test_fuzz.py",
             "tests/py/plugins/test_op_bodies.py",
             "tests/py/plugins/test_taken_apart*.py",
         ),
@@ -97,6 +103,7 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "py/torch_tensorrt/annotation/_steps.py",
         (
             "tests/py/annotation/test_programs.py",
+            "tests/py/test_fuzz.py",
             "tests/py/plugins/test_taken_apart*.py",
             "tests/py/annotation/test_dry_run_steps.py",
         ),
@@ -120,6 +127,39 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "py/torch_tensorrt/annotation/backends/unread.py",
         ("tests/py/annotation/test_constants.py",),
+    ),
+    (
+        "py/torch_tensorrt/annotation/backends/triton/constants.py",
+        ("tests/py/annotation/test_constants.py",),
+    ),
+    (
+        "py/torch_tensorrt/annotation/backends/cutile/host_maps.py",
+        ("tests/py/annotation/test_cutile_tma.py",),
+    ),
+    (
+        "py/torch_tensorrt/annotation/backends/cutedsl/words.py",
+        (
+            "tests/py/annotation/test_cutedsl_arithmetic.py",
+            "tests/py/annotation/test_cutedsl_tensor_maps.py",
+        ),
+    ),
+    (
+        "py/torch_tensorrt/annotation/backends/cutedsl/tensor_maps.py",
+        ("tests/py/annotation/test_cutedsl_tensor_maps.py",),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_code/packed_maps.py",
+        (
+            "tests/py/annotation/test_cutedsl_tensor_maps.py",
+            "tests/py/annotation/test_cutile_tma.py",
+        ),
+    ),
+    (
+        "py/torch_tensorrt/annotation/_code/lowering.py",
+        (
+            "tests/py/annotation/test_cutile_ptx.py",
+            "tests/py/annotation/test_cuda_backend.py",
+        ),
     ),
     (
         "py/torch_tensorrt/annotation/_record/*.py",
@@ -572,6 +612,7 @@ class Runner:
                 **os.environ,
                 "PYTHONPATH": path,
                 "PYTHONDONTWRITEBYTECODE": "1",
+                "TTA_TEST_SAMPLED": "no",  # any test may be the one that notices
                 "TMPDIR": str(self._folder),
             },
             stdin=subprocess.DEVNULL,
