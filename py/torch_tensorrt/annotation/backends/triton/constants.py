@@ -84,9 +84,8 @@ def require_same(signature: Signature, target: GPUTarget, options: Any) -> None:
     def made(values: Values) -> str:
         types = {**signature.types, **dict.fromkeys(values, "constexpr")}
         constants = {**signature.constants, **values}
-        hints = {k: h for k, h in signature.hints.items() if names[k[0]] not in values}
         indexed = {(names.index(name),): value for name, value in constants.items()}
-        source = ASTSource(launch.kernel, types, indexed, hints)
+        source = ASTSource(launch.kernel, types, indexed)  # hints are for what follows
         return _ir(source, target, options)
 
     passed = [a.name for a in launch.arguments if a.name not in signature.constants]
@@ -136,7 +135,7 @@ def _with_arguments(code: str, names: Mapping[int, str]) -> list[str]:
     head, *lines = _lines(code)
     entry = next(line for line in lines if line.startswith("tt.func public"))
     for argument in known:
-        declared = rf"{argument}: i32(?: \{{[^}}]*\}})?"
+        declared = f"{argument}: i32"
         shorter = re.sub(rf", {declared}|{declared}(?:, )?", "", entry)
         lines[lines.index(entry)] = entry = shorter
     return _renamed([head, *lines], known)
