@@ -436,6 +436,31 @@ def test_a_kernel_is_for_the_shapes_of_its_profile(
     assert _launch.holds(Request.of([info], {}, None), [tensor]) is is_held
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_launch_in_pytorch_has_the_kernel_of_the_graph_that_holds_it(
+    op: Define, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    asked: list[Request] = []
+
+    def launch(plugin: Any, request: Request, tensors: list[Tensor]) -> list[Tensor]:
+        asked.append(request)
+        return tensors * count
+
+    monkeypatch.setattr(_launch, "launch", launch)
+    steps = registered[defined(op)].steps
+    assert isinstance(steps, _program.StepOps)
+    engine(lambda x: torch.ops.apart.normalize(x) + 1, DYNAMIC)
+    (structure,) = steps._structures.values()
+    first, name = structure.steps[0], "apart::normalize_step0"
+    for rows in (64, 300):  # within the graph's profile, and beyond
+        x = torch.empty(rows, 2048, dtype=half)
+        made = steps._run_launch(name, first, x)
+        assert made is x if count == 1 else len(made) == count
+    within, beyond = (request.inputs[0] for request in asked)
+    assert within == TensorInfo((Range(2, 64, 256), Range(1024, 4096, 8192)), half)
+    assert beyond == TensorInfo((300, 2048), half)
+
+
 def test_without_the_drivers_bindings_a_launch_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
