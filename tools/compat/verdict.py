@@ -153,7 +153,7 @@ CAUSES = (
     Cause(
         ADDRESS,
         "packs a tensor's address into memory by itself",
-        r"a tensor's address|'__c_pointers__'",
+        r"a tensor's address|__c_pointers__",
     ),
     Cause(
         LIBRARY, "has no kernel for this GPU", r"needs triton|Only SM|not supported on"
