@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,17 @@ def test_a_driver_that_is_too_old_is_named() -> None:
     too_old = r"need PTX ISA 8\.6; the target's driver takes 8\.5\. Name a newer"
     with pytest.raises(UnsupportedKernelError, match=too_old):
         tactics(copy, target="sm_90,ptx_isa=8.5")
+
+
+@pytest.mark.parametrize("block", [(256, 16), (512, 16)])
+def test_triton_copies_a_block_that_is_larger_than_a_box_in_parts(
+    block: tuple[int, int],
+) -> None:
+    def launch(x: Any, out: Any) -> None:
+        copy(x, out, block)
+
+    (tactic,) = tactics(launch, torch.empty(1024, 64, dtype=torch.float16))
+    assert re.findall(r"box_dim\S+ \S+ 1, (\d+);", tactic.code) == ["256", "256"]
 
 
 def test_fills_and_element_types_are_those_of_the_descriptor() -> None:
