@@ -198,6 +198,8 @@ def test_the_verdict_counts_the_tactics_that_are_right(
         "1 of 1 tactic compiles for sm_90, drivers from CUDA 12.5; not run, so what "
         "they compute was not checked."
     )
+    right = replace(report, tactics=report.tactics[:1], against="the reference silu")
+    assert "<span>torch_tensorrt.compile(" in right.to_html()  # code, in lower case
     newer = replace(compiled, least_ptx_isa="9.0")  # than Triton's code for sm_80
     assert "drivers from CUDA 13.0; not run" in newer.verdict
     against = replace(report, against="the reference silu")

@@ -96,9 +96,15 @@ def _head(report: DryRunReport) -> Iterator[str]:
     ):
         if lines:
             tag = "pre" if any("\n" in line for line in lines) else "span"
-            each = (escape(line[:1].upper() + line[1:]) for line in lines)
+            each = (escape(_sentence(line)) for line in lines)
             items = "".join(f"<li><{tag}>{line}</{tag}></li>" for line in each)
             yield f"<h2>{heading}</h2>\n<ul>{items}</ul>"
+
+
+def _sentence(line: str) -> str:
+    """With a capital letter, unless it begins with code."""
+    is_word = line.partition(" ")[0].isalpha()
+    return line[:1].upper() + line[1:] if is_word else line
 
 
 def _plugin(
