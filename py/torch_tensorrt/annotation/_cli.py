@@ -264,13 +264,11 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
 def _reference(options: argparse.Namespace) -> Any:
     """The function that is compared with; what registers the op is imported."""
     name: str = options.reference
-    if ":" not in name:
-        file = Path(options.module)
-        module = file.stem if file.suffix == ".py" else options.module
-        what = f"--reference {name}: it names no module. Write {module}:{name}."
-        raise UsageError(what)
+    file = Path(options.module)
+    module = file.stem if file.suffix == ".py" else options.module
+    full = name if ":" in name else f"{module}:{name}"
     try:
-        if callable(found := pkgutil.resolve_name(name)):
+        if callable(found := pkgutil.resolve_name(full)):
             return found
         raise ValueError("it is not a function")
     except (ImportError, AttributeError, ValueError) as error:
@@ -334,8 +332,11 @@ def read_inputs(options: argparse.Namespace, plugin: Plugin) -> list[TensorInfo 
                 f"annotate it. Write def meta(x, {wrong[0]}: float) there, or int, "
                 "bool or str."
             )
+        each = " ".join(f"--input {name}=8x512:fp16" for name in missing)
         raise UsageError(
-            f"{_list(missing)}: not given. Add --input {missing[0]}=8x512:fp16."
+            f"{_list(missing)}: not given. Add {each}. If {missing[-1]} is a number, "
+            "annotate it in the function that describes the outputs (meta_impl): "
+            f"def meta(x, {missing[-1]}: float)."
         )
     return [_tensor(name, given[name]) if given[name] else None for name in names]
 

@@ -157,7 +157,7 @@ def test_a_dry_run_writes_its_report(
         ("scaling:none", "has no attribute 'none'"),
         ("nowhere:silu", "No module named 'nowhere'"),
         ("scaling:blocks", "it is not a function"),
-        ("scaling", "it names no module. Write scaling:scaling."),
+        ("nothing", "has no attribute 'nothing'"),
     ],
 )
 def test_a_reference_that_is_no_function_is_wrong_usage(

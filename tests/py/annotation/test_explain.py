@@ -423,7 +423,7 @@ def test_blocks_that_are_too_small_stay_in_pytorch(op: Define) -> None:
     assert (found.layers, found.left) == (0, 1)
     assert "at least min_block_size=3 operators" in found.reason
     assert found.error.endswith(SMALLER_BLOCKS)
-    assert f"no engine is large enough. {SMALLER_BLOCKS}" in report.next_steps
+    assert not any("large enough" in step for step in report.next_steps)  # once
     assert report.then == Split(2, 0, 0, {"exp.silu.default": 1, "aten.add.Tensor": 1})
 
 

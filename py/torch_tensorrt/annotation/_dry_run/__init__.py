@@ -224,9 +224,12 @@ def plugin_of(op: str) -> Plugin:
     """
     if (known := registered.get(op)) is None or known.plugin is None:
         others = ", ".join(name for name, other in registered.items() if other.plugin)
+        name, *names = (each.rpartition("::")[2] for each in (op, *registered))
+        near = errors.did_you_mean(name, names)
         raise DryRunError(
             f"{op}: not registered with kernels of its own. Call custom_op({op!r}, "
             f"impl=tta.triton(...)) first. Registered: {others or 'none'}."
+            f"{near}"
         )
     return known.plugin
 

@@ -105,14 +105,17 @@ class ProgramReport(DryRunReport):
             return f"{parts[0]}; not run, so what they compute was not checked."
         how = f"executed on {self.gpu}" if self.gpu else "executed"
         how = "interpreted on the CPU, not run on a GPU" if self.interpreted else how
-        right = sum(run.ok is True for run in self.runs)
+        ran = [run for run in self.runs if run.ok is not None]
+        right = sum(run.ok is True for run in ran)
+        not_run = ", ".join(run.name for run in self.runs if run.ok is None)
+        not_run = f" (not run at {not_run})" if not_run else ""
         tactics = [tactic for launch in self.launches for tactic in launch.tactics]
         well = sum(t.ok and any(s.ok for s in t.shapes) for t in tactics)
         against = f", against {self.against}" if self.against else ""
         if self.interpreted and not self.against:
             against = ", as far as memory accesses show"
         parts.append(
-            f"{how}: right at {right} of {_count(len(self.runs), 'shape')}, with "
+            f"{how}: right at {right} of {_count(len(ran), 'shape')}{not_run}, with "
             f"{well} of {_count(len(tactics), 'tactic')}{against}"
         )
         typical = [run for run in self.runs if run.name in ("opt", "static")]

@@ -145,14 +145,17 @@ class ModelReport:
             names = ", ".join(op.op for op in possible)
             steps.append(f"tta.adopt(model, inputs) registers {names} as above.")
         split = self.then or self.now
-        if split and not split.engines and self.having("plugin", "possible"):
+        is_told = any(SMALLER_BLOCKS in op.error for op in self.ops)
+        can_be = bool(self.having("plugin", "possible"))
+        if split and not split.engines and can_be and not is_told:
             steps.append(f"no engine is large enough. {SMALLER_BLOCKS}")
         if self.ops and not self.target:
             steps.append(
                 "pass target='sm_90', or another, to compile the kernels as well: "
                 "there is no GPU here to do so for."
             )
-        if self.having("plugin", "adopted") and not possible:
+        has_layers = any(op.layers for op in self.having("plugin", "adopted"))
+        if (has_layers or self.having("adopted")) and not possible:
             steps.append(
                 "torch_tensorrt.compile(model, inputs=[...]) makes the plugin layers."
             )
