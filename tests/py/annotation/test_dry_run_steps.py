@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import torch_tensorrt
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.annotation._dry_run.interpret as interpreter
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._dry_run.steps import _fastest, _Outcome
 from torch_tensorrt.annotation._steps import PREVIEW
 from torch_tensorrt.annotation.errors import (
     DryRunError,
@@ -200,6 +203,19 @@ def test_steps_that_are_right_are_right_on_a_gpu(reference: Any) -> None:
     assert run.ok and run.time_us and run.eager_us
     assert all(launch.best is not None for launch in report.launches)
     assert (report.against == "the op's own eager run") is (reference is None)
+
+
+def test_the_fastest_tactics_that_are_right_are_timed_together() -> None:
+    def ran(us: float, ok: bool = True) -> _Outcome:
+        return _Outcome(ok, times={0: (us, 1 / us), 1: (9.0, 1.0)})
+
+    tactics = [{1: None, 2: None, 3: None}, {4: None}]
+    whole: Any = SimpleNamespace(offered=tactics, first=(1, 4))
+    outcomes = {("max", (1, 4)): ran(5.0), ("max", (2, 4)): ran(4.0)}
+    outcomes["max", (3, 4)] = ran(1.0, ok=False)
+    assert _fastest(whole, outcomes, "max") == (2, 4)
+    outcomes = {key: replace(ran, ok=False) for key, ran in outcomes.items()}
+    assert _fastest(whole, outcomes, "max") == (1, 4)
 
 
 @needs_no_gpu
