@@ -245,8 +245,11 @@ class Body:
         """Where the steps compute something else than the body at a shape."""
         values = [numbers(*extents) for extents in shape]
         theirs = [value.clone() for value in values]
-        with bodies.eagerly():
-            expected = [defined(self.source)(*theirs), *theirs]
+        try:
+            with bodies.eagerly():
+                expected = [defined(self.source)(*theirs), *theirs]
+        except Exception:  # it does not take this shape: as_strided past the end, say
+            return None
         returned, written = computed(program, values)
         found = [*returned, *(written.get(i, v) for i, v in enumerate(values))]
         for what, one, other in zip(("out", "x", "y"), found, expected, strict=True):
