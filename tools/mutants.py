@@ -87,6 +87,13 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("tests/py/annotation/test_devices.py",),
     ),
     (
+        "py/torch_tensorrt/annotation/_record/tables.py",
+        (
+            "tests/py/annotation/test_tables.py",
+            "tests/py/annotation/test_triton_wrappers.py",
+        ),
+    ),
+    (
         "py/torch_tensorrt/annotation/_record/descriptor.py",
         ("tests/py/annotation/test_tensor_descriptors.py",),
     ),
