@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,25 +31,36 @@ class Plain:
         self.kernel = kernel
 
 
-def test_what_was_made_is_dropped_from_tables_and_names_are_kept() -> None:
-    made, other = Kernel(), Kernel()
-    with_dict = Entry(made)
-    assert vars(with_dict) == {"kernel": made}
-    plain = Plain(made)
-    table = {
-        1: made,
-        2: (5, made),
-        3: Entry(made),
-        4: with_dict,
-        5: Entry((Entry(made),)),
-        6: other,
-        7: ((((made,),),),),
-        8: plain,
-        "name": made,
-    }
+def with_dict(made: Kernel) -> Entry:
+    entry = Entry(made)
+    assert vars(entry) == {"kernel": made}  # now it has one
+    return entry
+
+
+HELD: dict[str, Callable[[Kernel], Any]] = {
+    "itself": lambda made: made,
+    "in a tuple": lambda made: (5, made),
+    "in an object": Entry,
+    "in an object with a dict": with_dict,
+    "in three": lambda made: Entry((Entry(made),)),
+}
+
+
+@pytest.mark.parametrize("hold", HELD.values(), ids=list(HELD))
+def test_what_was_made_is_dropped_from_tables(hold: Callable[[Kernel], Any]) -> None:
+    made = Kernel()
+    table = {1: hold(made), 2: 3}
     drop([made])
-    assert [*table] == [6, 7, 8, "name"]  # seven is too deep, and eight no table
-    assert plain.kernel is made and with_dict.kernel is made
+    assert table == {2: 3}
+
+
+def test_names_are_kept_and_what_is_no_table() -> None:
+    made = Kernel()
+    deep, plain = ((((made,),),),), Plain(made)
+    table = {1: deep, 2: plain, "name": made}
+    before = dict(table)
+    drop([made])
+    assert table == before and plain.kernel is made
 
 
 def test_a_table_that_holds_itself_is_looked_through() -> None:
