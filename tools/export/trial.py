@@ -33,12 +33,12 @@ VERSION = ("__version__ = '2.14.0.dev0'", "__cuda_version__ = '13.0'")
 VERSION += ("__tensorrt_version__ = '11.1'", "__tensorrt_rtx_version__ = '1.6'")
 
 # This goes before the module that lays this project's files over torch_tensorrt, which
-# every interpreter imports as it starts. After that there is no such module.
+# every interpreter imports as it starts, and is gone afterwards.
 NO_OVERLAY = """
 import sys
 
 def register() -> None:
-    sys.modules[__name__] = None
+    sys.modules.pop(__name__, None)
 """
 
 
