@@ -25,7 +25,8 @@ from checkout import git
 from files import PROJECT, TESTS
 from parts import PARTS
 
-sys.path.insert(0, str(PROJECT / "tools" / "engineless"))
+# Last: a package there is named as one of TensorRT's libraries.
+sys.path.append(str(PROJECT / "tools" / "engineless"))
 import upstream
 
 # What Torch-TensorRT's build writes into its package.
