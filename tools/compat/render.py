@@ -27,7 +27,7 @@ In every op the same sizes are dynamic: batches, rows (the tokens of a batch), a
 
 Without a GPU, torch, Triton and CuTe DSL answer a library's questions about the device as on an H100. Triton is 3.6, which CUDA builds of torch 2.11 bring: flag_gems uses block pointers, which newer ones do not have.
 
-A partial run (`--only`) updates its own ops, so rows may come from different commits, and an op may be accepted by now.
+A partial run (`--only`) updates its own ops, so rows may come from different commits. A run without a GPU keeps what the last one with a GPU executed, as long as the op has as many tactics that compile. CuTe DSL was not on the GPU's machine: there, its kernels ran beside the objects that the libraries' own `cute.compile` had made, host code included.
 """  # noqa: E501
 
 WHY = """## Why ops are refused
