@@ -103,7 +103,7 @@ Matrix products and attention with shared memory over 48 KiB, clusters, scratch 
 """,  # noqa: E501
     "hardware_cutedsl": """## CuTe DSL: what Hopper has
 
-Matrix products with [tensor maps](hardware.md#tensor-maps), timed as Triton's are. *Its own launch* is of CuTe DSL's own PTX, with its attributes and with maps that the CUDA driver makes. CUTLASS's kernels are its examples for Hopper.
+Matrix products and attention with [tensor maps](hardware.md#tensor-maps), timed as Triton's are. *Its own launch* is of CuTe DSL's own PTX, with its attributes and with maps that the CUDA driver makes. CUTLASS's kernels are its examples for Hopper.
 """,  # noqa: E501
 }  # a paragraph of Markdown is one line
 
@@ -136,12 +136,12 @@ def hardware(benchmark: str, introduction: str) -> str:
         parts += [f"{work}:\n", markdown(headings, rows)]
     ran = data["dynamic"]
     equal = sum(shape["bit_equal"] for shape in ran)
-    sizes = dict.fromkeys(" x ".join(map(str, shape["M, N, K"])) for shape in ran)
     if ran:
+        sizes = (shape["M, N, K"] for shape in ran if "M, N, K" in shape)
+        shown = ", ".join(dict.fromkeys(" x ".join(map(str, each)) for each in sizes))
         parts.append(
-            f"With dynamic M, N and K, one binary of each kind of matrix product gave "
-            f"the bits of its own launch at {equal} of {len(ran)} shapes "
-            f"({', '.join(sizes)}).\n"
+            "With dynamic sizes, one binary of each kernel gave the bits of its own "
+            f"launch at {equal} of {len(ran)} shapes{f' ({shown})' if shown else ''}.\n"
         )
     parts += [f"Failed: {what}: {why}\n" for what, why in data["failed"].items()]
     return "\n".join([*parts, ""])
