@@ -52,6 +52,7 @@ TOLERANCE = 0.02  # of an error, relative to the element and the root mean squar
 FP16, FP8 = torch.float16, torch.float8_e4m3fn
 EXAMPLES = "examples/python/CuTeDSL"  # of CUTLASS
 DYNAMIC = "dynamic"  # the profile whose shapes are compared, and not timed
+SMALL = "the tests' kernel"
 Dims = Sequence[Sequence[int]]
 
 
@@ -220,7 +221,7 @@ def kernels(examples: Path | None) -> Iterator[Kernel]:
         return launch
 
     small = of_matrices(TmaGemm(cluster=2, blocks=132), is_batch=False)
-    yield Kernel("the tests' kernel", "matmul", small, products(8, 4096, 8192))
+    yield Kernel(SMALL, "matmul", small, products(8, 4096, 8192))
     changing = "the tests' kernel, which changes its maps"
     yield Kernel(changing, "numbered groups", launch_tma_groups, groups())
     if examples is None:
@@ -596,7 +597,9 @@ def run_all(folder: Path, figures: Figures) -> Iterator[str]:
                 if profile == DYNAMIC:
                     figures.dynamic.append(row)
         if profile != DYNAMIC:
-            timed(found, figures)
+            # Slow kernels let the GPU run the next ones at a higher clock.
+            fast = {name: of for name, of in found.items() if name != SMALL}
+            timed(fast, figures)
         yield f"{work}, {profile}"
 
 
