@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
