@@ -166,9 +166,11 @@ class _Memory:
         if not wrong.any():
             return ""
         first = wrong.argmax()
-        name, end = self._names[tensor[first]], self._ends[tensor[first]]
-        where = "past the end" if last[first] > end else "before the start"
-        return f"{where} of the tensor `{name}`"
+        # The tensor that the same instruction finds elsewhere, or else the next below.
+        meant = tensor[first] if wrong.all() else tensor[(~wrong).argmax()]
+        is_past = last[first] > self._ends[meant]
+        where = "past the end" if is_past else "before the start"
+        return f"{where} of the tensor `{self._names[meant]}`"
 
 
 _memory: ContextVar[_Memory] = ContextVar("_memory")
