@@ -88,7 +88,7 @@ MISTAKES = {
     "wrong output shape": Mistake(
         (("torch.empty_like(x)", "x.new_empty(x.shape[0], x.shape[1] // 2)"),),
         (
-            "0 of 2 tactics right",
+            "0 of 2 tactics in bounds",
             "the kernel writes past the end of the tensor `out_ptr`, at kernels.py:11",
             "Or correct the output's shape in the function that describes it",
         ),

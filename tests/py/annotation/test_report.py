@@ -192,7 +192,8 @@ def test_the_verdict_counts_the_tactics_that_are_right(
     report = replace(report, gpu="NVIDIA X")
     assert report.verdict == (
         "2 of 3 tactics compile for sm_90, drivers from CUDA 12.5; executed on NVIDIA "
-        "X: 1 of 2 tactics right; fastest 4.0 us (tactic 1), 0.01 of a copy's speed."
+        "X: 1 of 2 tactics in bounds, values not compared; fastest 4.0 us (tactic 1), "
+        "0.01 of a copy's speed."
     )
     assert compiled.verdict == (
         "1 of 1 tactic compiles for sm_90, drivers from CUDA 12.5; not run, so what "
@@ -384,8 +385,8 @@ def test_what_was_interpreted_is_not_said_to_have_run() -> None:
     )
     assert report.verdict == (
         "2 of 2 tactics compile for sm_90, drivers from CUDA 12.5; interpreted on the "
-        "CPU, not run on a GPU: 1 of 2 tactics right, 1 not run (not run at max), as "
-        "far as memory accesses show."
+        "CPU, not run on a GPU: 1 of 2 tactics in bounds, 1 not run (not run at max), "
+        "values not compared."
     )
     assert report.notes == (
         "tactic 1 at max; tactic 2 at min, max, not interpreted: it would take long",

@@ -283,6 +283,7 @@ def _launches(report: DryRunReport, tactic: TacticReport) -> str:
 
 _CLASSES = {
     "right": "right",
+    "in bounds": "right",
     "interpreted": "right",
     "WRONG": "wrong",
     "left out": "left",

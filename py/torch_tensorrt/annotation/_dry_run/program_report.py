@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .report import Dims, DryRunReport
+from .report import NOT_COMPARED, Dims, DryRunReport
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,10 @@ class ProgramReport(DryRunReport):
         not_run = f" (not run at {not_run})" if not_run else ""
         tactics = [tactic for launch in self.launches for tactic in launch.tactics]
         well = sum(t.ok and any(s.ok for s in t.shapes) for t in tactics)
-        against = f", against {self.against}" if self.against else ""
-        if self.interpreted and not self.against:
-            against = ", as far as memory accesses show"
+        against = f"against {self.against}" if self.against else NOT_COMPARED
         parts.append(
-            f"{how}: right at {right} of {_count(len(ran), 'shape')}{not_run}, with "
-            f"{well} of {_count(len(tactics), 'tactic')}{against}"
+            f"{how}: {self.well} at {right} of {_count(len(ran), 'shape')}{not_run}, "
+            f"with {well} of {_count(len(tactics), 'tactic')}, {against}"
         )
         typical = [run for run in self.runs if run.name in ("opt", "static")]
         parts += [

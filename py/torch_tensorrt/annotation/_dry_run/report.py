@@ -19,6 +19,8 @@ from ..errors import DryRunError
 
 Dims: TypeAlias = tuple[tuple[int, ...] | None, ...]  # None: an input that is not given
 
+NOT_COMPARED = "values not compared"
+
 
 @dataclass(frozen=True)
 class ShapeReport:
@@ -229,6 +231,11 @@ class DryRunReport:
         return any(s.ok is not None for t in self.tactics for s in t.shapes)
 
     @property
+    def well(self) -> str:
+        """What a tactic is that was run without a fault."""
+        return "right" if self.against else "in bounds"
+
+    @property
     def verdict(self) -> str:
         """The result in a sentence."""
         compiled = [t for t in self.tactics if t.error is None]
@@ -255,9 +262,9 @@ class DryRunReport:
         how = "interpreted on the CPU, not run on a GPU" if self.interpreted else how
         ran = [t for t in compiled if any(s.ok is not None for s in t.shapes)]
         right = sum(tactic.ok for tactic in ran)
-        result = "all right"
+        result = f"all {self.well}"
         if right < len(compiled):
-            result = f"{_share(right, compiled)} right"
+            result = f"{_share(right, compiled)} {self.well}"
         if len(ran) < len(compiled):
             result += f", {len(compiled) - len(ran)} not run"
         not_run = dict.fromkeys(s.name for t in ran for s in t.shapes if s.ok is None)
@@ -265,8 +272,7 @@ class DryRunReport:
             result += f" (not run at {', '.join(not_run)})"
         if self.against:
             return f"{how}: {result}, against {self.against}"
-        memory = ", as far as memory accesses show" if self.interpreted else ""
-        return f"{how}: {result}{memory}"
+        return f"{how}: {result}, {NOT_COMPARED}"
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
 WIDTH = 80  # characters of a summary
-_COLOURS = {"right": "green", "WRONG": "bold red", "left out": "yellow"}
+_COLOURS = {
+    **dict.fromkeys(("right", "in bounds"), "green"),
+    "WRONG": "bold red",
+    "left out": "yellow",
+}
 
 
 def as_text(report: DryRunReport) -> str:
@@ -131,7 +135,7 @@ def result_of(report: DryRunReport, tactic: TacticReport) -> str:
     if any(shape.ok is False for shape in tactic.shapes):
         return "WRONG"
     if (shape := tactic.typical) is None or shape.time_us is None:
-        return "right" if any(s.ok for s in tactic.shapes) else "not run"
+        return report.well if any(s.ok for s in tactic.shapes) else "not run"
     ratio = share_of_copy(report, tactic, shape)
     return f"{shape.time_us:.1f} us" + (f"  {ratio:.2f}" if ratio else "")
 
