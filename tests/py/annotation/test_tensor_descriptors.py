@@ -33,6 +33,7 @@ from torch_tensorrt.annotation.errors import (
     DynamicControlFlowError,
     RecordError,
     UnsupportedKernelError,
+    place,
 )
 
 needs_gpu = pytest.mark.skipif(
@@ -214,7 +215,7 @@ def test_what_does_not_hold_over_the_profile_is_refused(
     message = refusal(described(**does_not), info(*shape))
     assert why in message
     assert message.startswith("kernel copy_kernel, argument `source`, a tensor desc")
-    assert f"made at {__file__}:{LINE} in launch: " in message
+    assert f"made at {place(__file__, LINE)} in launch: " in message
 
 
 # Where `described` makes the descriptor.

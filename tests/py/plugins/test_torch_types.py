@@ -147,7 +147,7 @@ def test_a_memory_format_reaches_the_launch_function() -> None:
 def test_a_value_of_another_type_is_refused() -> None:
     trt_plugins.custom_op("types::cast", impl=tta.triton())
     with pytest.raises(SpecError, match="required"):
-        tactic("types::cast", required=5)
+        tactic("types::cast", required="five")
 
 
 def test_what_has_no_number_is_refused_by_its_type() -> None:
