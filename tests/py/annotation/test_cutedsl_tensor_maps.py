@@ -21,7 +21,6 @@ from kernels import info
 from test_cutedsl_launch_abi import Compilation
 from values import evaluate
 
-from torch_tensorrt.annotation._code.effects import effects
 from torch_tensorrt.annotation._code.ptx import Kind, Slot, parse
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, symbol
@@ -282,11 +281,10 @@ def test_a_matrix_product_of_any_size_is_one_kernel() -> None:
 # --- Kernels that change their maps ---------------------------------------------------
 
 
-def test_a_kernel_changes_copies_of_its_maps() -> None:
-    result = compiled(launch_tma_groups, info(Range(1, 100, 300), 136))
-    assert len(re.findall(r"ld\.global\.v2\.b64 .*%tta_map\d", result.code)) == 2 * 4
-    assert set(effects(result.code).values()) == {"unknown", "stored, loaded"}
-    assert result.scratch == (2 * 128,)
+def test_a_kernel_that_changes_its_maps_is_refused() -> None:
+    """On an H200 one stopped at an address that 128 bytes did not divide."""
+    with pytest.raises(UnsupportedKernelError, match="changes tensor maps while it r"):
+        compiled(launch_tma_groups, info(Range(1, 100, 300), 136))
 
 
 def launch_by_address(x: Any, out: Any) -> None:

@@ -202,6 +202,13 @@ class _Binding:
         Returns:
             The code, and what is in each parameter that is still a tensor map.
         """
+        if "tensormap.replace" in code:
+            raise self.unsupported(
+                "it changes tensor maps while it runs. They must lie at multiples of "
+                f"{SIZE} bytes, and TensorRT does not promise that of a buffer that "
+                "the launch function allocates. Make each map on the host, in a launch "
+                "of its own."
+            )
         match = ptx.find_entry(code)
         declared = list(_PARAMETER.finditer(match["parameters"]))
         sizes = [int(p["count"] or 1) * int(p["bits"]) // 8 for p in declared]
