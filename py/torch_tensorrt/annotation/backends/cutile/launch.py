@@ -94,15 +94,10 @@ def caught_launches(
             if search.made and threading.get_ident() == thread:
                 search.made.append(kernel)  # with the hints that were found
 
-        replaced = [
-            (module, name, original, replacement)
-            for original, replacement in zip(
-                originals, (launch, exhaustive_search), strict=True
-            )
-            for module, name in list(_places(original))
-        ]
-        for module, name, _, replacement in replaced:
-            setattr(module, name, replacement)
+        replaced = list(_places(originals))
+        replacements = dict(zip(originals, (launch, exhaustive_search), strict=True))
+        for module, name, original in replaced:
+            setattr(module, name, replacements[original])
         ct.kernel.__init__ = of_search
         try:
             yield
@@ -110,7 +105,7 @@ def caught_launches(
             active = False
             ct.kernel.__init__ = initialize
             drop(search.made)
-            for module, name, original, _ in replaced:
+            for module, name, original in replaced:
                 setattr(module, name, original)
 
 
@@ -187,20 +182,21 @@ def _copy(config: Any) -> Any:
     return copy.copy(config)
 
 
-def _places(function: Any) -> Iterator[tuple[Any, str]]:
-    """The modules that hold ``function``, and the name each gives it.
+def _places(functions: Sequence[Any]) -> Iterator[tuple[Any, str, Any]]:
+    """The modules that hold one of ``functions``, the name each gives it, and which.
 
     Packages whose version stands for their code make no launches, and have thousands of
-    modules, so they are skipped; all but ``cuda``, where the function comes from.
+    modules, so they are skipped; all but ``cuda``, where the functions come from.
     """
+    wanted = set(map(id, functions))
     for full_name, module in tuple(sys.modules.items()):
         is_cuda = full_name.partition(".")[0] == "cuda"
         if isinstance(module, ModuleType) and (is_cuda or not is_versioned(full_name)):
             # Not module.__dict__, which makes a lazy module load.
             names = ModuleType.__getattribute__(module, "__dict__")
             for name, value in tuple(names.items()):
-                if value is function:
-                    yield module, name
+                if id(value) in wanted:
+                    yield module, name, value
 
 
 def _read_launch(
