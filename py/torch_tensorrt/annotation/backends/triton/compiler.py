@@ -52,7 +52,6 @@ from .compiled import Compiled, drop_compiled, recompiled
 from .constants import require_same
 from .descriptors import described, require_maps
 from .driver import answering_for_target
-from .interpret import interpret
 from .launch import read_launch, returned, undecorated
 from .signature import Signature
 
@@ -211,7 +210,9 @@ class TritonBackend(Backend):
 
     @property
     def interpreter(self) -> Interpreter:
-        """Triton's own."""
+        """Triton's own, whose import takes longer than all that recording needs."""
+        from .interpret import interpret
+
         return interpret
 
 

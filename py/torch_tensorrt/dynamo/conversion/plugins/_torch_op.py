@@ -22,6 +22,10 @@ from torch_tensorrt.annotation.errors import AnnotationError, SpecError
 
 from ._schema import OpSchema, split_name
 
+# torch asks `inspect` for the line that registers a fake kernel. To find the module of
+# a file that it does not know, `inspect` resolves the paths of all that are imported.
+inspect.modulesbyfile[__file__] = __name__
+
 
 def body(op: str) -> Callable[..., Any]:
     """The Python function that runs ``op`` on CUDA.
