@@ -69,6 +69,11 @@ found["quick plugins"] = torch_tensorrt.ENABLED_FEATURES.qdp_plugin
 import torch_tensorrt.annotation as tta
 found["annotation"] = tta.__file__
 print(json.dumps(found))
+
+import warnings
+from torch_tensorrt.annotation import errors
+warnings.warn("not this one")
+errors.warn("my::op: left out")
 """
 
 
@@ -88,6 +93,14 @@ def test_a_plain_script_imports_the_annotation_package(
 ) -> None:
     library = PROJECT / "py/torch_tensorrt/annotation"
     assert script[0]["annotation"] == str(library / "__init__.py")
+
+
+def test_a_warning_is_seen_where_nothing_was_set_up(
+    script: tuple[dict[str, Any], str],
+) -> None:
+    """Torch-TensorRT hands Python's warnings to a logger that has no handler."""
+    assert script[1].endswith("my::op: left out\n")
+    assert "not this one" not in script[1]
 
 
 @here_only

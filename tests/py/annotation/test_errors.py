@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 import threading
 import warnings
 
@@ -44,22 +41,6 @@ def test_an_error_of_a_wrong_value_is_also_pythons(
 
 def test_an_unexpected_error_becomes_the_kind_that_its_stage_has() -> None:
     assert type(as_ours("my::op", KeyError("x"), RecordError)) is RecordError
-
-
-def test_a_warning_is_seen_where_nothing_was_set_up() -> None:
-    """Torch-TensorRT hands Python's warnings to a logger that has no handler."""
-    code = """
-        import warnings, torch_tensorrt
-        from torch_tensorrt.annotation import errors
-        warnings.warn("not this one")
-        errors.warn("my::op: left out")
-        """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stderr.endswith("my::op: left out\n")
-    assert "not this one" not in done.stderr
 
 
 def test_a_warning_is_no_exception_where_warnings_are_errors(
