@@ -49,8 +49,13 @@ def scratch_buffer(grid: Sequence[sympy.Expr], size: int) -> Output:
     The entry rounds its address up, so it is longer by the alignment.
     """
     words = -(-size // WORD.itemsize)
+    return to_align(Output((sympy.Mul(*grid, words),), WORD))
+
+
+def to_align(buffer: Output) -> Output:
+    """The same with room for an entry that rounds its address up."""
     more = SCRATCH_ALIGNMENT // WORD.itemsize
-    return Output((sympy.Mul(*grid, words) + more,), WORD)
+    return Output((sympy.Mul(*in_words(buffer)) + more,), WORD)
 
 
 def in_words(buffer: Output) -> Shape:

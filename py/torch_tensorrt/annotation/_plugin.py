@@ -32,6 +32,7 @@ from ._hidden import (
     in_words,
     scratch_buffer,
     shortage,
+    to_align,
     widest,
 )
 from ._record import Call, as_tensors, buffers, describe, record
@@ -123,7 +124,7 @@ class Tactic:
             return ()
         sizes, grid = self.kernel.scratch, self.kernel.grid
         scratch = (scratch_buffer(grid, size) for size in sizes)
-        return (*self.program.hidden, *scratch)
+        return (*_aligned(self.program.hidden, self.kernel.aligned), *scratch)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -172,6 +173,7 @@ class Plugin:
         self._structures: dict[Request, Structure | None] = {}
         self._hidden: dict[str, tuple[Tactic, frozenset[int]]] = {}
         self._scratch: dict[str, tuple[int, ...]] = {}  # bytes a block, of any kernel
+        self._aligned: dict[str, frozenset[int]] = {}  # buffers, by any kernel
         self._grids: dict[tuple[Request, str], dict[Grid, None]] = {}
         self._room: dict[Any, Room] = {}
 
@@ -623,14 +625,16 @@ class Plugin:
         request, spec, config = _without_profile(request), tactic.spec, tactic.config
         with self._lock:
             scratch = self._scratch.get(tactic.identity, ())
+            aligned = self._aligned.get(tactic.identity, frozenset())
             grids = tuple(self._grids.get((request, tactic.identity), ()))
             # Configs that differ for the compiler alone allocate the same.
             keywords = spec.launch_keywords(config), spec.kernel_keywords(config)
             choice = tactic.choice, tactic.launch
             call = fingerprint(spec.fingerprint, *keywords, choice)
-            key = request, call, scratch and (scratch, tactic.identity, grids)
+            of_kernels = scratch, aligned, grids
+            key = request, call, any(of_kernels) and (tactic.identity, of_kernels)
             if key not in self._room:
-                self._room[key] = self._find_room(tactic, request, scratch, grids)
+                self._room[key] = self._find_room(tactic, request, *of_kernels)
             return self._room[key]
 
     def _find_room(
@@ -638,11 +642,13 @@ class Plugin:
         tactic: Tactic,
         request: Request,
         scratch: Sequence[int],
+        aligned: Collection[int],
         grids: Sequence[Grid],
     ) -> Room:
         """
         Args:
             scratch: bytes a block, of each scratch buffer.
+            aligned: buffers whose addresses are rounded up.
             grids: of kernels that have others than their programs say.
         """
         ranges, failure = any_extents(ranges_of(request.inputs)), ""
@@ -653,7 +659,7 @@ class Plugin:
             failure = failure or str(ran.error or "")
             if (program := ran.program) is None:
                 continue
-            hidden = list(enumerate(program.hidden))
+            hidden = list(enumerate(_aligned(program.hidden, aligned)))
             known = [*(n.grid for n in program.launches if n.grid), *grids]
             for index, size in enumerate(scratch, start=len(hidden)):
                 hidden += [(index, scratch_buffer(grid, size)) for grid in known]
@@ -681,6 +687,9 @@ class Plugin:
             if program.launch.grid != kernel.grid:
                 key = _without_profile(request), tactic.identity
                 self._grids.setdefault(key, {})[kernel.grid] = None
+        if kernel.aligned:
+            known_aligned = self._aligned.get(tactic.identity, frozenset())
+            self._aligned[tactic.identity] = known_aligned.union(kernel.aligned)
         needed = replace(tactic, kernel=kernel).buffers
         room = self.room(tactic, request)
         for index in kernel.hidden:
@@ -712,6 +721,11 @@ class Plugin:
         digest = fingerprint(self.op, dtypes, kernel.digest)
         op = re.sub(r"\W", "_", self.op)
         return f"{op}_t{tactic.number}_{digest[:12]}"
+
+
+def _aligned(buffers: Sequence[Output], which: Collection[int]) -> list[Output]:
+    """``buffers``, where those that an entry aligns have the room for it."""
+    return [to_align(b) if i in which else b for i, b in enumerate(buffers)]
 
 
 def _codes(steps: Sequence[Step]) -> list[Step]:

@@ -967,5 +967,11 @@ TMA_CASES = [
             info(136, Range(1, 4, 40), 8),
         ),
     ),
+    Case(
+        "cute_tma_groups",
+        tta.cutedsl(launch_tma_groups),
+        lambda x: torch.empty_like(x),
+        (info(Range(1, 100, 300), 136),),
+    ),
 ]
 HARDWARE_CASES = [*LARGE_CASES, *TMA_CASES]

@@ -24,6 +24,11 @@ def _scalars(x: torch.Tensor, factor: float) -> torch.Tensor:
     return x * factor + float(rows > 20) + float(rows * columns * is_even)
 
 
+def _groups(x: torch.Tensor, rows: int = 20) -> torch.Tensor:
+    numbers = torch.arange(x.shape[0], device=x.device) // rows
+    return (x.float() + numbers[:, None]).to(x.dtype)
+
+
 REFERENCES: dict[str, Any] = {
     "cute_silu": lambda x: torch.nn.functional.silu(x.float()).to(x.dtype),
     "cute_hadamard": lambda x, y: x * y,
@@ -43,4 +48,5 @@ HARDWARE_REFERENCES: dict[str, Any] = {
     "cute_tma_gemm": lambda a, b: (a.flatten(1) @ b.flatten(1).t()).unflatten(
         1, (-1, 8)
     ),
+    "cute_tma_groups": _groups,
 }

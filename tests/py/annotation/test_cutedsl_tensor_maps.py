@@ -14,13 +14,22 @@ import torch
 
 pytest.importorskip("cutlass", reason="CuTe DSL is not installed")
 
-from cutedsl_kernels import launch_tma_copy, launch_tma_gemm, launch_tma_groups
+from compiled_elsewhere import as_inputs
+from cutedsl_kernels import (
+    launch_tma_copy,
+    launch_tma_gemm,
+    launch_tma_groups,
+    tma_groups_jit,
+)
 from cutedsl_tools import compiled, recorded
 from cutlass.cute.runtime import from_dlpack
 from kernels import info
 from test_cutedsl_launch_abi import Compilation
 from values import evaluate
 
+import torch_tensorrt.annotation as tta
+import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
+from torch_tensorrt.annotation._code.effects import effects
 from torch_tensorrt.annotation._code.ptx import Kind, Slot, parse
 from torch_tensorrt.annotation._target import Target
 from torch_tensorrt.annotation._tensors import Range, symbol
@@ -281,10 +290,49 @@ def test_a_matrix_product_of_any_size_is_one_kernel() -> None:
 # --- Kernels that change their maps ---------------------------------------------------
 
 
-def test_a_kernel_that_changes_its_maps_is_refused() -> None:
+def test_a_kernel_changes_copies_of_its_maps() -> None:
     """On an H200 one stopped at an address that 128 bytes did not divide."""
-    with pytest.raises(UnsupportedKernelError, match="changes tensor maps while it r"):
-        compiled(launch_tma_groups, info(Range(1, 100, 300), 136))
+    result = compiled(launch_tma_groups, info(Range(1, 100, 300), 136))
+    assert len(re.findall(r"ld\.global\.v2\.b64 .*%tta_map\d", result.code)) == 2 * 4
+    assert set(effects(result.code).values()) == {"unknown", "stored, loaded"}
+    assert result.scratch == (2 * 128,)
+    (buffer,) = (slot for slot in result.slots if slot.alignment > 1)
+    assert buffer == Slot(Kind.OUTPUT, 1, alignment=128)  # after the op's only output
+
+
+def test_a_buffer_of_maps_has_the_room_to_align_it() -> None:
+    op, inputs = "my::tma_groups", (info(Range(1, 64, 300), 136),)
+    spec = tta.custom_plugin(
+        tta.cutedsl(launch_tma_groups), lambda x: torch.empty_like(x)
+    )
+    trt_plugins.custom_op(op, impl=spec, supports_dynamic_shapes=True)
+    report = tta.dry_run(op, as_inputs(inputs), "sm_90,ptx_isa=9.0", execute=False)
+    words = 24 * 2 * 128 // 4 + 128 // 4
+    assert report.tactics[0].at((64, 136)).hidden == ((words,), (words,))
+
+
+BLOCKS = 3 * 2 * 4  # of the launch at 64 rows
+
+
+def launch_with_maps(x: Any, maps: Any, out: Any) -> None:
+    tma_groups_jit(*map(from_dlpack, (x, out, maps)), (16, 64), 20)
+
+
+def launch_inside(x: Any, out: Any, start: int = 2) -> None:
+    """The maps begin ``start`` words of 64 bits inside their buffer."""
+    words = x.new_empty(start + BLOCKS * 2 * 16, dtype=torch.int64)[start:]
+    launch_with_maps(x, words.unflatten(0, (BLOCKS, 2, 16)), out)
+
+
+def test_maps_that_an_engine_cannot_align_are_refused() -> None:
+    where = "at multiples of 128 bytes in a buffer that the launch function allocates"
+    x, maps = info(64, 136), info(BLOCKS, 2, 16, dtype=torch.int64)
+    with pytest.raises(UnsupportedKernelError, match=where):
+        compiled(launch_with_maps, x, maps)
+    with pytest.raises(UnsupportedKernelError, match=where):
+        compiled(launch_inside, x)
+    result = compiled(launch_inside, x, start=16)
+    assert Slot(Kind.OUTPUT, 1, offset=128, alignment=128) in result.slots
 
 
 def launch_by_address(x: Any, out: Any) -> None:

@@ -17,7 +17,7 @@ from kernels import launch_add
 
 import torch_tensorrt.annotation as tta
 import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
-from torch_tensorrt.annotation._code.effects import UNKNOWN, effects
+from torch_tensorrt.annotation._code.effects import UNKNOWN, effects, places_of_maps
 from torch_tensorrt.annotation.errors import PTXError, UnsupportedKernelError
 
 ENTRY = """
@@ -54,10 +54,13 @@ ENTRY = """
 """
 
 
+def text_of(*lines: str, before: str = "", after: str = "") -> str:
+    return ENTRY.format(body="\n".join(lines), before=before, after=after)
+
+
 def of(*lines: str, before: str = "", after: str = "") -> tuple[str, ...]:
     """The effects behind x, y and out; x and y are loaded, where no line says more."""
-    text = ENTRY.format(body="\n".join(lines), before=before, after=after)
-    found = effects(text)
+    found = effects(text_of(*lines, before=before, after=after))
     assert list(found) == ["x", "y", "out"]
     return tuple(found.values())
 
@@ -264,6 +267,27 @@ def test_a_copy_by_an_unknown_map_may_store_anywhere(lines: list[str]) -> None:
 def test_a_map_that_nobody_made_may_be_any_tensors() -> None:
     assert of(STORE.format("%rd1")) == (UNKNOWN, UNKNOWN, UNKNOWN)
     assert of(LOAD.format("%rd1")) == ("loaded", "", "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "places"),
+    [
+        ([*MAPS, STORE.format("%rd13")], set()),
+        ([STORE.format("%rd2")], {"y"}),
+        (["add.s64 %rd5, %rd2, %rd4;", ADD.format("%rd5")], {"y"}),
+        (["selp.b64 %rd5, %rd1, %rd2, %p1;", STORE.format("%rd5")], {"x", "y"}),
+        ([*MAPS, "selp.b64 %rd5, %rd12, %rd3, %p1;", LOAD.format("%rd5")],
+         {"y", "out"}),
+        (["ld.global.b64 %rd5, [%rd1];", LOAD.format("%rd5")], {""}),
+    ],
+)  # fmt: skip
+def test_memory_that_holds_maps_is_found(lines: list[str], places: set[str]) -> None:
+    assert places_of_maps(text_of(*lines)) == places
+
+
+def test_a_map_at_an_address_from_memory_may_be_any_tensors() -> None:
+    lines = ("ld.global.b64 %rd5, [%rd1];", STORE.format("%rd5"))
+    assert of(*lines) == (UNKNOWN, UNKNOWN, UNKNOWN)
 
 
 def test_a_map_in_global_memory_is_not_followed() -> None:

@@ -69,14 +69,7 @@ def effects(text: str) -> dict[str, str]:
     An atomic operation does both. Where nothing is done behind it, it is ``COMPARED``
     if the kernel compares its address, and empty if the address makes no difference.
     """
-    plain = without_debug_info(text)
-    entry = parse(plain)
-    body = plain[entry.match.end() : closing_brace(plain, entry.match.end())]
-    pointers = [p.name for p in entry.parameters if p.type.endswith("64")]
-    made = tensor_maps.made(body)
-    reading = _Reading(pointers, _STATEMENT.findall(body), made)
-    for instruction in reading.instructions:
-        reading.use(instruction)
+    reading = _read(text)
     for done in reading.done.values():
         if reading.stores_anywhere and STORED not in done:
             done[UNKNOWN] = None
@@ -86,6 +79,27 @@ def effects(text: str) -> dict[str, str]:
         else ", ".join(done) or (COMPARED if name in reading.compared else "")
         for name, done in reading.done.items()
     }
+
+
+def _read(text: str) -> _Reading:
+    plain = without_debug_info(text)
+    entry = parse(plain)
+    body = plain[entry.match.end() : closing_brace(plain, entry.match.end())]
+    pointers = [p.name for p in entry.parameters if p.type.endswith("64")]
+    made = tensor_maps.made(body)
+    reading = _Reading(pointers, _STATEMENT.findall(body), made)
+    for instruction in reading.instructions:
+        reading.use(instruction)
+    return reading
+
+
+def places_of_maps(text: str) -> set[str]:
+    """The pointers, by name, whose memory holds maps that the kernel copies tensors by.
+
+    Those of the entry's prologue are not among them. The name of a map whose address
+    does not come from a pointer of the entry is empty.
+    """
+    return _read(text).places
 
 
 class _Instruction:
@@ -161,6 +175,7 @@ class _Reading:
         done: by pointer, what is done behind it, in order.
         compared: pointers whose address a comparison sees.
         stores_anywhere: whether it stores to an address that is not understood.
+        places: pointers to memory that holds maps; empty for one that is not known.
     """
 
     def __init__(
@@ -172,6 +187,7 @@ class _Reading:
         self.done: dict[str, dict[str, None]] = {name: {} for name in pointers}
         self.compared: set[str] = set()
         self.stores_anywhere = False
+        self.places: set[str] = set()
         self._may_hold = set(pointers)  # names that may hold an address
         # The name of a parameter is an address of its own, in another state space.
         own: dict[str, Bases]
@@ -187,7 +203,11 @@ class _Reading:
 
     def _relevant(self, found: list[tuple[str, str]]) -> list[_Instruction]:
         names = [frozenset(_NAME.findall(text)) for _, text in found]
-        relevant: dict[int, _Instruction] = {}
+        relevant = {
+            index: _Instruction(*one)
+            for index, one in enumerate(found)
+            if one[0].startswith("cp.") and ".tensor." in one[0]
+        }
         known, count = self._may_hold, 0
         while len(known) > count:
             count = len(known)
@@ -317,7 +337,10 @@ class _Reading:
         elif maps and is_start:
             self._access(self._value(self._maps[maps[0]]), does)
         else:  # any map may be meant, or one that the kernel did not make
-            self._access(self._without_maps(held), (LOADED,))
+            places = self._without_maps(held)
+            self._access(places, (LOADED,))
+            for base in places:
+                self.places.update({name for name, _ in base} or {""})
             for address in self._maps.values():
                 self._access(_mixed(self._value(address)), (UNKNOWN,))
             self.stores_anywhere |= STORED in does

@@ -44,6 +44,7 @@ class Kernel:
         facts: what the compiler knew about the arguments, for people.
         retargeted: the PTX ISA that the code was lowered from, where it was.
         scratch: bytes a block of the grid, of each scratch buffer.
+        aligned: hidden buffers whose address the entry rounds up, by their number.
         effects: by ``"input 0"``, ``"output 0"``, ``"hidden 0"`` and ``"scratch 0"``,
             what :mod:`.effects` finds.
     """
@@ -61,6 +62,7 @@ class Kernel:
     facts: str
     retargeted: str
     scratch: tuple[int, ...]
+    aligned: tuple[int, ...]
     effects: dict[str, str]
     names: tuple[str, ...]
 

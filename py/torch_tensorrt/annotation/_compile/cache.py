@@ -44,7 +44,7 @@ _ABANDONED = 3600.0  # seconds after which a temporary file has no writer any mo
 _LASTING = (errors.ArgumentError, errors.UnsupportedKernelError)
 _REFUSALS = {cls.__name__: cls for cls in _LASTING}
 _EXPRESSIONS = ("grid", "extras")
-_NUMBERS = ("block", "scratch")
+_NUMBERS = ("block", "scratch", "aligned")
 _TYPES = {
     name: get_origin(hint) or hint for name, hint in get_type_hints(Kernel).items()
 }

@@ -28,7 +28,7 @@ from .cache import kernel_cache
 # Part of every cache key. Raise it when a change here makes other code of the same
 # launch: in a backend's signature, in the PTX rewriter, or in the facts that a compiler
 # gets. tests/py/annotation/test_golden.py fails where that is forgotten.
-CODE_GENERATION = 4
+CODE_GENERATION = 5
 
 _UNNAMED = "tta_entry"  # until Kernel.named() gives it a name of its own
 _LOGGER = logging.getLogger(__name__)
@@ -117,6 +117,11 @@ class Job:
             facts=compiled.facts,
             retargeted=compiled.retargeted,
             scratch=compiled.scratch,
+            aligned=tuple(
+                index
+                for index in range(hidden)
+                if any(s.alignment > 1 and s.index == outputs + index for s in slots)
+            ),
             effects=dict(zip(pointers, effects(code).values(), strict=True)),
             registers=assembled.registers,
             spills=assembled.spills,

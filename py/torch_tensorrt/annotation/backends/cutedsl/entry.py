@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import sympy
 from torch.utils._sympy.functions import FloorDiv
 
 from ..._code import ptx
+from ..._code.effects import places_of_maps
 from ..._code.packed_maps import STRIDE_UNIT
 from ..._code.tensor_maps import SIZE, Size, TensorMap, build
 from ..._sizes.facts import bounds, is_condition
@@ -92,6 +94,7 @@ def bind(
     x, y, z = (binding.known(size, "the grid") for size in launch.grid)
     size = binding.constant(launch.shared_memory, "its dynamic shared memory")
     code = _keep_entry(code, launch.kernel)
+    changes_maps = "tensormap.replace" in code
     code, maps = binding.rewrite(code, launch.parameters)
     if maps:
         scratch = Slot(Kind.SCRATCH, len(parameters.scratch))
@@ -99,6 +102,8 @@ def bind(
         code, parameters.slots = built.code, list(built.slots)
         parameters.scratch.append(built.size)
         size = max(size, built.size)
+    if changes_maps:
+        parameters.slots = binding.aligned(code, parameters.slots)
     return abi.CompiledKernel(
         code=code,
         slots=tuple(parameters.slots),
@@ -202,13 +207,6 @@ class _Binding:
         Returns:
             The code, and what is in each parameter that is still a tensor map.
         """
-        if "tensormap.replace" in code:
-            raise self.unsupported(
-                "it changes tensor maps while it runs. They must lie at multiples of "
-                f"{SIZE} bytes, and TensorRT does not promise that of a buffer that "
-                "the launch function allocates. Make each map on the host, in a launch "
-                "of its own."
-            )
         match = ptx.find_entry(code)
         declared = list(_PARAMETER.finditer(match["parameters"]))
         sizes = [int(p["count"] or 1) * int(p["bits"]) // 8 for p in declared]
@@ -237,6 +235,35 @@ class _Binding:
         slots += [slot for slot, _ in maps]
         code = code[: match.start()] + ptx.header(match, match["name"], takes) + body
         return code, {first + index: fields for index, (_, fields) in enumerate(maps)}
+
+    def aligned(self, code: str, slots: Sequence[Slot]) -> list[Slot]:
+        """``slots``, where memory that the kernel changes maps in is aligned for them.
+
+        TensorRT aligns buffers to less, so the entry rounds their addresses up.
+
+        Raises:
+            UnsupportedKernelError: it does so in other memory than buffers that the
+                launch function allocates.
+        """
+        entry, changed = ptx.parse(code), set[Slot]()
+        names = [parameter.name for parameter in entry.parameters]
+        known = dict(zip(names, slots, strict=True))
+        outputs = len(self._parameters.program.outputs)
+        for name in places_of_maps(code):
+            slot = known.get(name, Slot(Kind.UNUSED))
+            is_hidden = slot.kind is Kind.OUTPUT and slot.index >= outputs
+            if slot.kind is not Kind.SCRATCH and (not is_hidden or slot.offset % SIZE):
+                raise self.unsupported(
+                    "it changes tensor maps while it runs, and they are not at "
+                    f"multiples of {SIZE} bytes in a buffer that the launch function "
+                    "allocates, where alone an engine can align them. Allocate one "
+                    "with torch.empty in the launch function, and pass it whole."
+                )
+            changed |= {slot.passed} if is_hidden else set()
+        return [
+            replace(slot, alignment=SIZE) if slot.passed in changed else slot
+            for slot in slots
+        ]
 
     def _map(self, passed: Mapping[int, host.Cell]) -> tuple[Slot, TensorMap]:
         """The tensor that a map is of, and what its fields are set to.
