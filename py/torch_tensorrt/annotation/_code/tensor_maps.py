@@ -351,12 +351,12 @@ def _prologue(
         *(f"st.global.b32 [{p}to+{SIZE * i}], {p}word{i};" for i in range(count)),
         "fence.proxy.tensormap::generic.release.gpu;",
         "bar.warp.sync 0xffffffff;",
+        "fence.proxy.async.shared::cta;",
         *(
             f"fence.proxy.tensormap::generic.acquire.gpu [{p}map{i}], {SIZE};"
             for i in range(count)
         ),
         *(f"prefetch.tensormap [{p}map{i}];" for i in range(count)),
-        "fence.proxy.async.shared::cta;",
         f"{_LABEL}_made:",
         "bar.sync 0;",
     ]
