@@ -13,7 +13,8 @@ The prologue does it as the PTX ISA manual says ("tensormap.replace" and
 zeroes 128 bytes of shared memory for each map and sets the fields there, copies them to
 the block's scratch memory, releases and acquires them, and fetches them. The other
 threads wait at a barrier. The shared memory is the kernel's own, which nothing has used
-yet; a proxy fence orders these writes before those of the accelerator.
+yet; a proxy fence orders these writes before those of the accelerator. It waits for all
+that is under way, so it comes before the maps are fetched.
 
 On an H200, copies by "tensormap.cp_fenceproxy", which are atomic, took longer, and so
 did acquiring in all threads.
