@@ -155,6 +155,15 @@ def test_each_block_has_scratch_memory_for_its_maps() -> None:
     assert "and.b64 %tta_scratch, %tta_scratch, -128;" in code
 
 
+def test_a_map_is_released_acquired_and_fetched_in_this_order() -> None:
+    order = [
+        *("ld.shared", "st.global", "tensormap::generic.release"),
+        *("fence.proxy.async", "tensormap::generic.acquire", "prefetch", "bar.sync 0"),
+    ]
+    _, _, after = launched().partition("$TTA_maps_set:")
+    assert (at := [after.index(part) for part in order]) == sorted(at)
+
+
 def test_an_address_inside_a_tensor_is_put_into_the_map() -> None:
     slots = [replace(SLOTS[0], offset=32), *SLOTS[1:]]
     result = build(KERNEL, slots, {0: FIELDS, 2: FIELDS}, SCRATCH)
