@@ -59,14 +59,36 @@ def test_sixteen_byte_facts_make_wide_loads_without_tma() -> None:
     assert not re.search(r"ld\.global\S*\.v\d", plain)
 
 
-def test_the_hint_against_tma_is_gone_after_the_compilation() -> None:
-    from cuda.tile._ir2bytecode import BytecodeContext
+def row_sums(padding: Any) -> Any:
+    @ct.kernel
+    def row_sum_kernel(x, out):
+        tile = ct.load(x, index=(ct.bid(0), 0), shape=(1, 64), padding_mode=padding)
+        sums = ct.sum(ct.astype(tile, ct.float32), axis=1, keepdims=True)
+        ct.store(out, index=(ct.bid(0), 0), tile=ct.astype(sums, out.dtype))
 
-    before = BytecodeContext.load_store_hints
+    return lambda x, out: ct.launch(
+        torch.cuda.current_stream(), (x.shape[0],), row_sum_kernel, (x, out)
+    )
+
+
+def test_padding_that_a_kernel_leaves_undetermined_is_zero() -> None:
+    """As TMA's is. Else it is what a register held, and 0 times a NaN is no 0."""
+    modes = ct.PaddingMode.UNDETERMINED, ct.PaddingMode.ZERO, ct.PaddingMode.NEG_INF
+    undetermined, zero, other = (
+        compiled(row_sums(mode), info(8, 40), meta=lambda x: x[:, :1]).code
+        for mode in modes
+    )
+    assert undetermined == zero != other
+
+
+def test_how_loads_are_encoded_is_as_before_after_a_compilation() -> None:
+    from cuda.tile._ir2bytecode import BytecodeContext, padding_mode_to_bytecode
+
+    before = BytecodeContext.load_store_hints, dict(padding_mode_to_bytecode)
     matmul(64, 64, 64)
     with pytest.raises(CompileError):
         compiled(kernels.launch_relu, info(8, 30, dtype=torch.int8), opt_level=9)
-    assert BytecodeContext.load_store_hints is before
+    assert (BytecodeContext.load_store_hints, padding_mode_to_bytecode) == before
 
 
 def test_the_block_is_the_one_the_code_requires() -> None:

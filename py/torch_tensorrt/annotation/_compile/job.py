@@ -28,7 +28,7 @@ from .cache import kernel_cache
 # Part of every cache key. Raise it when a change here makes other code of the same
 # launch: in a backend's signature, in the PTX rewriter, or in the facts that a compiler
 # gets. tests/py/annotation/test_golden.py fails where that is forgotten.
-CODE_GENERATION = 6
+CODE_GENERATION = 7
 
 _UNNAMED = "tta_entry"  # until Kernel.named() gives it a name of its own
 _LOGGER = logging.getLogger(__name__)

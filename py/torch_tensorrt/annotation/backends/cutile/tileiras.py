@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cuda.tile import _compile, compilation
-from cuda.tile._ir2bytecode import BytecodeContext
+from cuda.tile import PaddingMode, _compile, compilation
+from cuda.tile._ir2bytecode import BytecodeContext, padding_mode_to_bytecode
 
 from ... import errors
 from ..._code.lowering import sections
@@ -104,7 +104,7 @@ def compile_cubin(
             compilation.CallingConvention.cutile_python_v2(),
             re.sub(r"\W", "_", launch.name, flags=re.ASCII),
         )
-        with _without_tma() if has_tma and not tma else contextlib.nullcontext():
+        with _encoded(without_tma=has_tma and not tma):
             compilation.export_kernel(
                 kernel, [signature], output, gpu_code=arch, output_format="cubin"
             )
@@ -118,23 +118,35 @@ def compile_cubin(
 
 
 @contextlib.contextmanager
-def _without_tma() -> Iterator[None]:
-    """Every load and store says ``allow_tma=False``, for this thread's compilation.
+def _encoded(without_tma: bool) -> Iterator[None]:
+    """How loads and stores are encoded, for this thread's compilation.
 
-    cuTile has no option for it, so the function that encodes the hint is replaced.
-    cuTile compiles under a lock, which is held here: no other compilation sees it.
+    A load whose padding the kernel leaves undetermined pads with zero. The compiler may
+    choose the padding, and its TMA loads fill in zero, so kernels come to rely on that.
+    Its other loads leave in a register what was there, which differs from launch to
+    launch.
+
+    Args:
+        without_tma: whether every load and store says ``allow_tma=False``.
+
+    cuTile has no options for these, so what encodes them is replaced. cuTile compiles
+    under a lock, which is held here: no other compilation sees it.
     """
     with _compile._compiler_lock:
-        original = BytecodeContext.load_store_hints
+        hints, paddings = BytecodeContext.load_store_hints, padding_mode_to_bytecode
+        undetermined = paddings[PaddingMode.UNDETERMINED]
 
-        def hints(self: Any, latency: Any, allow_tma: Any) -> Any:
-            return original(self, latency, False)
+        def hints_without_tma(self: Any, latency: Any, allow_tma: Any) -> Any:
+            return hints(self, latency, False)
 
-        BytecodeContext.load_store_hints = hints
+        if without_tma:
+            BytecodeContext.load_store_hints = hints_without_tma
+        paddings[PaddingMode.UNDETERMINED] = paddings[PaddingMode.ZERO]
         try:
             yield
         finally:
-            BytecodeContext.load_store_hints = original
+            BytecodeContext.load_store_hints = hints
+            paddings[PaddingMode.UNDETERMINED] = undetermined
 
 
 # --- The PTX inside a CUBIN -----------------------------------------------------------
