@@ -25,6 +25,7 @@ import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 
 from . import gpu, packages
 from .case import Case
+from .own import OwnLaunch, compare_determined
 from .verdict import Outcome
 
 MODES = ("static", "dynamic")
@@ -64,12 +65,16 @@ def run(case: Case, limit_s: float, executes: bool) -> dict[str, dict[str, Any]]
     """The outcome of each mode, as ``results.json`` has it."""
     # A fork does not wait for torch to be imported, but CUDA does not survive one.
     context: Any = multiprocessing.get_context("spawn" if executes else "fork")
-    receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_try, args=(case, executes, sending))
-    process.start()
-    sending.close()
-    results = {mode: _result(receiving, process, limit_s) for mode in MODES}
-    process.join()
+    results = {}
+    # Where an op ran, its library keeps configs, which the next recording would find.
+    for modes in [(mode,) for mode in MODES] if executes else [MODES]:
+        receiving, sending = context.Pipe(duplex=False)
+        process = context.Process(target=_try, args=(case, modes, executes, sending))
+        process.start()
+        sending.close()
+        for mode in modes:
+            results[mode] = _result(receiving, process, limit_s)
+        process.join()
     return results
 
 
@@ -86,12 +91,13 @@ def _result(receiving: Connection, process: Any, limit_s: float) -> dict[str, An
     return Outcome.failed(failure).to_json()
 
 
-def _try(case: Case, executes: bool, sending: Connection) -> None:
-    """In the child: load the library, register the op, dry-run it both ways."""
+def _try(case: Case, modes: Sequence[str], executes: bool, sending: Connection) -> None:
+    """In the child: load the library, register the op, dry-run it in each mode."""
     os.setsid()
     logs = packages.FOLDER.parent / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    log = os.open(logs / f"{case.op[8:]}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    name = "_".join([case.op[8:], *modes])
+    log = os.open(logs / f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:
@@ -99,10 +105,10 @@ def _try(case: Case, executes: bool, sending: Connection) -> None:
         op = _register(case, body)
     except Exception as error:
         outcome = Outcome.of(error)
-        for _ in MODES:
+        for _ in modes:
             sending.send(outcome.to_json())
         return
-    for mode in MODES:
+    for mode in modes:
         try:
             outcome = _dry_run(case, op, body, mode, executes)
         except Exception as error:
@@ -177,17 +183,18 @@ def _dry_run(
         else torch.empty(tensor.shape(opt), dtype=tensor.dtype, device="meta")
         for tensor in case.inputs.values()
     ]
-    return Outcome.of_report(
-        tta.dry_run(
-            op,
-            inputs,
-            gpu.TARGET,
-            tolerance=case.tolerance,
-            execute=executes,
-            reference=body if executes and not case.mutates else None,
-            make_inputs=lambda dims: [
-                tensor.random(shape)
-                for tensor, shape in zip(case.inputs.values(), dims, strict=True)
-            ],
-        )
+    own = OwnLaunch(body, case.tolerance) if executes and not case.mutates else None
+    compare_determined()
+    report = tta.dry_run(
+        op,
+        inputs,
+        gpu.TARGET,
+        tolerance=case.tolerance,
+        execute=executes,
+        reference=own,
+        make_inputs=lambda dims: [
+            tensor.random(shape)
+            for tensor, shape in zip(case.inputs.values(), dims, strict=True)
+        ],
     )
+    return Outcome.of_report(report, own.undetermined if own else 0)

@@ -27,6 +27,8 @@ class Outcome:
         where: the last frame of the traceback, for a failure.
         tactics, compiled: how many there are, and how many of them compile.
         executed: how many ran, and were right at every shape.
+        undetermined: the most elements at a shape that the library's own launch leaves
+            to chance. They are not compared.
     """
 
     status: str
@@ -37,6 +39,7 @@ class Outcome:
     tactics: int = 0
     compiled: int = 0
     executed: int = 0
+    undetermined: int = 0
 
     @classmethod
     def none(cls) -> Outcome:
@@ -57,7 +60,7 @@ class Outcome:
         return cls("failed", first_sentence(text), kind, where=where)
 
     @classmethod
-    def of_report(cls, report: Any) -> Outcome:
+    def of_report(cls, report: Any, undetermined: int = 0) -> Outcome:
         tactics = [t for launch in report.launches for t in launch.tactics]
         compiled = [t for t in tactics if not t.error]
         ran = [t for t in compiled if any(s.ok is not None for s in t.shapes)]
@@ -66,6 +69,7 @@ class Outcome:
             "tactics": len(tactics),
             "compiled": len(compiled),
             "executed": len(right),
+            "undetermined": undetermined,
         }
         runs = getattr(report, "runs", ())  # of all steps, in an op of several
         wrong = [r.failure for r in runs if r.failure]
@@ -91,8 +95,8 @@ def with_executed(
     for mode, outcome in outcomes.items():
         last, numbers = before.get(mode, {}), ("status", "tactics", "compiled")
         same = all(outcome.get(name) == last.get(name) for name in numbers)
-        executed = {"executed": last["executed"]} if same and "executed" in last else {}
-        kept[mode] = {**outcome, **executed}
+        ran = {n: last[n] for n in ("executed", "undetermined") if same and n in last}
+        kept[mode] = {**outcome, **ran}
     return kept
 
 

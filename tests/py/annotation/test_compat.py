@@ -21,11 +21,13 @@ import torch
 from kernels import launch_silu
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from torch_tensorrt.annotation._dry_run import case as one_launch
+from torch_tensorrt.annotation._dry_run import steps as several_launches
 from torch_tensorrt.annotation.errors import RecordError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 
-from compat import packages, render, run
+from compat import own, packages, render, run
 from compat.case import KINDS, Case, Library, all_cases
 from compat.verdict import YET, Outcome, cause_of, first_sentence, with_executed
 
@@ -158,6 +160,43 @@ def test_a_refusal_is_not_a_failure() -> None:
     assert {r["status"] for r in failed.values()} == {"failed"}
 
 
+def launched(x: torch.Tensor, written: int = 99) -> torch.Tensor:
+    out = torch.empty_like(x)
+    out[:written] = x[:written]
+    return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int32, torch.bool])
+def test_what_the_own_launch_leaves_to_chance_is_not_compared(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (one_launch, several_launches):
+        monkeypatch.setattr(module, "compare", module.compare)
+    own.compare_determined()
+    launch = own.OwnLaunch(launched, None)
+    (expected,) = launch(torch.ones(100, dtype=dtype))
+    assert launch.undetermined == 1
+    found = torch.ones(100, dtype=dtype)
+    found[99] = 0
+    for module in (one_launch, several_launches):
+        assert not module.compare(found, expected).message
+    found[0] = 0
+    message = one_launch.compare(found, expected).message
+    assert message.startswith("1 of 100 elements are wrong, the first at [0]")
+
+
+def test_sums_in_another_order_are_determined() -> None:
+    noise = iter((0.0, 1e-6))
+    launch = own.OwnLaunch(lambda x: x + next(noise), None)
+    launch(torch.randn(100))
+    assert launch.undetermined == 0
+
+
+def test_an_own_launch_that_leaves_much_to_chance_is_a_failure() -> None:
+    with pytest.raises(ValueError, match="differ in 20 of 100 elements"):
+        own.OwnLaunch(lambda x: launched(x, 80), None)(torch.randn(100))
+
+
 def test_a_tactic_that_is_wrong_is_a_failure() -> None:
     def tactic(*ok: bool | None, error: str = "") -> Any:
         shapes = [SimpleNamespace(ok=o, failure="off by one. Much.") for o in ok]
@@ -176,9 +215,10 @@ def test_a_tactic_that_is_wrong_is_a_failure() -> None:
 
 
 def test_what_ran_on_a_gpu_is_kept_while_the_op_compiles_as_it_did() -> None:
-    before = {"static": Outcome("in", tactics=3, compiled=2, executed=2).to_json()}
+    ran = Outcome("in", tactics=3, compiled=2, executed=2, undetermined=1)
+    before = {"static": ran.to_json()}
     same = {"static": Outcome("in", tactics=3, compiled=2).to_json()}
-    assert with_executed(same, before)["static"]["executed"] == 2
+    assert with_executed(same, before) == before
     for changed in (Outcome("in", tactics=3, compiled=3), Outcome("refused")):
         found = with_executed({"static": changed.to_json()}, before)
         assert "executed" not in found["static"]
