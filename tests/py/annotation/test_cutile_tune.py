@@ -120,20 +120,8 @@ def test_a_function_may_keep_what_it_found() -> None:
     assert program.launch.choices == ((("config", 128),), (("config", 256),))
 
 
-CACHED: list[list[Any]] = [
-    SPACES["tuples"],
-    SPACES["dicts"],
-    [SimpleNamespace(tile=128), SimpleNamespace(tile=256)],
-]
-
-
-@pytest.mark.parametrize("space", CACHED, ids=["tuples", "dicts", "namespaces"])
-@pytest.mark.parametrize("rows", [8, DYNAMIC], ids=["static", "dynamic"])
-def test_a_cache_of_what_was_found_is_looked_through(
-    space: list[Any], rows: Any
-) -> None:
-    cache: dict[Any, Any] = {}
-    users = {(0, "users"): space[0]}
+def caching(cache: dict[Any, Any], space: Any) -> Callable[..., None]:
+    """A launch function that keeps what a search finds."""
 
     def launch_fn(x: Any, out: Any) -> None:
         stream, flat, count = torch.cuda.current_stream(), x.view(-1), x.numel()
@@ -152,6 +140,24 @@ def test_a_cache_of_what_was_found_is_looked_through(
         tile = tile_of(config)
         ct.launch(stream, (ct.cdiv(count, tile),), kernel, (out.view(-1), flat, tile))
 
+    return launch_fn
+
+
+CACHED: list[list[Any]] = [
+    SPACES["tuples"],
+    SPACES["dicts"],
+    [SimpleNamespace(tile=128), SimpleNamespace(tile=256)],
+]
+
+
+@pytest.mark.parametrize("space", CACHED, ids=["tuples", "dicts", "namespaces"])
+@pytest.mark.parametrize("rows", [8, DYNAMIC], ids=["static", "dynamic"])
+def test_a_cache_of_what_was_found_is_looked_through(
+    space: list[Any], rows: Any
+) -> None:
+    cache: dict[Any, Any] = {}
+    users = {(0, "users"): space[0]}
+    launch_fn = caching(cache, space)
     choices = recorded(launch_fn, info(rows, 30)).launch.choices
     assert len(choices) == 2
     for choice, tile in zip(choices, (128, 256), strict=True):
@@ -161,6 +167,17 @@ def test_a_cache_of_what_was_found_is_looked_through(
         assert found.launch.arguments[2] == Constant("TILE", tile)
         assert found.launch.kernel.options.occupancy == 2
     assert users == {(0, "users"): space[0]}
+
+
+def test_what_a_search_found_before_is_not_looked_at() -> None:
+    """As in a process that runs the op, and then compiles it."""
+    found = SimpleNamespace(tile=512), relu_kernel.replace_hints(occupancy=4)
+    before = {(240, torch.float16): found}
+    cache = dict(before)
+    launch_fn = caching(cache, CACHED[2])
+    choices = recorded(launch_fn, info(DYNAMIC, 30)).launch.choices
+    assert choices == ((("tile", 128),), (("tile", 256),))
+    assert cache == before
 
 
 @pytest.mark.parametrize(

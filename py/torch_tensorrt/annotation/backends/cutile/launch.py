@@ -22,7 +22,7 @@ from cuda.tile import tune
 from ..._fingerprint import is_versioned
 from ..._record.program import Keywords
 from ..._record.recording import is_chosen_for, next_launch
-from ..._record.tables import drop
+from ..._record.tables import cold, drop, take_out
 from ...errors import ArgumentError
 from .. import CaughtLaunch, OnLaunch
 from ..abi import unlaunchable
@@ -72,15 +72,20 @@ def caught_launches(
         overrides: parameters of the kernel that a config sets, or the config that a
             search finds.
     """
-    with _recording:
+    with _recording, cold():
         thread, active, search = threading.get_ident(), True, Search(overrides or {})
         originals = ct.launch, tune.exhaustive_search
+        new: dict[int, ct.kernel] = {}  # made meanwhile
         initialize = ct.kernel.__init__
 
         def launch(*args: Any, **keywords: Any) -> None:
             # A module that is imported meanwhile keeps this function for good.
             if active and threading.get_ident() == thread:
-                on_launch(_read_launch(search, *args, **keywords))
+                caught = _read_launch(search, *args, **keywords)
+                kernel = caught.kernel.kernel
+                if id(kernel) not in new and not _is_global(kernel):
+                    take_out(kernel)  # of a table of what an earlier search found
+                on_launch(caught)
             else:
                 originals[0](*args, **keywords)
 
@@ -91,6 +96,7 @@ def caught_launches(
 
         def of_search(kernel: ct.kernel, *args: Any, **keywords: Any) -> None:
             initialize(kernel, *args, **keywords)
+            new[id(kernel)] = kernel
             if search.made and threading.get_ident() == thread:
                 search.made.append(kernel)  # with the hints that were found
 
@@ -107,6 +113,12 @@ def caught_launches(
             drop(search.made)
             for module, name, original in replaced:
                 setattr(module, name, original)
+
+
+def _is_global(kernel: ct.kernel) -> bool:
+    """Whether a module has it under its name. Others may be in a table alone."""
+    function = kernel._pyfunc
+    return function.__globals__.get(function.__name__) is kernel
 
 
 class Search:
