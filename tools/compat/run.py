@@ -65,16 +65,12 @@ def run(case: Case, limit_s: float, executes: bool) -> dict[str, dict[str, Any]]
     """The outcome of each mode, as ``results.json`` has it."""
     # A fork does not wait for torch to be imported, but CUDA does not survive one.
     context: Any = multiprocessing.get_context("spawn" if executes else "fork")
-    results = {}
-    # Where an op ran, its library keeps configs, which the next recording would find.
-    for modes in [(mode,) for mode in MODES] if executes else [MODES]:
-        receiving, sending = context.Pipe(duplex=False)
-        process = context.Process(target=_try, args=(case, modes, executes, sending))
-        process.start()
-        sending.close()
-        for mode in modes:
-            results[mode] = _result(receiving, process, limit_s)
-        process.join()
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_try, args=(case, executes, sending))
+    process.start()
+    sending.close()
+    results = {mode: _result(receiving, process, limit_s) for mode in MODES}
+    process.join()
     return results
 
 
@@ -91,13 +87,12 @@ def _result(receiving: Connection, process: Any, limit_s: float) -> dict[str, An
     return Outcome.failed(failure).to_json()
 
 
-def _try(case: Case, modes: Sequence[str], executes: bool, sending: Connection) -> None:
-    """In the child: load the library, register the op, dry-run it in each mode."""
+def _try(case: Case, executes: bool, sending: Connection) -> None:
+    """In the child: load the library, register the op, dry-run it both ways."""
     os.setsid()
     logs = packages.FOLDER.parent / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    name = "_".join([case.op[8:], *modes])
-    log = os.open(logs / f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    log = os.open(logs / f"{case.op[8:]}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:
@@ -105,10 +100,10 @@ def _try(case: Case, modes: Sequence[str], executes: bool, sending: Connection) 
         op = _register(case, body)
     except Exception as error:
         outcome = Outcome.of(error)
-        for _ in modes:
+        for _ in MODES:
             sending.send(outcome.to_json())
         return
-    for mode in modes:
+    for mode in MODES:
         try:
             outcome = _dry_run(case, op, body, mode, executes)
         except Exception as error:
