@@ -171,6 +171,7 @@ class Case:
         sizes: ranges of the named extents.
         mutates: names of inputs that the library's launcher writes.
         tolerance: of ``dry_run``, where an output needs one of its own.
+        limit_s: the seconds that a mode may take, where it takes more than others.
     """
 
     library: str
@@ -183,6 +184,7 @@ class Case:
     sizes: Mapping[str, Range]
     mutates: tuple[str, ...] = ()
     tolerance: float | None = None
+    limit_s: float = 0
 
     @property
     def id(self) -> str:
@@ -256,6 +258,7 @@ class Library:
         out: str | tuple[str, ...] = (),
         mutates: str = "",
         tolerance: float | None = None,
+        limit_s: float = 0,
         **described: str | int | Range,
     ) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
         inputs = {n: Tensor.of(d) for n, d in described.items() if isinstance(d, str)}
@@ -282,6 +285,7 @@ class Library:
                 sizes,
                 tuple(mutates.split()),
                 tolerance,
+                limit_s,
             )
             _check(case)
             self.cases.append(case)

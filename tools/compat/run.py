@@ -43,7 +43,7 @@ def run_all(
     """The outcome of each case, in the order in which they are done.
 
     Args:
-        limit_s: for a mode of an op.
+        limit_s: for a mode of an op that has no larger limit itself.
         jobs: ops to try at a time.
         stop_after_s: no op starts later.
     """
@@ -69,6 +69,7 @@ def run(case: Case, limit_s: float, executes: bool) -> dict[str, dict[str, Any]]
     process = context.Process(target=_try, args=(case, executes, sending))
     process.start()
     sending.close()
+    limit_s = max(limit_s, case.limit_s)
     results = {mode: _result(receiving, process, limit_s) for mode in MODES}
     process.join()
     return results

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -141,8 +142,9 @@ def test_a_library_that_ends_the_process_is_a_failure() -> None:
 @forks
 @without_gpu
 def test_an_op_that_takes_too_long_is_a_failure() -> None:
-    results = run.run(case_of(lambda: time.sleep(60)), 0.2, executes=False)
-    assert results["static"]["error"] == "it took more than 0 seconds"
+    slow = replace(case_of(lambda: time.sleep(60)), limit_s=0.6)
+    results = run.run(slow, 0.2, executes=False)
+    assert results["static"]["error"] == "it took more than 1 seconds"
     assert results["dynamic"]["status"] == "failed"
 
 
