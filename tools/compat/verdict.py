@@ -185,7 +185,7 @@ def first_sentence(text: str) -> str:
     text = re.sub(r"^compat::\w+(, |: )?", "", " ".join(text.split()))
     text = re.sub(r"launch function [\w.]+<locals>\.\S+ \(\S+\)", "the launcher", text)
     text = re.sub(
-        r"(?<![\w/])/[\w./-]*?/(site|site-packages|compat|python3\.\d+)/", "", text
+        r"(?<![\w./-])[\w./-]*?/(site|site-packages|compat|python3\.\d+)/", "", text
     )
     text = re.split(r"(?<=[^.]\.) (?=[A-Z`])", text, maxsplit=1)[0]
     # A compiler quotes the kernel first, and says what is wrong with it in the end.
