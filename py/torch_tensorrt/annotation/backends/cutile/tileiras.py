@@ -122,9 +122,9 @@ def _encoded(without_tma: bool) -> Iterator[None]:
     """How loads and stores are encoded, for this thread's compilation.
 
     A load whose padding the kernel leaves undetermined pads with zero. The compiler may
-    choose the padding, and its TMA loads fill in zero, so kernels come to rely on that.
-    Its other loads leave in a register what was there, which differs from launch to
-    launch.
+    choose the padding, and TMA and ``cp.async`` fill in zero, so kernels come to rely
+    on that. An ordinary load leaves in a register what was there, which differs from
+    launch to launch.
 
     Args:
         without_tma: whether every load and store says ``allow_tma=False``.
