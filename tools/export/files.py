@@ -30,6 +30,7 @@ PLACES = (
     *((f"{package}/", f"{package}/") for package in LIBRARY),
     ("tests/py/conftest.py", f"{TESTS}/conftest.py"),
     ("tests/py/plugins/", f"{TESTS}/plugins/"),
+    ("tools/fuzz_bodies.py", f"{TESTS}/plugins/fuzz_bodies.py"),  # a test takes it
     # A package named kernels, upstream's, goes before a module of that name.
     ("tests/py/annotation/kernels.py", f"{TESTS}/sample_kernels.py"),
     ("tests/py/annotation/", f"{TESTS}/"),
