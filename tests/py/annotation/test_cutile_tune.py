@@ -207,11 +207,14 @@ def test_a_cache_of_the_kernels_that_were_found_is_looked_through(
         ct.launch(torch.cuda.current_stream(), (1,), cache[x.dtype], args)
 
     SPACE = [SimpleNamespace(occupancy=2), SimpleNamespace(occupancy=4)]
-    for _ in range(2):
+    ran = {torch.float16: with_hints(occupancy=8)}  # before it is recorded
+    for before in ({}, {}, ran):
+        cache |= before
         for choice in recorded(launch_fn, info(8, 30)).launch.choices:
             call = Call(overrides=dict(choice))
             found = record(backend("cutile"), launch_fn, like, [info(8, 30)], call)
             assert dict(choice) == {"occupancy": found.launch.kernel.options.occupancy}
+            assert cache == before
 
 
 def test_the_kernel_that_several_searches_find_fastest_is_launched() -> None:

@@ -81,11 +81,11 @@ def caught_launches(
         def launch(*args: Any, **keywords: Any) -> None:
             # A module that is imported meanwhile keeps this function for good.
             if active and threading.get_ident() == thread:
-                caught = _read_launch(search, *args, **keywords)
-                kernel = caught.kernel.kernel
-                if id(kernel) not in new and not _is_global(kernel):
-                    take_out(kernel)  # of a table of what an earlier search found
-                on_launch(caught)
+                for kernel in args[2:3]:
+                    is_old = isinstance(kernel, ct.kernel) and id(kernel) not in new
+                    if is_old and not _is_global(kernel):
+                        take_out(kernel)  # of a table of what a search found before
+                on_launch(_read_launch(search, *args, **keywords))
             else:
                 originals[0](*args, **keywords)
 
