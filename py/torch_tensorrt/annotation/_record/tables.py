@@ -37,20 +37,23 @@ def drop(made: Iterable[Any]) -> None:
 
 
 def _tables(values: list[Any]) -> list[dict[Any, Any]]:
-    """The dicts that hold them, themselves or in tuples and dataclasses."""
+    """The dicts that hold them, themselves or in tuples and dataclasses.
+
+    Each search for referrers walks all objects of the process, so there is one for all
+    objects of a level, and one for all dicts of attributes.
+    """
     found: dict[int, dict[Any, Any]] = {}
-    held: list[Any] = values
+    seen, held = set(map(id, values)), values
     for _ in range(_DEEPEST + 1):
-        outer: list[Any] = []
-        for holder in gc.get_referrers(*held) if held else ():
-            cls = type(holder)  # isinstance runs some objects' own code
-            if issubclass(cls, dict):
-                found[id(holder)] = holder
-                if _is_attributes(holder):
-                    outer += filter(_is_open, gc.get_referrers(holder))
-            elif _is_open(holder):
-                outer.append(holder)
-        held = outer
+        holders = gc.get_referrers(*held) if held else []
+        # isinstance runs some objects' own code.
+        dicts = (h for h in holders if issubclass(type(h), dict))
+        tables = [table for table in dicts if id(table) not in found]
+        found.update((id(table), table) for table in tables)
+        if attributes := [*filter(_is_attributes, tables)]:
+            holders += gc.get_referrers(*attributes)
+        held = [h for h in holders if _is_open(h) and id(h) not in seen]
+        seen.update(map(id, held))
     return [*found.values()]
 
 

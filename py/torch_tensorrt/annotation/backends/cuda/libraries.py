@@ -45,6 +45,7 @@ def standing_in() -> Iterator[None]:
             yield
         finally:
             drop(made)  # cuda.core launches nothing but its own
+            made.clear()
 
 
 def _held_by_users(stand_ins: dict[int, Any]) -> Iterator[Swap]:
