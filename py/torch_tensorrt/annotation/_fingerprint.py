@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, product
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import sympy
@@ -341,15 +342,29 @@ def _is_users(value: FunctionType | ModuleType) -> bool:
 # --- The text of a function, as it runs in this process -------------------------------
 
 
+_texts: WeakKeyDictionary[FunctionType, tuple[CodeType, str]] = WeakKeyDictionary()
+
+
 def _source(function: FunctionType, code: CodeType, as_it_runs: bool) -> list[str]:
     """The text of ``function``; its bytecode where the text does not say it all."""
-    text, bytecode = "", _bytecode(code)
-    if function.__name__ != "<lambda>":  # the lines of a lambda may hold several
-        with contextlib.suppress(OSError, TypeError):  # typed in, or made by exec
-            text = textwrap.dedent(inspect.getsource(code))
-    file = "".join(linecache.getlines(code.co_filename)) if as_it_runs else ""
+    text, bytecode = _text(function, code), _bytecode(code)
+    file = ""
+    if as_it_runs:
+        linecache.checkcache(code.co_filename)
+        file = "".join(linecache.getlines(code.co_filename))
     is_edited = as_it_runs and (code.co_firstlineno, bytecode) not in _functions(file)
     return [text, bytecode] if is_edited or not text else [text]
+
+
+def _text(function: FunctionType, code: CodeType) -> str:
+    """What ``inspect`` says, which takes the tokenizer; a replay asks at each shape."""
+    known, text = _texts.get(function, (None, ""))
+    if known is not code:
+        if function.__name__ != "<lambda>":  # the lines of a lambda may hold several
+            with contextlib.suppress(OSError, TypeError):  # typed in, or made by exec
+                text = textwrap.dedent(inspect.getsource(code))
+        _texts[function] = code, text
+    return text
 
 
 @functools.lru_cache(64)

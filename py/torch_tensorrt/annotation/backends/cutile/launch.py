@@ -12,6 +12,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -265,6 +266,7 @@ def _read_launch(
     )
 
 
+@lru_cache(1024)
 def _unread(function: Callable[..., Any]) -> frozenset[str]:
     """Parameters that the body of a kernel never reads, if it has a source."""
     if hasattr(function, "__wrapped__"):
