@@ -13,6 +13,9 @@ runs all of them always, and with ``TTA_TEST_SAMPLED=no`` no file is sampled.
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import os
 import subprocess
 import sys
@@ -29,6 +32,15 @@ import torch
 TESTS = Path(__file__).parent
 FOLDERS = {str(path.parent) for path in TESTS.rglob("test_*.py")} - {str(TESTS)}
 sys.path[:0] = sorted(FOLDERS)
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Spare a worker's garbage collector the libraries' objects, half a million:
+    # Torch-TensorRT collects after each model, and a recording looks for tables among
+    # all objects. The tables that tests are about are of modules imported later.
+    for library in ("torch_tensorrt", "triton", "cutlass.cute", "cuda.tile"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(library)
+    gc.freeze()
 
 IS_THOROUGH = os.environ.get("TTA_TEST_ARCHITECTURES") == "all"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120") if IS_THOROUGH else ("sm_90",)
