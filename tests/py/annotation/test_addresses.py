@@ -98,9 +98,6 @@ def test_an_offset_that_follows_a_size_is_followed() -> None:
     assert "Mod" in str(passed(odd))
 
 
-@pytest.mark.skipif(
-    torch.__version__ < "2.12", reason="this torch does not know how long a slice is"
-)
 def test_a_branch_on_an_offset_is_explored() -> None:
     def branch(x: Any, y: Any, out: Any) -> int:
         return 3 if x[x.shape[0] // 100 :].data_ptr() == x.data_ptr() else 4

@@ -125,9 +125,21 @@ def test_views_of_an_output_are_recorded() -> None:
     assert pointers(found)[2] == (1, 8 * D)
 
 
-@pytest.mark.skipif(
-    torch.__version__ < "2.12", reason="this torch does not know how long a slice is"
+@pytest.mark.parametrize(
+    "start",
+    [lambda n: 5, lambda n: 1 - n, lambda n: 8 - n],
+    ids=["clamped", "zero or from the end", "from either end"],
 )
+def test_a_slice_starts_where_its_bound_says_at_every_size(
+    start: Callable[[Any], Any],
+) -> None:
+    view: Callable[[Any], Any] = lambda x: x[start(x.shape[0]) :]  # noqa: E731
+    launch: Callable[..., None] = lambda x, out: difference(view(x), x, out)  # noqa: E731
+    found = pointers(program(launch, info(ROWS, 2), meta=torch.empty_like))[0][1]
+    for rows in (1, 2, 5, 7, 8, 9, 16):
+        assert found.subs(D, rows) == view(torch.empty(rows, 2)).storage_offset()
+
+
 def test_a_slice_past_the_end_is_clamped_and_narrow_is_refused() -> None:
     columns = Range(4, 30, 99)
     view: Callable[[Any], Any] = lambda x: x[:, 5:]  # noqa: E731

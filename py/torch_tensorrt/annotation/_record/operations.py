@@ -8,6 +8,7 @@ is a step of its own between the launches, and stays a torch operation.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +16,10 @@ from typing import Any, TypeAlias
 
 import sympy
 import torch
+from torch.fx.experimental.symbolic_shapes import (
+    free_unbacked_symbols,
+    statically_known_true,
+)
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -145,6 +150,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         how = _kind_of(func)
         if not how.writes:
             result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.slice.Tensor and free_unbacked_symbols(result):
+                result = _sliced(*args, **(kwargs or {}))
         with torch._C.DisableTorchFunction():  # what follows reads tensors, often
             if not how.writes and how.allocates:
                 self._made[storage_of(result)] = _Made(str(func), result)
@@ -513,6 +520,39 @@ def _order_of(tensor: torch.Tensor) -> tuple[int, ...] | None:
 
 def _hint(size: Any) -> int:
     return size if isinstance(size, int) else int(size.node.hint)
+
+
+def _sliced(
+    tensor: torch.Tensor,
+    dim: int = 0,
+    start: Any = None,
+    end: Any = None,
+    step: int = 1,
+) -> torch.Tensor:
+    """A slice, by arithmetic alone.
+
+    torch makes up a size that nothing is known of, where it does not know the order of
+    the bounds; before 2.13, also where it does not know whether they are clamped.
+    """
+    size = tensor.shape[dim]
+
+    def bound(index: Any, default: Any) -> Any:
+        if index is None or (isinstance(index, int) and index == sys.maxsize):
+            return default
+        if statically_known_true(index >= 0):
+            return torch.sym_min(index, size)  # type: ignore[no-untyped-call]
+        if statically_known_true(index < 0):
+            return torch.sym_max(0, index + size)  # type: ignore[no-untyped-call]
+        is_negative = torch.sym_max(0, torch.sym_min(1, -index))  # type: ignore[no-untyped-call]
+        from_start = torch.sym_min(index + size * is_negative, size)  # type: ignore[no-untyped-call]
+        return torch.sym_max(0, from_start)  # type: ignore[no-untyped-call]
+
+    first, last = bound(start, 0), bound(end, size)
+    length = torch.sym_max(0, last - first)  # type: ignore[no-untyped-call]
+    sizes, strides = list(tensor.shape), list(tensor.stride())
+    offset = tensor.storage_offset() + first * strides[dim]
+    sizes[dim], strides[dim] = (length + step - 1) // step, strides[dim] * step
+    return tensor.as_strided(sizes, strides, offset)
 
 
 def storage_of(tensor: torch.Tensor) -> int:

@@ -393,12 +393,17 @@ def _mod(original: Callable[..., Any], a: Any, b: Any) -> Any:
 
 
 def _counted(original: Callable[..., Any], *operands: Any) -> Any:
-    """Arithmetic with a condition, which counts as 0 or 1; torch would decide it."""
+    """Arithmetic with a condition, which counts as 0 or 1; torch would decide it.
+
+    Sizes of torch 2.11 do not take a plain ``True`` either.
+    """
     return original(*map(_as_number, operands))
 
 
 def _as_number(value: Any) -> Any:
     """``n % 4 != 0`` as what ``n / 4`` rounded up has more than rounded down."""
+    if isinstance(value, bool):
+        return int(value)
     condition = value.node.expr if isinstance(value, torch.SymBool) else None
     if not isinstance(condition, sympy.Ne | sympy.Eq):
         return value
