@@ -76,16 +76,11 @@ def caught_launches(
     with _recording, cold():
         thread, active, search = threading.get_ident(), True, Search(overrides or {})
         originals = ct.launch, tune.exhaustive_search
-        new: dict[int, ct.kernel] = {}  # made meanwhile
         initialize = ct.kernel.__init__
 
         def launch(*args: Any, **keywords: Any) -> None:
             # A module that is imported meanwhile keeps this function for good.
             if active and threading.get_ident() == thread:
-                for kernel in args[2:3]:
-                    is_old = isinstance(kernel, ct.kernel) and id(kernel) not in new
-                    if is_old and not _is_global(kernel):
-                        take_out(kernel)  # of a table of what a search found before
                 on_launch(_read_launch(search, *args, **keywords))
             else:
                 originals[0](*args, **keywords)
@@ -97,7 +92,7 @@ def caught_launches(
 
         def of_search(kernel: ct.kernel, *args: Any, **keywords: Any) -> None:
             initialize(kernel, *args, **keywords)
-            new[id(kernel)] = kernel
+            search.kernels[id(kernel)] = kernel
             if search.made and threading.get_ident() == thread:
                 search.made.append(kernel)  # with the hints that were found
 
@@ -116,12 +111,6 @@ def caught_launches(
                 setattr(module, name, original)
 
 
-def _is_global(kernel: ct.kernel) -> bool:
-    """Whether a module has it under its name. Others may be in a table alone."""
-    function = kernel._pyfunc
-    return function.__globals__.get(function.__name__) is kernel
-
-
 class Search:
     """What ``ct.tune.exhaustive_search`` would choose from; TensorRT times it instead.
 
@@ -132,11 +121,13 @@ class Search:
     Attributes:
         overrides: of the kernel's parameters, unless a search takes them.
         made: what tables may keep: results, and kernels with their hints.
+        kernels: made since the recording began, by ``id``; they live as long as it.
     """
 
     def __init__(self, overrides: Mapping[str, Any]) -> None:
         self.overrides = overrides
         self.made: list[Any] = []
+        self.kernels: dict[int, ct.kernel] = {}
         self._wanted = tuple(sorted(overrides.items()))
         self._asked: dict[tuple[int, int], list[Keywords]] = {}  # by run and launch
         self._known: dict[int, tuple[Keywords, ...]] = {}  # by launch
@@ -164,6 +155,19 @@ class Search:
         result = tune.TuningResult(best=best, successes=(best,), failures=())
         self.made += [result, best, *([] if config is space[index] else [config])]
         return result
+
+    def require_new(self, kernel: ct.kernel) -> None:
+        """Take a kernel that an earlier search found out of the tables that keep it.
+
+        A search did not make one that a module has under its name.
+
+        Raises:
+            Again: a table held it.
+        """
+        function = kernel._pyfunc
+        is_global = function.__globals__.get(function.__name__) is kernel
+        if id(kernel) not in self.kernels and not is_global:
+            take_out(kernel)
 
     def choices(self) -> tuple[Keywords, ...]:
         """The configs, as sorted pairs, that the launch to be made was searched in."""
@@ -231,6 +235,7 @@ def _read_launch(
         raise ArgumentError(
             f"ct.launch of {kernel!r}, which is not a kernel. Decorate it: @ct.kernel."
         )
+    search.require_new(kernel)
     function = kernel._annotated_function
     name, names = function.pyfunc.__name__, tuple(function.pysig.parameters)
     if programmatic_dependent_launch:
