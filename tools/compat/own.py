@@ -23,6 +23,7 @@ from torch_tensorrt.annotation._dry_run.memory import (
     POISONS,
     Comparison,
     compare,
+    errors_of,
     tolerance_of,
 )
 
@@ -74,7 +75,9 @@ class OwnLaunch:
         first, other = (self._run(byte, inputs) for byte in POISONS[:2])
         count = 0
         for index, (tensor, again) in enumerate(zip(first, other, strict=True)):
-            tensor.undetermined = _differ(tensor, again, self._tolerance)
+            # Sums of atomic additions may differ, within the tolerance.
+            allowed = tolerance_of(tensor.dtype, self._tolerance)
+            tensor.undetermined = errors_of(again, tensor) > allowed
             here = int(tensor.undetermined.sum())
             if here > MOST * tensor.numel():
                 raise ValueError(
@@ -92,20 +95,6 @@ class OwnLaunch:
         tensors = made if isinstance(made, tuple | list) else (made,)
         # A library may return one buffer twice, and a clone makes poisoned bools true.
         return tuple(copy.deepcopy(tensor.detach()) for tensor in tensors)
-
-
-def _differ(
-    first: torch.Tensor, other: torch.Tensor, tolerance: float | None
-) -> torch.Tensor:
-    """Where two runs differ. Sums of atomic additions may, within the tolerance."""
-    if first.dtype == torch.bool:  # a poisoned one is neither true nor false
-        first, other = first.view(torch.uint8), other.view(torch.uint8)
-    if not first.dtype.is_floating_point:
-        return first != other
-    allowed = tolerance_of(first.dtype, tolerance)
-    one, two = first.float(), other.float()
-    rms = one[one.isfinite()].square().mean().nan_to_num().sqrt().item()
-    return ~torch.isclose(one, two, allowed, allowed * rms, equal_nan=True)
 
 
 def compare_determined() -> None:

@@ -140,7 +140,7 @@ def compare(
     tolerance = tolerance_of(found.dtype, tolerance)
     if found.numel() == 0:
         return Comparison(0.0, "")
-    errors = _errors(found, expected)
+    errors = errors_of(found, expected)
     max_error, wrong = float(errors.max()), errors > tolerance
     if not (message := located(wrong, "are wrong")):
         return Comparison(max_error, "")
@@ -161,7 +161,8 @@ def _first(which: torch.Tensor) -> torch.Tensor:
     return which.reshape(-1).to(torch.uint8).argmax().cpu()
 
 
-def _errors(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+def errors_of(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """The error of each element, as :func:`compare` defines it."""
     if not found.dtype.is_floating_point:
         return (_bits(found) != _bits(expected)).double()
     f, e = found.float(), expected.float()
