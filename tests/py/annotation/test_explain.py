@@ -574,6 +574,16 @@ def test_a_model_must_be_a_module_or_a_program() -> None:
         tta.explain(silu, [STATIC])
 
 
+def test_a_model_that_cannot_be_exported_is_refused_with_its_line() -> None:
+    class Branches(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x if x.sum() > 0 else -x
+
+    line = Branches.forward.__code__.co_firstlineno + 1
+    with pytest.raises(SpecError, match=rf"test_explain\.py:{line} in forward: Could"):
+        tta.explain(Branches(), [torch.randn(4)])
+
+
 def test_settings_must_be_those_of_torch_tensorrt() -> None:
     with pytest.raises(SpecError, match=r"not one of Torch-TensorRT's: .*min_blok"):
         explained(torch.relu, min_blok=1)

@@ -46,7 +46,8 @@ def explain(
         which call would register it; or why it stays in PyTorch.
 
     Raises:
-        SpecError: the inputs are not a list, or Torch-TensorRT has no such setting.
+        SpecError: the inputs are not a list, the model cannot be exported, or
+            Torch-TensorRT has no such setting.
         AnnotationError: of an op that is registered with ``strict=True``, and cannot
             become plugin layers.
 
@@ -92,7 +93,7 @@ def adopt(
         For each op whether it is registered, or why not.
 
     Raises:
-        SpecError: the inputs are not a list.
+        SpecError: the inputs are not a list, or the model cannot be exported.
 
     Example::
 

@@ -47,7 +47,7 @@ from .. import _plugin, backends, errors
 from .._plugin import Request, StepPlugin, registered, unregister
 from .._record import Call, record
 from .._record.program import CaughtLaunch
-from .._record.recording import Purpose
+from .._record.recording import Purpose, raised_at
 from .._specs import KernelSpec
 from .._target import known_target
 from .._tensors import TensorInfo, extent_of
@@ -127,7 +127,17 @@ def _exported(model: Any, inputs: list[Any], kwarg_inputs: Values) -> ExportedPr
     anywhere = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = next(weights, anywhere)
     given = {"kwarg_inputs": dict(kwarg_inputs), "device": device}
-    program: ExportedProgram = torch_tensorrt.dynamo.trace(model, inputs, **given)
+    try:
+        program: ExportedProgram = torch_tensorrt.dynamo.trace(model, inputs, **given)
+    except AnnotationError:
+        raise
+    except Exception as error:  # the model's own, or torch's about it
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        raise errors.SpecError(
+            "torch cannot export the model, so torch_tensorrt.compile would fail too: "
+            f"{type(error).__name__} at {raised_at(error)}: {reason.rstrip('.')}. "
+            "Change the model until torch.export.export(model, inputs) works."
+        ) from error
     return program
 
 
