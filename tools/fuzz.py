@@ -586,11 +586,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--show", help="print the functions with this outcome")
     options = parser.parse_args()
+    if os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        # Forked processes cannot use a GPU, and torch has asked for it already.
+        hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        os.execve(sys.executable, [sys.executable, *sys.argv], hidden)
     numbers = range(options.first, options.first + options.functions)
     how = options.shapes, options.compiled, options.bodies
     jobs = [(options.seed, number, *how) for number in numbers]
     outcomes: Counter[str] = Counter()
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # which forked processes cannot use
     # A seventh of the time goes into looking for garbage, else.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
