@@ -65,7 +65,6 @@ SAMPLED = {
     *("test_cutile_launch_abi", "test_cutedsl_launch_abi", "test_compiled_elsewhere"),
     *("test_cutile_tune", "test_cutile_tma", "test_cutedsl_compiled"),
     *("test_cutedsl_tensor_maps", "test_cutedsl_branches", "test_engine_cache"),
-    *("test_taken_apart", "test_interpret", "test_cutile_backend"),
 }
 
 
