@@ -44,6 +44,7 @@ def _tables(values: list[Any]) -> list[dict[Any, Any]]:
     """
     found: dict[int, dict[Any, Any]] = {}
     seen, held = set(map(id, values)), values
+    alive: list[Any] = []  # ids stay unique while what they name lives
     for _ in range(_DEEPEST + 1):
         holders = gc.get_referrers(*held) if held else []
         # isinstance runs some objects' own code.
@@ -54,6 +55,7 @@ def _tables(values: list[Any]) -> list[dict[Any, Any]]:
             holders += gc.get_referrers(*attributes)
         held = [h for h in holders if _is_open(h) and id(h) not in seen]
         seen.update(map(id, held))
+        alive += held
     return [*found.values()]
 
 
