@@ -112,17 +112,19 @@ class Case:
         for what, tensors in buffers:
             for index, tensor in tensors.items():
                 if not tensor.is_intact:
-                    remedy = _REMEDY if what == "output" else ""
+                    remedy = _REMEDIES.get(what, "")
                     problems.append(
                         f"{what} {index}: the kernel writes outside of it{remedy}"
                     )
         return max(errors, default=None), problems
 
 
-_REMEDY = (
-    ". Mask its stores by the output's size, or correct the output's shape in the "
-    "function that describes it (meta_impl)"
-)
+_REMEDIES = {
+    "output": ". Mask its stores by the output's size, or correct the output's shape "
+    "in the function that describes it (meta_impl)",
+    "hidden buffer": ". Mask its stores by the buffer's size, or correct its shape "
+    "where the launch function allocates it",
+}
 
 
 def random_inputs(

@@ -141,7 +141,8 @@ _ACCESSES: dict[str, tuple[int, int | None, str]] = {
 _REMEDIES = {
     "reads": "Mask the load: tl.load(..., mask=offsets < n)",
     "writes": "Mask the store: tl.store(..., mask=offsets < n). Or correct the "
-    "output's shape in the function that describes it (meta_impl)",
+    "output's shape in the function that describes it (meta_impl), or a buffer's where "
+    "the launch function allocates it",
 }
 
 
