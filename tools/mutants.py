@@ -100,6 +100,7 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "py/torch_tensorrt/annotation/_record/operations.py",
         (
+            "tests/py/annotation/test_views.py",
             "tests/py/annotation/test_programs.py",
             "tests/py/test_fuzz.py",
             "tests/py/plugins/test_op_bodies.py",
