@@ -26,6 +26,7 @@ from torch_tensorrt.annotation.errors import (
     SpecError,
 )
 from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo.conversion._ConversionContext import ConversionContext
 from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
 
 ROWS = torch_tensorrt.Input(
@@ -140,6 +141,16 @@ def test_a_weight_that_is_not_contiguous_is_made_so() -> None:
     assert plugin is not None
     assert plugin.weights["scale"].is_contiguous()
     torch.testing.assert_close(plugin.weights["scale"], scale)
+
+
+def test_an_engine_has_a_weight_as_it_is_when_it_is_built() -> None:
+    scale = torch.zeros(192)[::2]  # whose contiguous copy does not follow it
+    register(scale, weight(torch.float32, 1), replace=True)
+    scale.fill_(3)
+    node, _ = nodes(Affine(), torch.randn(2, 96))
+    context = ConversionContext(RecordingNetwork())  # which keeps constants alive
+    DYNAMO_CONVERTERS[node][0](context, node.target, (tensor("x"),), {}, node.name)
+    assert set(context.net.constants[0].weights.numpy()) == {3}
 
 
 def test_a_parameter_of_a_module_is_a_weight() -> None:

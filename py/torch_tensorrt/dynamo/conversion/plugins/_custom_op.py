@@ -138,10 +138,6 @@ def custom_op(
         if plugin is not None:
             accepts = _validators.capability_of(plugin, schema, accepts, strict)
 
-        def prepare() -> None:
-            if plugin is not None:
-                plugin.prepare()  # which changes
-
         def content() -> tuple[Any, ...]:
             """What an engine with this plugin is made of."""
             kernels = _validators.content_of(plugin) if plugin else ()
@@ -149,9 +145,8 @@ def custom_op(
 
         accepts = _validators.digesting(schema, content, accepts)
         undo.append(restoring(schema.overload))
-        weights = plugin.weights if plugin else {}
         namespace, name = split_name(schema.op)
-        how = (accepts, priority, *flags, weights, schema.aliased, prepare)
+        how = (accepts, priority, *flags, plugin, schema.aliased)
         _generate_plugin_converter(namespace, name, None, *how)
 
     def carry_out() -> None:

@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-import torch
 from torch.fx.node import Node, Target
 
 from torch_tensorrt.annotation import errors
+from torch_tensorrt.annotation._plugin import Plugin
 from torch_tensorrt.annotation._tensors import TAKEN_FOR_NONE, absent, stands_for_none
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._ConversionContext import ConversionContext
@@ -70,17 +70,16 @@ def _generate_plugin_converter(
     supports_dynamic_shapes: bool = False,
     requires_output_allocator: bool = False,
     use_aot_if_available: bool = True,
-    weights: Mapping[str, torch.Tensor] | None = None,
+    plugin: Plugin | None = None,
     aliased: Sequence[int] = (),
-    prepare: Callable[[], None] | None = None,
 ) -> Callable[..., Any]:
     """As :func:`generate_plugin_converter`. Torch-TensorRT's documentation calls it.
 
     Args:
         overload: of the op, where it is not the default one.
-        weights: constants that the plugin takes after the op's tensors.
+        plugin: whose weights, as they are when a node is converted, follow the op's
+            tensors. It is prepared before TensorRT makes a plugin object.
         aliased: inputs that the plugin writes; it gets copies of them.
-        prepare: is called before TensorRT makes a plugin object.
     """
     _qdp.require_available()
     import tensorrt.plugin as trtp
@@ -97,11 +96,12 @@ def _generate_plugin_converter(
     def convert(
         ctx: ConversionContext, target: Target, args: Any, kwargs: Any, name: str
     ) -> Any:
-        if prepare is not None:
-            prepare()
-        plugin = getattr(getattr(trtp.op, namespace), op_name)
         values, attributes = schema.bind(args, kwargs)
-        given = dict(zip(schema.tensors, values, strict=True)) | dict(weights or {})
+        given = dict(zip(schema.tensors, values, strict=True))
+        if plugin is not None:
+            plugin.prepare()
+            given |= plugin.weights
+        create = getattr(getattr(trtp.op, namespace), op_name)
         tensors = [
             get_trt_tensor(ctx, absent() if v is None else v, f"{name}_{argument}")
             for argument, v in given.items()
@@ -109,7 +109,7 @@ def _generate_plugin_converter(
         for index in aliased:
             tensors[index] = _copied(ctx, tensors[index], name)
         encoded = {n: schema.attributes[n].encode(v) for n, v in attributes.items()}
-        layer = ctx.net.add_plugin(plugin(*tensors, **encoded), aot=aot)
+        layer = ctx.net.add_plugin(create(*tensors, **encoded), aot=aot)
         if layer is None:
             raise errors.PluginMissingError(
                 f"{schema.op}, node {name}: TensorRT did not add the plugin layer. Its "
