@@ -64,6 +64,16 @@ def test_a_dtype_that_tensorrt_lacks_stays_in_pytorch() -> None:
         assert DYNAMO_CONVERTERS.get(node) is None
 
 
+def test_the_log_says_why_once_for_each_graph() -> None:
+    register()
+    for _ in range(2):
+        (node,) = nodes(Silu(), torch.randn(4, 8, dtype=torch.float64))
+        with errors.collecting() as messages:
+            for _ in range(2):
+                assert DYNAMO_CONVERTERS.get(node) is None
+        assert len(messages) == 1
+
+
 def rank_two_alone(x: Any, out: Any, BLOCK: int = 256) -> None:
     _rows, _columns = x.shape
     launch_silu(x, out, BLOCK=BLOCK)

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
+from torch.fx import Graph
 from torch.fx.node import Node, Target
 
 from torch_tensorrt.annotation import errors
@@ -168,14 +169,14 @@ def validator(
 ) -> Validator:
     """A validator that accepts a node for which ``require`` raises no error of ours.
 
-    Any other stays in PyTorch, and the log says why.
+    Any other stays in PyTorch, and the log says why: once for each graph, because
+    Torch-TensorRT asks several times.
 
     Args:
         also: what must hold as well.
         strict: raise, instead.
     """
-
-    warn = functools.cache(errors.warn)  # Torch-TensorRT asks several times
+    logged: WeakKeyDictionary[Graph, set[str]] = WeakKeyDictionary()
 
     def validate(node: Node, settings: CompilationSettings) -> bool:
         if also is not None and not also(node, settings):
@@ -185,7 +186,11 @@ def validator(
         except errors.AnnotationError as error:
             if strict:
                 raise
-            warn(f"{op}, node {node.name}: stays in PyTorch: {error}")
+            known = logged.setdefault(node.graph, set())
+            message = f"{op}, node {node.name}: stays in PyTorch: {error}"
+            if message not in known:
+                errors.warn(message)
+            known.add(message)
             return False
         return True
 
