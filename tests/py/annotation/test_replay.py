@@ -14,6 +14,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -575,6 +576,18 @@ def test_numbers_are_found_where_a_function_names_them() -> None:
 
     found = replay.numbers_in(function)
     assert {91, 92, 93, 94, 95, 96, 97, 1234, 64} <= found
+
+
+def test_numbers_are_found_behind_partials_and_methods() -> None:
+    class Launcher:
+        def __init__(self) -> None:
+            self.table = {"91": None}
+
+        def launch(self, n: int, block: int) -> bool:
+            return n == 92
+
+    found = replay.numbers_in(partial(Launcher().launch, block=93))
+    assert {91, 92, 93} <= found
 
 
 def test_a_tensor_larger_than_any_memory_is_not_replayed() -> None:

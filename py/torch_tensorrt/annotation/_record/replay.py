@@ -23,7 +23,8 @@ import operator
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
-from types import CodeType, FunctionType
+from functools import partial
+from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias
 
 import sympy
@@ -230,6 +231,11 @@ def numbers_in(*functions: Callable[..., Any]) -> set[int]:
             pending += [value.__code__, *(of_module.get(name) for name in names)]
             pending += [value.__defaults__, value.__kwdefaults__]
             pending += map(content_of, value.__closure__ or ())
+        elif isinstance(value, partial):
+            pending += [value.func, value.args, *value.keywords.values()]
+        elif isinstance(value, MethodType):
+            attributes = getattr(value.__self__, "__dict__", {})
+            pending += [value.__func__, *attributes.values()]
         elif isinstance(value, dict | tuple | list | set | frozenset):
             pending += value
     return found
