@@ -354,7 +354,7 @@ class Plugin:
 
         Args:
             inputs: of its plugin.
-            are_known: whether TensorRT knows their extents, so that the outputs' count.
+            are_known: whether TensorRT knows their extents. If not, dtypes decide.
 
         Returns:
             None where no recording has the extents.
@@ -365,8 +365,8 @@ class Plugin:
         count = len(self.tensors)
         found = [
             (request.inputs[:count], structure.outputs(step))
-            for request, structure in self._structures.items()
-            if structure and step in structure.steps
+            for request, structure in self.structures.items()
+            if step in structure.steps
         ]
         made = _recorded_of(found, inputs[:count], are_known)
         if made is None and not are_known:
@@ -384,12 +384,13 @@ class Plugin:
         Args:
             inputs, are_known: as in :meth:`outputs_of`.
         """
-        found = [
-            (request.inputs, tactic.program.outputs)
-            for request, tactics in self._programs.items()
-            for tactic in tactics
-            if tactic.program is not None
-        ]
+        with self._lock:
+            found = [
+                (request.inputs, tactic.program.outputs)
+                for request, tactics in self._programs.items()
+                for tactic in tactics
+                if tactic.program is not None
+            ]
         return _recorded_of(found, inputs, are_known)
 
     def _compiled(self, request: Request) -> Iterator[Tactic]:
@@ -460,6 +461,12 @@ class Plugin:
                     whose = Tactic(0, *self._configs[0])
                     raise self._explained(error, whose) from error.__cause__
             return self._structures[request]
+
+    @property
+    def structures(self) -> dict[Request, Structure]:
+        """The steps of each request for which the op was taken apart so far."""
+        with self._lock:
+            return {r: s for r, s in self._structures.items() if s is not None}
 
     def _taken_apart(self, request: Request) -> Structure | None:
         every = self.programs(request)

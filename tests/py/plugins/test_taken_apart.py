@@ -450,7 +450,7 @@ def test_a_launch_in_pytorch_has_the_kernel_of_the_graph_that_holds_it(
     steps = registered[defined(op)].steps
     assert isinstance(steps, _program.StepOps)
     engine(lambda x: torch.ops.apart.normalize(x) + 1, DYNAMIC)
-    (structure,) = steps._structures.values()
+    (structure,) = steps.plugin.structures.values()
     first, name = structure.steps[0], "apart::normalize_step0"
     for rows in (64, 300):  # within the graph's profile, and beyond
         x = torch.empty(rows, 2048, dtype=half)

@@ -72,7 +72,6 @@ class StepOps:
         self.schema, self.plugin, self.strict = schema, plugin, strict
         self._register = register
         self._names: dict[Step, str] = {}
-        self._structures: dict[Request, Structure] = {}
 
     def undo(self) -> None:
         """Remove them all."""
@@ -203,10 +202,10 @@ class StepOps:
     def _request(
         self, step: Step, tensors: Sequence[Any], attributes: Values
     ) -> Request:
-        """The request of a graph with this launch whose profile holds the tensors."""
+        """The earlier request whose profile holds the tensors, or one for them."""
         infos = [None if tensor is None else _info_of(tensor) for tensor in tensors]
         own = Request.of(infos, attributes, known_target())
-        for request, structure in self._structures.items():
+        for request, structure in self.plugin.structures.items():
             is_alike = replace(request, inputs=own.inputs) == own
             if is_alike and step in structure.steps and _launch.holds(request, tensors):
                 return request
@@ -227,10 +226,7 @@ class StepOps:
         """
         inputs = tuple(None if value is None else _info_of(value) for value in values)
         inputs = (*inputs, *self.plugin.weight_infos)
-        request = Request.of(inputs, attributes, known_target())
-        if (structure := self.plugin.structure(request)) is not None:
-            self._structures[request] = structure
-        return structure
+        return self.plugin.structure(Request.of(inputs, attributes, known_target()))
 
     # --- The op in terms of them ------------------------------------------------------
 
