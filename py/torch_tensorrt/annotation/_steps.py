@@ -37,7 +37,7 @@ from ._record.program import (
 )
 from ._sizes.expressions import on_ints
 from ._sizes.facts import bounds
-from ._tensors import Extent, Range, Ranges, TensorInfo, symbol
+from ._tensors import Extent, Range, Ranges, TensorInfo, by_symbol
 
 # From a launch, and the tensors between launches that it reads, to what it returns.
 RunLaunch: TypeAlias = Callable[["Step", dict[int, torch.Tensor]], Any]
@@ -289,12 +289,7 @@ def run(
 
 def sizes_of(values: Sequence[Any]) -> Callable[[Any], Any]:
     """The value of an expression, in the extents of the op's tensors."""
-    extents = {
-        symbol(i, axis): extent
-        for i, value in enumerate(values)
-        if value is not None
-        for axis, extent in enumerate(value.shape)
-    }
+    extents = by_symbol(None if value is None else value.shape for value in values)
 
     def size(expr: Any) -> Any:
         if expr.is_Integer:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeAlias
@@ -58,6 +58,12 @@ class TensorInfo:
     def is_dynamic(self) -> bool:
         return any(isinstance(extent, Range) for extent in self.shape)
 
+    def holds(self, extents: Sequence[int]) -> bool:
+        """Whether the profile has these extents."""
+        ends = zip(self.at("min"), extents, self.at("max"), strict=False)
+        is_within = all(least <= extent <= most for least, extent, most in ends)
+        return len(extents) == len(self.shape) and is_within
+
 
 def extent_of(size: int | torch.SymInt) -> Extent:
     """A size of a graph's tensor: known, or the range that the graph knows of it."""
@@ -88,14 +94,19 @@ def symbol(tensor: int, axis: int) -> sympy.Symbol:
     return sympy.Symbol(f"d{tensor}_{axis}", integer=True, nonnegative=True)
 
 
-def ranges_of(inputs: Sequence[TensorInfo | None]) -> dict[sympy.Symbol, Range]:
-    """The symbol of each dynamic dimension, with its range."""
+def by_symbol(shapes: Iterable[Iterable[Any] | None]) -> dict[sympy.Symbol, Any]:
+    """The extents of inputs by their symbols; None is an input that is not given."""
     return {
         symbol(i, axis): extent
-        for i, tensor in enumerate(inputs)
-        for axis, extent in enumerate(tensor.shape if tensor else ())
-        if isinstance(extent, Range)
+        for i, shape in enumerate(shapes)
+        for axis, extent in enumerate(() if shape is None else shape)
     }
+
+
+def ranges_of(inputs: Sequence[TensorInfo | None]) -> dict[sympy.Symbol, Range]:
+    """The symbol of each dynamic dimension, with its range."""
+    extents = by_symbol(None if t is None else t.shape for t in inputs)
+    return {s: extent for s, extent in extents.items() if isinstance(extent, Range)}
 
 
 # --- None -----------------------------------------------------------------------------

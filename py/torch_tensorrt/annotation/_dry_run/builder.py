@@ -13,7 +13,6 @@ import operator
 from collections import UserDict
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import zip_longest
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -170,8 +169,7 @@ def _in_profile(
     def holds(info: TensorInfo | None, extents: Any) -> bool:
         if info is None or extents is None:
             return info is extents
-        ends = zip_longest(info.at("min"), extents, info.at("max"), fillvalue=-1)
-        return all(least <= extent <= most for least, extent, most in ends)
+        return info.holds(extents)
 
     if len(dims) != len(inputs) or not all(map(holds, inputs, dims)):
         profile = [info and (info.at("min"), info.at("max")) for info in inputs]

@@ -33,7 +33,7 @@ from .._compile.pool import Job, run_in_workers, worker_count
 from .._record import describe
 from .._record.program import Program
 from .._sizes.expressions import on_ints
-from .._tensors import symbol
+from .._tensors import by_symbol
 from ..backends import OutOfBoundsError, backend
 from ..errors import AnnotationError, DryRunError
 from .case import Case, MakeInputs
@@ -280,11 +280,7 @@ def _run(
 
 def hidden_buffers(program: Program, dims: Dims) -> list[tuple[list[int], torch.dtype]]:
     """The launch function's own, as small as they are: an engine's may be larger."""
-    extents = {
-        symbol(tensor, axis): extent
-        for tensor, shape in enumerate(dims)
-        for axis, extent in enumerate(shape or ())
-    }
+    extents = by_symbol(dims)
     return [([on_ints(e)(extents) for e in b.shape], b.dtype) for b in program.hidden]
 
 

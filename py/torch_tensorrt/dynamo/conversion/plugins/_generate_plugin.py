@@ -173,11 +173,7 @@ def register_descriptor(schema: OpSchema, hidden: HiddenOutputs | None = None) -
 
 def shape_symbols(descs: Sequence[Any]) -> dict[sympy.Symbol, Any]:
     """The symbol of each input extent -> TensorRT's expression of it."""
-    return {
-        _tensors.symbol(i, axis): expr
-        for i, desc in enumerate(descs)
-        for axis, expr in enumerate(desc.shape_expr)
-    }
+    return _tensors.by_symbol(desc.shape_expr for desc in descs)
 
 
 def _tensor_info(desc: Any) -> TensorInfo:

@@ -86,11 +86,7 @@ def _obstacle(
     assert tactic.program is not None, "it was compiled"
     given = outputs[len(outputs) - hidden.count :]
     for corner in ("min", "opt", "max") if places else ():
-        extents = {
-            _tensors.symbol(i, axis): extent
-            for i, desc in enumerate(descs)
-            for axis, extent in enumerate(_extents(desc.shape, corner))
-        }
+        extents = _tensors.by_symbol(_extents(desc.shape, corner) for desc in descs)
         for index, place in places.items():
             shape = in_words(tactic.buffers[index])
             needed = math.prod(on_ints(extent)(extents) for extent in shape)

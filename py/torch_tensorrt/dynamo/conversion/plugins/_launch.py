@@ -19,7 +19,7 @@ from torch_tensorrt.annotation._code.loaded import LoadedKernel
 from torch_tensorrt.annotation._plugin import Request, StepPlugin
 from torch_tensorrt.annotation._record.address import ALIGNMENT
 from torch_tensorrt.annotation._sizes.expressions import on_ints
-from torch_tensorrt.annotation._tensors import TensorInfo, symbol
+from torch_tensorrt.annotation._tensors import TensorInfo, by_symbol
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,7 @@ def launch(
     tactic = plugin.tactic(first, request)
     kernel, program = tactic.kernel, tactic.program
     assert kernel is not None and program is not None, "this tactic has a kernel"
-    extents = {
-        symbol(i, axis): extent
-        for i, tensor in enumerate(tensors)
-        for axis, extent in enumerate(() if tensor is None else tensor.shape)
-    }
+    extents = by_symbol(None if tensor is None else tensor.shape for tensor in tensors)
 
     def numbers(*expressions: Any) -> tuple[int, ...]:
         return tuple(int(on_ints(e)(extents)) for e in expressions)
@@ -94,10 +90,7 @@ def holds(request: Request, tensors: Sequence[torch.Tensor | None]) -> bool:
 def _lies_in(tensor: torch.Tensor | None, info: TensorInfo | None) -> bool:
     if tensor is None or info is None:
         return tensor is None and info is None
-    if tensor.dtype != info.dtype or tensor.dim() != len(info.shape):
-        return False
-    ends = zip(info.at("min"), tensor.shape, info.at("max"), strict=True)
-    return all(least <= extent <= most for least, extent, most in ends)
+    return tensor.dtype == info.dtype and info.holds(tensor.shape)
 
 
 @functools.lru_cache(maxsize=256)
