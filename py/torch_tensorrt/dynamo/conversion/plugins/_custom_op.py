@@ -120,9 +120,7 @@ def custom_op(
     identify = functools.partial(fingerprint, spec, *options)
     location = _caller()
 
-    def register(
-        schema: OpSchema, plugin: Plugin | None, undo: list[Callable[[], None]]
-    ) -> None:
+    def register(schema: OpSchema, plugin: Plugin | None, undo: _qdp.Undo) -> None:
         """Register a plugin and its converter, with the steps back."""
         with _qdp.registering(schema.op):
             undo.append(functools.partial(_qdp.forget, schema.op))
@@ -151,7 +149,7 @@ def custom_op(
 
     def carry_out() -> None:
         """All steps; what was done is undone if one fails."""
-        undo = _Undo()
+        undo = _qdp.Undo()
         try:
             schema, plugin = _plugin_of(op_name, spec, undo)
             if plugin is None or not schema.writable:
@@ -202,20 +200,6 @@ def _register(schema: OpSchema, plugin: Plugin) -> None:
     plugin.prepare = prepare
 
 
-class _Undo(list[Callable[[], None]]):
-    """Steps back, each appended before what it undoes, so that no error comes between.
-
-    Calling it takes every step, the last first, whatever one of them raises. A step
-    does nothing where there is nothing to undo, so all of them can be taken again after
-    an interruption. An ``ExitStack`` forgets its steps, so each call makes a new one.
-    """
-
-    def __call__(self) -> None:
-        with contextlib.ExitStack() as stack:
-            for step in self:
-                stack.callback(step)
-
-
 def _require_usable(
     op: str, spec: CustomPluginSpec, sizes_from_data: bool, uses_aot: bool
 ) -> None:
@@ -240,7 +224,7 @@ def _require_usable(
 
 
 def _plugin_of(
-    op: str, spec: CustomPluginSpec | None, undo: _Undo
+    op: str, spec: CustomPluginSpec | None, undo: _qdp.Undo
 ) -> tuple[OpSchema, Plugin | None]:
     """The plugin of an op, tried out. An op that torch does not know is defined."""
     if spec is None:

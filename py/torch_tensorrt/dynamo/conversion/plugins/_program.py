@@ -47,13 +47,11 @@ from torch_tensorrt.annotation._tensors import TensorInfo, extent_of
 from torch_tensorrt.dynamo.lowering import get_decompositions
 from torch_tensorrt.dynamo.lowering.passes import _aten_lowering_pass as passes
 
-from . import _aliased_io, _launch, _torch_op
-from ._schema import OpSchema, split_name
+from . import _aliased_io, _launch, _qdp, _torch_op
+from ._schema import OpSchema, overload_of
 
 Values: TypeAlias = Mapping[str, Any]  # arguments of a call, by name
-RegisterStep: TypeAlias = Callable[
-    [OpSchema, StepPlugin, list[Callable[[], None]]], None
-]
+RegisterStep: TypeAlias = Callable[[OpSchema, StepPlugin, _qdp.Undo], None]
 
 
 class StepOps:
@@ -119,13 +117,7 @@ class StepOps:
             of=self.plugin,
             step=step,
         )
-        undo: list[Callable[[], None]] = []
-
-        def back() -> None:
-            with contextlib.ExitStack() as stack:
-                for each in undo:
-                    stack.callback(each)
-
+        undo = _qdp.Undo()
         try:
             returns = ", ".join(["Tensor"] * len(step.returned))
             fake = functools.partial(self._fake, step)
@@ -134,10 +126,11 @@ class StepOps:
             _torch_op.define_op(name, definition, fake, run, undo)
             self._register(schema, plugin, undo)
             location = f"a launch of {self.schema.op}"
-            op = RegisteredOp(plugin, True, name, location, back, _nothing)
+            # There is no redo: a graph makes the ops anew.
+            op = RegisteredOp(plugin, True, name, location, undo, lambda: None)
             registered[name] = op
         except BaseException:
-            back()
+            undo()
             raise
 
     def _parameters(self, step: Step) -> str:
@@ -237,7 +230,7 @@ class StepOps:
         named = dict(zip(self.schema.tensors, values, strict=True)) | dict(attributes)
 
         def launch(step: Step, between: Mapping[int, torch.Tensor]) -> Any:
-            op = _overload(self.name(step))
+            op = overload_of(self.name(step))
             return op(**named, **{buffer_name(n): t for n, t in between.items()})
 
         return _steps.run(structure, values, launch)
@@ -246,15 +239,6 @@ class StepOps:
 def buffer_name(number: int) -> str:
     """The parameter of a launch's op for a tensor of the program."""
     return f"between{number}"
-
-
-def _overload(name: str) -> Any:
-    namespace, op = split_name(name)
-    return getattr(getattr(torch.ops, namespace), op).default
-
-
-def _nothing() -> None:
-    """There is nothing to do again: a graph makes the ops anew."""
 
 
 def _meta(ops: StepOps, step: Step, **named: Any) -> Any:

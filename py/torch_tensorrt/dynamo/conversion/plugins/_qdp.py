@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from packaging.version import Version
@@ -133,3 +133,17 @@ def forget(op: str) -> None:
         trt.get_plugin_registry().deregister_creator(creator)
     if definitions := vars(trtp.op).get(namespace):
         vars(definitions).pop(name, None)
+
+
+class Undo(list[Callable[[], None]]):
+    """Steps back, each appended before what it undoes, so that no error comes between.
+
+    Calling it takes every step, the last first, whatever one of them raises. A step
+    does nothing where there is nothing to undo, so all of them can be taken again after
+    an interruption. An ``ExitStack`` forgets its steps, so each call makes a new one.
+    """
+
+    def __call__(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for step in self:
+                stack.callback(step)

@@ -66,7 +66,7 @@ class OpSchema:
                 has no counterpart in TensorRT.
         """
         if parameters is None:
-            declared = _overload(op, fields.get("overload_name", "default"))._schema
+            declared = overload_of(op, fields.get("overload_name", "default"))._schema
         else:
             try:
                 declared = torch._C.parse_schema(f"{op}{parameters} -> ()")
@@ -95,7 +95,7 @@ class OpSchema:
     @cached_property
     def overload(self) -> Any:
         """The op, once it is defined."""
-        return _overload(self.op, self.overload_name)
+        return overload_of(self.op, self.overload_name)
 
     @cached_property
     def tensors(self) -> tuple[str, ...]:
@@ -260,7 +260,12 @@ def split_name(op: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def _overload(op: str, overload: str) -> Any:
+def overload_of(op: str, overload: str = "default") -> Any:
+    """An overload of an op.
+
+    Raises:
+        UnknownOpError: torch has none of this name.
+    """
     namespace, name = split_name(op)
     try:
         return getattr(getattr(getattr(torch.ops, namespace), name), overload)

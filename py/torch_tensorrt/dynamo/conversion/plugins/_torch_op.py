@@ -20,7 +20,8 @@ from torch_tensorrt.annotation._tensors import empty_buffers, formats_of
 from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import AnnotationError, SpecError
 
-from ._schema import OpSchema, split_name
+from . import _qdp
+from ._schema import OpSchema, overload_of, split_name
 
 # torch asks `inspect` for the line that registers a fake kernel. To find the module of
 # a file that it does not know, `inspect` resolves the paths of all that are imported.
@@ -149,7 +150,7 @@ def define(
     spec: CustomPluginSpec,
     parameters: str,
     num_outputs: int | AnnotationError,
-    undo: list[Callable[[], None]],
+    undo: _qdp.Undo,
 ) -> None:
     """Define an op with the spec's ``meta_impl``; on CUDA it runs the first config.
 
@@ -187,7 +188,7 @@ def define_op(
     declaration: str,
     fake: Callable[..., Any],
     eager: Callable[..., Any],
-    undo: list[Callable[[], None]],
+    undo: _qdp.Undo,
 ) -> None:
     """Define an op that torch does not have.
 
@@ -206,7 +207,7 @@ def define_op(
         library.define(f"{name}{declaration}")  # type: ignore[no-untyped-call]
         library.impl(name, eager, "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(op, fake, lib=library)
-        getattr(getattr(torch.ops, namespace), name).default  # noqa: B018
+        overload_of(op)
     except (RuntimeError, ValueError, AttributeError) as error:
         raise SpecError(
             f"{op}: torch does not take an op {name}{declaration}: {error}"
