@@ -21,7 +21,7 @@ import torch
 
 from . import errors
 from ._attributes import AttributeKind
-from ._code.effects import COMPARED, LOADED, STORED
+from ._code.effects import COMPARED, LOADED, NEVER_STORED, STORED
 from ._code.kernel import Kernel
 from ._compile.job import Job, compile_all
 from ._fingerprint import fingerprint
@@ -513,7 +513,8 @@ class Plugin:
                     )
                     raise self._explained(refused, tactics[0])
             before, steps = steps, layout(first, count, stored, config)
-            if _codes(before) == _codes(steps):
+            both = zip(before, steps, strict=True)
+            if all(a.without_aliases == b.without_aliases for a, b in both):
                 break
         return Structure(first, steps, frozenset(t.number for t in alike))
 
@@ -563,7 +564,7 @@ class Plugin:
                 )
             elif tensor.startswith("scratch"):
                 continue
-            elif tensor not in inputs.keys() | empty and effect in _NEVER_STORED:
+            elif tensor not in inputs.keys() | empty and effect in NEVER_STORED:
                 why = (
                     f"never stores to {tensor}, which would hold whatever was in its "
                     "memory before. Store to it, or do not return it."
@@ -735,10 +736,6 @@ def _aligned(buffers: Sequence[Output], which: Collection[int]) -> list[Output]:
     return [to_align(b) if i in which else b for i, b in enumerate(buffers)]
 
 
-def _codes(steps: Sequence[Step]) -> list[Step]:
-    return [step.without_aliases for step in steps]
-
-
 def _recorded_of(
     found: Sequence[tuple[Sequence[TensorInfo | None], tuple[Output, ...]]],
     inputs: Sequence[TensorInfo | None],
@@ -763,7 +760,6 @@ def _without_profile(request: Request) -> Request:
     return replace(request, inputs=inputs, target=None, replay=MOST_SHAPES)
 
 
-_NEVER_STORED = ("", COMPARED, LOADED)  # effects
 _MOST_LAYOUTS = 3  # until what kernels store agrees with what was expected
 _ANY_SIZES = (192, 8, 1 << 16)  # of dynamic extents, where no profile is known
 

@@ -291,7 +291,7 @@ def runs_here(target: Target) -> bool:
 
 
 @cache
-def _driver_ptx_isa() -> str | None:
+def _driver_ptx_isa() -> str:
     version = ctypes.c_int()
     if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) != 0:
         raise TargetError("the CUDA driver does not say its version. Name a target.")
@@ -309,9 +309,14 @@ def newest_ptx_isa(cuda: tuple[int, int]) -> str:
     return _PTX_ISA[max(pair for pair in _PTX_ISA if pair <= cuda)]
 
 
+def version_of(ptx_isa: str) -> tuple[int, ...]:
+    """A PTX ISA as numbers: ``(8, 5)`` of ``"8.5"``."""
+    return tuple(map(int, ptx_isa.split(".")))
+
+
 def oldest_driver(ptx_isa: tuple[int, ...]) -> str:
     """The oldest drivers that load code of a PTX ISA, as ``nvidia-smi`` names them."""
     for (major, minor), isa in _PTX_ISA.items():
-        if tuple(map(int, isa.split("."))) >= ptx_isa:
+        if version_of(isa) >= ptx_isa:
             return f"CUDA {major}.{minor}"
     return f"PTX ISA {ptx_isa[0]}.{ptx_isa[1]}"

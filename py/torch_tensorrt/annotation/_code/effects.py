@@ -37,6 +37,7 @@ Bases: TypeAlias = "frozenset[Base]"  # what a register may hold; none: not read
 
 LOADED, STORED, UNKNOWN = "loaded", "stored", "unknown"
 COMPARED = "compared"
+NEVER_STORED = ("", COMPARED, LOADED)
 _NOT_READ: Bases = frozenset()
 _NO_ADDRESS: Bases = frozenset([frozenset()])
 _MOST_BASES = 16  # of one register; more become one of unknown factors

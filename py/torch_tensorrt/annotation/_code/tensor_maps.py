@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .._target import version_of
 from ..errors import PTXError, UnsupportedKernelError
 from . import ptx
 from .ptx import Kind, Slot
@@ -226,7 +227,7 @@ def _require(entry: ptx.Entry) -> None:
             f"entry {entry.name}: a map takes a block of {WARP} threads, and it has "
             f"{entry.block or 'any'}."
         )
-    if tuple(map(int, entry.version.split("."))) < FIRST_ISA:
+    if version_of(entry.version) < FIRST_ISA:
         needed = ".".join(map(str, FIRST_ISA))
         raise UnsupportedKernelError(
             f"the kernel takes tensor maps, which need PTX ISA {needed}; the target's "

@@ -13,7 +13,13 @@ from typing import Any, TypeAlias
 import torch
 
 from .._hidden import WORD
-from .._target import SHARED_MEMORY, STATIC_DRIVER, newest_ptx_isa, oldest_driver
+from .._target import (
+    SHARED_MEMORY,
+    STATIC_DRIVER,
+    newest_ptx_isa,
+    oldest_driver,
+    version_of,
+)
 from .._tensors import DType
 from ..errors import DryRunError
 
@@ -240,9 +246,9 @@ class DryRunReport:
         """The result in a sentence."""
         compiled = [t for t in self.tactics if t.error is None]
         known = (self.least_ptx_isa, *(t.ptx_isa for t in compiled))
-        newest = max((_version(isa) for isa in known if isa), default=None)
+        newest = max((version_of(isa) for isa in known if isa), default=None)
         if newest and any(t.shared_memory > SHARED_MEMORY for t in compiled):
-            newest = max(newest, _version(newest_ptx_isa(STATIC_DRIVER)))
+            newest = max(newest, version_of(newest_ptx_isa(STATIC_DRIVER)))
         driver = f", drivers from {oldest_driver(newest)}" if newest else ""
         compiles = "compiles" if len(self.tactics) == 1 else "compile"
         verdict = f"{_share(len(compiled), self.tactics)} {compiles} for {self.target}"
@@ -428,10 +434,6 @@ def share_of_copy(
     if not report.copy_gbps or not shape.time_us:
         return None
     return bytes_moved(tactic, shape) / report.copy_gbps / 1e3 / shape.time_us
-
-
-def _version(isa: str) -> tuple[int, ...]:
-    return tuple(map(int, isa.split(".")))
 
 
 def _share(count: int, tactics: Sequence[TacticReport]) -> str:

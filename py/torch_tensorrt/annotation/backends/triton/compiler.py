@@ -261,7 +261,7 @@ def _require_known(target: Target) -> None:
 def _known_architectures(capability: int) -> tuple[str, ...]:
     text = output_of(get_ptxas(capability).path, "--help")
     found = set(re.findall(r"'(sm_\d+[af]?)'", text))
-    usable = {a for a in found if int(a.removeprefix("sm_").rstrip("af")) >= 75}
+    usable = {a for a in found if Target(a).capability >= 75}
     return tuple(sorted(usable, key=lambda a: (len(a.rstrip("af")), a)))
 
 

@@ -21,14 +21,13 @@ from packaging.version import Version
 from torch_tensorrt.annotation import errors
 from torch_tensorrt.annotation._attributes import array_dtype
 from torch_tensorrt.annotation._code import ptx
-from torch_tensorrt.annotation._code.effects import COMPARED, LOADED, STORED, effects
+from torch_tensorrt.annotation._code.effects import NEVER_STORED, STORED, effects
 from torch_tensorrt.annotation._record import describe
-from torch_tensorrt.annotation._target import known_target
+from torch_tensorrt.annotation._target import Target, known_target, version_of
 from torch_tensorrt.annotation.errors import SpecError, UnsupportedKernelError
 
 from ._schema import OpSchema
 
-_NEVER_STORED = ("", COMPARED, LOADED)
 _LAUNCH = ("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z", "shared_mem")
 _RETURN = {
     "aot_impl": (
@@ -354,16 +353,16 @@ def _objections(
                 f"stores to {what}, which an engine does not let it change. TensorRT "
                 f"passes {words}."
             )
-        if what.startswith("output") and effect in _NEVER_STORED:
+        if what.startswith("output") and effect in NEVER_STORED:
             yield (
                 f"never stores to {what}, which would hold whatever was in its memory "
                 f"before. TensorRT passes {words}."
             )
     if (target := known_target()) is not None:
-        if _number(entry.target) > _number(target.arch):
+        if Target(entry.target).capability > target.capability:
             yield f"is for {entry.target}, and the GPU is {target.arch}."
         newest = target.ptx_isa or entry.version
-        if _numbers(entry.version) > _numbers(newest):
+        if version_of(entry.version) > version_of(newest):
             yield (
                 f"is in PTX ISA {entry.version}, and the driver takes {newest} at "
                 "most. Let its compiler emit an older one."
@@ -375,15 +374,6 @@ def _objections(
                 f"takes `{parameter}` as well, and TensorRT passes {len(passed)} "
                 f"arguments: {words}."
             )
-
-
-def _number(architecture: str) -> int:
-    """90 of ``"sm_90a"``."""
-    return int(architecture.removeprefix("sm_").rstrip("af"))
-
-
-def _numbers(version: str) -> list[int]:
-    return list(map(int, version.split(".")))
 
 
 def _alone(text: str, name: str) -> str | None:
