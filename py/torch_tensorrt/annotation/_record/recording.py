@@ -167,10 +167,17 @@ def raise_refusals() -> None:
         raise error
 
 
-def users_line() -> str:
-    """``file:line in function`` of the innermost call that is the user's own."""
+def users_line(others: tuple[str, ...] = ()) -> str:
+    """``file:line in function`` of the innermost call that is the user's own.
+
+    Args:
+        others: beginnings of file names that are not the user's either.
+    """
     frame = sys._getframe(1)
-    while frame.f_back is not None and not is_users(frame.f_code.co_filename):
+    while frame.f_back is not None:
+        file = frame.f_code.co_filename
+        if is_users(file) and not file.startswith(others):
+            break
         frame = frame.f_back
     where = place(frame.f_code.co_filename, frame.f_lineno)
     return f"{where} in {frame.f_code.co_name}"

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,9 +23,8 @@ from triton.backends.nvidia.driver import make_tensordesc_arg
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..._code.tensor_maps import Size, TensorMap
+from ..._record import recording
 from ..._record.program import CaughtDescriptor, Descriptor
-from ..._record.recording import is_users
-from ...errors import place
 from .. import Target
 from ..abi import unsupported
 
@@ -37,6 +36,8 @@ _TF32 = 11  # of `.elemtype`
 _FIRST_ISA, _FIRST_GPU = 86, 90
 _MADE_AT = "_tta_made_at"
 _FOLDER = f"{Path(triton.__file__).parent}{os.sep}"
+# Neither Triton nor the generated methods of a dataclass are the user's code.
+users_line = partial(recording.users_line, (_FOLDER, "<string>"))
 
 
 def described(original: Callable[[Any], None], descriptor: TensorDescriptor) -> None:
@@ -49,19 +50,6 @@ def described(original: Callable[[Any], None], descriptor: TensorDescriptor) -> 
     sizes = (*descriptor.shape, *descriptor.strides)
     if not any(isinstance(size, torch.SymInt) for size in sizes):
         original(descriptor)
-
-
-def users_line() -> str:
-    """``file:line in function`` of the innermost call that is the user's own."""
-    frame = sys._getframe(1)
-    while (back := frame.f_back) is not None:
-        name = frame.f_code.co_filename
-        is_tritons = name.startswith((_FOLDER, "<string>"))  # a dataclass's own method
-        if is_users(name) and not is_tritons:
-            break
-        frame = back
-    where = place(frame.f_code.co_filename, frame.f_lineno)
-    return f"{where} in {frame.f_code.co_name}"
 
 
 def caught(
