@@ -113,7 +113,7 @@ class Tactic:
 
     @property
     def identity(self) -> str:
-        """The same for what a config gives at any inputs."""
+        """A digest of its config and choice, whatever the inputs are."""
         spec = self.spec.fingerprint
         return fingerprint(spec, self.config, self.choice, self.launch)
 

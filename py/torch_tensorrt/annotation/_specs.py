@@ -51,7 +51,7 @@ class KernelSpec(Fingerprinted):
 
     Attributes:
         launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
-            it launches exactly one kernel. None: the op's own body.
+            it launches one kernel or more. None: the op's own body.
         configs: each is a tactic: sorted (name, value) pairs. Equal ones are one.
         input_formats: names of TensorRT tensor formats, one for each tensor or one for
             all; None is LINEAR.

@@ -200,7 +200,7 @@ def have_same_steps(first: Program, other: Program) -> bool:
 
 
 def _between(program: Program) -> Program:
-    """The program without what is of its launches alone."""
+    """The program without what belongs to its launches alone."""
     steps = tuple(
         Launch(None, "", None, _pointers(s), ()) if isinstance(s, Launch) else s
         for s in program.steps

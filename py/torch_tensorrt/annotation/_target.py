@@ -56,10 +56,9 @@ _PRODUCTS: dict[str, tuple[str, int | None]] = {
 # Capability", CUDA C++ programming guide, which also says what a GPU has at most).
 SHARED_MEMORY = 49152
 # What static arrays may take, by compute capability: as much as ptxas 13.4 takes for
-# the architecture-specific target (for others it takes 48 KiB, as ptxas 12 does for
-# all).
-# The driver of CUDA 13.0 was seen to load and launch that much for sm_90; older drivers
-# were not tried, nor were other GPUs.
+# the architecture-specific target. For other targets it takes 48 KiB, and ptxas 12
+# takes 48 KiB for all. The driver of CUDA 13.0 loaded and launched as much for sm_90.
+# Older drivers and other GPUs were not tried.
 _STATIC_SHARED_MEMORY = {
     **dict.fromkeys((90, 100, 103, 110), 227 * 1024),
     **dict.fromkeys((120, 121), 99 * 1024),

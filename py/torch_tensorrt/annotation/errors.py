@@ -70,7 +70,7 @@ class FormatError(AnnotationError, ValueError):
 
 
 class RecordError(AnnotationError):
-    """A launch function could not be turned into one recorded launch."""
+    """A launch function could not be turned into launches."""
 
 
 class UserCodeError(RecordError):
@@ -78,11 +78,11 @@ class UserCodeError(RecordError):
 
 
 class LaunchCountError(RecordError):
-    """A launch function launched no kernel, or more than one."""
+    """A launch function launched no kernel."""
 
 
 class ArgumentError(RecordError):
-    """A kernel argument is not an input, an output, an int or a constant."""
+    """A launch function passes a kernel something that an engine cannot pass."""
 
 
 class DataDependentError(RecordError):

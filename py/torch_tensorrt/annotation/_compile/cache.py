@@ -36,7 +36,7 @@ _FOLDER = "v4"  # of entries in this format
 # What this cache calls its files; it leaves all others alone.
 _ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}\.json")
 _TEMPORARY = re.compile(_ENTRY.pattern + r"\.\w+")
-_FILL = 0.9  # of the limit, after an eviction: or there would be one at each store
+_FILL = 0.9  # of the limit is left by an eviction, or each store would evict again
 _ABANDONED = 3600.0  # seconds after which a temporary file has no writer any more
 
 # A kernel that is refused for one of these is refused whenever it is compiled the same
@@ -193,7 +193,7 @@ class KernelCache:
         return self.root / _FOLDER / f"{key}-{sha256(compiler.encode())[:16]}.json"
 
     def _files(self, name: re.Pattern[str]) -> list[tuple[Path, os.stat_result]]:
-        """Those of this name, the least recently used first."""
+        """The files with such a name, the least recently used first."""
         found = []
         for path in (self.root / _FOLDER).glob("*"):
             with contextlib.suppress(FileNotFoundError):  # another process removed it

@@ -7,10 +7,9 @@ not.
 
 A kernel runs twice, on the same inputs. Outputs, and the memory around all tensors,
 hold one poison in the first run and another in the second. An element that differs was
-never written, or depends on memory outside of the inputs. What the kernel writes where
-it should not is found as on a GPU. An interpreter may also
-tell of any access outside of its tensors. Each run is in a process of its own, so one
-that ends the process ends that process alone.
+never written, or depends on memory outside of the inputs. Writes outside
+of the outputs are found as on a GPU. An interpreter may also report any access outside
+of the tensors. Each run has a process of its own, so a crash ends that process alone.
 """
 
 from __future__ import annotations

@@ -301,7 +301,7 @@ class _Inputs:
             self.expected = [*returned, *written]
 
     def copies(self) -> list[torch.Tensor | None]:
-        """New tensors, for what may write them."""
+        """Copies of the inputs, for code that may write them."""
         return [None if value is None else value.clone() for value in self.values]
 
     def compared(

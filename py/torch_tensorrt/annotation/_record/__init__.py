@@ -148,8 +148,8 @@ def record(
         meta: gives the outputs for the inputs.
         plain: inputs to replay on, where several functions with this ``meta`` share
             them.
-        somewhere: of one run somewhere in the profile. What that finds is a proposal,
-            and needs a check.
+        somewhere: run the function once, at some sizes of the profile. The result is a
+            proposal, which the caller checks.
 
     Raises:
         RecordError: see its subclasses.

@@ -54,7 +54,7 @@ class Address:
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Address:
-        """That of a fake tensor."""
+        """The address of a fake tensor."""
         offset = tensor.storage_offset() * tensor.element_size()
         storage = tensor.untyped_storage()
         return cls(storage, offset, lambda: bool(tensor.numel() == 0), tensor)

@@ -160,7 +160,8 @@ def _always(answer: Callable[..., Any]) -> Callable[..., Any]:
     return lambda original, *args, **keywords: answer(*args, **keywords)
 
 
-# What answers in place of what, given the original and the arguments.
+# Functions of torch's, and what answers in their place. An answer gets the original
+# function first, and then the arguments.
 QUESTIONS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (torch.cuda, "get_device_properties", _always(Properties)),
     (torch.cuda, "_get_device_properties", _always(Properties)),

@@ -48,7 +48,7 @@ class CaughtLaunch:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        """Those among its arguments, in their order."""
+        """The tensors among its arguments, in order."""
         values = (value for _, value, _ in self.arguments)
         found = (v.tensor if isinstance(v, CaughtDescriptor) else v for v in values)
         return [value for value in found if isinstance(value, torch.Tensor)]
@@ -118,7 +118,7 @@ class Operation:
 
     @property
     def written(self) -> tuple[View, ...]:
-        """Those that it writes."""
+        """The tensors that it writes."""
         given = dict(self.arguments)
         infos = ((a.name, a.alias_info) for a in self.op._schema.arguments)
         names = [name for name, info in infos if info is not None and info.is_write]
@@ -216,7 +216,7 @@ class Launch:
 
     @property
     def pointers(self) -> tuple[Pointer, ...]:
-        """Those of its arguments that are tensors."""
+        """Its arguments that are tensors."""
         return tuple(a for a in self.arguments if isinstance(a, Pointer))
 
 

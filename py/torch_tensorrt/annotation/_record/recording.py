@@ -70,7 +70,7 @@ def target(what: str) -> Target:
     """The GPU that this thread records for.
 
     Args:
-        what: the user's code asks for, for the error.
+        what: what the user's code asks for, for the error.
 
     Raises:
         TargetError: none is known.

@@ -4,8 +4,8 @@
 
 A dimension known at build time is a plain int there; a dynamic one is a symbol with the
 profile's range, which decides what the function asks of it as far as it can. The
-machine may have no GPU, and some of what launch functions ordinarily call cannot cope
-with fake tensors or symbolic sizes: for the time of the trace, it can.
+machine may have no GPU, and some functions that launch functions call do not take fake
+tensors or symbolic sizes. Those are replaced while a function is traced.
 """
 
 from __future__ import annotations
@@ -524,7 +524,7 @@ def _refuse_thread(*_: Any, **__: Any) -> None:
     )
 
 
-# What stands for what of sizes' own and of Python's while sizes are symbols.
+# Replacements of Python's functions, and of methods of sizes, while sizes are symbols.
 _REPLACED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (builtins, "min", _choice(torch.sym_min)),
     (builtins, "max", _choice(torch.sym_max)),

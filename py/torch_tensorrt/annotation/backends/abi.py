@@ -98,7 +98,7 @@ class Parameters:
         return Slot(Kind.OUTPUT, pointer.tensor - inputs)
 
     def address_of(self, pointer: Pointer) -> Slot:
-        """The same, with the offset of a view; one that follows the shape is an extra.
+        """Its slot, with the offset of a view. One that follows the shape is an extra.
 
         Raises:
             ArgumentError: the offset leaves the range of 32 bits within the profile.

@@ -54,7 +54,7 @@ def cuda(
 
     Args:
         launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
-            it launches exactly one kernel on the tensors it is given: a
+            it launches one kernel or more on the tensors it is given: a
             :class:`CUDAKernel`; what ``torch.cuda._compile_kernel`` returns; a
             ``RawKernel``, or a function of a ``RawModule``, of CuPy's; or a kernel of
             ``cuda.core`` with its ``launch``. None: the op is defined with

@@ -114,7 +114,7 @@ def cutile(
 
     Args:
         launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
-            it calls ``ct.launch`` exactly once, on the tensors it is given or views of
+            it calls ``ct.launch`` once or more, on the tensors it is given or views of
             them. None: the op is defined with ``torch.library.custom_op``, and its own
             body launches the kernel.
         configs: one dict for each kernel that TensorRT times, once for each fact

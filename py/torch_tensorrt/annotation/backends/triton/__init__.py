@@ -62,7 +62,7 @@ def triton(
 
     Args:
         launch_fn: ``launch_fn(*inputs, *weights, *outputs, **config_and_attributes)``;
-            it launches exactly one ``@triton.jit`` kernel on the tensors it is given.
+            it launches one ``@triton.jit`` kernel or more on the tensors it is given.
             None: the op is defined with ``torch.library.custom_op`` or ``triton_op``,
             and its own body launches the kernel.
         configs: one dict, or ``triton.Config``, for each tactic that TensorRT times.

@@ -188,7 +188,7 @@ class _Callback:
 def autotune_of(
     schema: OpSchema, function: Any, is_compiled: bool
 ) -> Callable[..., list[Any]]:
-    """The user's autotune function; it raises errors of ours alone.
+    """The user's autotune function; it raises only this package's errors.
 
     Args:
         is_compiled: whether engines embed a kernel, and no Python code.
@@ -249,7 +249,7 @@ def _require_sound(
 def aot_impl_of(
     schema: OpSchema, function: Any, autotune: Callable[..., Any] | None
 ) -> Callable[..., Any]:
-    """The user's ahead-of-time implementation; it raises errors of ours alone.
+    """The user's ahead-of-time implementation; it raises only this package's errors.
 
     Args:
         autotune: of :func:`autotune_of`.

@@ -83,7 +83,7 @@ def custom_op(
 
     Raises:
         SpecError: the name, ``impl`` or a callback is malformed.
-        RecordError: the launch function does what is wrong for all inputs.
+        RecordError: the launch function is wrong, whatever its inputs are.
         RegistrationError: the name is registered with something else.
 
     Calling it again with the same arguments does nothing. On an error nothing stays
@@ -353,7 +353,7 @@ def _try_out(plugin: Plugin, schema: OpSchema) -> int | AnnotationError:
         The number of outputs, or why the fake kernel rejects every guess.
 
     Raises:
-        RecordError: a launch function does what is wrong for all inputs.
+        RecordError: a launch function is wrong, whatever its inputs are.
         DataDependentError: the size of an output follows from a tensor's values.
         RegistrationError: an existing op has no fake kernel.
         SpecError: the fake kernel returns no tensor.

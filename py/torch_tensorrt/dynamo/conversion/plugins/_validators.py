@@ -40,7 +40,7 @@ _PROCESS = uuid.uuid4().hex
 def capability_of(
     plugin: Plugin, schema: OpSchema, also: nodes.Validator | None, strict: bool
 ) -> nodes.Validator:
-    """A validator that accepts the nodes which some tactic serves.
+    """A validator that accepts a node that some tactic serves.
 
     Such a tactic has a kernel or, where no target is known, at least a program.
     """
