@@ -372,8 +372,8 @@ def _instead(
         return ""
     return (
         " If it allocates and returns its outputs, let it take them as parameters "
-        "after the inputs; or make it the body of a torch.library.custom_op, and pass "
-        "impl=tta.triton() without a function."
+        "after the inputs; or make it the body of a torch.library.custom_op, and leave "
+        "the function out of impl=."
     )
 
 
