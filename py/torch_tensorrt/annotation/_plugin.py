@@ -292,7 +292,7 @@ class Plugin:
         except Exception as error:
             what = f"{self.op}, {tactic.description}"
             ours = as_ours(what, error, errors.RecordError)
-            return replace(tactic, error=self._explained(ours, tactic))
+            return replace(tactic, program=None, error=self._explained(ours, tactic))
         return replace(tactic, program=program)
 
     def _call(
@@ -665,7 +665,8 @@ class Plugin:
             inputs = tuple(of_any_size(info, size) for info in request.inputs)
             ran = self._record(tactic, replace(request, inputs=inputs), None, True)
             failure = failure or str(ran.error or "")
-            if (program := ran.program) is None:
+            # A function that takes no such sizes counts as it is in its profile.
+            if (program := ran.program or tactic.program) is None:
                 continue
             hidden = list(enumerate(_aligned(program.hidden, aligned)))
             known = [*(n.grid for n in program.launches if n.grid), *grids]
@@ -757,7 +758,8 @@ def _dtypes(tensors: Sequence[TensorInfo | None]) -> list[torch.dtype | None]:
 def _without_profile(request: Request) -> Request:
     """What TensorRT knows when it asks for the sizes of outputs."""
     inputs = tuple(map(of_any_size, request.inputs))
-    return replace(request, inputs=inputs, target=None, replay=MOST_SHAPES)
+    target = request.target or known_target()
+    return replace(request, inputs=inputs, target=target, replay=MOST_SHAPES)
 
 
 _MOST_LAYOUTS = 3  # until what kernels store agrees with what was expected

@@ -117,6 +117,18 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 N = symbol(0, 0)
 
 
+def test_the_target_decides_the_size_of_a_buffer() -> None:
+    def launch(x: Any, out: Any) -> None:
+        sms = torch.cuda.get_device_properties(0).multi_processor_count
+        normalize(x, out, x.new_empty(sms, x.shape[0]), None)
+
+    register(launch)
+    for sm_count in (114, 132):
+        target = Target("sm_90", sm_count=sm_count)
+        report = tta.dry_run("hid::op", [X], target, execute=False)
+        assert sizes(report)["max"] == ((sm_count, 16),)
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "words"),
     [
