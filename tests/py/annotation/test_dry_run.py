@@ -509,6 +509,17 @@ def test_the_ragged_shape_keeps_what_the_fake_kernel_demands() -> None:
     assert report.tactics[0].shapes[3].dims == ((44, 8), (44, 8))
 
 
+def test_a_fake_kernel_that_asks_for_the_target_has_a_ragged_shape() -> None:
+    def meta(x: torch.Tensor) -> torch.Tensor:
+        assert torch.cuda.get_device_capability() == (9, 0)
+        return torch.empty_like(x)
+
+    spec = tta.custom_plugin(tta.triton(launch_silu), meta_impl=meta)
+    trt_plugins.custom_op("dry::asking", impl=spec, supports_dynamic_shapes=True)
+    report = tta.dry_run("dry::asking", [PROFILE], "sm_90", execute=False)
+    assert report.shapes == ("min", "opt", "max", "ragged")
+
+
 def test_where_the_op_has_no_shape_between_min_and_max_none_is_ragged() -> None:
     def meta(x: torch.Tensor) -> torch.Tensor:
         if x.shape[0] % 4 != 0:

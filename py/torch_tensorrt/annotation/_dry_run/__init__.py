@@ -333,8 +333,10 @@ def shapes_of(plugin: Plugin, request: Request, small: bool) -> dict[str, Dims]:
             i and replace(i, shape=tuple(point.get(e, e) for e in i.shape))
             for i in inputs
         ]
+        meta = partial(plugin.meta, **request.attributes)
         try:
-            infer_outputs(partial(plugin.meta, **request.attributes), infos, plugin.op)
+            with _target.compiling_for(request.target):
+                infer_outputs(meta, infos, plugin.op)
         except errors.UserCodeError:
             continue  # the op has no such shape
         shapes["ragged"] = tuple(None if i is None else i.at("opt") for i in infos)
