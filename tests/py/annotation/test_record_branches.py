@@ -24,6 +24,7 @@ from torch_tensorrt.annotation.backends import backend
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
     DynamicControlFlowError,
+    TargetError,
     UserCodeError,
 )
 
@@ -311,3 +312,18 @@ def test_a_fake_kernel_that_takes_no_size_is_refused() -> None:
     assert len(calls) == 2
     with pytest.raises(ArgumentError, match="the fake kernel returned int"):
         infer_outputs(lambda x: 5, [X], "the fake kernel", sizes_matter=False)
+
+
+def test_a_question_that_is_refused_is_not_a_shape_that_the_op_lacks() -> None:
+    def meta(x: Any) -> Any:
+        if x.shape[0] > 32:
+            torch.cuda.get_device_name()
+        return torch.empty_like(x)
+
+    def launch_fn(x: Any, out: Any) -> None:
+        launch(x, x, out, x.shape[0])
+
+    with pytest.raises(DynamicControlFlowError, match=r"branches on `d0_0"):
+        recorded(launch_fn, X, meta=meta)
+    with pytest.raises(TargetError, match="asks for the name of the GPU"):
+        infer_outputs(lambda x: torch.cuda.get_device_name(), [X], "the fake kernel")

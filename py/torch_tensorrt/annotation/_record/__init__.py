@@ -399,6 +399,8 @@ def _fake_outputs(
     if run.outputs is None:
         try:
             outputs = meta(*run.inputs)
+        except AnnotationError:
+            raise
         except Exception as error:
             raise ShapesRejected(Subject(what)) from error
         run.outputs = as_tensors(outputs, what)
