@@ -101,16 +101,12 @@ def execute(
                 # Out here, nothing holds the tensors of a case that is too large.
                 found[number].append(ran or _too_large(*asked))
                 advance()
-    try:
-        copied = copy_gbps()
-    except torch.cuda.OutOfMemoryError:  # what was found is worth more
-        copied = None
     for number, shapes in found.items():
         tactics[number] = replace(tactics[number], shapes=tuple(shapes))
     return replace(
         report,
         tactics=tuple(tactics.values()),
-        copy_gbps=copied,
+        copy_gbps=copy_gbps(),
         gpu=torch.cuda.get_device_name(),
         against=f"the reference {describe(reference)}",
         interpreted=False,
@@ -184,11 +180,14 @@ _FLUSHED = 256 << 20  # bytes written between timed launches: more than any L2 c
 _TIMED_MS = 50.0
 
 
-def copy_gbps() -> float:
-    """GB/s, read and written, of a copy between two buffers of the GPU."""
-    source = torch.empty(_FLUSHED, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    microseconds, _ = time_launch(lambda: target.copy_(source))
+def copy_gbps() -> float | None:
+    """GB/s, read and written, of a copy on the GPU; None where its memory is full."""
+    try:
+        source = torch.empty(_FLUSHED, dtype=torch.uint8, device="cuda")
+        target = torch.empty_like(source)
+        microseconds, _ = time_launch(lambda: target.copy_(source))
+    except torch.cuda.OutOfMemoryError:
+        return None
     return 2 * _FLUSHED / microseconds / 1e3
 
 
