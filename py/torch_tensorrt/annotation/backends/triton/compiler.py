@@ -242,7 +242,7 @@ def _replace(
 
 
 def _require_known(target: Target) -> None:
-    known = _known_architectures(target.capability)
+    known = _known_architectures(get_ptxas(target.capability).path)
     if target.arch not in known:
         raise TargetError(
             f"target {target.arch} is not one that this Triton compiles for. It knows "
@@ -258,8 +258,8 @@ def _require_known(target: Target) -> None:
 
 
 @cache
-def _known_architectures(capability: int) -> tuple[str, ...]:
-    text = output_of(get_ptxas(capability).path, "--help")
+def _known_architectures(ptxas: str) -> tuple[str, ...]:
+    text = output_of(ptxas, "--help")
     found = set(re.findall(r"'(sm_\d+[af]?)'", text))
     usable = {a for a in found if Target(a).capability >= 75}
     return tuple(sorted(usable, key=lambda a: (len(a.rstrip("af")), a)))
