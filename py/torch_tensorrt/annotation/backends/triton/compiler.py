@@ -52,7 +52,7 @@ from .compiled import Compiled, drop_compiled, recompiled
 from .constants import require_same
 from .descriptors import described, require_maps
 from .driver import answering_for_target
-from .launch import read_launch, returned, undecorated
+from .launch import bind, read_launch, undecorated
 from .signature import Signature
 
 _recording = threading.RLock()
@@ -110,9 +110,10 @@ class TritonBackend(Backend):
                 return original(kernel, *args, grid=grid, warmup=warmup, **keywords)
             launched.add(undecorated(kernel))
             chosen = overrides if is_chosen_for() else None
+            bound = bind(kernel, args, keywords, chosen, is_launch=not warmup)
             if not warmup:
-                on_launch(read_launch(kernel, args, grid, keywords, chosen))
-            return returned(kernel, args, keywords, chosen)
+                on_launch(read_launch(bound, grid))
+            return bound.returned
 
         def before(compiled: TritonKernel) -> Compiled:
             stand_in = recompiled(compiled)

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,14 +33,32 @@ from .constants import are_sizes
 from .descriptors import caught
 
 
-def read_launch(
-    kernel: Any,
+@dataclass(frozen=True)
+class Bound:
+    """A launch of a kernel, through the decorators it may have.
+
+    Attributes:
+        choices: of an autotuner; the first was taken.
+        changed: the arguments that a config changes.
+        returned: what launching, or compiling, the kernel returns.
+    """
+
+    kernel: JITFunction[Any]
+    arguments: Mapping[str, Any]
+    options: Mapping[str, Any]
+    choices: tuple[Config, ...]
+    changed: Sequence[str]
+    returned: Compiled
+
+
+def bind(
+    launched: Any,
     args: tuple[Any, ...],
-    grid: Any,
     keywords: Mapping[str, Any],
     overrides: Mapping[str, Any] | None,
-) -> CaughtLaunch:
-    """The launch of a kernel, through the decorators it may have.
+    is_launch: bool,
+) -> Bound:
+    """Bind the arguments of a launch, or of a compilation.
 
     Args:
         overrides: replace keywords; None takes an autotuner's first choice.
@@ -48,23 +67,48 @@ def read_launch(
         ArgumentError: the arguments do not fit the kernel.
         UnsupportedKernelError: an engine cannot do what a decorator asks for.
     """
-    launched = kernel
-    kernel, choices, heuristics = _unwrapped(kernel, overrides)
+    kernel, choices, heuristics = _unwrapped(launched, overrides)
     if overrides is None:
         overrides = dict(choices[0]) if choices else {}
     arguments, options, changed = _bind(kernel, args, keywords, overrides)
-    for hook in _hooks(launched):
+    for hook in _hooks(launched) if is_launch else ():
         hook({**arguments, **options})  # which sets the blocks of descriptors
-    _decide(heuristics, kernel, arguments, options)
+    for values in heuristics:
+        for name, function in values.items():
+            value = function({**arguments, **options})
+            (arguments if name in kernel.arg_names else options)[name] = value
+
+    def constants() -> dict[str, Any]:
+        # What a config overrides stays in: another launch is to notice it, too.
+        arguments, _, _ = _bind(kernel, args, keywords, {})
+        declared = {p.name for p in kernel.params if p.is_constexpr}
+        return {
+            name: value
+            for name, value in arguments.items()
+            if name in declared and not isinstance(value, py_sym_types)
+        }
+
+    returned = Compiled(launched, kernel, options, constants)
+    return Bound(kernel, arguments, options, choices, changed, returned)
+
+
+def read_launch(bound: Bound, grid: Any) -> CaughtLaunch:
+    """The launch with this grid.
+
+    Raises:
+        ArgumentError: the arguments, or the grid, do not fit the kernel.
+    """
+    kernel, arguments, options = bound.kernel, bound.arguments, dict(bound.options)
     if missing := [name for name in kernel.arg_names if name not in arguments]:
         raise ArgumentError(
             f"kernel {kernel.__name__}: launched without {', '.join(missing)}."
         )
     if callable(grid):
         grid = grid(dict(arguments))
-    elif changed:  # by a config, which only a grid that is a function can follow
+    elif bound.changed:  # by a config, which only a grid that is a function can follow
+        changed = ", ".join(bound.changed)
         raise ArgumentError(
-            f"kernel {kernel.__name__}: the config sets {', '.join(changed)}, and the "
+            f"kernel {kernel.__name__}: the config sets {changed}, and the "
             f"grid {grid!r} does not follow it. Write the grid as a function: "
             "kernel[lambda meta: (triton.cdiv(n, meta['BLOCK']),)](...)."
         )
@@ -99,7 +143,7 @@ def read_launch(
             for parameter in kernel.params
         ),
         options=options,
-        choices=choices,
+        choices=bound.choices,
     )
 
 
@@ -134,33 +178,6 @@ def _as_tensor(value: Any) -> Any:
     return tensor if dtype == tensor.dtype else tensor.view(dtype)
 
 
-def returned(
-    kernel: Any,
-    args: tuple[Any, ...],
-    keywords: Mapping[str, Any],
-    overrides: Mapping[str, Any] | None,
-) -> Compiled:
-    """What launching, or compiling, the kernel returns."""
-    launched = kernel
-    kernel, choices, heuristics = _unwrapped(kernel, overrides)
-    if overrides is None:
-        overrides = dict(choices[0]) if choices else {}
-    arguments, options, _ = _bind(kernel, args, keywords, overrides)
-    _decide(heuristics, kernel, arguments, options)
-
-    def constants() -> dict[str, Any]:
-        # What a config overrides stays in: another launch is to notice it, too.
-        arguments, _, _ = _bind(kernel, args, keywords, {})
-        declared = {p.name for p in kernel.params if p.is_constexpr}
-        return {
-            name: value
-            for name, value in arguments.items()
-            if name in declared and not isinstance(value, py_sym_types)
-        }
-
-    return Compiled(launched, kernel, options, constants)
-
-
 def undecorated(kernel: Any) -> JITFunction[Any]:
     """The kernel under its decorators."""
     while not isinstance(kernel, JITFunction):
@@ -188,19 +205,6 @@ def _unwrapped(
             "do its work in the kernel.",
         )
     return kernel, choices, heuristics
-
-
-def _decide(
-    heuristics: list[Mapping[str, Any]],
-    kernel: JITFunction[Any],
-    arguments: dict[str, Any],
-    options: dict[str, Any],
-) -> None:
-    """Add what heuristics make of the arguments: other arguments, or options."""
-    for values in heuristics:
-        for name, function in values.items():
-            value = function({**arguments, **options})
-            (arguments if name in kernel.arg_names else options)[name] = value
 
 
 def _choices(tuner: Autotuner) -> tuple[Config, ...]:
