@@ -19,7 +19,7 @@ from .._code.ptxas import settle, with_static_shared
 from .._record.program import Program
 from .._target import SHARED_MEMORY, Target
 from .._tensors import TensorInfo
-from ..backends import CompiledKernel, Kind, Slot, Toolchain, backend
+from ..backends import Kind, Slot, Toolchain, backend
 from ..backends.abi import require_launchable, require_shared_memory
 from ..errors import as_ours
 from . import pool
@@ -76,7 +76,9 @@ class Job:
         compiled = backend(self.backend).compile(
             self.program, self.target, self.options, self.aligned
         )
-        compiled = replace(compiled, cluster=_cluster(compiled))
+        if compiled.cluster == (1, 1, 1):  # the code alone may have one
+            declared = ptx.parse(compiled.code).cluster
+            compiled = replace(compiled, cluster=declared or compiled.cluster)
         require_launchable(self.program, compiled, self.target)
         inputs, outputs = len(self.program.inputs), len(self.program.outputs)
         hidden, scratch = len(self.program.hidden), len(compiled.scratch)
@@ -128,12 +130,6 @@ class Job:
             static_shared_memory=static,
             names=compiled.names,
         )
-
-
-def _cluster(compiled: CompiledKernel) -> tuple[int, int, int]:
-    """Of the launch, or of the code alone."""
-    declared = ptx.parse(compiled.code).cluster or (1, 1, 1)
-    return declared if compiled.cluster == (1, 1, 1) else compiled.cluster
 
 
 def _without_optimum(info: TensorInfo | None) -> TensorInfo | None:

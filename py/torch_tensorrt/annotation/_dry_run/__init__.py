@@ -275,7 +275,10 @@ def _report(
             f"{plugin.op}: TensorRT's plugin writes the inputs {report.aliased}, and "
             f"tactic {tactic.number} {tactic.program.aliased}. Please report this."
         )
-    entry = parse(report.code)
+    entry, notes = parse(report.code), kernel.notes
+    if report.aliased:
+        written = ", ".join(f"`{plugin.tensors[index]}`" for index in report.aliased)
+        notes += (f"writes {written} in place. {PREVIEW}",)
     return replace(
         report,
         **known,
@@ -290,16 +293,9 @@ def _report(
             errors.sizes_in_names(name or shown(expr), plugin.tensors)
             for name, expr in zip_longest(kernel.names, kernel.extras, fillvalue="")
         ),
-        notes=(*kernel.notes, *_notes_in_place(plugin, report.aliased)),
+        notes=notes,
         shapes=tuple(replace(report.at(*d), name=name) for name, d in shapes.items()),
     )
-
-
-def _notes_in_place(plugin: Plugin, aliased: Sequence[int]) -> Iterator[str]:
-    names = (*plugin.tensors, *plugin.weights)
-    if aliased:
-        written = ", ".join(f"`{names[index]}`" for index in aliased)
-        yield f"writes {written} in place. {PREVIEW}"
 
 
 _SMALL = 6  # extents above min that a shape to be interpreted is

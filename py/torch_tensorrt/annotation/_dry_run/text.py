@@ -52,7 +52,10 @@ def show(report: DryRunReport) -> None:
 
 def renderable(report: DryRunReport) -> RenderableType:
     """What rich prints of a report."""
-    return _table(report) if report.verbose else _summary(report)
+    tables: list[RenderableType] = ["", tactics_table(report), ""]
+    if report.verbose:
+        tables = [launches_table(report)]
+    return Group(headline(report), *tables, *remarks(report))
 
 
 def width_of(report: DryRunReport) -> int:
@@ -67,10 +70,6 @@ def width_of(report: DryRunReport) -> int:
 
 
 # --- The summary ----------------------------------------------------------------------
-
-
-def _summary(report: DryRunReport) -> RenderableType:
-    return Group(headline(report), "", tactics_table(report), "", *remarks(report))
 
 
 def headline(report: DryRunReport) -> Text:
@@ -149,10 +148,6 @@ _COLUMNS = (
     *("block", "shape", "grid", "extras", "result"),
 )
 _LEFT = ("config", "entry, facts", "code", "shape", "extras")  # others are numbers
-
-
-def _table(report: DryRunReport) -> RenderableType:
-    return Group(headline(report), launches_table(report), *remarks(report))
 
 
 def launches_table(report: DryRunReport) -> Table:

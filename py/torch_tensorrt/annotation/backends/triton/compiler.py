@@ -189,7 +189,12 @@ class TritonBackend(Backend):
         # Triton's own parameters come last: scratch memory, and the profiler's.
         own = len(parameters(code)) - len(signature.slots)
         if metadata.global_scratch_size:
-            _require_alignment(launch.name, metadata.global_scratch_align)
+            if SCRATCH_ALIGNMENT % (alignment := metadata.global_scratch_align):
+                raise unsupported(
+                    launch.name,
+                    f"its scratch memory is aligned to {alignment} bytes; an engine's "
+                    f"is to {SCRATCH_ALIGNMENT}. Please report this, with the kernel.",
+                )
             signature.add_scratch(metadata.global_scratch_size)
             own -= 1
         signature.slots += [Slot(Kind.UNUSED)] * own
@@ -294,15 +299,6 @@ def _compile(signature: Signature, target: Target, options: dict[str, Any]) -> A
         if isinstance(error, CompilationError):  # all of it is in the message
             raise CompileError(f"{what}{_explained(error, launch.kernel)}") from None
         raise CompileError(f"{what}: {reasons(error)}") from error
-
-
-def _require_alignment(kernel: str, alignment: int) -> None:
-    if SCRATCH_ALIGNMENT % alignment:
-        raise unsupported(
-            kernel,
-            f"its scratch memory is aligned to {alignment} bytes; an engine's is to "
-            f"{SCRATCH_ALIGNMENT}. Please report this, with the kernel.",
-        )
 
 
 @contextlib.contextmanager
