@@ -54,13 +54,16 @@ class Request:
 
     Attributes:
         inputs: the plugin's inputs, weights last; None for one that is not given.
-        values: the op's other arguments, by name.
+        texts: the op's other arguments, by name, as text. It tells 0.0 from -0.0, and 1
+            from True, which are equal as values, and NaN is equal to itself.
+        values: the same as values; a list is kept as a tuple.
         target: the GPU; None where only recording is wanted.
         replay: shapes to run launch functions at again, if the profile has as many.
     """
 
     inputs: tuple[TensorInfo | None, ...]
-    values: tuple[tuple[str, str, Any], ...]
+    texts: tuple[tuple[str, str], ...]
+    values: tuple[tuple[str, Any], ...] = field(compare=False)
     target: Target | None
     replay: int = MOST_SHAPES
 
@@ -72,21 +75,20 @@ class Request:
         target: Target | None,
         replay: int = MOST_SHAPES,
     ) -> Request:
-        """A request; a list among the attributes is kept as a tuple."""
-        values = (
+        """A request with these attributes, by name."""
+        values = tuple(
             (name, tuple(value) if isinstance(value, list) else value)
             for name, value in sorted(attributes.items())
         )
-        # The text tells 0.0 from -0.0, and 1 from True, which are equal as values.
-        named = tuple((name, repr(value), value) for name, value in values)
-        return cls(tuple(inputs), named, target, replay)
+        texts = tuple((name, repr(value)) for name, value in values)
+        return cls(tuple(inputs), texts, values, target, replay)
 
     @property
     def attributes(self) -> dict[str, Any]:
         """The op's other arguments as Python has them."""
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, _, value in self.values
+            for name, value in self.values
         }
 
 

@@ -58,6 +58,7 @@ def test_equal_requests_are_equal_keys() -> None:
     (one,) = same
     assert one.attributes == {"alpha": 1.0, "axes": [1, 2]}
     assert request(X, axes=(1, 2), alpha=1.0) == one  # TensorRT has its own order
+    assert request(X, alpha=float("nan")) == request(X, alpha=float("nan"))
 
 
 def test_an_error_that_is_kept_does_not_keep_who_met_it() -> None:
