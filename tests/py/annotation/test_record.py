@@ -764,6 +764,10 @@ def test_an_index_gives_the_view_that_torch_has() -> None:
         (lambda x: ~x.shape[0], lambda n: -n - 1),
         (lambda x: x.shape[0] // -7, lambda n: n // -7),
         (lambda x: (x.shape[0] - 20) // -7, lambda n: (n - 20) // -7),
+        (
+            lambda x: (x.shape[0] // 3) // -(x.shape[0] + 2),
+            lambda n: n // 3 // -(n + 2),
+        ),
         (lambda x: x.shape[0] % -7, lambda n: n % -7),
         (lambda x: (20 - x.shape[0]) % -7, lambda n: (20 - n) % -7),
         (lambda x: 100 // (x.shape[0] + 1), lambda n: 100 // (n + 1)),

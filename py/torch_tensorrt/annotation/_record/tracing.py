@@ -381,7 +381,8 @@ def _len(builtin: Callable[..., Any], value: Any) -> Any:
 
 def _floordiv(original: Callable[..., Any], a: Any, b: Any) -> Any:
     """torch merges ``(a // b) // -c`` into ``a // (-b * c)``, which is not the same."""
-    if isinstance(b, int) and b < 0:
+    is_merged = isinstance(a, torch.SymInt) and isinstance(a.node.expr, FloorDiv)
+    if (isinstance(b, int) or is_merged) and b < 0:
         return -original(a - b - 1, -b)
     return original(a, b)
 
