@@ -318,6 +318,24 @@ def test_heuristics_choose_options_too() -> None:
     assert set(compiled) == {2}
 
 
+@pytest.mark.parametrize(("is_inside", "block"), [(True, 64), (False, 256)])
+def test_a_heuristic_sees_the_config_of_an_autotuner_outside_of_it(
+    is_inside: bool, block: int
+) -> None:
+    names, configs = add_kernel.arg_names, [triton.Config({}, num_warps=2)]
+    values = {"BLOCK": lambda args: 64 if "num_warps" in args else 256}
+
+    def tuner(kernel: Any) -> Any:
+        return Autotuner(kernel, names, configs, ["n"], None, None)
+
+    if is_inside:
+        kernel = tuner(Heuristics(add_kernel, names, values))
+    else:
+        kernel = Heuristics(tuner(add_kernel), names, values)
+    found = recorded(lambda x, y, out: launch(kernel, x, y, out))
+    assert found.arguments[4].value == block  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     "inputs",
     [

@@ -67,16 +67,22 @@ def bind(
         ArgumentError: the arguments do not fit the kernel.
         UnsupportedKernelError: an engine cannot do what a decorator asks for.
     """
-    kernel, choices, heuristics = _unwrapped(launched, overrides)
+    kernel, choices, decorators = _unwrapped(launched, overrides)
     if overrides is None:
         overrides = dict(choices[0]) if choices else {}
     arguments, options, changed = _bind(kernel, args, keywords, overrides)
     for hook in _hooks(launched) if is_launch else ():
         hook({**arguments, **options})  # which sets the blocks of descriptors
-    for values in heuristics:
-        for name, function in values.items():
-            value = function({**arguments, **options})
-            (arguments if name in kernel.arg_names else options)[name] = value
+    # What a heuristic sees: no defaults, and a config of an autotuner outside of it.
+    seen = {**dict(zip(kernel.arg_names, args, strict=False)), **keywords}
+    seen |= {} if choices else overrides
+    for decorator in decorators:
+        if isinstance(decorator, Autotuner):
+            seen |= decorator.best_config.all_kwargs()
+            continue
+        for name, function in decorator.values.items():
+            seen[name] = function(dict(seen))
+            (arguments if name in kernel.arg_names else options)[name] = seen[name]
 
     def constants() -> dict[str, Any]:
         # What a config overrides stays in: another launch is to notice it, too.
@@ -187,16 +193,15 @@ def undecorated(kernel: Any) -> JITFunction[Any]:
 
 def _unwrapped(
     kernel: Any, overrides: Mapping[str, Any] | None
-) -> tuple[JITFunction[Any], tuple[Config, ...], list[Mapping[str, Any]]]:
-    """The kernel under its decorators, the autotuner's configs, and the heuristics."""
+) -> tuple[JITFunction[Any], tuple[Config, ...], list[Any]]:
+    """The kernel under its decorators, the autotuner's configs, and the decorators."""
     choices: tuple[Config, ...] = ()
-    heuristics: list[Mapping[str, Any]] = []
+    decorators: list[Any] = []  # the outermost first
     while not isinstance(kernel, JITFunction):
         if isinstance(kernel, Autotuner):
             choices = _choices(kernel)
             kernel.best_config = _best(kernel, overrides)
-        else:
-            heuristics.append(kernel.values)
+        decorators.append(kernel)
         kernel = kernel.fn
     if kernel.pre_run_hooks:
         raise unsupported(
@@ -204,7 +209,7 @@ def _unwrapped(
             "it has a pre-run hook, which an engine does not run. Remove the hook, or "
             "do its work in the kernel.",
         )
-    return kernel, choices, heuristics
+    return kernel, choices, decorators
 
 
 def _choices(tuner: Autotuner) -> tuple[Config, ...]:
