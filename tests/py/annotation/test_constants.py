@@ -106,6 +106,15 @@ def test_a_constant_that_the_body_reads_is_refused(name: str) -> None:
         recorded(lambda n: n, Range(1, 8, 64_000), name)
 
 
+def test_a_function_that_is_replaced_may_read_what_the_first_did_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded(lambda n: n, Range(1, 8, 64_000), "passed_on")
+    monkeypatch.setitem(globals(), "ignoring", reading)
+    with pytest.raises(ArgumentError, match="`passed_on`: a compile-time constant"):
+        recorded(lambda n: n, Range(1, 8, 64_000), "passed_on")
+
+
 def test_a_dropped_constant_still_counts_in_the_grid() -> None:
     def launch(x: Any, out: Any) -> None:
         constants = {**dict.fromkeys(NAMES, 1), "key": x.shape[0]}

@@ -9,7 +9,7 @@ no difference to the code, so it may follow a dynamic size.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -18,7 +18,6 @@ from .._fingerprint import content_of
 Text: TypeAlias = tuple[Callable[..., Any], str]  # a function and its source
 
 
-@lru_cache(1024)
 def unread(
     function: Callable[..., Any],
     source: str,
@@ -32,7 +31,31 @@ def unread(
         source: what the compiler parses.
         called: the text of what kernels call, as far as the language says it.
     """
-    return _Reader((function, source), called, ()).unread
+    known = _known(function, source, called)
+    if not (
+        known and all(_value(f, path) is value for f, path, value in known[0].meanings)
+    ):
+        known[:] = [_Reader((function, source), called, ())]
+    return known[0].unread
+
+
+@lru_cache(1024)
+def _known(*key: Any) -> list[_Reader]:
+    """The reader of a kernel, once there is one. What the kernel calls may change."""
+    return []
+
+
+def _value(function: Callable[..., Any], path: Sequence[str]) -> Any:
+    """What ``a.b`` means in a function."""
+    name, *attributes = path
+    code = function.__code__
+    if name in code.co_freevars:
+        value = content_of((function.__closure__ or ())[code.co_freevars.index(name)])
+    else:
+        value = function.__globals__.get(name)
+    for attribute in attributes:
+        value = getattr(value, attribute, None)
+    return value
 
 
 class _Reader(ast.NodeVisitor):
@@ -41,6 +64,7 @@ class _Reader(ast.NodeVisitor):
     Attributes:
         parameters: that a call may give by position.
         unread: parameters that were not read.
+        meanings: what the names of called functions meant: function, path and value.
     """
 
     def __init__(
@@ -56,10 +80,7 @@ class _Reader(ast.NodeVisitor):
         function, source = text
         (definition,) = ast.parse(source).body
         assert isinstance(definition, ast.FunctionDef)
-        code = function.__code__
-        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-        closure = {name: content_of(cell) for name, cell in cells}
-        self._globals: Mapping[str, Any] = {**function.__globals__, **closure}
+        self.meanings: list[tuple[Callable[..., Any], list[str], Any]] = []
         self._called = called
         self._callers = (*callers, function)
         self._read: set[str] = set()
@@ -87,19 +108,20 @@ class _Reader(ast.NodeVisitor):
         if called is None or called[0] in self._callers or not is_plain:
             return []
         reader = _Reader(called, self._called, self._callers)
+        self.meanings += reader.meanings
         named = dict(zip(reader.parameters, node.args, strict=False))
         named |= {k.arg: k.value for k in node.keywords if k.arg}
         return [value for name, value in named.items() if name in reader.unread]
 
     def _function(self, node: ast.expr) -> Text | None:
         """The function that an expression names."""
-        path = []
+        path: list[str] = []
         while isinstance(node, ast.Attribute):
-            path.append(node.attr)
+            path.insert(0, node.attr)
             node = node.value
         if not isinstance(node, ast.Name) or node.id in self._named:
             return None  # a parameter may be any function
-        value = self._globals.get(node.id)
-        for name in reversed(path):
-            value = getattr(value, name, None)
+        path.insert(0, node.id)
+        value = _value(self._callers[-1], path)
+        self.meanings.append((self._callers[-1], path, value))
         return self._called(value)

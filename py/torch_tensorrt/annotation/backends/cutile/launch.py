@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache
-from types import ModuleType, SimpleNamespace
+from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any, TypeAlias
 
 import cuda.tile as ct
@@ -271,15 +271,20 @@ def _read_launch(
     )
 
 
-@lru_cache(1024)
 def _unread(function: Callable[..., Any]) -> frozenset[str]:
     """Parameters that the body of a kernel never reads, if it has a source."""
     if hasattr(function, "__wrapped__"):
         return frozenset()  # inspect would show another function
+    source = _source(function.__code__)
+    return unread(function, source) if source else frozenset()
+
+
+@lru_cache(1024)
+def _source(code: CodeType) -> str:
     try:
-        return unread(function, textwrap.dedent(inspect.getsource(function)))
+        return textwrap.dedent(inspect.getsource(code))
     except (OSError, SyntaxError):
-        return frozenset()
+        return ""
 
 
 def _zero(value: Any) -> Any:
