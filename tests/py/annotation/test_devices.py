@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -121,6 +122,9 @@ UNKNOWN: dict[str, Callable[[], Any]] = {
     "total_memory": lambda: torch.cuda.get_device_properties(0).total_memory,
     "L2_cache_size": lambda: torch.cuda.get_device_properties(0).L2_cache_size,
     "mem_clock_rate": lambda: facts()["mem_clock_rate"],
+    "torch.cuda.mem_get_info()": lambda: torch.cuda.mem_get_info(),
+    "torch.cuda.memory_allocated()": lambda: torch.cuda.memory_allocated(),
+    "torch.cuda.get_arch_list()": lambda: torch.cuda.get_arch_list(),
     "driver.active.utils.load_binary": lambda: (
         triton.runtime.driver.active.utils.load_binary
     ),
@@ -132,7 +136,7 @@ UNKNOWN: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("what", UNKNOWN)
 def test_what_no_target_says_is_refused_by_name(what: str) -> None:
-    with pytest.raises(TargetError, match=f"`{what}` .*test_devices.py:"):
+    with pytest.raises(TargetError, match=f"`{re.escape(what)}` .*test_devices.py:"):
         recorded(lambda: UNKNOWN[what]() and 3)
 
 

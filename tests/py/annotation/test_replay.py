@@ -8,6 +8,7 @@ shapes (n, 8) and (m, 8); the launch passes the number to the kernel.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import math
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import pytest
@@ -643,7 +645,8 @@ def test_a_write_to_an_input_is_refused(what: str) -> None:
         launched(WRITES[what])
 
 
-RUNNING = ThreadPoolExecutor(1)
+RUNNING, POOL = ThreadPoolExecutor(1), ThreadPool(1)
+atexit.register(POOL.terminate)
 
 
 @pytest.mark.parametrize(
@@ -655,6 +658,8 @@ RUNNING = ThreadPoolExecutor(1)
         lambda work: ThreadPoolExecutor(1).submit(work),
         lambda work: RUNNING.submit(work),
         try_to(lambda work: list(RUNNING.map(lambda _: work(), [0]))),
+        lambda work: POOL.apply(work),
+        try_to(lambda work: list(POOL.imap(lambda _: work(), [0]))),
     ],
 )
 def test_work_for_another_thread_is_refused(start: Callable[..., Any]) -> None:

@@ -144,6 +144,24 @@ def _of_users(answer: Any) -> Callable[..., Any]:
     return ask
 
 
+def _unknown(name: str) -> Callable[..., Any]:
+    """Refuse a question of the user's code about the machine that records."""
+
+    def ask(original: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
+        asking = sys._getframe(2).f_code.co_filename
+        if in_torch(asking):
+            return original(*args, **keywords)
+        return refuse_to_say(f"torch.cuda.{name}()")
+
+    return ask
+
+
+_OF_THE_MACHINE = (
+    *("mem_get_info", "memory_allocated", "max_memory_allocated", "memory_reserved"),
+    *("max_memory_reserved", "memory_stats", "get_arch_list"),
+)
+
+
 def _modes(original: Callable[..., Any]) -> Any:
     """What torch's ``active_fake_mode()`` looks through.
 
@@ -171,6 +189,8 @@ QUESTIONS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (torch.cuda, "current_device", _always(lambda: 0)),
     (torch.cuda, "device_count", _of_users(1)),
     (torch.cuda, "is_available", _of_users(True)),
+    (torch.cuda, "is_current_stream_capturing", _of_users(False)),
+    *((torch.cuda, name, _unknown(name)) for name in _OF_THE_MACHINE),
     (torch.utils._python_dispatch, "_get_current_dispatch_mode_stack", _modes),
     (torch.accelerator, "current_device_index", _always(lambda: 0)),
     (torch.accelerator, "device_count", _of_users(1)),

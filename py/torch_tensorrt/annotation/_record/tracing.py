@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
+from multiprocessing.pool import Pool
 from traceback import FrameSummary
 from types import SimpleNamespace
 from typing import Any, TypeAlias, TypeVar
@@ -265,7 +266,13 @@ def _is_torchs(frame: FrameSummary | str | None) -> bool:
 
 # --- What the function sees while it is traced ----------------------------------------
 
-_THREADS = ((threading.Thread, "start"), (ThreadPoolExecutor, "submit"))
+_THREADS = (
+    (threading.Thread, "start"),
+    (ThreadPoolExecutor, "submit"),
+    # Of processes too: they would not see what is recorded either.
+    *((Pool, name) for name in ("apply_async", "map", "map_async")),
+    *((Pool, name) for name in ("imap", "imap_unordered", "starmap", "starmap_async")),
+)
 _lock = threading.RLock()
 
 
