@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -529,3 +530,44 @@ def test_a_values_use_in_a_branch_is_refused_at_the_users_line() -> None:
 
     with pytest.raises(DataDependentError, match=r"at .*test_programs\.py:\d+ in body"):
         of(body)
+
+
+VALUES: dict[str, Callable[[Any], Any]] = {
+    "if": lambda x: bool((x < 0).any()),
+    "item": lambda x: x.sum().item() > 1,
+    "equal": lambda x: torch.equal(x, x + 1),
+    "unique": lambda x: x.unique().shape[0] > 1,
+    "where": lambda x: torch.where(x > 0)[0].shape[0] > 1,
+    "tolist": lambda x: x[0].tolist()[0] > 1,
+}
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (ROWS, 8)], ids=["static", "dynamic"])
+@pytest.mark.parametrize("ask", VALUES.values(), ids=VALUES)
+def test_a_failure_to_read_values_that_the_function_swallows_is_refused(
+    ask: Callable[[Any], Any], shape: tuple[Any, ...]
+) -> None:
+    def body(x: Any) -> Any:
+        try:
+            block = 256 if ask(x) else 512
+        except Exception:
+            block = 128
+        out = torch.empty_like(x)
+        add(x, x, out, block)
+        return out
+
+    with pytest.raises(DataDependentError, match=r"with aten\..*, at .*test_programs"):
+        of(body, info(*shape))
+
+
+def test_values_that_are_known_are_no_refusal() -> None:
+    def body(x: Any) -> Any:
+        with contextlib.suppress(RuntimeError):
+            x.view(3, 5, 7)
+        out = torch.empty_like(x)
+        add(x, x[torch.arange(4, device=x.device)], out, torch.tensor(128).item())
+        return out
+
+    *others, launch = kinds(of(body, info(8, 8)))
+    assert others == ["aten.arange.default", "aten.index.Tensor"]
+    assert launch == "add_kernel"

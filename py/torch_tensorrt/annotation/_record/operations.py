@@ -16,6 +16,11 @@ from typing import Any, TypeAlias
 
 import sympy
 import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+)
 from torch.fx.experimental.symbolic_shapes import (
     free_unbacked_symbols,
     statically_known_true,
@@ -149,7 +154,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         how = _kind_of(func)
         if not how.writes:
-            result = func(*args, **(kwargs or {}))
+            result = self._result(func, args, kwargs or {})
             if func is torch.ops.aten.slice.Tensor and free_unbacked_symbols(result):
                 result = _sliced(*args, **(kwargs or {}))
         with torch._C.DisableTorchFunction():  # what follows reads tensors, often
@@ -165,10 +170,18 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if self._guarded.intersection(written):
                 self._refuse_write(func)
         if how.writes:
-            result = func(*args, **(kwargs or {}))
+            result = self._result(func, args, kwargs or {})
         with torch._C.DisableTorchFunction():
             self._note(func, how, given, written, _tensors_of(result))
         return result
+
+    def _result(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            if _is_of_values(error, func, args):
+                self._refuse_values(func)
+            raise
 
     def _note(
         self,
@@ -320,6 +333,15 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             "device."
         )
 
+    def _refuse_values(self, reader: Any) -> None:
+        refuse(
+            DataDependentError(
+                f"{self.what} asks for the values of a tensor with {reader}, at "
+                f"{users_line()}, which an engine does not know before it runs. Ask "
+                "inside the kernel; for a size, allocate the largest."
+            )
+        )
+
     def _refuse_write(self, writer: Any) -> None:
         refuse(
             RecordError(
@@ -362,6 +384,23 @@ def _kind_of(func: Any) -> _Kind:
     writes = tuple(n for n, info in infos if info is not None and info.is_write)
     allocates = is_empty and [str(r.type) for r in func._schema.returns] == ["Tensor"]
     return _Kind(tuple(a.name for a in declared), writes, allocates)
+
+
+def _is_of_values(error: RuntimeError, func: Any, args: Sequence[Any]) -> bool:
+    """Whether an operation failed because a tensor without memory has no values.
+
+    A fake tensor says so. What a meta tensor says depends on the operation: there, all
+    that may be meant counts, and the replay on fake tensors decides.
+    """
+    if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
+        return True
+    if any(isinstance(tensor, FakeTensor) for tensor in args):
+        return False
+    is_of_values = any(tag in _OF_VALUES for tag in func.tags)
+    return is_of_values or isinstance(error, NotImplementedError)
+
+
+_OF_VALUES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
 # --- Reading operations ---------------------------------------------------------------
