@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -571,3 +571,72 @@ def test_values_that_are_known_are_no_refusal() -> None:
     *others, launch = kinds(of(body, info(8, 8)))
     assert others == ["aten.arange.default", "aten.index.Tensor"]
     assert launch == "add_kernel"
+
+
+@pytest.fixture
+def define() -> Iterator[Callable[[str, Callable[..., Any]], Any]]:
+    """Defines an op of the library ``programs``, by its schema and fake kernel."""
+    library = torch.library.Library("programs", "FRAGMENT")
+
+    def define(schema: str, fake: Callable[..., Any]) -> Any:
+        library.define(schema)
+        name = schema.partition("(")[0]
+        torch.library.register_fake(f"programs::{name}", fake, lib=library)
+        return getattr(torch.ops.programs, name)
+
+    yield define
+    library._destroy()
+
+
+SILENT: dict[str, tuple[str, Callable[..., Any]]] = {
+    "nothing": ("silent(Tensor x, Tensor out) -> ()", lambda x, out: None),
+    "lists": ("silent(Tensor x, Tensor[] out) -> ()", lambda x, out: None),
+    "an argument": ("silent(Tensor x, Tensor out) -> Tensor", lambda x, out: out),
+    "one of two": (
+        "silent(Tensor x, Tensor out) -> (Tensor, Tensor)",
+        lambda x, out: (torch.empty_like(x), out),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SILENT)
+def test_an_op_that_does_not_say_what_it_writes_is_refused(
+    what: str, define: Callable[..., Any]
+) -> None:
+    silent = define(*SILENT[what])
+
+    def body(x: Any) -> Any:
+        between, out = x + 1, torch.empty_like(x)
+        silent(x, [between] if what == "lists" else between)
+        add(x, between, out)
+        return out
+
+    message = r"programs\.silent\.default at .*test_programs\.py.*mutates_args"
+    with pytest.raises(RecordError, match=message):
+        of(body)
+
+
+SAID: dict[str, tuple[str, Callable[..., Any], list[str]]] = {
+    "a result": ("said(Tensor x) -> Tensor", torch.empty_like, ["said"]),
+    "a write": ("said(Tensor(a!) x) -> ()", lambda x: None, ["said"]),
+    "writes": ("said(Tensor(a!) x) -> Tensor(a!)", lambda x: x, ["said"]),
+    "a view": ("said(Tensor(a) x) -> Tensor(a)", lambda x: x.t().t(), []),
+    "a number": ("said(Tensor x) -> int", lambda x: 8, []),
+}
+
+
+@pytest.mark.parametrize("what", SAID)
+def test_an_op_that_says_what_it_makes_and_writes_is_recorded(
+    what: str, define: Callable[..., Any]
+) -> None:
+    schema, fake, expected = SAID[what]
+    said = define(schema, fake)
+
+    def body(x: Any) -> Any:
+        between, out = x + 1, torch.empty_like(x)
+        result = said(between)
+        add(x, result if isinstance(result, torch.Tensor) else between, out)
+        return out
+
+    found = [name for name in kinds(of(body)) if name.startswith("programs.")]
+    assert found == [f"programs.{name}.default" for name in expected]

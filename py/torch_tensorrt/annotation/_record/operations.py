@@ -191,19 +191,21 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         written: Sequence[int],
         results: Sequence[torch.Tensor],
     ) -> None:
-        if func in _CONSTANTS and (known := _constant(*given.values())) is not None:
-            func, given = known
-        are_known = all(storage_of(result) in self._made for result in results)
-        if not how.writes and results and are_known:
+        if func in _CONSTANTS and (made := _constant(*given.values())) is not None:
+            func, given = made
+        known = [storage_of(result) in self._made for result in results]
+        if not how.writes and (how.is_silent or (any(known) and not how.says_views)):
+            self._refuse_unsaid(func, how)
+        if not how.writes and results and all(known):
             self._note_views(func, given, results)
             return
-        made = () if how.writes else tuple(results)
-        for tensor in made:
+        new = () if how.writes else tuple(results)
+        for tensor in new:
             self._made[storage_of(tensor)] = _Made(str(func), tensor)
         if how.writes or not all(
-            self._made[storage_of(t)].is_uninitialized for t in made
+            self._made[storage_of(t)].is_uninitialized for t in new
         ):
-            step = func, given, tuple(written), made, users_line()
+            step = func, given, tuple(written), new, users_line()
             self.steps.append(CaughtOperation(*step))
 
     def _note_views(
@@ -342,6 +344,19 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         )
 
+    def _refuse_unsaid(self, op: Any, how: _Kind) -> None:
+        does = (
+            "returns nothing" if how.is_silent else "returns memory of another tensor"
+        )
+        refuse(
+            RecordError(
+                f"{self.what} calls {op} at {users_line()}. It {does}, and its schema "
+                "does not say what it writes, so an engine would leave it out. Declare "
+                "it (mutates_args of torch.library.custom_op), or call it outside of "
+                "the function."
+            )
+        )
+
     def _refuse_write(self, writer: Any) -> None:
         refuse(
             RecordError(
@@ -370,11 +385,19 @@ class _Kind:
         names: of its arguments.
         writes: those that it writes.
         allocates: it makes one tensor, and does not initialize it.
+        says_views: results that share an argument's memory are declared so.
+        is_silent: it takes tensors, and says neither that it makes nor writes any.
     """
 
     names: tuple[str, ...]
     writes: tuple[str, ...]
     allocates: bool
+    says_views: bool
+    is_silent: bool
+
+
+# torch's own schemas say all that they write, and `prim::device` only reads.
+_TORCHS = frozenset({"aten", "prim", "prims"})
 
 
 @lru_cache(maxsize=1024)
@@ -383,7 +406,18 @@ def _kind_of(func: Any) -> _Kind:
     infos = ((a.name, a.alias_info) for a in declared)
     writes = tuple(n for n, info in infos if info is not None and info.is_write)
     allocates = is_empty and [str(r.type) for r in func._schema.returns] == ["Tensor"]
-    return _Kind(tuple(a.name for a in declared), writes, allocates)
+    returns = func._schema.returns
+    is_torchs = func.namespace in _TORCHS
+    takes_tensors = any("Tensor" in str(argument.type) for argument in declared)
+    # An op of torch.distributed returns what it can be waited for with.
+    makes_none = all(str(r.type).startswith("__torch__.") for r in returns)
+    return _Kind(
+        names=tuple(a.name for a in declared),
+        writes=writes,
+        allocates=allocates,
+        says_views=is_torchs or all(r.alias_info is not None for r in returns),
+        is_silent=not is_torchs and takes_tensors and makes_none,
+    )
 
 
 def _is_of_values(error: RuntimeError, func: Any, args: Sequence[Any]) -> bool:
