@@ -640,3 +640,69 @@ def test_an_op_that_says_what_it_makes_and_writes_is_recorded(
 
     found = [name for name in kinds(of(body)) if name.startswith("programs.")]
     assert found == [f"programs.{name}.default" for name in expected]
+
+
+RESHAPED: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "t_": (lambda y: y.t_(), lambda y: y.t()),
+    "transpose_": (lambda y: y.transpose_(0, 1), lambda y: y.transpose(0, 1)),
+    "unsqueeze_": (lambda y: y.unsqueeze_(1), lambda y: y.unsqueeze(1)),
+    "squeeze_": (lambda y: y[:, :1].squeeze_(1), lambda y: y[:, :1].squeeze(1)),
+    "as_strided_": (
+        lambda y: y.as_strided_((4,), (1,)),
+        lambda y: y.as_strided((4,), (1,)),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", RESHAPED)
+def test_a_tensor_that_is_reshaped_in_place_is_a_view_from_then_on(what: str) -> None:
+    in_place, view = RESHAPED[what]
+
+    def body(x: Any, reshape: Callable[[Any], Any]) -> Any:
+        y, out = torch.empty_like(x), torch.empty_like(x)
+        add(x, x, y)
+        add(y, y.sum(1), out)
+        z = reshape(y)
+        add(x, z, out)
+        return out, z * 2
+
+    def meta(x: Any) -> Any:
+        return torch.empty_like(x), torch.empty_like(view(x), memory_format=dense)
+
+    dense = torch.contiguous_format
+    found, expected = (
+        of(body, info(8, 8), meta=meta, keywords={"reshape": how})
+        for how in (in_place, view)
+    )
+    assert found == expected
+
+
+def test_a_vector_times_a_matrix_is_a_view_of_the_matrix_that_torch_makes() -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x[0] @ torch.ones(8, 8, dtype=x.dtype, device=x.device), x, out)
+        return out
+
+    program = of(body, info(8, 8))
+    assert kinds(program) == ["aten.ones.default", "aten.mm.default", "add_kernel"]
+    assert program.hidden[1].shape == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("reshape", "message"),
+    [
+        (lambda x: (x + 1).resize_(4, 4), r"aten\.resize_.*Allocate another tensor"),
+        (lambda x: (x + 1).set_(x * 2), r"aten\.set_.*Allocate another tensor"),
+        (lambda x: x.t_(), r"with aten\.t_\.default at .*Use what aten\.t\.default"),
+    ],
+)
+def test_a_tensor_that_becomes_another_in_place_is_refused(
+    reshape: Callable[[Any], Any], message: str
+) -> None:
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(reshape(x), x, out)
+        return out
+
+    with pytest.raises(RecordError, match=message):
+        of(body, info(8, 8))

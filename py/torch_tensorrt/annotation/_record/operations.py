@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import sympy
 import torch
@@ -30,7 +30,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._sizes.expressions import shown
 from ..errors import ArgumentError, DataDependentError, RecordError
-from .program import CaughtLaunch, Constant, Keywords, Operation, OpOverload, View
+from .program import (
+    CaughtDescriptor,
+    CaughtLaunch,
+    Constant,
+    Keywords,
+    Operation,
+    OpOverload,
+    View,
+)
 from .recording import refuse, users_line
 
 # Equal for tensors that are the same memory; as long as torch learns nothing of sizes.
@@ -118,6 +126,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.what = what
         self._guarded: set[int] = set()
+        self._given: list[torch.Tensor] = []
         self._made: dict[int, _Made] = {}
         self._views: dict[int, list[_ViewOf]] = {}
         self.steps: list[CaughtLaunch | CaughtOperation] = []
@@ -134,6 +143,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             outputs: buffers that it is handed, or would be.
             writable: the inputs that it may write, by number.
         """
+        self._given = [t for t in (*inputs, *outputs) if t is not None]
         with torch._C.DisableTorchFunction():
             for index, tensor in enumerate(inputs):
                 if tensor is not None:
@@ -153,6 +163,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         how = _kind_of(func)
+        if how.reshapes:
+            return self._reshape(func, how, args, kwargs or {})
         if not how.writes:
             result = self._result(func, args, kwargs or {})
             if func is torch.ops.aten.slice.Tensor and free_unbacked_symbols(result):
@@ -207,6 +219,33 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ):
             step = func, given, tuple(written), new, users_line()
             self.steps.append(CaughtOperation(*step))
+
+    def _reshape(
+        self,
+        func: Any,
+        how: _Kind,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """Change which view of its memory a tensor is.
+
+        What was done before was done with another view: that takes the tensor's place
+        in all that is kept. The tensor is a view of it from now on. torch reshapes its
+        own results so, in the product of a vector and a matrix.
+        """
+        tensor, view = args[0], _VIEWS.get(func)
+        with torch._C.DisableTorchFunction():
+            if view is None or any(tensor is given for given in self._given):
+                self._refuse_reshape(func, view)
+            before = torch.ops.aten.alias.default(tensor)
+        result = func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            self.steps = _with(before, tensor, self.steps)
+            self._made = _with(before, tensor, self._made)
+            self._views = _with(before, tensor, self._views)
+            given = dict(zip(how.names, (before, *args[1:]), strict=False))
+            self._note_views(view, {**given, **kwargs}, [tensor])
+        return result
 
     def _note_views(
         self, func: Any, given: Mapping[str, Any], results: Sequence[torch.Tensor]
@@ -344,6 +383,17 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         )
 
+    def _refuse_reshape(self, func: Any, view: Any) -> NoReturn:
+        instead = "Allocate another tensor."
+        if view is not None:
+            instead = f"Use what {view} returns."
+        refuse(
+            RecordError(
+                f"{self.what} changes the shape or memory of a tensor in place with "
+                f"{func} at {users_line()}. An engine's tensors keep both. {instead}"
+            )
+        )
+
     def _refuse_unsaid(self, op: Any, how: _Kind) -> None:
         does = (
             "returns nothing" if how.is_silent else "returns memory of another tensor"
@@ -387,6 +437,7 @@ class _Kind:
         allocates: it makes one tensor, and does not initialize it.
         says_views: results that share an argument's memory are declared so.
         is_silent: it takes tensors, and says neither that it makes nor writes any.
+        reshapes: it changes the shape or memory of a tensor, in place.
     """
 
     names: tuple[str, ...]
@@ -394,6 +445,7 @@ class _Kind:
     allocates: bool
     says_views: bool
     is_silent: bool
+    reshapes: bool
 
 
 # torch's own schemas say all that they write, and `prim::device` only reads.
@@ -417,7 +469,41 @@ def _kind_of(func: Any) -> _Kind:
         allocates=allocates,
         says_views=is_torchs or all(r.alias_info is not None for r in returns),
         is_silent=not is_torchs and takes_tensors and makes_none,
+        reshapes=torch.Tag.inplace_view in func.tags
+        and func is not torch.ops.aten.detach_.default,
     )
+
+
+# What returns a view, for each operation that makes its argument one.
+_VIEWS: dict[Any, OpOverload] = {
+    torch.ops.aten.t_.default: torch.ops.aten.t.default,
+    torch.ops.aten.transpose_.default: torch.ops.aten.transpose.int,
+    torch.ops.aten.swapaxes_.default: torch.ops.aten.swapaxes.default,
+    torch.ops.aten.swapdims_.default: torch.ops.aten.swapdims.default,
+    torch.ops.aten.squeeze_.default: torch.ops.aten.squeeze.default,
+    torch.ops.aten.squeeze_.dim: torch.ops.aten.squeeze.dim,
+    torch.ops.aten.squeeze_.dims: torch.ops.aten.squeeze.dims,
+    torch.ops.aten.unsqueeze_.default: torch.ops.aten.unsqueeze.default,
+    torch.ops.aten.as_strided_.default: torch.ops.aten.as_strided.default,
+}
+
+
+def _with(new: torch.Tensor, old: torch.Tensor, value: Any) -> Any:
+    """``value`` with a tensor in place of another, within all that is kept."""
+    if value is old:
+        return new
+    if isinstance(value, tuple | list):
+        items = [_with(new, old, item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, dict):
+        return {key: _with(new, old, item) for key, item in value.items()}
+    if isinstance(value, _KEPT):
+        named = ((f.name, getattr(value, f.name)) for f in fields(value))
+        return replace(value, **{name: _with(new, old, v) for name, v in named})
+    return value
+
+
+_KEPT = (CaughtDescriptor, CaughtLaunch, CaughtOperation, _Made, _ViewOf)
 
 
 def _is_of_values(error: RuntimeError, func: Any, args: Sequence[Any]) -> bool:
