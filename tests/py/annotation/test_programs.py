@@ -706,3 +706,39 @@ def test_a_tensor_that_becomes_another_in_place_is_refused(
 
     with pytest.raises(RecordError, match=message):
         of(body, info(8, 8))
+
+
+def test_an_op_with_empty_in_its_name_is_no_allocation(
+    define: Callable[..., Any],
+) -> None:
+    nonempty = define("nonempty(Tensor x) -> Tensor", torch.empty_like)
+
+    def body(x: Any) -> Any:
+        out = torch.empty_like(x)
+        add(x, nonempty(x), out)
+        return out
+
+    assert kinds(of(body)) == ["programs.nonempty.default", "add_kernel"]
+
+
+ALLOCATED: dict[str, Callable[[Any], Any]] = {
+    "empty": lambda x: torch.empty(x.shape, dtype=x.dtype, device=x.device),
+    "new_empty": lambda x: x.new_empty(x.shape),
+    "empty_strided": lambda x: torch.empty_strided(
+        x.shape, x.stride(), dtype=x.dtype, device=x.device
+    ),
+    "new_empty_strided": lambda x: x.new_empty_strided(x.shape, x.stride()),
+    "empty_permuted": lambda x: torch.empty_permuted(
+        x.shape, (0, 1), dtype=x.dtype, device=x.device
+    ),
+}
+
+
+@pytest.mark.parametrize("allocate", ALLOCATED.values(), ids=ALLOCATED)
+def test_what_torch_only_allocates_is_no_step(allocate: Callable[[Any], Any]) -> None:
+    def body(x: Any) -> Any:
+        out = allocate(x)
+        add(x, x, out)
+        return out
+
+    assert of(body).is_plugin

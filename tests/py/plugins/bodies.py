@@ -96,6 +96,12 @@ def room(tensor: Tensor) -> int:
     return size - tensor.storage_offset()
 
 
+_ALLOCATING = {
+    *("aten::empty", "aten::empty_like", "aten::empty_permuted"),
+    *("aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"),
+}
+
+
 class Poisoned(TorchDispatchMode):
     """Memory that torch allocates holds NaN."""
 
@@ -103,7 +109,7 @@ class Poisoned(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        return poison(result) if "empty" in str(func) else result
+        return poison(result) if func._schema.name in _ALLOCATING else result
 
 
 def poison(tensor: Tensor) -> Tensor:

@@ -77,16 +77,18 @@ class _Made:
         tensor: all of it, contiguous where that can be; it keeps the storage, or its
             identity would come again.
         order: the axes of what was made, as they lie in memory; None: in their order.
+        is_allocated: the operation does nothing more.
     """
 
     maker: str
     tensor: torch.Tensor
     order: tuple[int, ...] | None = None
+    is_allocated: bool = False
 
     @property
     def is_uninitialized(self) -> bool:
         sizes = self.tensor.shape
-        return "empty" in self.maker or any(type(s) is int and s == 0 for s in sizes)
+        return self.is_allocated or any(type(s) is int and s == 0 for s in sizes)
 
     @property
     def is_as_given(self) -> bool:
@@ -153,7 +155,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
                         self._guarded.add(storage)
             for tensor in outputs:
                 if tensor is not None:
-                    self._made[storage_of(tensor)] = _Made("empty", tensor)
+                    made = _Made("empty", tensor, is_allocated=True)
+                    self._made[storage_of(tensor)] = made
 
     def __torch_dispatch__(
         self,
@@ -171,7 +174,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 result = _sliced(*args, **(kwargs or {}))
         with torch._C.DisableTorchFunction():  # what follows reads tensors, often
             if not how.writes and how.allocates:
-                self._made[storage_of(result)] = _Made(str(func), result)
+                made = _Made(str(func), result, is_allocated=True)
+                self._made[storage_of(result)] = made
                 return result
             given = {**dict(zip(how.names, args, strict=False)), **(kwargs or {})}
             written = [
@@ -203,8 +207,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         written: Sequence[int],
         results: Sequence[torch.Tensor],
     ) -> None:
-        if func in _CONSTANTS and (made := _constant(*given.values())) is not None:
-            func, given = made
+        if func in _CONSTANTS and (maker := _constant(*given.values())) is not None:
+            func, given = maker
         known = [storage_of(result) in self._made for result in results]
         if not how.writes and (how.is_silent or (any(known) and not how.says_views)):
             self._refuse_unsaid(func, how)
@@ -212,8 +216,10 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note_views(func, given, results)
             return
         new = () if how.writes else tuple(results)
+        is_allocated = _kind_of(func).allocates
         for tensor in new:
-            self._made[storage_of(tensor)] = _Made(str(func), tensor)
+            made = _Made(str(func), tensor, is_allocated=is_allocated)
+            self._made[storage_of(tensor)] = made
         if how.writes or not all(
             self._made[storage_of(t)].is_uninitialized for t in new
         ):
@@ -452,9 +458,18 @@ class _Kind:
 _TORCHS = frozenset({"aten", "prim", "prims"})
 
 
+_ALLOCATING = frozenset(
+    {
+        *("aten::empty", "aten::empty_like", "aten::empty_permuted"),
+        *("aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"),
+        *("prims::empty", "prims::empty_permuted", "prims::empty_strided"),
+    }
+)
+
+
 @lru_cache(maxsize=1024)
 def _kind_of(func: Any) -> _Kind:
-    declared, is_empty = func._schema.arguments, "empty" in str(func)
+    declared, is_empty = func._schema.arguments, func._schema.name in _ALLOCATING
     infos = ((a.name, a.alias_info) for a in declared)
     writes = tuple(n for n, info in infos if info is not None and info.is_write)
     allocates = is_empty and [str(r.type) for r in func._schema.returns] == ["Tensor"]
