@@ -12,13 +12,16 @@ import atexit
 import contextlib
 import itertools
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing.pool import ThreadPool
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import triton
@@ -503,6 +506,12 @@ def test_every_combination_of_ends_is_replayed() -> None:
     assert set(itertools.product((1, 30), repeat=4)) <= set(found)
 
 
+def test_many_numbers_are_tried_in_each_dimension_before_their_neighbours() -> None:
+    named = {*range(1001, 1400, 2)}
+    found, _ = points(Range(1, 100, 5000), Range(1, 7, 9000), named=named)
+    assert {(n, 7) for n in named} | {(100, n) for n in named} <= set(found)
+
+
 def test_as_many_shapes_are_replayed_as_are_asked_for() -> None:
     extents = {symbol(0, 0): Range(1, 2, 3), symbol(0, 1): Range(2, 9, 100)}
     for most in (1, 5, 60, 200):
@@ -590,6 +599,75 @@ def test_numbers_are_found_behind_partials_and_methods() -> None:
 
     found = replay.numbers_in(partial(Launcher().launch, block=93))
     assert {91, 92, 93} <= found
+
+
+@lru_cache
+def cached(n: int) -> int:
+    return {91: n}.get(n, 0)
+
+
+class Tuner:
+    """What a launch function may keep."""
+
+    limits = (92,)
+
+    def __init__(self) -> None:
+        self.best = {"first": SimpleNamespace(size=93)}
+
+    @property
+    def most(self) -> int:
+        return 94
+
+    @staticmethod
+    def least() -> int:
+        return 95
+
+
+TUNER = Tuner()
+
+
+def test_numbers_are_found_behind_caches_objects_and_modules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tables = ModuleType("a_users_tables")
+    tables.__dict__.update(SIZES={96: 0}, array=np.array([97]), unused=98)
+    monkeypatch.setitem(sys.modules, "a_users_tables", tables)
+
+    def function(n: int) -> Any:
+        import a_users_tables as found  # type: ignore[import-not-found]
+
+        return cached(n), TUNER.most, lambda: (found.SIZES, found.array, SIZE)
+
+    found = replay.numbers_in(function)
+    assert {91, 92, 93, 94, 95, 96, 97, 64} <= found
+    assert 98 not in found
+
+
+def test_a_large_table_costs_no_more_than_a_small_one() -> None:
+    table = dict.fromkeys(range(1_000, 100_000))
+    others = [[object()] for _ in range(100_000)]
+
+    def function(n: int) -> Any:
+        return table, others, 91
+
+    found = replay.numbers_in(function)
+    assert {91, 1_000} <= found
+    assert len(found) < 500
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        lambda x, y: cached(x.shape[0]),
+        lambda x, y: isinstance(x.shape[0], int) and x.shape[0] in TUNER.limits,
+    ],
+    ids=["cache", "object"],
+)
+def test_a_replay_tries_the_numbers_that_caches_and_objects_hold(
+    special: Number,
+) -> None:
+    with pytest.raises(RecordError, match="on plain ints"):
+        recorded(lambda x, y: 3 if special(x, y) else 4, MANY)
 
 
 def test_a_tensor_larger_than_any_memory_is_not_replayed() -> None:

@@ -21,17 +21,27 @@ import itertools
 import math
 import operator
 import random
+import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
-from functools import partial
-from types import CodeType, FunctionType, MethodType
+from functools import cached_property, partial
+from types import (
+    CodeType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any, TypeAlias
 
+import numpy as np
 import sympy
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .._fingerprint import content_of
+from .._fingerprint import content_of, is_versioned
 from .._sizes.expressions import on_ints
 from .._sizes.facts import is_condition
 from .._sizes.to_tensorrt import compiled
@@ -54,6 +64,9 @@ _SEED = 20_261_124
 _MOST_CORNERS = 64
 _MOST_STEPS = 16
 _MOST_VALUES = 2_000  # looked at for numbers that a function names
+_MOST_MEMBERS = 200  # of each table
+_MOST_NUMBERS = 300
+_LARGEST_EXTENT, _MOST_DIGITS = 2**31 - 1, 10
 
 Point: TypeAlias = tuple[int, ...]  # an extent for each symbol of the profile, in order
 
@@ -98,13 +111,17 @@ def _sample(
     ends = itertools.product(*({span[0], span[-1]} for span in spans))
     yield from itertools.islice(ends, _MOST_CORNERS)
     near = {c + step for c in named | {2 * c for c in named} for step in (-1, 0, 1)}
-    swept = [sorted({*_edges(span), *(v for v in near if v in span)}) for span in spans]
-    for others in (list(opts), [span[0] for span in spans], [s[-1] for s in spans]):
-        for axis, values in enumerate(swept):
-            for value in values:
+    likely, swept = (
+        [{*_edges(span), *(v for v in values if v in span)} for span in spans]
+        for values in (named, near)
+    )
+    bases = (list(opts), [span[0] for span in spans], [span[-1] for span in spans])
+    for lines, others in itertools.product((likely, swept), bases):
+        for axis, values in enumerate(lines):
+            for value in sorted(values):
                 yield (*others[:axis], value, *others[axis + 1 :])
     for first, second in itertools.permutations(range(len(spans)), 2):
-        for value in swept[first]:
+        for value in sorted(swept[first]):
             for partner in (value, value + 1):
                 if partner in spans[second]:
                     made = list(opts)
@@ -210,35 +227,103 @@ def _edges(span: range) -> set[int]:
 
 def numbers_in(*functions: Callable[..., Any]) -> set[int]:
     """The integers that functions name, and those that they call: in their code, their
-    global variables and tables, as an int or as its text.
+    global variables, tables, objects and modules, as an int or as its text.
+
+    The nearest come first, and there is a limit: a function may refer to anything.
     """
     found: set[int] = set()
-    seen: set[int] = set()
-    pending: list[Any] = list(functions)
-    while pending and len(seen) < _MOST_VALUES:
-        value = pending.pop()
+    seen: dict[int, Any] = {}  # keeps what it holds alive: ids stay unique
+    pending: deque[Any] = deque(functions)
+    while pending and len(seen) < _MOST_VALUES and len(found) < _MOST_NUMBERS:
+        value = pending.popleft()
         if id(value) in seen:
             continue
-        seen.add(id(value))
-        if issubclass(type(value), int) or (  # a recorded address says it is one, too
-            isinstance(value, str) and value.isdecimal()
-        ):
-            found.add(int(value))
-        elif isinstance(value, CodeType):
-            pending += value.co_consts
-        elif isinstance(value, FunctionType):
-            names, of_module = value.__code__.co_names, value.__globals__
-            pending += [value.__code__, *(of_module.get(name) for name in names)]
-            pending += [value.__defaults__, value.__kwdefaults__]
-            pending += map(content_of, value.__closure__ or ())
-        elif isinstance(value, partial):
-            pending += [value.func, value.args, *value.keywords.values()]
-        elif isinstance(value, MethodType):
-            attributes = getattr(value.__self__, "__dict__", {})
-            pending += [value.__func__, *attributes.values()]
-        elif isinstance(value, dict | tuple | list | set | frozenset):
-            pending += value
+        seen[id(value)] = value
+        found.update(n for n in _numbers_at(value) if abs(n) <= _LARGEST_EXTENT)
+        pending.extend(_parts_of(value))
     return found
+
+
+def _numbers_at(value: Any) -> Iterable[int]:
+    kind = type(value)  # a recorded address says that its class is int
+    if issubclass(kind, int | np.integer):
+        return (int(value),)
+    if issubclass(kind, float) and value.is_integer():
+        return (int(value),)
+    if issubclass(kind, str) and value.isdecimal():
+        return (int(value),) if len(value) <= _MOST_DIGITS else ()
+    if issubclass(kind, np.ndarray) and value.dtype.kind in "iu":
+        return map(int, value.flat[:_MOST_MEMBERS])
+    return (value.start, value.stop, value.step) if kind is range else ()
+
+
+def _parts_of(value: Any) -> Iterator[Any]:
+    """What a value holds, as far as a function of the user's may read it."""
+    kind = type(value)
+    if issubclass(kind, CodeType):
+        yield from value.co_consts
+    elif issubclass(kind, FunctionType):
+        yield from map(content_of, value.__closure__ or ())
+        yield from (value.__defaults__, value.__kwdefaults__, _attributes(value))
+        if _is_users(value.__globals__.get("__name__"), value.__code__.co_filename):
+            yield from (value.__code__, *_named_by(value))
+    elif issubclass(kind, dict | MappingProxyType):
+        yield from itertools.islice(value, _MOST_MEMBERS)
+        yield from itertools.islice(value.values(), _MOST_MEMBERS)
+    elif issubclass(kind, tuple | list | set | frozenset):
+        yield from itertools.islice(value, _MOST_MEMBERS)
+    elif issubclass(kind, partial):
+        yield from (value.func, value.args, value.keywords)
+    elif issubclass(kind, MethodType):
+        yield from (value.__func__, value.__self__, _attributes(value.__self__))
+    elif kind in (staticmethod, classmethod):
+        yield value.__func__
+    elif kind is property:
+        yield value.fget
+    elif kind is cached_property:
+        yield value.func
+    elif issubclass(kind, type) and _is_users(value.__module__):
+        yield from (*vars(value).values(), *value.__bases__)
+    elif _is_users(kind.__module__) or kind is SimpleNamespace:
+        yield from (_attributes(value), kind)
+    else:
+        yield _attributes(value).get("__wrapped__")
+
+
+def _named_by(function: FunctionType) -> Iterator[Any]:
+    """The global variables that a function names, and members of the user's modules."""
+    names, of_module = _names(function.__code__), function.__globals__
+    parents = str(of_module.get("__package__") or "").split(".")
+    values = [of_module[name] for name in names if name in of_module]
+    for name, depth in itertools.product(names, range(len(parents) + 1)):
+        values.append(sys.modules.get(".".join((*parents[:depth], name))))
+    entered = set[str]()
+    for value in values:  # which grows
+        if not isinstance(value, ModuleType):
+            yield value
+        elif value.__name__ not in entered and _is_users(
+            value.__name__, getattr(value, "__file__", None)
+        ):
+            entered.add(value.__name__)
+            values += [vars(value)[name] for name in names if name in vars(value)]
+
+
+def _names(code: CodeType) -> list[str]:
+    """What code names, and the functions in it."""
+    inner = (_names(c) for c in code.co_consts if isinstance(c, CodeType))
+    return list(dict.fromkeys((*code.co_names, *itertools.chain(*inner))))
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Those that it keeps itself: no code of its class runs."""
+    try:
+        return dict(object.__getattribute__(value, "__dict__"))
+    except AttributeError:
+        return {}
+
+
+def _is_users(module: Any, file: str | None = None) -> bool:
+    return not is_versioned(module if isinstance(module, str) else None, file)
 
 
 class Recorded:
