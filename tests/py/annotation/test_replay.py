@@ -643,6 +643,21 @@ def test_numbers_are_found_behind_caches_objects_and_modules(
     assert 98 not in found
 
 
+def test_numbers_are_found_within_a_text() -> None:
+    def function(n: int) -> Any:
+        return {"91x92": 1, f"{n}_93": 2, "9" * 30: 3, "\N{SUPERSCRIPT TWO}": 4}
+
+    assert replay.numbers_in(function) - {1, 2, 3, 4} == {91, 92, 93}
+
+
+def test_a_replay_tries_the_sizes_that_a_key_names_together() -> None:
+    def number(x: Any, y: Any) -> int:
+        return {"777x640": 3}.get(f"{x.shape[0]}x{y.shape[0]}", 2)
+
+    with pytest.raises(RecordError, match=r"at d0_0=777, d1_0=640: .* is 3"):
+        recorded(number, MANY)
+
+
 def test_a_large_table_costs_no_more_than_a_small_one() -> None:
     table = dict.fromkeys(range(1_000, 100_000))
     others = [[object()] for _ in range(100_000)]

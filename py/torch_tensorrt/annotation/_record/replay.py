@@ -21,6 +21,7 @@ import itertools
 import math
 import operator
 import random
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -63,9 +64,11 @@ MOST_SHAPES = 500
 _SEED = 20_261_124
 _MOST_CORNERS = 64
 _MOST_STEPS = 16
+_MOST_PAIRED = 10
 _MOST_VALUES = 2_000  # looked at for numbers that a function names
 _MOST_MEMBERS = 200  # of each table
 _MOST_NUMBERS = 300
+_MOST_TEXT = 500
 _LARGEST_EXTENT, _MOST_DIGITS = 2**31 - 1, 10
 
 Point: TypeAlias = tuple[int, ...]  # an extent for each symbol of the profile, in order
@@ -120,6 +123,15 @@ def _sample(
         for axis, values in enumerate(lines):
             for value in sorted(values):
                 yield (*others[:axis], value, *others[axis + 1 :])
+    # A table may have pairs of sizes as keys. Powers of two, which any code has, last.
+    keys = sorted(named & set().union(*swept), key=lambda n: (n & (n - 1) == 0, n))
+    axes = list(itertools.combinations(range(len(spans)), 2))
+    pairs = itertools.product(keys[:_MOST_PAIRED], keys[:_MOST_PAIRED], axes)
+    for one, other, (first, second) in pairs:
+        if one in spans[first] and other in spans[second]:
+            made = list(opts)
+            made[first], made[second] = one, other
+            yield tuple(made)
     for first, second in itertools.permutations(range(len(spans)), 2):
         for value in sorted(swept[first]):
             for partner in (value, value + 1):
@@ -227,7 +239,7 @@ def _edges(span: range) -> set[int]:
 
 def numbers_in(*functions: Callable[..., Any]) -> set[int]:
     """The integers that functions name, and those that they call: in their code, their
-    global variables, tables, objects and modules, as an int or as its text.
+    global variables, tables, objects and modules, as an int or within a text.
 
     The nearest come first, and there is a limit: a function may refer to anything.
     """
@@ -250,8 +262,9 @@ def _numbers_at(value: Any) -> Iterable[int]:
         return (int(value),)
     if issubclass(kind, float) and value.is_integer():
         return (int(value),)
-    if issubclass(kind, str) and value.isdecimal():
-        return (int(value),) if len(value) <= _MOST_DIGITS else ()
+    if issubclass(kind, str):
+        digits = re.findall("[0-9]+", value[:_MOST_TEXT])
+        return (int(run) for run in digits if len(run) <= _MOST_DIGITS)
     if issubclass(kind, np.ndarray) and value.dtype.kind in "iu":
         return map(int, value.flat[:_MOST_MEMBERS])
     return (value.start, value.stop, value.step) if kind is range else ()
