@@ -298,6 +298,53 @@ def test_a_factor_that_may_be_zero_is_not_cancelled() -> None:
     assert cancelled(N > M, ranges) == (N > M)
 
 
+TABLE = (64, 777)
+
+
+def one_of(x: Any, y: Any, out: Any) -> None:
+    n, m = x.shape[0], y.shape[0]
+    if m not in (n, 64):  # pytest would ask more in an assertion that fails
+        raise ValueError("one for each row, or 64")
+    launch(x, out, n + m)
+
+
+def checked_fake(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    torch._check(y.shape[0] in (x.shape[0], 64))
+    return torch.empty_like(x)
+
+
+def in_a_table(x: Any, y: Any, out: Any) -> None:
+    n, m = x.shape[0], y.shape[0]
+    if n != m:
+        assert m in TABLE[1:]
+    launch(x, out, n)
+
+
+def by_row_or_column(x: Any, y: Any, out: Any) -> None:
+    rows, columns = x.shape
+    if y.shape[0] not in (rows, columns):
+        raise ValueError("one for each row, or for each column")
+    launch(x, out, rows if y.shape[0] == rows else -1)
+
+
+@pytest.mark.parametrize(
+    ("launch_fn", "meta"),
+    [
+        (one_of, lambda x, y: torch.empty_like(x)),
+        (both, checked_fake),
+        (in_a_table, lambda x, y: torch.empty_like(x)),
+        (by_row_or_column, lambda x, y: torch.empty_like(x)),
+    ],
+    ids=["function", "fake kernel", "table", "column"],
+)
+def test_extents_that_agree_but_for_one_are_not_one(launch_fn: Any, meta: Any) -> None:
+    """At 64 or 777 the function goes on, and does something else."""
+    rows = Range(2, 100, 5000)
+    inputs = info(rows, 64 if launch_fn is by_row_or_column else 4), info(rows, 4)
+    with pytest.raises((DynamicControlFlowError, RecordError)):
+        program(launch_fn, *inputs, meta=meta)
+
+
 # --- equations ------------------------------------------------------------------------
 
 
@@ -370,6 +417,9 @@ def test_points_near_an_equation_miss_it() -> None:
     ranges = {N: Range(1, 2, 9), M: Range(1, 2, 9)}
     found = set(points_near([(6, 3)], ranges, {}, [sympy.Eq(N, 2 * M)]))
     assert found >= {(5, 3), (7, 3), (1, 3), (9, 3), (6, 2), (6, 4), (6, 1), (6, 9)}
+    found = set(points_near([(6, 3)], ranges, {}, [sympy.Eq(N, 2 * M)], {7, 10}))
+    assert found >= {(7, 3), (6, 7)}
+    assert (6, 10) not in found
     tied = {M: N, N: N}
     assert all(n == m for n, m in points_near([(6, 6)], ranges, tied, [sympy.Eq(N, 4)]))
 

@@ -272,6 +272,9 @@ class _Explorer:
         """
         recorded = Recorded(self._result, self._ranges)
         named = recorded.constants.union(named, *(g.constants for g in self._guards))
+        for tensor in self._tensors:
+            if tensor is not None:
+                named |= {extent for extent in tensor.shape if isinstance(extent, int)}
         points, are_all = points_of(self._ranges, self._tied, named, plain.most)
         if refusal is not None and not are_all:
             raise refusal
@@ -286,7 +289,7 @@ class _Explorer:
             conditions = [guard.condition for guard in equations]
             solving = solving_points(points, self._ranges, self._tied, conditions)
             moved = list(itertools.islice(dict.fromkeys(solving), plain.most))
-            near = points_near(moved, self._ranges, self._tied, conditions)
+            near = points_near(moved, self._ranges, self._tied, conditions, named)
             sides: dict[bool, list[Point]] = {True: [], False: []}
             for point in dict.fromkeys((*points, *moved, *near)):
                 extents = dict(zip(self._ranges, point, strict=True))

@@ -65,6 +65,7 @@ _SEED = 20_261_124
 _MOST_CORNERS = 64
 _MOST_STEPS = 16
 _MOST_PAIRED = 10
+_MOST_SOLVED = 4
 _MOST_VALUES = 2_000  # looked at for numbers that a function names
 _MOST_MEMBERS = 200  # of each table
 _MOST_NUMBERS = 300
@@ -147,14 +148,15 @@ def unequal_points(
     """Shapes at which dimensions that a function ties together differ.
 
     They differ by a little, by a constant or a factor that is named, or as much as they
-    can. Where one of them is 1, broadcasting shows.
+    can. Where one of them is 1, broadcasting shows; where it is an extent that is
+    named, what a function takes in its stead, as in ``assert m in (n, 64)``.
     """
     found: dict[Point, None] = {}
     steps = [1, 2, *sorted(named - {0, 1, 2}, key=abs)[:_MOST_STEPS]]
     for other, root in tied.items():
         extent, span = ranges[other], range(ranges[other].min, ranges[other].max + 1)
         for value in (ranges[root].opt, ranges[root].min, ranges[root].max):
-            near = [extent.min, extent.max, 1]
+            near = [extent.min, extent.max, 1, *_some(named, span)]
             for step in steps:
                 near += [value + step, value - step, value * step, value // step]
             equal = {
@@ -203,17 +205,20 @@ def points_near(
     ranges: Ranges,
     tied: Mapping[sympy.Symbol, sympy.Symbol],
     equations: Sequence[sympy.Eq],
+    named: Set[int] = frozenset(),
 ) -> Iterator[Point]:
     """Shapes that miss an equation, by a little or by as much as they can.
 
-    Where an extent is 1, broadcasting shows.
+    Where an extent is 1, broadcasting shows. One that is named may be an exception.
     """
     asked = set().union(*(e.xreplace(tied).free_symbols for e in equations))
-    for point in itertools.islice(points, _MOST_CORNERS):
+    for index, point in enumerate(itertools.islice(points, _MOST_CORNERS)):
         extents = dict(zip(ranges, point, strict=True))
         for s in sorted(asked, key=str):
             value, extent = extents[s], ranges[s]
             near = {value + step for step in (-2, -1, 1, 2)} | {2 * value, value // 2}
+            if index < _MOST_SOLVED:
+                near.update(_some(named, range(extent.min, extent.max + 1)))
             for other in sorted(near | {1, extent.min, extent.max}):
                 if extent.min <= other <= extent.max:
                     equal = (e for e in ranges if tied.get(e, e) == s)
@@ -228,6 +233,12 @@ def solved(equation: sympy.Eq) -> Iterator[tuple[sympy.Symbol, Any, Any]]:
         rest = sympy.expand(difference - divisor * extent)
         if divisor != 0 and extent not in rest.free_symbols | divisor.free_symbols:
             yield extent, -rest, divisor
+
+
+def _some(named: Set[int], span: range) -> list[int]:
+    """Those in a range; of many, the smallest and the largest."""
+    within = sorted(value for value in named if value in span)
+    return within[:_MOST_CORNERS] + within[_MOST_CORNERS:][-_MOST_CORNERS:]
 
 
 def _edges(span: range) -> set[int]:
