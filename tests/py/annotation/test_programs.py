@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import sympy
 import torch
@@ -558,6 +559,31 @@ def test_a_failure_to_read_values_that_the_function_swallows_is_refused(
 
     with pytest.raises(DataDependentError, match=r"with aten\..*, at .*test_programs"):
         of(body, info(*shape))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda x: x.cpu().numpy().sum() > 1,
+        lambda x: np.asarray(x.cpu())[0, 0] > 1,
+        lambda x: x[x > 0].shape[0] > 1,
+        lambda x: float(x[0, 0]) > 1,
+    ],
+    ids=["numpy", "asarray", "mask", "float"],
+)
+def test_an_error_of_fake_tensors_alone_that_is_swallowed_is_refused(
+    ask: Callable[[Any], Any],
+) -> None:
+    def body(x: Any) -> Any:
+        block = 512
+        with contextlib.suppress(Exception):
+            block = 256 if ask(x) else 128
+        out = torch.empty_like(x)
+        add(x, x, out, block)
+        return out
+
+    with pytest.raises(RecordError, match=r"at .*test_programs\.py:\d+ in <lambda>"):
+        of(body)
 
 
 def test_values_that_are_known_are_no_refusal() -> None:

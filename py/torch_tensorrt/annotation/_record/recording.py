@@ -156,9 +156,14 @@ def is_chosen_for() -> bool:
 
 def refuse(error: AnnotationError) -> NoReturn:
     """Raise an error within the user's function, which may swallow it."""
+    refuse_later(error)
+    raise error
+
+
+def refuse_later(error: AnnotationError) -> None:
+    """Refuse the user's function, if it swallows what its own code raises now."""
     if _recording.is_running:
         _recording.refusals.append(error)
-    raise error
 
 
 def raise_refusals() -> None:

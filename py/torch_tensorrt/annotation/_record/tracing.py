@@ -56,7 +56,14 @@ from ..errors import (
 )
 from .address import Address
 from .device import QUESTIONS
-from .recording import begin_run, in_torch, refuse, running
+from .recording import (
+    begin_run,
+    in_torch,
+    refuse,
+    refuse_later,
+    running,
+    users_line,
+)
 from .tables import Again, keep
 
 T = TypeVar("T")
@@ -581,7 +588,12 @@ class FakeTensors(TorchFunctionMode):
             result = how(*args, **(kwargs or {}))
             if result is not NotImplemented:
                 return result
-        result = func(*args, **(kwargs or {}))
+        try:
+            result = func(*args, **(kwargs or {}))
+        except RuntimeError as error:
+            if any(text in str(error) for text in _OF_FAKES):
+                refuse_later(_swallowed(error))
+            raise
         if func in _EXPANDING:
             result.strides_of_one = _strides_of_one(args[0], result)
         elif func is torch.Tensor.stride and hasattr(args[0], "strides_of_one"):
@@ -593,6 +605,23 @@ class FakeTensors(TorchFunctionMode):
         ):
             return Shape(result)
         return result
+
+
+# How errors begin that no tensor on a GPU raises.
+_OF_FAKES = (
+    "PyTorch is not linked with support for cuda devices",
+    ".numpy() is not supported for tensor subclasses",
+    "The tensor has a non-zero number of elements, but its data is not allocated",
+)
+
+
+def _swallowed(error: RuntimeError) -> RecordError:
+    (reason, *_) = str(error).splitlines()
+    return RecordError(
+        f"the function swallows an error of a tensor without memory, at {users_line()}:"
+        f" {reason.rstrip('.')}. A tensor on a GPU does not raise it, so what follows "
+        "would be recorded wrongly. Leave the call out."
+    )
 
 
 _EXPANDING = {
