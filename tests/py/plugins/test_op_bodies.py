@@ -20,6 +20,7 @@ import torch_tensorrt.dynamo.conversion.plugins as trt_plugins
 from torch_tensorrt.annotation._plugin import registered
 from torch_tensorrt.annotation.errors import (
     ArgumentError,
+    RecordError,
     SpecError,
     UnsupportedKernelError,
 )
@@ -140,6 +141,19 @@ def test_an_op_whose_body_cannot_be_reached_asks_for_a_launch_function() -> None
             trt_plugins.custom_op("body::hidden", impl=tta.triton())
     finally:
         library._destroy()
+
+
+def test_a_refusal_at_registration_has_the_line_of_the_body(
+    op: Callable[..., str],
+) -> None:
+    def body(x: Tensor) -> Tensor:
+        x.add_(1)
+        return silu_body(x)
+
+    with pytest.raises(
+        RecordError, match=r"aten\.add_.* at .*test_op_bodies\.py:\d+ in"
+    ):
+        trt_plugins.custom_op(op(body), impl=tta.triton())
 
 
 def test_a_body_that_contradicts_its_fake_kernel_is_refused(

@@ -19,7 +19,11 @@ import torch
 from .._target import Target
 from ..errors import AnnotationError, RecordError, TargetError, place
 
-_PACKAGE = f"{Path(__file__).parent.parent}{os.sep}"
+_PACKAGE = Path(__file__).parent.parent
+_OURS = (
+    f"{_PACKAGE}{os.sep}",
+    f"{_PACKAGE.parent / 'dynamo' / 'conversion' / 'plugins'}{os.sep}",
+)
 
 
 @dataclass(frozen=True)
@@ -197,7 +201,7 @@ def raised_at(error: BaseException) -> str:
 
 def is_users(filename: str) -> bool:
     """Whether a file is neither torch's nor this package's."""
-    return not (in_torch(filename) or filename.startswith(_PACKAGE))
+    return not (in_torch(filename) or filename.startswith(_OURS))
 
 
 def in_torch(filename: str) -> bool:
