@@ -85,6 +85,50 @@ def test_what_the_fake_kernel_rejects_is_no_branch() -> None:
         recorded(branching, *inputs, meta=meta)
 
 
+def test_a_shape_that_is_rejected_but_for_one_is_a_branch() -> None:
+    def meta(x: Any, y: Any) -> Any:
+        if x.shape[0] != y.shape[0] and y.shape[0] != 640:
+            raise ValueError("as many rows, or 640")
+        return x.new_empty(8)
+
+    def same(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, 3)
+
+    def differs(x: Any, y: Any, out: Any) -> None:
+        launch(x, y, out, 3 if x.shape[0] == y.shape[0] else 4)
+
+    inputs = info(Range(2, 16, 5000), 8), info(Range(2, 16, 5000), 8)
+    assert recorded(same, *inputs, meta=meta).arguments[2].expr == 3
+    with pytest.raises(DynamicControlFlowError, match="d0_0"):
+        recorded(differs, *inputs, meta=meta)
+
+
+def test_what_is_rejected_in_one_branch_may_exist_in_another() -> None:
+    def meta(x: Any) -> Any:
+        if x.shape[0] > 100 and x.shape[1] % 8 != 0:
+            raise ValueError("long rows are aligned")
+        return torch.empty_like(x)
+
+    def same(x: Any, out: Any) -> None:
+        launch(x, x, out, 3 + 0 * bool(x.shape[1] % 8 == 0))
+
+    def differs(x: Any, out: Any) -> None:
+        launch(x, x, out, 3 if x.shape[1] % 8 == 0 else 4)
+
+    inputs = info(Range(2, 200, 5000), Range(8, 80, 4000))
+    assert recorded(same, inputs, meta=meta).arguments[2].expr == 3
+    with pytest.raises(DynamicControlFlowError, match=r"d0_1 % 8"):
+        recorded(differs, inputs, meta=meta)
+
+
+def test_a_branch_where_one_size_follows_from_another_is_found() -> None:
+    def same(x: Any, out: Any) -> None:
+        launch(x, x, out, 3 + 0 * bool(x.shape[0] == 3 * x.shape[1] + 7))
+
+    inputs = info(Range(2, 200, 50_000), Range(8, 80, 4000))
+    assert recorded(same, inputs).arguments[2].expr == 3
+
+
 @pytest.mark.parametrize(
     "launched",
     [

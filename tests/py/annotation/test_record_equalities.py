@@ -25,7 +25,7 @@ from torch.utils._sympy.functions import (
     PythonMod,
 )
 
-from torch_tensorrt.annotation._record import Call, record
+from torch_tensorrt.annotation._record import Call, branches, record
 from torch_tensorrt.annotation._record.program import Program, Scalar
 from torch_tensorrt.annotation._record.replay import points_near, solving_points
 from torch_tensorrt.annotation._sizes.canonical import cancelled, canonical
@@ -327,6 +327,20 @@ def by_row_or_column(x: Any, y: Any, out: Any) -> None:
     launch(x, out, rows if y.shape[0] == rows else -1)
 
 
+def or_longer(x: Any, y: Any, out: Any) -> None:
+    n, m = x.shape[0], y.shape[0]
+    if m not in (n, 3 * n + 7):
+        raise ValueError("as long as x, or longer")
+    launch(x, out, n + m)
+
+
+def message_of_sizes(x: Any, y: Any, out: Any) -> None:
+    n, m = x.shape[0], y.shape[0]
+    if n != m:
+        raise ValueError(f"{x.shape} and {y.shape}, {n // 4} and {2 * m}")
+    launch(x, out, n + m)
+
+
 @pytest.mark.parametrize(
     ("launch_fn", "meta"),
     [
@@ -334,15 +348,31 @@ def by_row_or_column(x: Any, y: Any, out: Any) -> None:
         (both, checked_fake),
         (in_a_table, lambda x, y: torch.empty_like(x)),
         (by_row_or_column, lambda x, y: torch.empty_like(x)),
+        (or_longer, lambda x, y: torch.empty_like(x)),
     ],
-    ids=["function", "fake kernel", "table", "column"],
+    ids=["function", "fake kernel", "table", "column", "expression"],
 )
 def test_extents_that_agree_but_for_one_are_not_one(launch_fn: Any, meta: Any) -> None:
-    """At 64 or 777 the function goes on, and does something else."""
+    """At 64, 777 or 3n + 7 the function goes on, and does something else."""
     rows = Range(2, 100, 5000)
     inputs = info(rows, 64 if launch_fn is by_row_or_column else 4), info(rows, 4)
-    with pytest.raises((DynamicControlFlowError, RecordError)):
+    with pytest.raises(DynamicControlFlowError, match=r"== "):
         program(launch_fn, *inputs, meta=meta)
+
+
+def test_a_replay_sees_that_extents_agree_but_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(branches._Explorer, "_exception", lambda *given: None)
+    inputs = info(Range(2, 100, 5000), 64), info(Range(2, 100, 5000), 4)
+    with pytest.raises(RecordError, match="on plain ints"):
+        program(by_row_or_column, *inputs, meta=lambda x, y: torch.empty_like(x))
+
+
+def test_a_message_that_has_the_sizes_makes_no_exception() -> None:
+    inputs, meta = (info(MANY, 4), info(MANY, 4)), lambda x, y: torch.empty_like(x)
+    found = number(program(message_of_sizes, *inputs, meta=meta))
+    assert found in (2 * N, 2 * M)
 
 
 # --- equations ------------------------------------------------------------------------

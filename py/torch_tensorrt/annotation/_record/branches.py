@@ -13,7 +13,8 @@ agreement:
 - torch asked again, in other words, something that earlier guards settle;
 - the shapes on the other side are rejected by the op's own fake kernel, or do not
   satisfy an equation between extents that the function insists on: no caller passes
-  such shapes. These guards are the op's contract, which no profile can state.
+  such shapes. These guards are the op's contract, which no profile can state. What a
+  rejected run asked is answered otherwise, too: it may have exceptions.
 
 Extents on the other side of a guard are found by trying those that the guards name and
 their neighbours (:func:`_solutions`). Where none is found although some may exist, the
@@ -26,10 +27,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import sympy
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
@@ -64,6 +65,7 @@ Inputs: TypeAlias = Sequence[TensorInfo | None]
 _MOST_RUNS = 64
 _MOST_CANDIDATES = 20_000
 _MOST_SOLUTIONS = 16
+_MOST_EXCEPTIONS = 2  # looked for with each answer of a rejected run
 
 
 @dataclass(frozen=True)
@@ -340,36 +342,106 @@ class _Explorer:
 
         None where there is nothing to compare: ``guard`` is in the op's contract.
         """
-        found = False
         required = [*self._contract, *path]
+        rejected: list[Trace] = []
         for extents in _solutions(self._ranges, self._tied, required, guard):
-            found = True
             self._runs += 1
             if self._runs > _MOST_RUNS:
                 raise self._refused(guard)
-            run = Trace(self._tensors, extents)
-            try:
-                other = run.run(self._function)
-            except ShapesRejected:
-                continue  # so may other shapes of this branch be: try some more
-            except AnnotationError as error:
-                raise self._refused(self._culprit(guard, extents)) from error
-            except Exception as error:
-                if _is_equation(guard):
-                    continue
-                raise self._refused(self._culprit(guard, extents)) from error
-            pinned = run.pinned()
-            pair = other.xreplace(pinned), self._result.xreplace(pinned)
-            if not are_equal(*pair, self._ranges):
-                raise self._refused(self._culprit(guard, extents))
-            return run
-        if not found and guard.is_torchs:
+            run, is_whole = self._other(guard, extents)
+            if is_whole:
+                return run
+            rejected.append(run)  # so may other shapes of this branch be: try some more
+        if not rejected and guard.is_torchs:
             return None  # torch asked again, in other words, what is settled already
-        if not found:
+        if not rejected:
             raise self._refused(guard)
+        exception = self._exception([*required, guard.negated()], guard, rejected)
+        if exception is not None:
+            return exception
+        open_path = [] if _is_equation(guard) else set(path) - set(self._contract)
+        if open_path:
+            conditions = [sympy.Not(g.condition) for g in open_path]
+            condition = sympy.Or(guard.condition, *conditions)
+            self._contract.append(replace(guard, condition=condition))
+            return None
         self._contract.append(guard)
         if guard.is_equality:
             self._tie(guard)
+        return None
+
+    def _other(
+        self, guard: Guard, extents: Mapping[sympy.Symbol, int]
+    ) -> tuple[Trace, bool]:
+        """A run where ``guard`` does not hold, and whether it came to its end.
+
+        Raises:
+            DynamicControlFlowError: it gives something else, or fails for other reasons
+                than that the op has no such shape.
+        """
+        run = Trace(self._tensors, extents)
+        try:
+            other = run.run(self._function)
+        except ShapesRejected:
+            return run, False
+        except AnnotationError as error:
+            raise self._refused(self._culprit(guard, extents)) from error
+        except Exception as error:
+            if _is_equation(guard):
+                return run, False
+            raise self._refused(self._culprit(guard, extents)) from error
+        pinned = run.pinned()
+        pair = other.xreplace(pinned), self._result.xreplace(pinned)
+        if not are_equal(*pair, self._ranges):
+            raise self._refused(self._culprit(guard, extents))
+        return run, True
+
+    def _exception(
+        self, required: Sequence[Guard], guard: Guard, rejected: Sequence[Trace]
+    ) -> Trace | None:
+        """A run that is not rejected though ``guard`` does not hold, if there is one.
+
+        The first few shapes need not show it, as in ``assert m in (n, 64)``. So each
+        question that a rejected run asked is answered otherwise, too.
+        """
+        settled = {g.condition for g in required}
+        questions: deque[list[Guard]] = deque()
+        seen: set[frozenset[sympy.Basic]] = set()
+
+        def ask(run: Trace) -> None:
+            asked = [g for g in run.guards() if g.condition not in settled]
+            paths = [asked[: index + 1] for index in range(len(asked))]
+            seen.update(frozenset(g.condition for g in path) for path in paths)
+            for path in paths:
+                (questions.append if _is_number(path[-1]) else questions.appendleft)(
+                    path
+                )
+
+        for run in rejected:
+            ask(run)
+        runs = 0
+        while questions:
+            *path, last = questions.popleft()
+            opposite = frozenset(g.condition for g in (*path, last.negated()))
+            where = [*required, *path]
+            if opposite in seen or self._is_impossible(where, last):
+                continue
+            seen.add(opposite)
+            found = False
+            others = _solutions(self._ranges, self._tied, where, last)
+            for extents in itertools.islice(others, _MOST_EXCEPTIONS):
+                found = True
+                runs += 1
+                if runs > _MOST_RUNS and (_is_number(last) or last.is_torchs):
+                    return None
+                if runs > _MOST_RUNS:
+                    raise self._refused(last)
+                run, is_whole = self._other(guard, extents)
+                if is_whole:
+                    return run
+                ask(run)
+            if not found and not last.is_torchs:
+                raise self._refused(last)
         return None
 
     def _tie(self, guard: Guard) -> None:
@@ -395,9 +467,7 @@ class _Explorer:
             for s, r in self._ranges.items()
             if s in guard.condition.free_symbols
         )
-        is_number = isinstance(guard.condition, sympy.Eq) and any(
-            side.is_Integer for side in guard.condition.args
-        )
+        is_number = _is_number(guard)
         number = " If it is int() of a size, leave int() out." if is_number else ""
         return DynamicControlFlowError(
             f"{self._subject.name} (or the op's fake kernel) branches on "
@@ -408,9 +478,18 @@ class _Explorer:
         )
 
 
+def _is_number(guard: Guard) -> bool:
+    """Whether it says that a size is a number, as a message with that size asks."""
+    condition = guard.condition
+    return isinstance(condition, sympy.Eq) and any(s.is_Integer for s in condition.args)
+
+
 def _is_equation(guard: Guard) -> bool:
     """Whether it says that an extent follows from others."""
-    condition = guard.condition
+    return _is_solved(guard.condition)
+
+
+def _is_solved(condition: sympy.Basic) -> bool:
     is_one = isinstance(condition, sympy.Eq) and len(condition.free_symbols) > 1
     return is_one and any(solved(condition))
 
@@ -453,11 +532,23 @@ def _solutions(
     named = set().union(*(map(int, c.atoms(sympy.Integer)) for c in conditions))
     free = sorted({tied.get(s, s) for s in asked}, key=str)
     found: list[dict[sympy.Symbol, int]] = []
-    for samples in (_ends, lambda extent: _samples(extent, named)):
+
+    def every(samples: Callable[[Range], list[int]]) -> Iterator[dict[Any, int]]:
         choices = itertools.product(*(samples(ranges[s]) for s in free))
         for choice in itertools.islice(choices, _MOST_CANDIDATES):
             chosen = dict(zip(free, choice, strict=True))
-            extents = {s: chosen.get(tied.get(s, s), r.opt) for s, r in ranges.items()}
+            yield {s: chosen.get(tied.get(s, s), r.opt) for s, r in ranges.items()}
+
+    wanted = (*(g.condition for g in required), guard.negated().condition)
+    equations = [c for c in wanted if _is_solved(c)]
+    ends = (tuple(extents.values()) for extents in every(_ends))
+    moved = solving_points(ends, ranges, tied, equations) if equations else ()
+    for candidates in (
+        every(_ends),
+        every(lambda extent: _samples(extent, named)),
+        (dict(zip(ranges, point, strict=True)) for point in moved),
+    ):
+        for extents in candidates:
             if extents in found or guard.holds(extents):
                 continue
             if all(g.holds(extents) for g in required):
