@@ -524,16 +524,17 @@ def test_where_dimensions_agree_they_are_also_made_to_differ() -> None:
     first, second, third = (symbol(0, axis) for axis in range(3))
     ranges = {first: Range(2, 10, 40), second: Range(1, 10, 50), third: Range(1, 7, 9)}
     found = replay.unequal_points(ranges, {first: first, second: first}, {1, 3})
-    beside = {  # ends, 1, 3, and by 1, 2 and 3: more, less, times and a part
+    beside = {  # ends, 1, 3, and by 1, 2 and 3: more, less, times and a part;
+        # beside an end also the optimum
         10: {1, 50, 11, 9, 12, 8, 13, 7, 20, 30, 5, 3},
-        2: {1, 50, 3, 4, 5, 6},
-        40: {1, 3, 50, 41, 39, 42, 38, 43, 37, 20, 13},
+        2: {1, 10, 50, 3, 4, 5, 6},
+        40: {1, 10, 50, 41, 39, 42, 38, 43, 37, 20, 13},
     }
     wanted = {(n, m, 7) for n, others in beside.items() for m in others}
     beside = {
         10: {2, 40, 11, 9, 12, 8, 13, 7, 20, 30, 5, 3},
-        2: {40, 3, 4, 5, 6},
-        40: {2, 3, 39, 38, 37, 20, 13},
+        2: {10, 40, 3, 4, 5, 6},
+        40: {2, 10, 39, 38, 37, 20, 13},
     }
     wanted |= {(n, m, 7) for m, others in beside.items() for n in others}
     assert set(found) == wanted

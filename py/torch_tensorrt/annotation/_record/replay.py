@@ -156,7 +156,9 @@ def unequal_points(
     for other, root in tied.items():
         extent, span = ranges[other], range(ranges[other].min, ranges[other].max + 1)
         for value in (ranges[root].opt, ranges[root].min, ranges[root].max):
-            near = [extent.min, extent.max, 1, *_some(named, span)]
+            opt = ranges[root].opt
+            near = [extent.min, extent.max, 1, opt]
+            near += _some(named, span) if value == opt else []
             for step in steps:
                 near += [value + step, value - step, value * step, value // step]
             equal = {
