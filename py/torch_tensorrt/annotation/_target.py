@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import InitVar, dataclass, replace
 from functools import cache
 from importlib import metadata
+from itertools import product
 
 import torch
 
@@ -264,9 +265,9 @@ def _for_a_driver(target: Target) -> Target:
 @cache
 def _tensorrts_cuda() -> int:
     """The CUDA major version of the installed TensorRT: drivers from its .0 run it."""
-    names = {(d.name or "").lower().replace("_", "-") for d in metadata.distributions()}
-    for major in (12, 13):
-        if any(name.startswith(f"tensorrt-cu{major}") for name in names):
+    for major, part in product((12, 13), ("", "-bindings", "-libs")):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            metadata.distribution(f"tensorrt-cu{major}{part}")
             return major
     return int((torch.version.cuda or "12").partition(".")[0])
 
