@@ -413,9 +413,10 @@ class _Explorer:
             paths = [asked[: index + 1] for index in range(len(asked))]
             seen.update(frozenset(g.condition for g in path) for path in paths)
             for path in paths:
-                (questions.append if _is_number(path[-1]) else questions.appendleft)(
-                    path
-                )
+                if _is_number(path[-1]):  # a message with a size asks, too: last
+                    questions.append(path)
+                else:
+                    questions.appendleft(path)
 
         for run in rejected:
             ask(run)

@@ -457,7 +457,6 @@ class _Kind:
 # torch's own schemas say all that they write, and `prim::device` only reads.
 _TORCHS = frozenset({"aten", "prim", "prims"})
 
-
 _ALLOCATING = frozenset(
     {
         *("aten::empty", "aten::empty_like", "aten::empty_permuted"),
